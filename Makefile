@@ -1,0 +1,45 @@
+# `make demo` and `make test` are each all that a fresh clone needs: they make .venv, install into it, and run.
+PYTHON ?= python3
+VENV   ?= .venv
+# A pin, not a range: where only a CPU build of this version is at hand, anything looser fetches gigabytes of CUDA packages.
+TORCH  ?= torch==2.13.0
+BUILD  := setuptools>=77 wheel pybind11>=2.13 ninja>=1.11
+
+PY      := $(VENV)/bin/python
+PIP     := $(PY) -m pip --disable-pip-version-check
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
+
+.PHONY: demo test lint bench docs-check clean
+
+demo: $(VENV)/.base
+	$(VENV)/bin/fastdd demo
+
+test: $(VENV)/.dev
+	$(PY) -m pytest -q
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev
+	$(PY) -m fastdd.bench
+
+docs-check: $(VENV)/.dev
+	$(PY) -m pytest -q tests/test_docs.py
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q "$(TORCH)" $(foreach p,$(BUILD),"$(p)")
+	touch $@
+
+$(VENV)/.base: $(VENV)/.torch $(SOURCES)
+	$(PIP) install -q --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) install -q --no-build-isolation -e ".[cpu,bench,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastdd/_C*.so

@@ -1,0 +1,1 @@
+"""Benchmark cases, baselines and result schema (installed as ``fastdd.bench``)."""

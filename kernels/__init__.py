@@ -1,0 +1,1 @@
+"""Triton kernels and their config table (installed as ``fastdd.kernels``)."""
