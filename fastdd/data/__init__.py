@@ -1,1 +1,20 @@
+"""Data sets with a protected attribute, the packed store, the sampler and the synthetic set."""
 
+from fastdd.data.catalog import available, load
+from fastdd.data.dataset import Dataset, Split
+from fastdd.data.sampler import Sampler
+from fastdd.data.store import check_store, is_store, open_store, save_store
+from fastdd.data.synthetic import SyntheticSet
+
+__all__ = [
+    "Dataset",
+    "Sampler",
+    "Split",
+    "SyntheticSet",
+    "available",
+    "check_store",
+    "is_store",
+    "load",
+    "open_store",
+    "save_store",
+]

@@ -1,0 +1,140 @@
+"""A labelled image data set with a protected attribute: what every reader and builder returns."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+# Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
+_HASH_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The training or the test half of a data set.
+
+    Args:
+        images: uint8 [N, C, H, W], pixels 0..255; may be memory-mapped.
+        labels: int64 [N], class of each image.
+        groups: int64 [N], protected attribute of each image; all zero when unknown.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: an array has another shape, or there is no image.
+
+    >>> import numpy as np
+    >>> s = Split(np.zeros((3, 1, 2, 2), np.uint8), np.array([0, 1, 1]), np.array([0, 0, 1]))
+    >>> len(s), s.counts(2, 2).tolist()
+    (3, [[1, 0], [1, 1]])
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+
+    def __post_init__(self):
+        for name, dtype in (("images", np.uint8), ("labels", np.int64), ("groups", np.int64)):
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                found = getattr(array, "dtype", type(array).__name__)
+                raise TypeError(f"{name} must be a numpy array of {np.dtype(dtype)}, not {found}")
+        if self.images.ndim != 4 or 0 in self.images.shape[1:]:
+            raise ValueError(f"images must have the shape [N, C, H, W], not {list(self.images.shape)}")
+        if len(self.images) == 0:
+            raise ValueError("a split needs at least one image")
+        for name in ("labels", "groups"):
+            shape = getattr(self, name).shape
+            if shape != (len(self.images),):
+                raise ValueError(f"{name} must have the shape [{len(self.images)}], one an image, not {list(shape)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def counts(self, num_classes: int, num_groups: int) -> np.ndarray:
+        """Images of every class and group, int64 [num_classes, num_groups]."""
+        cells = np.bincount(self.labels * num_groups + self.groups, minlength=num_classes * num_groups)
+        return cells.reshape(num_classes, num_groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split with their names, normalisation and provenance.
+
+    Args:
+        name: short name, such as ``c-mnist-fg``.
+        train, test: the splits, of one image shape [C, H, W].
+        class_names, group_names: one name a class, one a group; labels and groups index them.
+        mean, std: per channel, for pixels scaled to [0, 1]: normalised = (pixel / 255 - mean) / std.
+        provenance: JSON-able: source files with sizes and SHA-256, builder, parameters, seed.
+
+    Raises:
+        ValueError: a label or group outside its names (with its row), image shapes that differ, ``mean`` or ``std``
+            without one finite value a channel (``std`` positive), or no names.
+        TypeError: ``provenance`` can't be written as JSON.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: dict
+
+    def __post_init__(self):
+        if not self.class_names or not self.group_names:
+            raise ValueError(f"{self.name} needs at least one class name and one group name")
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise ValueError(
+                f"training images of shape {list(self.train.images.shape[1:])} and test images of shape "
+                f"{list(self.test.images.shape[1:])}: both splits need one shape"
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.channels or not np.isfinite(values).all():
+                raise ValueError(f"{name} needs {self.channels} finite values, one a channel, not {values}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {self.std}")
+        for split_name, split in (("train", self.train), ("test", self.test)):
+            for what, array, names in (
+                ("label", split.labels, self.class_names),
+                ("group", split.groups, self.group_names),
+            ):
+                wrong = np.flatnonzero((array < 0) | (array >= len(names)))
+                if len(wrong):
+                    row = wrong[0]
+                    raise ValueError(f"{split_name}: {what} {array[row]} at row {row} is outside 0..{len(names) - 1}")
+        try:
+            json.dumps(self.provenance)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"provenance must be JSON-able: {error}") from None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.group_names)
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.train.images.shape[2:]
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits; reads every pixel."""
+        sha = hashlib.sha256()
+        for split in (self.train, self.test):
+            sha.update(repr(split.images.shape).encode())
+            for start in range(0, len(split), _HASH_ROWS):
+                sha.update(np.ascontiguousarray(split.images[start : start + _HASH_ROWS]))
+            for array in (split.labels, split.groups):
+                sha.update(np.ascontiguousarray(array, dtype="<i8"))
+        return sha.hexdigest()

@@ -1,0 +1,339 @@
+"""Readers of the publishers' own files: IDX (MNIST, Fashion-MNIST), CIFAR-10 (binary, Python, archives)."""
+
+import gzip
+import hashlib
+import io
+import math
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_IDX_UBYTE = 0x08
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+_IDX_FILES = {
+    "train_images": ("train-images", 3),
+    "train_labels": ("train-labels", 1),
+    "test_images": ("t10k-images", 3),
+    "test_labels": ("t10k-labels", 1),
+}
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Where a data set's files usually lie below a root, and where they are offered."""
+
+    title: str
+    page: str
+    folders: tuple[str, ...]
+    # Images of each class in the publisher's 60,000; MNIST and Fashion-MNIST use the same file names.
+    train_counts: tuple[int, ...] | None = None
+
+
+MNIST = Publisher(
+    "MNIST",
+    "http://yann.lecun.com/exdb/mnist",
+    ("mnist", "MNIST", "mnist/raw", "MNIST/raw", ".", "raw"),
+    (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+)
+FASHION_MNIST = Publisher(
+    "Fashion-MNIST",
+    "https://github.com/zalandoresearch/fashion-mnist",
+    (
+        *("fashion_mnist", "fashion-mnist", "FashionMNIST", "fashion_mnist/raw", "fashion-mnist/raw"),
+        *("FashionMNIST/raw", ".", "raw"),
+    ),
+    (6000,) * 10,
+)
+CIFAR10 = Publisher(
+    "CIFAR-10",
+    "https://www.cs.toronto.edu/~kriz/cifar.html",
+    (".", "cifar10", "CIFAR10", "cifar-10"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images as published: uint8 [N, C, H, W] and int64 [N] of both splits, and the files they came from."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    files: list[dict]
+
+
+def describe(name: str, content: bytes) -> dict:
+    """Provenance of a file: name, size in bytes, SHA-256."""
+    return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def parse_idx(content: bytes, name: str) -> np.ndarray:
+    """The uint8 array in an IDX file's (uncompressed) content.
+
+    Format: two zero bytes, the type code 8 (unsigned byte), the number of dimensions, each dimension as a big-endian
+    32-bit integer, then the values (http://yann.lecun.com/exdb/mnist, "the IDX file format").
+
+    Raises:
+        RuntimeError: naming the file: another magic number, or more or fewer bytes than the header says.
+
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "two.idx")
+    array([7, 9], dtype=uint8)
+    """
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
+        raise RuntimeError(
+            f"{name} is not an IDX file of unsigned bytes: it starts with {content[:4].hex() or 'nothing'}"
+        )
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    shape = np.frombuffer(content[4:start], ">u4").astype(int).tolist() if len(content) >= start else None
+    if shape is None or len(content) - start != math.prod(shape):
+        expected = f"{start + math.prod(shape)}" if shape is not None else f"at least {start}"
+        raise RuntimeError(
+            f"{name} is damaged: {len(content)} bytes where its header asks for {expected}; get it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RuntimeError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _decompress(content: bytes, name: str) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RuntimeError(f"{name} is truncated or damaged ({error}); get it again") from None
+
+
+def read_idx(path: Path) -> tuple[np.ndarray, dict]:
+    """The array in an IDX file, gzipped or not, and the file's provenance (see :func:`parse_idx`)."""
+    content = _read_file(path)
+    raw = _decompress(content, str(path)) if path.suffix == ".gz" else content
+    return parse_idx(raw, str(path)), describe(path.name, content)
+
+
+def _require_root(root, publisher: Publisher, files: str) -> Path:
+    if root is None:
+        raise FileNotFoundError(
+            f"{publisher.title} needs its files: give the folder that holds {files} "
+            f"with --data-root (root= in Python); they are offered at {publisher.page}"
+        )
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"the data root {root} is not a folder")
+    return root
+
+
+def _not_found(publisher: Publisher, files: str, folders: list[Path]) -> FileNotFoundError:
+    looked = ", ".join(str(folder) for folder in folders)
+    return FileNotFoundError(f"{publisher.title}: {files} not found in {looked}; they are offered at {publisher.page}")
+
+
+def read_mnist_files(root, publisher: Publisher) -> Source:
+    """MNIST or Fashion-MNIST from the publisher's four IDX files, gzipped or not.
+
+    Args:
+        root: folder of the files, or one that holds them in a usual subfolder (``mnist``, ``MNIST/raw``, ...).
+        publisher: :data:`MNIST` or :data:`FASHION_MNIST`.
+
+    Raises:
+        FileNotFoundError: no root, or files missing: names them, the folders looked in, and where they are offered.
+        RuntimeError: a damaged file, splits that don't fit together, or the other data set's files.
+    """
+    wanted = ", ".join(f"{stem}-idx{rank}-ubyte.gz" for stem, rank in _IDX_FILES.values())
+    root = _require_root(root, publisher, wanted)
+    folders = [root / folder for folder in publisher.folders]
+    for folder in folders:
+        found = {}
+        for key, (stem, rank) in _IDX_FILES.items():
+            names = [f"{stem}{dash}idx{rank}-ubyte{suffix}" for suffix in ("", ".gz") for dash in ("-", ".")]
+            found[key] = next((folder / name for name in names if (folder / name).is_file()), None)
+        if all(found.values()):
+            return _mnist_source(found, publisher)
+    raise _not_found(publisher, f"{wanted} (unpacked will do)", folders)
+
+
+def _mnist_source(paths: dict[str, Path], publisher: Publisher) -> Source:
+    arrays, files = {}, []
+    for key, path in paths.items():
+        arrays[key], provenance = read_idx(path)
+        files.append(provenance)
+        rank = _IDX_FILES[key][1]
+        if arrays[key].ndim != rank:
+            raise RuntimeError(f"{path} has {arrays[key].ndim} dimensions where {rank} are expected")
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if len(images) != len(labels):
+            raise RuntimeError(
+                f"{paths[f'{split}_images']} has {len(images)} images but {paths[f'{split}_labels']} {len(labels)} labels"
+            )
+    counts = tuple(np.bincount(arrays["train_labels"], minlength=10).tolist())
+    if len(arrays["train_labels"]) == 60000 and counts != publisher.train_counts:
+        raise RuntimeError(
+            f"{paths['train_labels']} is not {publisher.title}'s: images per class are {counts}, "
+            f"published {publisher.train_counts}; is it another data set with the same file names?"
+        )
+    return Source(
+        arrays["train_images"][:, None],
+        arrays["train_labels"].astype(np.int64),
+        arrays["test_images"][:, None],
+        arrays["test_labels"].astype(np.int64),
+        files,
+    )
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Only what an array of bytes needs: a pickle can otherwise run any code."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) in (
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        ):
+            return np.zeros(0).__reduce__()[0]
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR-10 batch does not need")
+
+
+def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one batch of the Python version of CIFAR-10, unpickled with nothing but arrays allowed.
+
+    Returns:
+        uint8 [n, 3, 32, 32] and int64 [n].
+
+    Raises:
+        RuntimeError: naming the file: not such a pickle, or one that asks for anything else.
+    """
+    try:
+        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise RuntimeError(f"{name} is not a CIFAR-10 batch: {str(error) or type(error).__name__}") from None
+    fields = {}
+    if isinstance(batch, dict):
+        fields = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
+    data, labels = fields.get("data"), fields.get("labels")
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != _CIFAR_RECORD - 1
+        or not isinstance(labels, list)
+        or len(labels) != len(data)
+        or not all(isinstance(label, int) for label in labels)
+    ):
+        raise RuntimeError(f"{name} is not a CIFAR-10 batch: it needs data, uint8 [n, 3072], and n labels")
+    return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+def parse_cifar_binary(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one batch of the binary version of CIFAR-10: records of a label and 3,072 pixels.
+
+    Returns:
+        uint8 [n, 3, 32, 32] and int64 [n].
+
+    Raises:
+        RuntimeError: naming the file, when its size is not a whole number of records.
+    """
+    if not content or len(content) % _CIFAR_RECORD:
+        raise RuntimeError(f"{name} is damaged: {len(content)} bytes are not records of {_CIFAR_RECORD}; get it again")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _CIFAR_RECORD)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _CifarForm:
+    folder: str
+    archive: str
+    suffix: str
+    parse: Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{stem}{self.suffix}" for stem in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
+
+
+_CIFAR_FORMS = (
+    _CifarForm("cifar-10-batches-bin", "cifar-10-binary.tar.gz", ".bin", parse_cifar_binary),
+    _CifarForm("cifar-10-batches-py", "cifar-10-python.tar.gz", "", parse_cifar_python),
+)
+
+
+def read_cifar10(root) -> Source:
+    """CIFAR-10 from the publisher's batches, binary or Python, unpacked or in their ``.tar.gz``.
+
+    Args:
+        root: the folder of the batches, or one that holds that folder or the archive, itself or in ``cifar10``.
+
+    Raises:
+        FileNotFoundError: no root, or files missing: names them, the folders looked in, and where they are offered.
+        RuntimeError: a damaged file or archive, or a label outside 0..9.
+    """
+    wanted = "cifar-10-batches-bin or cifar-10-batches-py (or their .tar.gz)"
+    root = _require_root(root, CIFAR10, wanted)
+    bases = [root / folder for folder in CIFAR10.folders]
+    for base in bases:
+        for form in _CIFAR_FORMS:
+            for folder in (base / form.folder, base):
+                if all((folder / name).is_file() for name in form.names):
+                    contents = {name: _read_file(folder / name) for name in form.names}
+                    files = [describe(name, content) for name, content in contents.items()]
+                    return _cifar_source(contents, form, files, folder)
+            archive = base / form.archive
+            if archive.is_file():
+                packed = _read_file(archive)
+                contents = _members(packed, archive, form.names)
+                return _cifar_source(contents, form, [describe(archive.name, packed)], archive)
+    raise _not_found(CIFAR10, wanted, bases)
+
+
+def _members(packed: bytes, archive: Path, names: list[str]) -> dict[str, bytes]:
+    found = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+            for member in tar:
+                name = member.name.rsplit("/", 1)[-1]
+                if name in names and member.isfile():
+                    found[name] = tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RuntimeError(f"{archive} is truncated or damaged ({error}); get it again") from None
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise RuntimeError(f"{archive} lacks {', '.join(missing)}; get it again")
+    return {name: found[name] for name in names}
+
+
+def _cifar_source(contents: dict[str, bytes], form: _CifarForm, files: list[dict], where: Path) -> Source:
+    parts = []
+    for name, content in contents.items():
+        images, labels = form.parse(content, f"{where}/{name}")
+        wrong = np.flatnonzero((labels < 0) | (labels > 9))
+        if len(wrong):
+            raise RuntimeError(f"{where}/{name}: label {labels[wrong[0]]} of image {wrong[0]} is outside 0..9")
+        parts.append((images, labels))
+    train = parts[:-1]
+    return Source(
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([labels for _, labels in train]),
+        np.ascontiguousarray(parts[-1][0]),
+        parts[-1][1],
+        files,
+    )

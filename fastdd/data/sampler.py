@@ -1,0 +1,122 @@
+"""Draws batches of every class at once, with static shapes and no wait for the device."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastdd import rng
+
+# Random ranks have 62 bits, so that this, the rank of a row that is not there, comes after all of them.
+_LAST = 2**62
+_RANK_BITS = _LAST - 1
+
+
+class Sampler:
+    """Draws a batch of rows of every class, uniformly and without replacement.
+
+    ``random`` does as the published code (``get_images``): a random batch of the class, whatever the groups, so that a
+    small group may be absent. ``stratified`` splits each class's batch as evenly as possible over the groups present
+    in the class: a group smaller than its share gives all its rows, the others make up for it, and a remainder of one
+    each goes to the groups of the lowest numbers.
+
+    Args:
+        labels: int64 [N], 0..num_classes-1; every class must be there.
+        groups: int64 [N], 0..num_groups-1.
+        num_classes, num_groups: how many there are.
+        batch: rows a class and draw; a class with fewer rows gives all of them.
+        mode: ``random`` or ``stratified``.
+        device: where to draw.
+
+    Attributes:
+        classes: int64 [M], class of each position of a draw, ascending; the same at every draw.
+        counts: int64 [num_classes], rows a class and draw, on the CPU; M is their sum.
+
+    Raises:
+        ValueError: a batch below 1, an unknown mode, labels or groups out of range or of another shape, a class
+            without rows.
+        TypeError: labels or groups that aren't int64.
+
+    Cost of a draw: random numbers and a top-k over num_classes (stratified: class-group cells) times the largest of
+    them. A draw is a pure function of its key, the same on CPU and GPU; the global RNG is neither read nor reseeded.
+
+    >>> sampler = Sampler(torch.tensor([0, 1, 1, 0, 1]), torch.zeros(5, dtype=torch.int64), 2, 1, batch=2)
+    >>> rows = sampler.draw(rng.key(0, "real", 7))
+    >>> sampler.classes.tolist(), sorted(rows[:2].tolist()), set(rows[2:].tolist()) <= {1, 2, 4}
+    ([0, 0, 1, 1], [0, 3], True)
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        groups: Tensor,
+        num_classes: int,
+        num_groups: int,
+        batch: int,
+        *,
+        mode: Literal["random", "stratified"] = "random",
+        device: torch.device | str = "cpu",
+    ):
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1 row a class, not {batch}")
+        if mode not in ("random", "stratified"):
+            raise ValueError(f"mode must be random or stratified, not {mode!r}")
+        for name, values, limit in (("labels", labels, num_classes), ("groups", groups, num_groups)):
+            if values.dtype != torch.int64:
+                raise TypeError(f"{name} must be int64, not {values.dtype}")
+            if values.ndim != 1 or len(values) != len(labels):
+                raise ValueError(f"{name} must be one value a row, [{len(labels)}], not {list(values.shape)}")
+            if len(values) and (values.min() < 0 or values.max() >= limit):
+                raise ValueError(f"{name} must lie in 0..{limit - 1}, found {values.min()}..{values.max()}")
+        labels, groups = labels.cpu(), groups.cpu()
+        per_class = torch.bincount(labels, minlength=num_classes)
+        if (per_class == 0).any():
+            raise ValueError(f"class {int((per_class == 0).nonzero()[0])} has no rows to draw from")
+
+        # A lane is what is drawn from as one: a class, or a class's group.
+        cells = labels * num_groups + groups if mode == "stratified" else labels
+        order = torch.argsort(cells, stable=True)
+        lane_cells, sizes = torch.unique_consecutive(cells[order], return_counts=True)
+        lane_classes = lane_cells // num_groups if mode == "stratified" else lane_cells
+        takes = torch.cat([_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
+
+        lanes, longest, self._most = len(sizes), int(sizes.max()), int(takes.max())
+        table = torch.zeros(lanes, longest, dtype=torch.int64)
+        there = torch.arange(longest) < sizes[:, None]
+        table[there] = order
+        taken = torch.arange(self._most) < takes[:, None]
+        self._table = table.to(device)
+        self._absent = (~there).to(device)
+        self._positions = taken.flatten().nonzero()[:, 0].to(device)
+        self.counts = torch.zeros(num_classes, dtype=torch.int64).index_add_(0, lane_classes, takes)
+        self.classes = torch.arange(num_classes).repeat_interleave(self.counts).to(device)
+
+    def draw(self, key: int) -> Tensor:
+        """Rows of one batch of every class, int64 [M], class by class (``classes`` gives each position's class).
+
+        Args:
+            key: of this draw, from :func:`fastdd.rng.key`.
+        """
+        lanes, longest = self._table.shape
+        ranks = rng.bits(rng.lanes(key, lanes, self._table.device), longest) & _RANK_BITS
+        ranks = ranks.masked_fill(self._absent, _LAST)
+        first = ranks.topk(self._most, dim=1, largest=False).indices
+        return self._table.gather(1, first).flatten()[self._positions]
+
+
+def _shares(sizes: list[int], batch: int) -> Tensor:
+    """Rows to take from each group of the given sizes: as even as can be, ``min(batch, sum(sizes))`` in all.
+
+    >>> _shares([100, 2, 100], 9).tolist()
+    [4, 2, 3]
+    """
+    takes = [0] * len(sizes)
+    left = min(batch, sum(sizes))
+    while left:
+        room = [i for i, size in enumerate(sizes) if takes[i] < size]
+        share, remainder = divmod(left, len(room))
+        for position, i in enumerate(room):
+            more = min(share + (position < remainder), sizes[i] - takes[i])
+            takes[i] += more
+            left -= more
+    return torch.tensor(takes, dtype=torch.int64)

@@ -1,0 +1,160 @@
+"""The packed store: a data set as a folder of ``.npy`` files, opened memory-mapped, and ``meta.json``."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastdd.data.dataset import Dataset, Split
+from fastdd.files import write_atomic, write_text
+
+SCHEMA = 1
+_FORMAT = "fastdd-store"
+_META = "meta.json"
+_SPLITS = ("train", "test")
+_ARRAYS = ("images", "labels", "groups")
+
+
+def is_store(path: str | os.PathLike) -> bool:
+    """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked)."""
+    try:
+        meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(meta, dict) and meta.get("format") == _FORMAT
+
+
+def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Write a packed store: built in a temporary folder beside ``path``, then renamed, so it is whole or absent.
+
+    Args:
+        dataset: what to write; two equal data sets give the same bytes.
+        path: the store's folder; its parent must exist.
+        overwrite: replace a store that is there. Anything else there is never replaced.
+
+    Raises:
+        FileExistsError: ``path`` exists, and is not a store or ``overwrite`` is False.
+        FileNotFoundError: the parent folder does not exist.
+        OSError: naming the file that couldn't be written; ``path`` is then as it was.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
+    if path.exists():
+        if not is_store(path):
+            raise FileExistsError(f"{path} exists and is not a packed store: choose another path")
+        if not overwrite:
+            raise FileExistsError(f"the packed store {path} exists: allow overwriting or choose another path")
+    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    replaced = building / "replaced"
+    content = building / "store"
+    try:
+        content.mkdir()
+        shapes = {}
+        for split_name in _SPLITS:
+            split = getattr(dataset, split_name)
+            for array_name in _ARRAYS:
+                array = getattr(split, array_name)
+                file_name = f"{split_name}-{array_name}.npy"
+                write_atomic(content / file_name, lambda file, array=array: np.save(file, array, allow_pickle=False))
+                shapes[file_name] = list(array.shape)
+        meta = {
+            "format": _FORMAT,
+            "schema": SCHEMA,
+            "name": dataset.name,
+            "class_names": dataset.class_names,
+            "group_names": dataset.group_names,
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "provenance": dataset.provenance,
+            "shapes": shapes,
+            "digest": dataset.digest(),
+        }
+        write_text(content / _META, json.dumps(meta, indent=1) + "\n")
+        if path.exists():
+            # A folder can't be renamed over one that is not empty; a kill between the two renames leaves the old
+            # store in the temporary folder, not lost.
+            os.rename(path, replaced)
+        os.rename(content, path)
+    finally:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _read_meta(path: Path) -> dict:
+    if not is_store(path):
+        raise FileNotFoundError(f"{path} is not a packed store: it has no {_META} of one")
+    meta = json.loads((path / _META).read_text(encoding="utf-8"))
+    if meta.get("schema") != SCHEMA:
+        raise RuntimeError(f"{path}: schema {meta.get('schema')} can't be read, only {SCHEMA}; build the store again")
+    return meta
+
+
+def open_store(path: str | os.PathLike) -> Dataset:
+    """The data set of a packed store; images stay on the disk, memory-mapped (copy-on-write), read as they are used.
+
+    Args:
+        path: the store's folder.
+
+    Raises:
+        FileNotFoundError: no store there.
+        RuntimeError: another schema, or a missing or damaged file, naming it. Pixels are not read:
+            :func:`check_store` does.
+    """
+    path = Path(path)
+    meta = _read_meta(path)
+    splits = {}
+    for split_name in _SPLITS:
+        arrays = {}
+        for array_name in _ARRAYS:
+            file = path / f"{split_name}-{array_name}.npy"
+            try:
+                # "c": torch warns about arrays that can't be written; writes here never reach the file.
+                arrays[array_name] = np.load(file, mmap_mode="c" if array_name == "images" else None)
+            except (OSError, ValueError, EOFError) as error:
+                raise RuntimeError(f"{file} is missing or damaged ({error}); build the store again") from None
+            expected = meta.get("shapes", {}).get(file.name)
+            if list(arrays[array_name].shape) != expected:
+                raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
+        splits[split_name] = arrays
+    try:
+        return Dataset(
+            meta["name"],
+            Split(**splits["train"]),
+            Split(**splits["test"]),
+            tuple(meta["class_names"]),
+            tuple(meta["group_names"]),
+            tuple(meta["mean"]),
+            tuple(meta["std"]),
+            meta["provenance"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RuntimeError(f"{path} is damaged ({error}); build the store again") from None
+
+
+def check_store(path: str | os.PathLike) -> list[str]:
+    """What is wrong with a packed store, one line each; empty when it is sound. Reads every pixel.
+
+    Args:
+        path: the store's folder.
+
+    Raises:
+        FileNotFoundError: no store there.
+    """
+    path = Path(path)
+    try:
+        meta = _read_meta(path)
+        dataset = open_store(path)
+    except RuntimeError as error:
+        return [str(error)]
+    problems = []
+    digest = dataset.digest()
+    if digest != meta.get("digest"):
+        problems.append(f"{path}: the pixels, labels or groups changed: digest {digest}, written {meta.get('digest')}")
+    for label in np.flatnonzero(dataset.train.counts(dataset.num_classes, dataset.num_groups).sum(1) == 0):
+        problems.append(f"{path}: class {label} ({dataset.class_names[label]}) has no training image")
+    return problems
