@@ -1,5 +1,34 @@
-"""fastdd: kernel-accelerated dataset distillation that treats bias as data."""
+"""fastdd: kernel-accelerated dataset distillation that treats bias as data.
+
+>>> import fastdd
+>>> data = fastdd.data.load("c-digits")
+>>> data.num_classes, data.num_groups, data.size
+(10, 10, (16, 16))
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from fastdd._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from fastdd import data
+    from fastdd.api import distill, evaluate
+    from fastdd.ops import diff_augment
+
+__all__ = ["__version__", "data", "diff_augment", "distill", "evaluate"]
+
+# Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
+_HOMES = {"distill": "fastdd.api", "evaluate": "fastdd.api", "diff_augment": "fastdd.ops"}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "data":
+        return importlib.import_module("fastdd.data")
+    raise AttributeError(f"module 'fastdd' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

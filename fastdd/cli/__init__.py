@@ -1,1 +1,62 @@
+"""The ``fastdd`` command. It parses, calls the Python interface, and prints; errors are one line on stderr.
 
+Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do not fit), 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+import warnings
+
+from fastdd.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not debug:
+        warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
+    try:
+        code = app(arguments or ["--help"], prog_name="fastdd", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`fastdd ... | head`); nothing is wrong, but Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _report(error: BaseException) -> int:
+    """Print ``error`` in one line; its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        print(f"interrupted{': ' + _line(error) if str(error) else ''}", file=sys.stderr)
+        return 130
+    # Typer's own errors (it may or may not use click's classes, depending on its version).
+    if hasattr(error, "format_message"):
+        print(f"error: {_line(error.format_message())}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    if type(error).__name__ == "Abort":
+        return 1
+    if isinstance(error, ValueError | TypeError | FileNotFoundError):
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return 2
+    if isinstance(error, RuntimeError | OSError | ImportError):
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return 1
+    print(
+        f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)",
+        file=sys.stderr,
+    )
+    return 1

@@ -2,12 +2,14 @@
 
 from fastdd.data.catalog import available, load
 from fastdd.data.dataset import Dataset, Split
+from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
 from fastdd.data.store import check_store, is_store, open_store, save_store
 from fastdd.data.synthetic import SyntheticSet
 
 __all__ = [
     "Dataset",
+    "DeviceImages",
     "Sampler",
     "Split",
     "SyntheticSet",

@@ -1,1 +1,1 @@
-
+"""Matching methods: one file each, a step over :class:`fastdd.debias.Segments`."""

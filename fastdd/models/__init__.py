@@ -1,1 +1,8 @@
+"""Networks by the names that the field uses, and their initialisation from a counter-based key."""
 
+from fastdd.models.convnet import ConvNet
+from fastdd.models.init import ParameterInit
+from fastdd.models.layout import chunk_size
+from fastdd.models.registry import build, canonical_name, names
+
+__all__ = ["ConvNet", "ParameterInit", "build", "canonical_name", "chunk_size", "names"]

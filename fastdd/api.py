@@ -1,0 +1,189 @@
+"""The Python interface: the same words as the commands."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastdd.data import Dataset, DeviceImages, SyntheticSet
+from fastdd.evaluation import Evaluation, Protocol
+from fastdd.evaluation import evaluate as _evaluate
+from fastdd.report import preview
+from fastdd.session import Progress, RunConfig, random_set
+from fastdd.session import run as _run
+
+# Training on everything needs fewer passes than training on a few images.
+_WHOLE_EPOCHS = 20
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` is the GPU if there is one; RuntimeError if a GPU is asked for by name and there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; one of: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"device {name} was asked for, but this torch ({torch.__version__}) sees no GPU")
+    return device
+
+
+def distill(
+    data: Dataset,
+    *,
+    method: str = "dm",
+    debias: str = "none",
+    ipc: int = 10,
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    checkpoint_seconds: float = 30.0,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> SyntheticSet:
+    """Condense a data set into a few synthetic images per class.
+
+    Args:
+        data: from :func:`fastdd.data.load`, or built by hand.
+        method: dm, distribution matching.
+        debias: none, or fairdd to match every protected group alike.
+        ipc: synthetic images per class.
+        out: run folder, for the set, a preview, metrics and checkpoints; None keeps everything in memory.
+        resume: continue the run that ``out`` holds; the result is bit-identical to an uninterrupted run's.
+        device: auto, cpu or cuda.
+        checkpoint_seconds: least time between two checkpoints.
+        progress: called about once a second with a :class:`fastdd.session.Progress`.
+        **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
+            dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
+
+    Returns:
+        The synthetic set: normalised float32 images, labels, and metadata that says how to use them.
+
+    Raises:
+        ValueError: settings that are unknown or do not fit the data, or an ``out`` that holds another run.
+        RuntimeError: a loss that is not finite, or a GPU that is not there.
+
+    >>> import fastdd
+    >>> data = fastdd.data.load("c-digits")
+    >>> synthetic = fastdd.distill(data, debias="fairdd", ipc=1, iterations=2, width=8)
+    >>> synthetic.images.shape
+    torch.Size([10, 3, 16, 16])
+    """
+    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
+    synthetic = _run(
+        config,
+        data,
+        out=out,
+        resume=resume,
+        device=pick_device(device),
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+    )
+    if out is not None:
+        preview(synthetic, Path(out) / "preview.png")
+    return synthetic
+
+
+def evaluate(
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    *,
+    ipc: int | None = None,
+    nets: int = 5,
+    arch: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    dsa_strategy: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Train fresh networks on a set and test them on the data set's test split.
+
+    Args:
+        what: a synthetic set, or the path of one or of a run folder; "random" for ``ipc`` real images per class,
+            "whole" for the whole training split.
+        data: the data set to test on (and to draw "random" and "whole" from).
+        ipc: for "random".
+        nets: networks, each from its own initialisation.
+        arch, width, depth: the network; by default the one that the set was distilled with.
+        epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
+        dsa_strategy: augmentation while training; by default the one that the set was distilled with.
+        seed: initialisations, orders and augmentations are functions of it.
+        device: auto, cpu or cuda.
+        progress: called with (networks done, networks).
+
+    Returns:
+        Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
+
+    Raises:
+        ValueError: a set whose images or classes do not fit the data, or settings that are not allowed.
+    """
+    target = pick_device(device)
+    whole = isinstance(what, str) and what == "whole"
+    if isinstance(what, str) and what == "random":
+        if ipc is None:
+            raise ValueError("evaluating random real images needs an IPC")
+        what = random_set(data, ipc, seed)
+    if whole:
+        images = DeviceImages.of(data.train.images, data.mean, data.std, target)
+        labels, run = torch.as_tensor(data.train.labels), {}
+    else:
+        synthetic = what if isinstance(what, SyntheticSet) else load_synthetic(what)
+        check_fits(synthetic, data)
+        images, labels = DeviceImages(synthetic.images.to(target)), synthetic.labels
+        run = synthetic.metadata.get("run", {})
+    if not run:
+        run = RunConfig.for_run(dataset=data.name, ipc=ipc or 1).model_dump()
+    if arch is None:
+        arch = run["arch"]
+        width = run.get("width") if width is None else width
+        depth = run.get("depth") if depth is None else depth
+    strategy = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy
+    if epochs is None:
+        epochs = _WHOLE_EPOCHS if whole else 300 if strategy == "none" else 1000
+    return _evaluate(
+        images,
+        labels.to(target),
+        data,
+        arch=arch,
+        width=width,
+        depth=depth,
+        nets=nets,
+        protocol=Protocol(epochs=epochs, dsa_strategy=strategy),
+        seed=seed,
+        progress=progress,
+    )
+
+
+def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
+    """The synthetic set in a file or in a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is not one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "synthetic.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"no synthetic set at {path} (a run writes it when it ends; --resume continues one)")
+    return SyntheticSet.load(path)
+
+
+def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
+    """ValueError if the set's images, classes or normalisation are not the data set's."""
+    shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
+    if shape != expected:
+        raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
+    largest = int(synthetic.labels.max())
+    if largest >= data.num_classes:
+        raise ValueError(f"the synthetic set has label {largest}, but {data.name} has {data.num_classes} classes")
+    for name in ("mean", "std"):
+        own = synthetic.metadata.get(name)
+        if own is not None and tuple(own) != tuple(getattr(data, name)):
+            raise ValueError(f"the synthetic images are normalised with {name} {own}, not {data.name}'s")

@@ -1,0 +1,229 @@
+"""The commands and their options."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fastdd._version import __version__
+
+app = typer.Typer(
+    name="fastdd",
+    help="Dataset distillation that is fast and knows about bias. Any command takes --debug for tracebacks.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets: list them, build a packed store, check one.", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+# Typer reads these at run time, so they are written for Python 3.10.
+Dataset = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--dataset", help="Name (fastdd data list) or folder of a packed store.", show_default=False),
+]
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--data-root", envvar="FASTDD_DATA_ROOT", help="Folder with the publisher's files."),
+]
+BiasRatio = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--bias-ratio", help="Bias-aligned share of the training images (default: published, 0.9)."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", help="Also write the results to this file.", show_default=False),
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and pictures.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Distil embedded, colour-biased digits with DM and DM+FairDD, and compare; under two minutes on two cores."""
+    from fastdd.cli.demo import run_demo
+
+    run_demo(out=out, seed=seed, device=device, json=json)
+
+
+@app.command()
+def distill(
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    method: Annotated[str, typer.Option(help="dm.")] = "dm",
+    debias: Annotated[str, typer.Option(help="none or fairdd.")] = "none",
+    ipc: Annotated[int, typer.Option(help="Synthetic images per class.")] = 10,
+    iterations: Annotated[Optional[int], typer.Option(help="Steps.", show_default="preset")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run folder.", show_default="runs/METHOD-DEBIAS-DATASET-IPC"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out; start it if none.")] = False,
+    arch: Annotated[Optional[str], typer.Option(help="Network.", show_default="preset")] = None,  # noqa: UP045
+    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="preset")] = None,  # noqa: UP045
+    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="preset")] = None,  # noqa: UP045
+    batch_real: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Real images per class and step.", show_default="preset"),
+    ] = None,
+    lr_img: Annotated[Optional[float], typer.Option(help="Step size of the images.", show_default="preset")] = None,  # noqa: UP045
+    init: Annotated[Optional[str], typer.Option(help="real or noise.", show_default="preset")] = None,  # noqa: UP045
+    dsa_strategy: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),
+    ] = None,
+    sampling: Annotated[
+        str, typer.Option(help="random (published) or stratified: batches with even group counts.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    checkpoint_seconds: Annotated[float, typer.Option(help="Least time between two checkpoints.", min=0)] = 30.0,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Evaluate the result at the end (implied by --json).")
+    ] = False,
+    nets: Annotated[int, typer.Option(help="Networks of that evaluation.")] = 5,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Epochs of that evaluation.", show_default="published"),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Condense a data set into a few synthetic images per class."""
+    from fastdd.cli.runs import run_distill
+
+    run_distill(
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        out=out,
+        resume=resume,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+        evaluation={"nets": nets, "epochs": epochs} if evaluate or json else None,
+        json=json,
+        method=method,
+        debias=debias,
+        ipc=ipc,
+        iterations=iterations,
+        arch=arch,
+        width=width,
+        depth=depth,
+        batch_real=batch_real,
+        lr_img=lr_img,
+        init=init,
+        dsa_strategy=dsa_strategy,
+        sampling=sampling,
+        seed=seed,
+    )
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="Run folder or synthetic set; or the word random or whole.", metavar="RUN|FILE")
+    ],
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
+    nets: Annotated[int, typer.Option(help="Networks, each from its own initialisation.")] = 5,
+    arch: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Networks to train, joined by commas.", show_default="the run's"),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Training epochs.", show_default="published: 1000, 300 without DSA; whole 20"),
+    ] = None,
+    dsa_strategy: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Augmentation while training.", show_default="the run's"),
+    ] = None,
+    deo: Annotated[str, typer.Option(help="range (published code) or pairwise (as the paper writes it).")] = "range",
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Train fresh networks on a set; accuracy and fairness on the real test set."""
+    from fastdd.cli.runs import run_evaluate
+
+    run_evaluate(
+        target=target,
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        archs=arch.split(",") if arch else [None],
+        deo=deo,
+        json=json,
+        ipc=ipc,
+        nets=nets,
+        epochs=epochs,
+        dsa_strategy=dsa_strategy,
+        seed=seed,
+        device=device,
+    )
+
+
+@app.command()
+def info() -> None:
+    """Versions, devices, and which fast paths are active, and why."""
+    from fastdd.cli.info import run_info
+
+    run_info()
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The data sets by name."""
+    from fastdd.cli.datasets import run_list
+
+    run_list()
+
+
+@data_app.command("build")
+def data_build(
+    name: Annotated[str, typer.Argument(help="Name of the data set (fastdd data list).")],
+    out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    size: Annotated[Optional[int], typer.Option(help="Pixels, for image folders.")] = None,  # noqa: UP045
+    groups_csv: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="path,group rows, for image folders.", show_default="ROOT/groups.csv if there"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the store that is there.")] = False,
+) -> None:
+    """Build a data set into a packed store, which later commands open at once."""
+    from fastdd.cli.datasets import run_build
+
+    run_build(name, out=out, force=force, root=data_root, bias_ratio=bias_ratio, size=size, groups_csv=groups_csv)
+
+
+@data_app.command("check")
+def data_check(
+    what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Check a store's digests, or that a data set's source files are there and whole; print counts per group."""
+    from fastdd.cli.datasets import run_check
+
+    run_check(what, root=data_root)

@@ -1,0 +1,48 @@
+"""Terminal output: progress on a terminal, silence elsewhere."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+# Wide enough for result tables when the output goes to a file.
+console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=True)
+
+
+def _memory() -> str:
+    """Peak memory of this process and, if it is used, of the GPU."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    text = f"{peak / 2**30:.1f} GiB"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        text += f", GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    return text
+
+
+@contextmanager
+def bar(title: str) -> Iterator:
+    """A progress bar on a terminal. Yields ``update(done, total, note, rate)``; ``rate`` in steps a second."""
+    shown = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with shown:
+        task = shown.add_task(title, total=None, note="")
+
+        def update(done: int, total: int, note: str = "", rate: float | None = None) -> None:
+            speed = "" if rate is None else f"{rate:.2f} it/s  "
+            shown.update(task, completed=done, total=total, note=f"{speed}{note}  {_memory()}")
+
+        yield update

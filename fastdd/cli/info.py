@@ -1,0 +1,69 @@
+"""``fastdd info``: what is active, and why."""
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+from rich.table import Table
+
+from fastdd import _ext
+from fastdd._version import __version__
+from fastdd.cli.console import console
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _extension() -> str:
+    if not _ext.available():
+        return f"absent: {_ext.reason()}; the plain PyTorch reference is used"
+    build = _ext.build_info()
+    facts = ", ".join(f"{name} {value}" for name, value in build.items())
+    note = f" ({_ext.reason()})" if _ext.reason() else ""
+    return f"active{note}: {facts}"
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        why = "built without CUDA" if torch.version.cuda is None else "no device found"
+        return f"none: torch {torch.__version__} ({why})"
+    device = torch.cuda.get_device_properties(0)
+    return f"{device.name}, {device.total_memory / 2**30:.0f} GiB, capability {device.major}.{device.minor}"
+
+
+def _triton() -> str:
+    version = _version("triton")
+    if version is None:
+        return "absent: GPU kernels written in Triton can't run (pip install triton, on Linux)"
+    use = "used on the GPU" if torch.cuda.is_available() else "installed, not used without a GPU"
+    return f"{version}, {use}"
+
+
+def _faiss() -> str:
+    for package in ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu"):
+        if version := _version(package):
+            return f"{package} {version}"
+    return "absent (pip install 'fastdd[cpu]' or 'fastdd[gpu]')"
+
+
+def run_info() -> None:
+    table = Table(box=None, show_header=False)
+    for name, value in {
+        "fastdd": __version__,
+        "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores "
+        f"(OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})",
+        "GPU": _gpu(),
+        "extension": _extension(),
+        "triton": _triton(),
+        "faiss": _faiss(),
+        "FASTDD_BACKEND": os.environ.get("FASTDD_BACKEND", "unset (auto)"),
+    }.items():
+        table.add_row(name, value)
+    console.print(table)

@@ -1,0 +1,112 @@
+"""``fastdd distill`` and ``fastdd evaluate``."""
+
+from pathlib import Path
+from typing import Any
+
+from fastdd import api, report
+from fastdd import data as datasets
+from fastdd.cli.console import bar, console
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.evaluation import Evaluation
+from fastdd.session import Progress
+
+
+def load_dataset(name: str | None, root: Path | None, bias_ratio: float | None) -> Dataset:
+    """The data set that the options name."""
+    if name is None:
+        raise ValueError(f"--dataset is missing; one of: {', '.join(datasets.available())}, or a packed store's folder")
+    return datasets.load(name, root, bias_ratio=bias_ratio)
+
+
+def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
+    """:func:`fastdd.distill` under a progress bar."""
+    first: list[Progress] = []
+    with bar(title) as update:
+
+        def progress(now: Progress) -> None:
+            if not first:
+                first.append(now)
+            seconds = now.seconds - first[0].seconds
+            rate = (now.step - first[0].step) / seconds if seconds else None
+            update(now.step, now.total, f"loss {now.loss:.4g}", rate)
+
+        return api.distill(data, progress=progress, **settings)
+
+
+def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
+    """:func:`fastdd.evaluate` under a progress bar."""
+    with bar(title) as update:
+        return api.evaluate(what, data, progress=lambda done, total: update(done, total, "networks"), **settings)
+
+
+def run_distill(
+    *,
+    dataset: str | None,
+    data_root: Path | None,
+    bias_ratio: float | None,
+    out: Path | None,
+    evaluation: dict[str, Any] | None,
+    json: Path | None,
+    **settings: Any,
+) -> None:
+    data = load_dataset(dataset, data_root, bias_ratio)
+    method, debias, ipc = settings["method"], settings["debias"], settings["ipc"]
+    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{ipc}"
+    synthetic = distill_with_bar(data, f"{method} {debias} {data.name}", out=out, **settings)
+    rows = []
+    if evaluation is not None:
+        result = evaluate_with_bar(
+            synthetic, data, "evaluation", seed=settings["seed"], device=settings["device"], **evaluation
+        )
+        rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=ipc))
+        console.print(report.table(rows))
+    content = report.document(rows, dataset_digest=data.digest())
+    report.write_json(out / "result.json", content)
+    if json is not None:
+        report.write_json(json, content)
+    console.print(
+        f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
+    )
+
+
+def run_evaluate(
+    *,
+    target: str,
+    dataset: str | None,
+    data_root: Path | None,
+    bias_ratio: float | None,
+    archs: list[str | None],
+    deo: str,
+    json: Path | None,
+    ipc: int | None,
+    **settings: Any,
+) -> None:
+    if deo not in ("range", "pairwise"):
+        raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+    if target in ("random", "whole"):
+        what: SyntheticSet | str = target
+        about = {"method": target, "debias": "none"}
+    else:
+        what = api.load_synthetic(target)
+        about = {name: what.metadata.get(name, "unknown") for name in ("method", "debias")}
+        dataset = dataset or what.metadata.get("dataset")
+        built = what.metadata.get("provenance", {}).get("parameters", {})
+        bias_ratio = (
+            built.get("bias_ratio") if bias_ratio is None and dataset == what.metadata.get("dataset") else bias_ratio
+        )
+        ipc = what.metadata.get("ipc", ipc)
+    data = load_dataset(dataset, data_root, bias_ratio)
+    rows = []
+    for arch in archs:
+        result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=arch, ipc=ipc, **settings)
+        rows.append(
+            report.result_row(result, dataset=data.name, ipc=None if target == "whole" else ipc, deo=deo, **about)
+        )
+    console.print(report.table(rows, title=f"{data.name}, test set, %"))
+    for row in rows if data.num_groups > 1 else []:
+        console.print(report.group_table(row, data.class_names, data.group_names))
+    content = report.document(rows, dataset_digest=data.digest(), deo=deo)
+    if Path(target).is_dir():
+        report.write_json(Path(target) / "result.json", content)
+    if json is not None:
+        report.write_json(json, content)

@@ -1,0 +1,174 @@
+"""The published evaluation: fresh networks trained on a small set, tested on the real test set."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.data import Dataset, DeviceImages
+from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics
+
+_TEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a network is trained for evaluation (defaults: DM and FairDD's published protocol, IPC 1 to 50).
+
+    SGD with momentum 0.9 and weight decay 5e-4; ``epochs + 1`` epochs; after epoch ``epochs // 2 + 1`` the learning
+    rate falls to a tenth and the momentum starts again from zero, as the published code does by building a new
+    optimiser; one test at the end, never the best of several.
+
+    Attributes:
+        epochs: 1000 with augmentation, 300 without, in the published code.
+        learning_rate: of the network.
+        batch: training batch.
+        dsa_strategy: augmentation while training: one operation a batch, drawn from this list, parameters an image.
+    """
+
+    epochs: int = 1000
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch: int = 256
+    dsa_strategy: str = "color_crop_cutout_flip_scale_rotate"
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+        ops.parse_strategy(self.dsa_strategy)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What several networks, trained alike from different initialisations, reach on the test set.
+
+    Attributes:
+        arch: the networks' name.
+        counts: right predictions per class and group, one a network.
+        seconds: training and testing, all networks.
+    """
+
+    arch: str
+    counts: tuple[GroupCounts, ...]
+    seconds: float
+
+    def metrics(self, deo: str = "range") -> list[Metrics]:
+        """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
+        return [counts.metrics(deo) for counts in self.counts]
+
+    def summary(self, deo: str = "range") -> dict[str, dict[str, float | None]]:
+        """``{"accuracy": {"mean", "std"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
+
+        The standard deviation is over networks, divided by their number (numpy's, as in published results); None
+        where the test set does not define a figure.
+        """
+        runs = self.metrics(deo)
+        result: dict[str, dict[str, float | None]] = {}
+        for name in METRICS:
+            values = torch.tensor([getattr(run, name) for run in runs], dtype=torch.float64)
+            mean, std = values.mean().item(), values.std(correction=0).item()
+            result[name] = {"mean": None, "std": None} if math.isnan(mean) else {"mean": mean, "std": std}
+        return result
+
+    def group_accuracy(self) -> list[list[float | None]]:
+        """[C][G] mean accuracy over networks, percent; None where there are no test images."""
+        mean = torch.stack([counts.accuracy for counts in self.counts]).mean(0)
+        return [[None if math.isnan(value) else value for value in row] for row in mean.tolist()]
+
+
+def _train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> None:
+    device = labels.device
+    learning_rate = protocol.learning_rate
+
+    def optimiser():
+        return torch.optim.SGD(
+            net.parameters(), lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+
+    sgd = optimiser()
+    net.train()
+    for epoch in range(protocol.epochs + 1):
+        order = rng.permutation(rng.key(*key, epoch), len(labels), device)
+        for number, rows in enumerate(order.split(protocol.batch)):
+            lanes = rng.lanes(rng.key(*key, epoch, number), len(rows), device)
+            params = ops.dsa_params(protocol.dsa_strategy, lanes, images.size, shared_op=True)
+            loss = F.cross_entropy(net(images.read(rows, params)), labels[rows])
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+        if epoch == protocol.epochs // 2 + 1:
+            learning_rate *= 0.1
+            sgd = optimiser()
+
+
+@torch.no_grad()
+def _test(net: torch.nn.Module, images: DeviceImages, labels: Tensor, groups: Tensor, dataset: Dataset) -> GroupCounts:
+    net.eval()
+    predictions = torch.cat(
+        [
+            net(images.read(rows)).argmax(1)
+            for rows in torch.arange(len(labels), device=labels.device).split(_TEST_BATCH)
+        ]
+    )
+    return GroupCounts.of(predictions, labels, groups, dataset.num_classes, dataset.num_groups)
+
+
+def evaluate(
+    images: DeviceImages,
+    labels: Tensor,
+    dataset: Dataset,
+    *,
+    arch: str = "ConvNet",
+    width: int | None = None,
+    depth: int | None = None,
+    nets: int = 5,
+    protocol: Protocol | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
+
+    Args:
+        images: the training images: a synthetic set, a random subset, or the whole training split.
+        labels: int64 [N], on the images' device.
+        dataset: its test split is used, with the images' device.
+        arch: network name (:func:`fastdd.models.names`).
+        width: filters a convolution, in place of the name's.
+        depth: blocks, in place of the name's.
+        nets: networks.
+        protocol: how they are trained; the published one by default.
+        seed: initialisations, orders and augmentations are functions of it.
+        progress: called with (networks done, networks).
+
+    Raises:
+        ValueError: unknown network, no networks asked for, images that the network can't take.
+
+    Cost: nets * (epochs + 1) * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
+    machine and thread count.
+    """
+    if nets < 1:
+        raise ValueError(f"nets must be at least 1, not {nets}")
+    protocol = protocol or Protocol()
+    device = labels.device
+    arch = models.canonical_name(arch)
+    net = models.build(arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth).to(device)
+    init = models.ParameterInit(net)
+    test = DeviceImages.of(dataset.test.images, dataset.mean, dataset.std, device)
+    test_labels, test_groups = (
+        torch.as_tensor(array, device=device) for array in (dataset.test.labels, dataset.test.groups)
+    )
+    start = time.perf_counter()
+    counts = []
+    for number in range(nets):
+        init.fill(rng.key(seed, "evaluation-net", number))
+        _train(net, images, labels, protocol, (seed, "evaluation", number))
+        counts.append(_test(net, test, test_labels, test_groups, dataset))
+        if progress is not None:
+            progress(number + 1, nets)
+    return Evaluation(arch, tuple(counts), time.perf_counter() - start)

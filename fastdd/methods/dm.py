@@ -1,0 +1,78 @@
+"""Distribution matching (DM; Zhao and Bilen, WACV 2023), for every debias mode.
+
+    L = sum over segments s of || sum_i w_i phi(A(x_i)) - mean_j phi(A(x~_j)) ||^2
+
+with phi the embedding of a fresh random network, A a differentiable Siamese augmentation shared by the real and the
+synthetic images of a class, and j over the synthetic images of the segment's class. One segment a class gives DM; one
+a (class, group) gives FairDD's L = sum_y sum_a || E_{T_y^a}[phi] - E_{S_y}[phi] ||^2. Sums, not means, as published.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fastdd import models, ops
+from fastdd.data import DeviceImages
+from fastdd.debias import Segments
+
+
+def couples_samples(net: nn.Module) -> bool:
+    """Whether the network's output for an image depends on the rest of its batch (batch norm in training mode)."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+
+
+@torch.no_grad()
+def target_means(net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor) -> Tensor:
+    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one.
+
+    The real side of the loss: no gradient, images read in chunks. Networks with batch norm take each class as one
+    batch of its own, as their statistics would otherwise mix classes (or chunks).
+    """
+    classes = segments.sample_classes
+    if couples_samples(net):
+        sizes = torch.bincount(classes, minlength=len(params)).tolist()
+    else:
+        sizes = models.chunk_size(net, real.pixels)
+    embeddings = torch.cat(
+        [
+            net.embed(real.read(rows, params, of))
+            for rows, of in zip(segments.rows.split(sizes), classes.split(sizes), strict=True)
+        ]
+    )
+    return ops.segment_mean(embeddings, segments.offsets, segments.weights)
+
+
+def loss(
+    net: nn.Module,
+    real: DeviceImages,
+    segments: Segments,
+    synthetic: Tensor,
+    params: Tensor,
+) -> Tensor:
+    """DM's loss of one step, differentiable in the synthetic images.
+
+    Args:
+        net: a network with ``embed``; no gradient is taken in its parameters, so they should not require one.
+        real: the real images.
+        segments: the step's real samples, for C classes.
+        synthetic: float32 [C * IPC, channels, H, W], normalised, class-major.
+        params: [C, P], augmentation parameters (:mod:`fastdd.ops.augment`), one row a class, shared by its real and
+            its synthetic images.
+
+    Returns:
+        Scalar: squared L2 distances, summed over embedding dimensions, segments and classes.
+
+    Cost: one forward of the real batch, one forward and one backward to the images of the synthetic set; the number
+    of groups adds only rows to one segmented mean. Deterministic.
+    """
+    num_classes = len(params)
+    ipc = len(synthetic) // num_classes
+    targets = target_means(net, real, segments, params)
+    classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
+    images = ops.augment(synthetic, params, classes)
+    if couples_samples(net):
+        embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
+    else:
+        embeddings = net.embed(images)
+    means = embeddings.view(num_classes, ipc, -1).mean(1)
+    distances = (targets - means[segments.classes]).square().sum(1)
+    return torch.where(segments.present, distances, distances.new_zeros(())).sum()

@@ -1,0 +1,30 @@
+"""Memory format and chunk size in which convolutional networks run fastest; neither changes what is computed."""
+
+import torch
+from torch import Tensor, nn
+
+# Activations of the first block for one chunk, in floats: what stays in cache. ConvNet-D3 on 3x32x32, 2 cores, 640
+# images: 0.25-0.3 s in chunks of 16-32, 0.47 s in one pass.
+_CHUNK_FLOATS = 1 << 21
+# oneDNN's channels-last convolutions, with the norms and pools between them, win from about this many pixels
+# (2 cores: 28x28 1.8x, 32x32 2x, 64x64 1.8x faster; 16x16 1.2 to 1.5x slower).
+_CHANNELS_LAST_PIXELS = 28 * 28
+
+
+def fast_layout(images: Tensor) -> Tensor:
+    """``images`` [N, C, H, W] in the memory format in which convolutions run fastest on their device; same values."""
+    if images.device.type == "cpu" and images.shape[-2] * images.shape[-1] >= _CHANNELS_LAST_PIXELS:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def chunk_size(net: nn.Module, images: Tensor) -> int:
+    """How many of the images [N, C, H, W] to put through ``net`` at once when no gradient is needed; at least 1.
+
+    On CPUs a chunk whose activations stay in cache; on GPUs all of them. Only for networks that treat every image by
+    itself.
+    """
+    if images.device.type != "cpu":
+        return max(1, len(images))
+    width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
+    return max(8, _CHUNK_FLOATS // (width * images.shape[-2] * images.shape[-1]))

@@ -1,0 +1,103 @@
+"""Evaluation results as rows: one stable JSON schema, one table."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastdd import files
+from fastdd._version import __version__
+from fastdd.evaluation import METRICS, Evaluation
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA = 1
+_TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
+
+
+def result_row(
+    evaluation: Evaluation, *, dataset: str, method: str, debias: str, ipc: int | None, deo: str = "range"
+) -> dict[str, Any]:
+    """One result: what was evaluated, and mean and standard deviation over networks of every figure, in percent.
+
+    ``ipc`` is None for the whole training set. ``group_accuracy`` is the [C][G] matrix of mean accuracies.
+    """
+    return {
+        "dataset": dataset,
+        "method": method,
+        "debias": debias,
+        "ipc": ipc,
+        "arch": evaluation.arch,
+        "nets": len(evaluation.counts),
+        **evaluation.summary(deo),
+        "seconds": evaluation.seconds,
+        "group_accuracy": evaluation.group_accuracy(),
+    }
+
+
+def document(rows: Sequence[dict[str, Any]], **meta: Any) -> dict[str, Any]:
+    """``{"schema": 1, "rows": [...], "meta": {...}}``: rows with the versions and the machine that made them."""
+    import torch
+
+    about = {
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "fastdd": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "argv": sys.argv[1:],
+    }
+    return {"schema": SCHEMA, "rows": list(rows), "meta": {**about, **meta}}
+
+
+def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """Write a document; NaN is refused, as JSON has none."""
+    files.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a document that :func:`write_json` wrote; ValueError if it is of another schema."""
+    with open(path, encoding="utf-8") as file:
+        content = json.load(file)
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}")
+    return content
+
+
+def _cell(figure: dict[str, float | None], runs: int) -> str:
+    if figure["mean"] is None:
+        return "-"
+    return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
+
+
+def table(rows: Sequence[dict[str, Any]], title: str | None = None) -> "Table":
+    """Rows as a rich table; all figures in percent."""
+    from rich.table import Table
+
+    result = Table(title=title, title_justify="left")
+    for name in ("set", "IPC", "network", *_TITLES.values(), "seconds"):
+        result.add_column(name, justify="left" if name in ("set", "network") else "right", no_wrap=True)
+    for row in rows:
+        name = row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
+        figures = [_cell(row[metric], row["nets"]) for metric in METRICS]
+        ipc = "all" if row["ipc"] is None else str(row["ipc"])
+        result.add_row(name, ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
+    return result
+
+
+def group_table(row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str]) -> "Table":
+    """The accuracy of every class (down) in every protected group (across), percent; - where there are no images."""
+    from rich.table import Table
+
+    result = Table(title="accuracy per class and group, %", title_justify="left")
+    result.add_column("class")
+    for name in group_names:
+        result.add_column(name, justify="right")
+    for name, cells in zip(class_names, row["group_accuracy"], strict=True):
+        result.add_row(name, *("-" if cell is None else f"{cell:.0f}" for cell in cells))
+    return result

@@ -1,0 +1,177 @@
+"""A run's folder: configuration, metrics, checkpoints.
+
+Every write is whole. A kill at any moment loses no more than the steps since the last checkpoint, and those are the
+same when they are done again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from fastdd import files
+from fastdd.session.config import RunConfig
+
+CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
+SYNTHETIC = "synthetic.safetensors"
+
+
+@dataclass
+class State:
+    """What a run is made of after ``step`` steps.
+
+    Attributes:
+        step: steps done.
+        images: float32 [C * IPC, channels, H, W].
+        momentum: float32, likewise: SGD's buffer.
+        seconds: time spent in the loop so far.
+    """
+
+    step: int
+    images: Tensor
+    momentum: Tensor
+    seconds: float
+
+    def digest(self) -> str:
+        """SHA-256 over the step and the bits of both tensors."""
+        hash_ = hashlib.sha256(str(self.step).encode())
+        for tensor in (self.images, self.momentum):
+            hash_.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return hash_.hexdigest()
+
+
+class RunFolder:
+    """Opens, or creates, the folder of one run, and holds it for this process.
+
+    Args:
+        path: the folder.
+        config: what is about to run.
+        data_digest: digest of the data set that it runs on.
+        resume: continue the run that is there, if any.
+        size: bytes that one checkpoint takes, to tell a full disk before the work starts.
+
+    Raises:
+        ValueError: the folder holds another run, or a run and ``resume`` is False, or files of something else.
+        OSError: it can't be created or written, the disk is full, or another process is running in it.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: RunConfig, data_digest: str, *, resume: bool, size: int):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
+        self._hold()
+        files.remove_partials(self.path)
+        if (self.path / CONFIG).exists():
+            self._check_same(config, data_digest, resume)
+        elif stray := sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock"):
+            raise ValueError(f"{self.path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
+        free = shutil.disk_usage(self.path).free
+        if free < 4 * size:
+            raise OSError(
+                f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {4 * size / 2**20:.1f} MiB for its files"
+            )
+        header = {"run": config.model_dump(), "data_digest": data_digest}
+        files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        try:
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115  held open for the life of the run
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write in the run folder {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BlockingIOError(f"another process is running in {self.path}") from None
+
+    def _check_same(self, config: RunConfig, data_digest: str, resume: bool) -> None:
+        if not resume:
+            raise ValueError(f"{self.path} already holds a run; continue it with --resume or choose another --out")
+        try:
+            header = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+            found, found_digest = RunConfig.parse(header["run"]), header["data_digest"]
+        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise ValueError(f"{self.path / CONFIG} is not a run's configuration: {error}") from None
+        for name, value in config.model_dump(exclude={"iterations"}).items():
+            other = getattr(found, name)
+            if other != value:
+                raise ValueError(f"{self.path} holds a run with {name}={other}, not {value}; choose another --out")
+        if found_digest != data_digest:
+            raise ValueError(f"{self.path} holds a run on other data of the name {found.dataset!r}")
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint; the one before it stays as ``checkpoint.previous.pt``."""
+        content = {
+            "schema": 1,
+            "step": state.step,
+            "images": state.images.detach().cpu(),
+            "momentum": state.momentum.detach().cpu(),
+            "seconds": state.seconds,
+            "digest": state.digest(),
+        }
+        if (self.path / CHECKPOINT).exists():
+            os.replace(self.path / CHECKPOINT, self.path / PREVIOUS)
+        files.write_atomic(self.path / CHECKPOINT, lambda file: torch.save(content, file))
+
+    def load(self) -> State | None:
+        """The newest whole checkpoint; None if there is none yet.
+
+        A damaged one is removed with a warning, and the one before it is used.
+
+        Raises:
+            RuntimeError: all checkpoints there are damaged.
+        """
+        damaged = []
+        for name in (CHECKPOINT, PREVIOUS):
+            path = self.path / name
+            if not path.exists():
+                continue
+            try:
+                content = torch.load(path, weights_only=True, map_location="cpu")
+                state = State(content["step"], content["images"], content["momentum"], content["seconds"])
+                if state.digest() != content["digest"]:
+                    raise ValueError("its digest does not match its content")
+            except Exception as error:  # torch.load raises whatever its parser meets
+                damaged.append(path)
+                warnings.warn(f"{path} is damaged and is not used: {_first_line(error)}", RuntimeWarning, stacklevel=2)
+                continue
+            for bad in damaged:
+                bad.unlink()
+            return state
+        if damaged:
+            raise RuntimeError(f"all checkpoints in {self.path} are damaged; start again in another --out")
+        return None
+
+    def keep_metrics(self, steps: int) -> None:
+        """Drop metrics of steps from ``steps`` on: they are about to be done again."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < steps]
+        files.write_text(path, "".join(kept))
+
+    def log(self, rows: list[dict]) -> None:
+        """Append metrics, one JSON object a line, in a single write."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        try:
+            with open(self.path / METRICS, "ab", buffering=0) as file:
+                file.write(text.encode())
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self.path / METRICS}: {error.strerror}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,51 @@
+"""First synthetic sets: what a run starts from, and the baseline that it has to beat."""
+
+import torch
+
+from fastdd import rng
+from fastdd._version import __version__
+from fastdd.data import Dataset, Sampler, SyntheticSet
+
+
+def check_ipc(dataset: Dataset, ipc: int) -> None:
+    """ValueError if a class has fewer than ``ipc`` real images."""
+    counts = dataset.train.counts(dataset.num_classes, dataset.num_groups).sum(1)
+    smallest = int(counts.argmin())
+    if ipc < 1:
+        raise ValueError(f"IPC must be at least 1, not {ipc}")
+    if counts[smallest] < ipc:
+        raise ValueError(
+            f"IPC {ipc} is larger than class {dataset.class_names[smallest]!r} of {dataset.name}, "
+            f"which has {counts[smallest]} training images"
+        )
+
+
+def describe(dataset: Dataset, ipc: int, **more: object) -> dict:
+    """Metadata that makes a synthetic set usable without its run: normalisation, classes, origin."""
+    return {
+        "schema": 1,
+        "dataset": dataset.name,
+        "dataset_digest": dataset.digest(),
+        "class_names": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "provenance": dataset.provenance,
+        "ipc": ipc,
+        "versions": {"fastdd": __version__, "torch": torch.__version__},
+        **more,
+    }
+
+
+def random_set(dataset: Dataset, ipc: int, seed: int = 0) -> SyntheticSet:
+    """``ipc`` random real images per class, class-major, normalised: the baseline, and the start of ``init=real``.
+
+    Raises:
+        ValueError: a class with fewer than ``ipc`` images.
+    """
+    check_ipc(dataset, ipc)
+    labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
+    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc)
+    rows = sampler.draw(rng.key(seed, "real-images"))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+    images = (torch.from_numpy(dataset.train.images[rows.numpy()]).float() / 255 - mean) / std
+    return SyntheticSet(images, labels[rows].clone(), describe(dataset, ipc, method="random", debias="none", seed=seed))

@@ -1,0 +1,110 @@
+"""DM and DM+FairDD against the literal loop over classes and groups, in fp64."""
+
+import pytest
+import torch
+
+from fastdd import debias, models, ops, rng
+from fastdd.data import DeviceImages
+from fastdd.methods import dm
+from fastdd.reference.dm import dm_loss
+
+C, G, IPC = 4, 3, 5
+SIZES = [9, 17, 4, 12]
+
+
+def problem(net_name="ConvNet", size=16):
+    """Real images that are exact in fp64 (float pixels, already normalised), a batch, a synthetic set, DSA rows."""
+    total = sum(SIZES)
+    pixels = rng.normal(rng.key(0, "pixels"), total * 3 * size * size).view(total, 3, size, size).double()
+    classes = torch.arange(C).repeat_interleave(torch.tensor(SIZES))
+    groups = (rng.uniform(rng.key(0, "groups"), total) * G).long()
+    groups[classes == 2] = 1  # a class that lacks two groups
+    rows = torch.arange(total)
+    batch = debias.Batch(rows, classes, groups, C, G)
+    synthetic = rng.normal(rng.key(0, "syn"), C * IPC * 3 * size * size).view(C * IPC, 3, size, size).double()
+    net = models.build(net_name, 3, C, (size, size), width=8)
+    models.ParameterInit(net).fill(5)
+    net = net.double().requires_grad_(False).train()
+    keys = rng.lanes(rng.key(0, "dsa"), C)
+    params = ops.dsa_params("color_crop_cutout_flip_scale_rotate", keys, (size, size)).double()
+    return net, DeviceImages(pixels), batch, synthetic.requires_grad_(), params
+
+
+def literal(net, real, batch, synthetic, params, fair):
+    per_class = [real.pixels[batch.classes == c] for c in range(C)]
+    groups = [batch.groups[batch.classes == c] for c in range(C)] if fair else None
+    return dm_loss(net, per_class, groups, synthetic, params)
+
+
+@pytest.mark.parametrize("mode", ["none", "fairdd"])
+@pytest.mark.parametrize("net_name", ["ConvNet", "ConvNetBN", "ConvNetLN", "ConvNetNN"])
+def test_equals_the_literal_loop(mode, net_name):
+    net, real, batch, synthetic, params = problem(net_name)
+    ours = dm.loss(net, real, debias.mode(mode)(batch), synthetic, params)
+    truth = literal(net, real, batch, synthetic, params, fair=mode == "fairdd")
+    (gradient,) = torch.autograd.grad(ours, synthetic)
+    (expected,) = torch.autograd.grad(truth, synthetic)
+    assert ours.dtype == torch.float64
+    # Weights are float32 by contract (1/3 is not exact), hence 1e-7 where a segment's size is no power of two; with
+    # weights in fp64, below, 1e-12.
+    assert abs(ours - truth) <= 1e-6 * abs(truth)
+    assert (gradient - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("mode", ["none", "fairdd"])
+def test_gradient_is_exact_in_fp64(mode):
+    net, real, batch, synthetic, params = problem()
+    segments = debias.mode(mode)(batch)
+    exact = debias.Segments(
+        segments.rows,
+        segments.offsets,
+        torch.ones_like(segments.weights, dtype=torch.float64),
+        segments.classes,
+    )
+    (gradient,) = torch.autograd.grad(dm.loss(net, real, exact, synthetic, params), synthetic)
+    (expected,) = torch.autograd.grad(literal(net, real, batch, synthetic, params, mode == "fairdd"), synthetic)
+    assert (gradient - expected).norm() <= 1e-12 * expected.norm()
+
+
+def test_fairdd_is_dm_toward_the_mean_of_group_means():
+    """G * ||mean of group means - s||^2 has the same gradient (methods' algebra), for classes that have all groups."""
+    net, real, batch, synthetic, params = problem()
+    batch = debias.Batch(batch.rows, batch.classes, batch.rows % G, C, G)
+    segments = debias.mode("fairdd")(batch)
+    (gradient,) = torch.autograd.grad(dm.loss(net, real, segments, synthetic, params), synthetic)
+    means = dm.target_means(net, real, segments, params).view(C, G, -1).mean(1)
+    classes = torch.arange(C).repeat_interleave(IPC)
+    own = net.embed(ops.augment(synthetic, params, classes)).view(C, IPC, -1).mean(1)
+    (expected,) = torch.autograd.grad(G * (means - own).square().sum(), synthetic)
+    assert (gradient - expected).norm() <= 1e-12 * expected.norm()
+
+
+def test_absent_groups_pull_nothing():
+    net, real, batch, synthetic, params = problem()
+    means = dm.target_means(net, real, debias.mode("fairdd")(batch), params)
+    assert (means[2 * G] == 0).all()
+    assert (means[2 * G + 2] == 0).all()
+    empty = debias.Batch(batch.rows, batch.classes, torch.zeros_like(batch.groups), C, G)
+    only_first = dm.loss(net, real, debias.mode("fairdd")(empty), synthetic, params)
+    vanilla = dm.loss(net, real, debias.mode("none")(empty), synthetic, params)
+    assert abs(only_first - vanilla) <= 1e-12 * abs(vanilla)
+
+
+def test_uint8_pixels_equal_normalised_floats():
+    _, _, batch, _, params = problem()
+    pixels = (rng.uniform(rng.key(1, "u8"), sum(SIZES) * 3 * 256) * 256).to(torch.uint8).view(-1, 3, 16, 16)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    floats = (pixels.double() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    net = models.build("ConvNet", 3, C, (16, 16), width=8).requires_grad_(False)
+    segments = debias.mode("none")(batch)
+    ours = dm.target_means(net, DeviceImages(pixels, mean, std), segments, params)
+    truth = dm.target_means(net.double(), DeviceImages(floats), segments, params)
+    assert (ours - truth).norm() <= 2e-6 * truth.norm()
+
+
+def test_chunks_do_not_change_the_result(monkeypatch):
+    net, real, batch, _, params = problem()
+    segments = debias.mode("fairdd")(batch)
+    whole = dm.target_means(net, real, segments, params)
+    monkeypatch.setattr(models, "chunk_size", lambda *_: 7)
+    assert (dm.target_means(net, real, segments, params) - whole).abs().max() <= 1e-14
