@@ -157,7 +157,9 @@ def evaluate(
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
-    net = models.build(arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth).to(device)
+    net = models.build(
+        arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth, device=device
+    )
     init = models.ParameterInit(net)
     test = DeviceImages.of(dataset.test.images, dataset.mean, dataset.std, device)
     test_labels, test_groups = (

@@ -3,9 +3,11 @@
 import difflib
 from typing import Any
 
+import torch
 from torch import nn
 
 from fastdd.models.convnet import ConvNet
+from fastdd.models.init import ParameterInit
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "ConvNet": {},
@@ -55,8 +57,10 @@ def build(
     *,
     width: int | None = None,
     depth: int | None = None,
+    key: int = 0,
+    device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """A network by its published name, on the CPU, with PyTorch's own initialisation.
+    """A network by its published name, randomly initialised; the global RNG is not touched.
 
     Args:
         name: ConvNet and its variants (:func:`names`), in any case.
@@ -65,6 +69,8 @@ def build(
         size: image height and width; every variant honours it (published code: only ConvNet and ConvNetD*).
         width: filters a convolution, in place of the name's.
         depth: blocks, in place of the name's.
+        key: the initialisation is a function of it (:class:`fastdd.models.ParameterInit`).
+        device: where.
 
     Raises:
         ValueError: unknown name, or images too small for the depth.
@@ -77,4 +83,8 @@ def build(
         setting["width"] = width
     if depth is not None:
         setting["depth"] = depth
-    return ConvNet(channels, num_classes, size=size, **setting)
+    with torch.device("meta"):  # no memory, no draws from the global RNG
+        net = ConvNet(channels, num_classes, size=size, **setting)
+    net = net.to_empty(device=device)
+    ParameterInit(net).fill(key)
+    return net

@@ -73,8 +73,9 @@ class Stepper:
             dataset.size,
             width=config.width,
             depth=config.depth,
+            device=device,
         )
-        self._net = net.to(device).train().requires_grad_(False)
+        self._net = net.train().requires_grad_(False)
         self._init = models.ParameterInit(self._net)
         self.images = images.to(device, copy=True).requires_grad_()
         self.momentum = torch.zeros_like(images, device=device)

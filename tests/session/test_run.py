@@ -1,0 +1,242 @@
+"""Runs: reproducible, resumable bit for bit after kills at any moment, never half a file, clear refusals."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastdd import session
+from fastdd.data import Dataset, Split, SyntheticSet, load
+from fastdd.session import RunConfig
+from fastdd.session.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("c-digits")
+
+
+def config(**settings):
+    return RunConfig.for_run(
+        **{"dataset": "c-digits", "ipc": 2, "iterations": 6, "batch_real": 16, "width": 8, "depth": 2, **settings}
+    )
+
+
+def test_same_seed_same_bits_other_seed_other_set(digits):
+    first, again = (session.run(config(debias="fairdd"), digits) for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    assert first.labels.tolist() == [c for c in range(10) for _ in range(2)]
+    assert not torch.equal(first.images, session.run(config(debias="fairdd", seed=1), digits).images)
+    assert not torch.equal(first.images, session.run(config(), digits).images)
+
+
+def test_global_generators_do_not_matter(digits):
+    torch.manual_seed(1)
+    first = session.run(config(), digits)
+    torch.manual_seed(2)
+    np.random.seed(5)  # noqa: NPY002
+    random.seed(3)
+    state = torch.get_rng_state()
+    assert torch.equal(first.images, session.run(config(), digits).images)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_starts_from_real_images_or_noise(digits):
+    start = session.random_set(digits, 2)
+    pixels = torch.from_numpy(digits.train.images).float() / 127.5 - 1
+    for image, label in zip(start.images, start.labels, strict=True):
+        rows = ((pixels - image).abs().amax((1, 2, 3)) < 1e-6).nonzero()[:, 0]
+        assert label in torch.from_numpy(digits.train.labels)[rows]
+    frozen = session.run(config(iterations=1, lr_img=1e-30), digits)
+    assert torch.allclose(frozen.images, start.images)
+    noise = session.run(config(iterations=1, lr_img=1e-30, init="noise"), digits)
+    assert abs(noise.images.mean()) < 0.05
+    assert abs(noise.images.std() - 1) < 0.05
+
+
+@pytest.mark.parametrize("sampling", ["random", "stratified"])
+def test_loss_falls(digits, sampling, tmp_path):
+    session.run(config(iterations=40, debias="fairdd", sampling=sampling), digits, out=tmp_path)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 40
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_run_folder_and_metadata(digits, tmp_path):
+    made = session.run(config(debias="fairdd"), digits, out=tmp_path)
+    assert {"config.yaml", "metrics.jsonl", "checkpoint.pt", "synthetic.safetensors"} <= set(os.listdir(tmp_path))
+    read = SyntheticSet.load(tmp_path / "synthetic.safetensors")
+    assert torch.equal(read.images, made.images)
+    assert read.metadata["mean"] == [0.5, 0.5, 0.5]
+    assert read.metadata["debias"] == "fairdd"
+    assert read.metadata["run"]["iterations"] == 6
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(6))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from fastdd import session
+from fastdd.data import load
+config = session.RunConfig.for_run(dataset="c-digits", ipc=2, iterations=60, batch_real=16, width=8, depth=2,
+                                   debias="fairdd")
+print("ready", flush=True)
+session.run(config, load("c-digits"), out=sys.argv[1], resume=True, checkpoint_seconds=0)
+"""
+
+
+def start(out: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
+    whole = tmp_path / "whole"
+    process = start(whole)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    killed = tmp_path / "killed"
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = start(killed)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.25))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        # Whatever the moment: every file that is there is whole.
+        for checkpoint in killed.glob("checkpoint*.pt"):
+            torch.load(checkpoint, weights_only=True)
+        if (killed / "metrics.jsonl").exists():
+            for line in (killed / "metrics.jsonl").read_text().splitlines():
+                json.loads(line)
+    process = start(killed)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert kills == 10
+    name = "synthetic.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    steps = [json.loads(line) for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert not list(killed.glob(".*.partial"))
+
+
+def test_more_iterations_extend_a_run_exactly(digits, tmp_path):
+    session.run(config(iterations=3), digits, out=tmp_path)
+    longer = session.run(config(iterations=6), digits, out=tmp_path, resume=True)
+    assert torch.equal(longer.images, session.run(config(iterations=6), digits).images)
+    with pytest.raises(ValueError, match="has done 6 iterations, more than the 4 asked for"):
+        session.run(config(iterations=4), digits, out=tmp_path, resume=True)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
+    session.run(config(iterations=3), digits, out=tmp_path, checkpoint_seconds=0)
+    checkpoint = tmp_path / "checkpoint.pt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    checkpoint.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match=r"checkpoint\.pt is damaged and is not used"):
+        resumed = session.run(config(iterations=6), digits, out=tmp_path, resume=True)
+    assert torch.equal(resumed.images, session.run(config(iterations=6), digits).images)
+
+
+def test_all_checkpoints_damaged(digits, tmp_path):
+    session.run(config(iterations=3), digits, out=tmp_path, checkpoint_seconds=0)
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    with (
+        pytest.warns(RuntimeWarning, match="damaged"),
+        pytest.raises(RuntimeError, match="all checkpoints in .* are damaged"),
+    ):
+        session.run(config(iterations=6), digits, out=tmp_path, resume=True)
+
+
+def test_folder_of_another_run_is_refused(digits, tmp_path):
+    session.run(config(), digits, out=tmp_path)
+    with pytest.raises(ValueError, match="already holds a run; continue it with --resume"):
+        session.run(config(), digits, out=tmp_path)
+    with pytest.raises(ValueError, match="holds a run with debias=none, not fairdd"):
+        session.run(config(debias="fairdd"), digits, out=tmp_path, resume=True)
+    other = load("c-digits", bias_ratio=0.5)
+    with pytest.raises(ValueError, match="holds a run on other data"):
+        session.run(config(), other, out=tmp_path, resume=True)
+
+
+def test_folder_of_something_else_is_refused(digits, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"is not empty and holds no run \(it has 'thesis\.tex'\)"):
+        session.run(config(), digits, out=tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_one_process_a_folder(tmp_path):
+    held = RunFolder(tmp_path, config(), "digest", resume=False, size=1)
+    with pytest.raises(OSError, match="another process is running in"):
+        RunFolder(tmp_path, config(), "digest", resume=True, size=1)
+    del held
+
+
+def test_unwritable_out(digits, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot create the run folder"):
+        session.run(config(), digits, out=tmp_path / "file" / "run")
+
+
+def test_full_disk_before_the_start(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(OSError, match="MiB free; the run needs"):
+        session.run(config(), digits, out=tmp_path)
+
+
+def test_disk_full_midway_keeps_the_last_checkpoint(digits, tmp_path, monkeypatch):
+    session.run(config(iterations=3), digits, out=tmp_path)
+    real_fsync = os.fsync
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        session.run(config(iterations=6), digits, out=tmp_path, resume=True)
+    monkeypatch.setattr(os, "fsync", real_fsync)
+    resumed = session.run(config(iterations=6), digits, out=tmp_path, resume=True)
+    assert torch.equal(resumed.images, session.run(config(iterations=6), digits).images)
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits, tmp_path):
+    session.run(config(iterations=2), digits, out=tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(RuntimeError, match=r"the loss of step \d+ is (nan|inf)|the images are not finite"):
+        session.run(config(lr_img=1e38, iterations=8), digits, out=tmp_path / "other", checkpoint_seconds=0)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_sigterm_leaves_a_checkpoint(digits, tmp_path):
+    def stop(now):
+        if now.step >= 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after"):
+        session.run(config(iterations=100_000), digits, out=tmp_path, progress=stop)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert content["step"] >= 2
+
+
+def test_ipc_larger_than_a_class():
+    images = np.zeros((5, 1, 8, 8), np.uint8)
+    split = Split(images, np.array([0, 0, 0, 1, 1]), np.zeros(5, np.int64))
+    data = Dataset("tiny", split, split, ("many", "few"), ("all",), (0.5,), (0.5,), {})
+    with pytest.raises(ValueError, match="IPC 3 is larger than class 'few' of tiny, which has 2 training images"):
+        session.run(config(ipc=3), data)
