@@ -1,0 +1,128 @@
+"""The ``fastdd::`` dispatcher namespace, and the choice of a backend.
+
+Schemas are defined here once, in Python. The plain PyTorch reference is every op's CompositeExplicitAutograd kernel, so
+``torch.ops.fastdd.*`` always works; the compiled extension registers CPU and CUDA kernels on top when it is there, and
+Triton launchers are registered for CUDA when Triton is. The dispatcher's choice by device is then the automatic
+backend.
+"""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fastdd import _ext
+
+BACKENDS = ("auto", "ext", "triton", "reference")
+
+_library = torch.library.Library("fastdd", "DEF")
+_warned = False
+
+
+def define(schema: str, reference: Callable) -> str:
+    """Define an op with its reference as the kernel of last resort; returns its qualified name."""
+    name = schema[: schema.index("(")]
+    _library.define(schema)
+    _library.impl(name, reference, "CompositeExplicitAutograd")
+    # Loads the extension, whose kernels then take precedence; the ops it lacks stay with the reference.
+    _ext.available()
+    return f"fastdd::{name}"
+
+
+def register_fake(name: str, fake: Callable) -> None:
+    """Shape and dtype of the result, for tracing."""
+    torch.library.register_fake(name, fake, lib=_library)
+
+
+def register_autograd(name: str, backward: Callable, setup_context: Callable) -> None:
+    """The op's derivative, in terms of ops that have derivatives themselves."""
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_library)
+
+
+def register_triton(name: str, launcher: Callable) -> None:
+    """A Triton launcher as the op's CUDA kernel, where Triton is installed."""
+    if has_triton():
+        _library.impl(name.removeprefix("fastdd::"), launcher, "CUDA")
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed (it isn't off Linux)."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _interpreting() -> bool:
+    return has_triton() and os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _missing(backend: str, device: str) -> str:
+    """Why the device's own kernels can't run; empty when they can."""
+    if backend == "triton":
+        return "" if has_triton() else "triton is not installed"
+    if not _ext.available():
+        return _ext.reason()
+    if device == "cuda" and not _ext.has_cuda_kernels():
+        return "fastdd._C was built without CUDA kernels (nvcc was not found); FASTDD_CUDA=1 pip install . shows why"
+    return ""
+
+
+def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, str]) -> str:
+    """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or
+    ``"reference"``.
+
+    Args:
+        op: the op's name, for messages.
+        backend: one of :data:`BACKENDS`; ``auto`` takes FASTDD_BACKEND from the environment when that is set.
+        device: where the inputs are.
+        kernels: device type -> backend of the kernels that the op has for it.
+
+    Raises:
+        ValueError: a backend that does not exist.
+        RuntimeError: a backend asked for by name that can't run here, with the reason. ``auto`` falls back to the
+            reference instead, with one RuntimeWarning a process.
+    """
+    global _warned
+    source = "backend"
+    if backend == "auto":
+        backend, source = os.environ.get("FASTDD_BACKEND") or "auto", "FASTDD_BACKEND"
+    if backend not in BACKENDS:
+        raise ValueError(f"{source}={backend!r} is not one of {', '.join(BACKENDS)}")
+    if backend == "reference":
+        return "reference"
+    native = kernels.get(device.type)
+    if backend == "auto":
+        why = native and _missing(native, device.type)
+        if why and not _warned:
+            _warned = True
+            warnings.warn(f"fastdd runs on its slower PyTorch reference: {why}", RuntimeWarning, stacklevel=4)
+        return "dispatch"
+    if backend == native:
+        why = _missing(native, device.type)
+        if why:
+            raise RuntimeError(f"{source}={backend!r}: {why}")
+        return "dispatch"
+    if backend == "triton" and backend in kernels.values() and device.type == "cpu" and _interpreting():
+        return "interpret"
+    others = [name for name in (native, "reference") if name]
+    raise RuntimeError(
+        f"{source}={backend!r}: {op} has no such kernel for {device.type} tensors; use {' or '.join(map(repr, others))}"
+    )
+
+
+class LinearPair(torch.autograd.Function):
+    """A linear map and its adjoint, each the other's derivative: closed under differentiation, any order.
+
+    Used where a backend is called past the dispatcher, so the registered derivative is not there.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, function: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.pair = function, adjoint
+        return function(x)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
+        function, adjoint = ctx.pair
+        return LinearPair.apply(g, adjoint, function), None, None

@@ -1,0 +1,194 @@
+"""Random parameters of differentiable Siamese augmentation (DSA; Zhao and Bilen, ICML 2021) from counter-based keys."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastdd import rng
+from fastdd.ops.augment import Param, augment, identity_params
+
+DSA_OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+DSA_STRATEGY = "_".join(DSA_OPS)
+
+# The published ranges (DatasetCondensation, ParamDiffAug).
+_BRIGHTNESS = 1.0  # added: (u - 0.5) times this
+_SATURATION = 2.0  # factor: u times this
+_CONTRAST = 0.5  # factor: u plus this
+_CROP = 0.125  # largest shift, as a fraction of the side
+_CUTOUT = 0.5  # side of the square, likewise
+_SCALE = 1.2
+_ROTATE = 15.0  # degrees
+
+
+def parse_strategy(strategy: str) -> tuple[str, ...]:
+    """The operations of a strategy, joined by underscores; ``none`` and the empty string name none.
+
+    Raises:
+        ValueError: an unknown operation, or one that is named twice.
+
+    >>> parse_strategy("color_crop_cutout"), parse_strategy("none")
+    (('color', 'crop', 'cutout'), ())
+    """
+    if strategy in ("none", "None", ""):
+        return ()
+    ops = tuple(strategy.split("_"))
+    for op in ops:
+        if op not in DSA_OPS:
+            raise ValueError(f"DSA strategy {strategy!r}: {op!r} is not one of {', '.join(DSA_OPS)}")
+        if ops.count(op) > 1:
+            raise ValueError(f"DSA strategy {strategy!r}: {op!r} is named twice")
+    return ops
+
+
+def pixel_matrix(theta: Tensor, size: tuple[int, int]) -> Tensor:
+    """The 2x3 matrix of ``F.affine_grid(theta, ..., align_corners=False)``, in pixels.
+
+    Pixel x has the normalised coordinate ``(2 x + 1) / W - 1``, and likewise y; solving for pixels on both sides gives
+
+        a = t00,  b = t01 W / H,  c = (W - 1)/2 (1 - t00) - t01 (W / H) (H - 1)/2 + t02 W / 2
+        d = t10 H / W,  e = t11,  f = (H - 1)/2 (1 - t11) - t10 (H / W) (W - 1)/2 + t12 H / 2
+
+    For square images and no translation ``align_corners=True`` has the same matrix: both turn about the image's centre.
+
+    Args:
+        theta: floating point [*, 2, 3].
+        size: (H, W) of the images.
+
+    Returns:
+        [*, 6]: a b c d e f, of theta's dtype.
+
+    >>> pixel_matrix(torch.tensor([[-1.0, 0, 0], [0, 1, 0]]), (4, 4))
+    tensor([-1., 0., 3., 0., 1., 0.])
+    """
+    height, width = size
+    (t00, t01, t02), (t10, t11, t12) = (row.unbind(-1) for row in theta.unbind(-2))
+    b, d = t01 * (width / height), t10 * (height / width)
+    c = (width - 1) / 2 * (1 - t00) - b * ((height - 1) / 2) + t02 * (width / 2)
+    f = (height - 1) / 2 * (1 - t11) - d * ((width - 1) / 2) + t12 * (height / 2)
+    return torch.stack([t00, b, c, d, t11, f], -1)
+
+
+def _whole(u: Tensor, n: int) -> Tensor:
+    """Uniform on 0..n-1, from u uniform on [0, 1)."""
+    return (u * n).floor()
+
+
+def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """First row (or column) cut and the one after the last; the square's centre may be anywhere, so its ends are
+    clamped."""
+    k = int(side * _CUTOUT + 0.5)
+    first = _whole(u, side + (1 - k % 2)) - k // 2
+    return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
+
+
+def dsa_params(
+    strategy: str | tuple[str, ...],
+    keys: Tensor,
+    size: tuple[int, int],
+    *,
+    shared_op: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """One random parameter row a key: one operation of the strategy, chosen uniformly (DSA's mode "S"), with its
+    parameters.
+
+    Siamese matching takes one key a class and uses its row for the real and the synthetic images of that class.
+    Training and evaluation take one key an image with ``shared_op=True``: the operation is common to the batch, its
+    parameters are not.
+
+    With u uniform on [0, 1): color is brightness u - 0.5, saturation 2 u and contrast u + 0.5; crop a shift by whole
+    pixels up to an eighth of each side; cutout a square of half the side; flip happens if u < 0.5; scale has both
+    factors independent and linear on [1/1.2, 1.2); rotate is up to 15 degrees either way.
+
+    Args:
+        strategy: such as ``"color_crop_cutout_flip_scale_rotate"``, or what :func:`parse_strategy` made of it.
+        keys: int64 [R], from :mod:`fastdd.rng`. Rows do not depend on one another, except for a shared operation,
+            which is the first key's.
+        size: (H, W) of the images.
+        shared_op: whether all rows have the operation of the first.
+        dtype: float32 or float64, of the result.
+
+    Returns:
+        [R, 13] on keys' device, for :func:`fastdd.ops.augment.augment`.
+
+    Raises:
+        ValueError: an unknown operation.
+
+    Deterministic in the keys, on any device up to the rounding of sine and cosine. Cost: some tens of launches on R
+    elements.
+
+    >>> dsa_params("crop", rng.lanes(rng.key(0, "docs"), 1), (32, 32))[0, [Param.C, Param.F]]
+    tensor([-2.,  1.])
+    """
+    ops = parse_strategy(strategy) if isinstance(strategy, str) else tuple(strategy)
+    height, width = size
+    params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
+    if not ops:
+        return params.to(dtype)
+    choice, bright, saturated, contrasted, down, right, cut_y, cut_x, flip, scale_x, scale_y, angle = (
+        rng.uniform(keys, 12).double().unbind(-1)
+    )
+    op = _whole(choice[:1] if shared_op else choice, len(ops))
+
+    def set_where(name: str, columns: list[Param], *values: Tensor, condition: Tensor | None = None) -> None:
+        if name in ops:
+            chosen = op == ops.index(name) if condition is None else (op == ops.index(name)) & condition
+            params[:, columns] = torch.where(chosen[:, None], torch.stack(values, -1), params[:, columns])
+
+    set_where(
+        "color",
+        [Param.BRIGHTNESS, Param.SATURATION, Param.CONTRAST],
+        (bright - 0.5) * _BRIGHTNESS,
+        saturated * _SATURATION,
+        contrasted + _CONTRAST,
+    )
+    most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
+    set_where("crop", [Param.C, Param.F], _whole(right, 2 * most_x + 1) - most_x, _whole(down, 2 * most_y + 1) - most_y)
+    (top, bottom), (left, right_end) = _cutout_range(cut_y, height), _cutout_range(cut_x, width)
+    set_where("cutout", [Param.TOP, Param.LEFT, Param.BOTTOM, Param.RIGHT], top, left, bottom, right_end)
+    matrix = [Param.A, Param.B, Param.C, Param.D, Param.E, Param.F]
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    set_where("flip", [Param.A, Param.C], -one, (width - 1) * one, condition=flip < 0.5)
+    scales = [u * (_SCALE - 1 / _SCALE) + 1 / _SCALE for u in (scale_x, scale_y)]
+    theta = torch.stack([scales[0], zero, zero, zero, scales[1], zero], -1).unflatten(-1, (2, 3))
+    set_where("scale", matrix, *pixel_matrix(theta, size).unbind(-1))
+    radians = (angle - 0.5) * (2 * _ROTATE * math.pi / 180)
+    cos, sin = radians.cos(), radians.sin()
+    theta = torch.stack([cos, -sin, zero, sin, cos, zero], -1).unflatten(-1, (2, 3))
+    set_where("rotate", matrix, *pixel_matrix(theta, size).unbind(-1))
+    return params.to(dtype)
+
+
+def diff_augment(
+    x: Tensor, strategy: str = DSA_STRATEGY, *, seed: int, siamese: bool = False, backend: str = "auto"
+) -> Tensor:
+    """Differentiable augmentation of a batch, as DSA's ``DiffAugment``: one random operation of the strategy.
+
+    Args:
+        x: normalised images [N, C, H, W], float32, float64 or bfloat16; differentiable to any order.
+        strategy: operations joined by underscores, out of :data:`DSA_OPS`, or ``"none"``.
+        seed: names the draw: the same seed gives the same augmentation, whatever else was drawn.
+        siamese: one transform for all images, so two batches augmented with the same seed have the same. Otherwise the
+            operation is common and its parameters are drawn for every image.
+        backend: as for :func:`fastdd.ops.augment.augment`.
+
+    Returns:
+        [N, C, H, W] of x's dtype.
+
+    Raises:
+        ValueError: an unknown operation. TypeError, RuntimeError: as :func:`fastdd.ops.augment.augment`.
+
+    The global random generators are neither read nor reseeded.
+
+    >>> real, synthetic = torch.rand(8, 3, 16, 16), torch.rand(2, 3, 16, 16, requires_grad=True)
+    >>> a, b = (diff_augment(t, seed=7, siamese=True) for t in (real, synthetic))
+    >>> b.sum().backward(); a.shape, synthetic.grad.shape
+    (torch.Size([8, 3, 16, 16]), torch.Size([2, 3, 16, 16]))
+    """
+    ops = parse_strategy(strategy)
+    if not ops:
+        return x
+    keys = rng.lanes(rng.key(seed, "diff_augment"), 1 if siamese else x.shape[0], x.device)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return augment(x, dsa_params(ops, keys, (x.shape[-2], x.shape[-1]), shared_op=True, dtype=dtype), backend=backend)

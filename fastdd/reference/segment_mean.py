@@ -1,0 +1,36 @@
+"""Weighted means of rows per segment, in plain PyTorch: ground truth, fallback and baseline."""
+
+import torch
+from torch import Tensor
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Sums of float64 are float64; of everything narrower, float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Segment of every row, int64 [n], and its share of the segment's weight, [n]; zero where that weight is zero."""
+    lengths = offsets.diff()
+    segment = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths, output_size=n)
+    w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
+    totals = torch.zeros(len(lengths), dtype=dtype, device=offsets.device).index_add(0, segment, w)[segment]
+    return segment, torch.where(totals == 0, 0, w / torch.where(totals == 0, 1, totals))
+
+
+def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``out[s] = sum w_i x_i / sum w_i`` over the rows of segment s; [N, D] -> [S, D]. See fastdd.ops.segment_mean.
+
+    >>> segment_mean(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 2, 2, 3]))
+    tensor([[2.], [0.], [7.]])
+    """
+    dtype = accumulation_dtype(x.dtype)
+    segment, share = segment_shares(offsets, weights, x.shape[0], dtype)
+    out = torch.zeros(offsets.shape[0] - 1, x.shape[1], dtype=dtype, device=x.device)
+    return out.index_add(0, segment, x.to(dtype) * share[:, None])
+
+
+def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -> Tensor:
+    """The adjoint: row i gets ``w_i / sum w`` times row s of g, s its segment; [S, D] -> [n, D]."""
+    segment, share = segment_shares(offsets, weights, n, accumulation_dtype(g.dtype))
+    return g[segment] * share[:, None]
