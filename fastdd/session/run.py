@@ -201,13 +201,14 @@ def run(
             losses.append(stepper.step(step))
             step += 1
             now = time.perf_counter()
-            done = step == config.iterations or stop.is_set()
+            stopping = stop.is_set()
+            done = step == config.iterations or stopping
             due = now - saved_at >= checkpoint_seconds
             if done or due or len(losses) >= _LOSSES_HELD or now - read_at >= _LOSSES_HELD_SECONDS:
                 read_losses()
             if done or due:
                 checkpoint()
-            if stop.is_set() and step < config.iterations:
+            if stopping and step < config.iterations:
                 raise KeyboardInterrupt(f"stopped after {step} of {config.iterations} iterations")
 
     metadata = describe(
