@@ -145,9 +145,7 @@ def _refuse(given: dict, known: set[str], name) -> None:
 def _unknown(name: str | os.PathLike) -> ValueError:
     names = list(available())
     if Path(name).is_dir():
-        return ValueError(
-            f"{name} is a folder but not a packed store; for a folder of images load 'folder' with it as root"
-        )
+        return ValueError(f"{name} is not a packed store; if it holds images, load 'folder' with it as the root")
     close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return ValueError(f"unknown data set {str(name)!r}: {hint}known are {', '.join(names)}, or a packed store's folder")

@@ -38,9 +38,7 @@ def load_folder(root, size: int = 32, groups_csv: str | os.PathLike | None = Non
     train_folder = root / "train"
     test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train_folder.is_dir() or test_folder is None:
-        raise FileNotFoundError(
-            f"{root} needs a folder train and a folder test (or val), with one folder a class in each"
-        )
+        raise FileNotFoundError(f"{root} needs the folders train and test (or val), with one folder a class in each")
     class_names = tuple(sorted(folder.name for folder in train_folder.iterdir() if folder.is_dir()))
     if not class_names:
         raise ValueError(f"{train_folder} has no class folders")

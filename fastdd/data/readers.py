@@ -87,17 +87,13 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     array([7, 9], dtype=uint8)
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
-        raise RuntimeError(
-            f"{name} is not an IDX file of unsigned bytes: it starts with {content[:4].hex() or 'nothing'}"
-        )
+        raise RuntimeError(f"{name} is not an IDX file of unsigned bytes: its magic number is 0x{content[:4].hex()}")
     dimensions = content[3]
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start], ">u4").astype(int).tolist() if len(content) >= start else None
     if shape is None or len(content) - start != math.prod(shape):
         expected = f"{start + math.prod(shape)}" if shape is not None else f"at least {start}"
-        raise RuntimeError(
-            f"{name} is damaged: {len(content)} bytes where its header asks for {expected}; get it again"
-        )
+        raise RuntimeError(f"{name} is damaged: {len(content)} bytes, its header asks for {expected}; get it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -175,7 +171,8 @@ def _mnist_source(paths: dict[str, Path], publisher: Publisher) -> Source:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if len(images) != len(labels):
             raise RuntimeError(
-                f"{paths[f'{split}_images']} has {len(images)} images but {paths[f'{split}_labels']} {len(labels)} labels"
+                f"{paths[f'{split}_images']} has {len(images)} images, "
+                f"but {paths[f'{split}_labels']} has {len(labels)} labels"
             )
     counts = tuple(np.bincount(arrays["train_labels"], minlength=10).tolist())
     if len(arrays["train_labels"]) == 60000 and counts != publisher.train_counts:

@@ -52,7 +52,7 @@ class SyntheticSet:
                     f"metadata {field} needs {self.images.shape[1]} values, one a channel, not {self.metadata[field]}"
                 )
         classes = len(self.metadata["class_names"])
-        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < classes):
+        if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
         self.metadata = {**self.metadata, "schema": SCHEMA}
         try:
