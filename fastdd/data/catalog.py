@@ -115,6 +115,8 @@ def load(
     given = {option: value for option, value in options.items() if value is not None}
     if bias_ratio is not None and not 0 <= bias_ratio <= 1:
         raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
 
     if name == _FOLDER:
         _refuse(given, {"size", "groups_csv"}, name)
