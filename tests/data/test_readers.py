@@ -163,6 +163,28 @@ def test_the_new_module_path_of_numpy_is_read(write_cifar):
     assert load("cifar10", root).digest() == expected
 
 
+def test_a_batch_as_python_2_pickled_it_is_read(cifar_batches):
+    # The publisher's own form: Python 2's byte strings (opcodes U and T) and numpy 1's module path.
+    data, labels = cifar_batches["test_batch"]
+
+    def short(text: str) -> bytes:
+        return b"U" + bytes([len(text)]) + text.encode()
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    dtype = b"cnumpy\ndtype\n(" + short("u1") + number(0) + number(1) + b"tR"
+    dtype += b"(" + number(3) + short("|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + number(0) + b"t" + short("b") + b"tR"
+    array += b"(" + number(1) + b"(" + number(20) + number(3072) + b"t" + dtype
+    array += b"I00\nT" + struct.pack("<i", data.nbytes) + data.tobytes() + b"tb"
+    listed = b"(" + b"".join(map(number, labels)) + b"l"
+    content = b"\x80\x02}(" + short("data") + array + short("labels") + listed + b"u."
+    images, read = readers.parse_cifar_python(content, "x")
+    np.testing.assert_array_equal(images.reshape(20, -1), data)
+    assert read.tolist() == labels
+
+
 def test_an_array_in_fortran_order_is_read_the_right_way_round(cifar_batches):
     data, labels = cifar_batches["test_batch"]
     content = pickle.dumps({"data": np.asfortranarray(data), "labels": labels}, protocol=2)
