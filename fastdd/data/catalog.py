@@ -113,10 +113,14 @@ def load(
     """
     options = {"bias_ratio": bias_ratio, "seed": seed, "size": size, "groups_csv": groups_csv}
     given = {option: value for option, value in options.items() if value is not None}
-    if bias_ratio is not None and not 0 <= bias_ratio <= 1:
-        raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+    if bias_ratio is not None:
+        if not 0 <= bias_ratio <= 1:
+            raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
+        given["bias_ratio"] = float(bias_ratio)
+    if seed is not None:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+        given["seed"] = int(seed)
 
     if name == _FOLDER:
         _refuse(given, {"size", "groups_csv"}, name)

@@ -8,6 +8,11 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A busy machine must not fail a test.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fastdd.data import available, load
@@ -32,6 +33,22 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
         assert data.num_groups == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("mnist", (0.1307,), (0.3081,)),
+        ("fashion-mnist", (0.2861,), (0.3530,)),
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("cifar10-s", (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)),
+        *((name, (0.5,) * 3, (0.5,) * 3) for name in sorted(BIASED - {"cifar10-s"})),
+    ],
+)
+def test_the_published_normalisation(mnist_root, cifar_root, name, mean, std):
+    data = load(name, mnist_root)
+    assert [round(value, 5) for value in data.mean] == list(mean)
+    assert [round(value, 5) for value in data.std] == list(std)
+
+
 def test_an_unknown_name_lists_the_names_and_guesses():
     with pytest.raises(ValueError, match=r"unknown data set 'c-minst-fg': did you mean c-mnist-fg\?") as error:
         load("c-minst-fg")
@@ -43,6 +60,11 @@ def test_an_unknown_name_lists_the_names_and_guesses():
 def test_a_folder_that_is_no_store_is_told_apart_from_an_unknown_name(tmp_path):
     with pytest.raises(ValueError, match="is not a packed store; if it holds images, load 'folder'"):
         load(tmp_path)
+
+
+def test_numpys_numbers_are_numbers():
+    data = load("c-digits", bias_ratio=np.float32(0.5), seed=np.int64(3))
+    assert data.digest() == load("c-digits", bias_ratio=0.5, seed=3).digest()
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])

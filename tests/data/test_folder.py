@@ -1,6 +1,7 @@
 """Image folders: order, classes, resizing, groups, and one line for each way they can be wrong."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_classes_and_images_are_sorted_by_name(root):
     assert data.test.labels.tolist() == [0, 1]
     assert data.group_names == ("all",)
     assert not data.train.groups.any()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_is_not_the_file_systems(root, monkeypatch, backwards):
+    expected = load("folder", root).digest()
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=backwards)))
+    assert load("folder", root).digest() == expected
 
 
 def test_gray_becomes_rgb(root):

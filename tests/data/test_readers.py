@@ -128,6 +128,20 @@ def test_swapped_files_are_named(mnist_root):
         load("mnist", mnist_root)
 
 
+def test_another_set_under_the_same_file_names_is_told(tmp_path, mnist_arrays):
+    # As many images as published, and as many of each class as Fashion-MNIST has.
+    arrays = mnist_arrays | {
+        "train-images-idx3-ubyte": np.zeros((60000, 28, 28), np.uint8),
+        "train-labels-idx1-ubyte": (np.arange(60000) % 10).astype(np.uint8),
+    }
+    for name, array in arrays.items():
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (tmp_path / name).write_bytes(header + array.tobytes())
+    assert len(load("fashion-mnist", tmp_path).train) == 60000
+    with pytest.raises(RuntimeError, match=r"is not MNIST's: images per class are \(6000, .*published \(5923, 6742"):
+        load("mnist", tmp_path)
+
+
 @pytest.mark.realdata
 def test_mnist_files_are_not_taken_for_fashion_mnist(data_root):
     with pytest.raises(RuntimeError, match="is not Fashion-MNIST's: images per class are"):
