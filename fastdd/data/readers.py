@@ -96,7 +96,8 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     if shape is None or len(content) - start != math.prod(shape):
         expected = f"{start + math.prod(shape)}" if shape is not None else f"at least {start}"
         raise RuntimeError(f"{name} is damaged: {len(content)} bytes, its header asks for {expected}; get it again")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    # A copy: torch warns about arrays over bytes, which can't be written.
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _read_file(path: Path) -> bytes:
@@ -364,7 +365,7 @@ def _cifar_source(contents: dict[str, bytes], form: _CifarForm, files: list[dict
     return Source(
         np.concatenate([images for images, _ in train]),
         np.concatenate([labels for _, labels in train]),
-        np.ascontiguousarray(parts[-1][0]),
+        parts[-1][0].copy(),
         parts[-1][1],
         files,
     )

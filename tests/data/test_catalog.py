@@ -25,6 +25,10 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
     assert data.name == data.provenance["builder"] == name
     assert data.num_classes == 10
     assert data.provenance["files"]
+    for split in (data.train, data.test):
+        # torch.from_numpy warns otherwise, or copies.
+        assert split.images.flags.writeable
+        assert split.images.flags.c_contiguous
     if name in BIASED:
         assert data.provenance["parameters"]["bias_ratio"] == 0.9
         assert data.provenance["seed"] == (30 if "mnist" in name else 0)
