@@ -207,7 +207,7 @@ def cifar10_s(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: in
     Each published split is shuffled with numpy seed 0. Training: of classes 0 to 4 the first ``bias_ratio`` are gray
     (group 0) and the rest colour (group 1); of classes 5 to 9 the first 1 - ``bias_ratio`` are gray, the rest colour.
     Test: every image in gray, then every image in colour: 20,000. Mean and std are the published constants, whatever
-    the ratio.
+    the ratio: they are those of the test split's pixels (to 1e-6), not of the training pixels.
 
     Args:
         source: CIFAR-10 as read.

@@ -113,8 +113,14 @@ def load(
     """
     options = {"bias_ratio": bias_ratio, "seed": seed, "size": size, "groups_csv": groups_csv}
     given = {option: value for option, value in options.items() if value is not None}
-    if bias_ratio is not None and not 0 <= bias_ratio <= 1:
-        raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
+    if bias_ratio is not None:
+        if not 0 <= bias_ratio <= 1:
+            raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
+        given["bias_ratio"] = float(bias_ratio)
+    if seed is not None:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+        given["seed"] = int(seed)
 
     if name == _FOLDER:
         _refuse(given, {"size", "groups_csv"}, name)
@@ -145,9 +151,7 @@ def _refuse(given: dict, known: set[str], name) -> None:
 def _unknown(name: str | os.PathLike) -> ValueError:
     names = list(available())
     if Path(name).is_dir():
-        return ValueError(
-            f"{name} is a folder but not a packed store; for a folder of images load 'folder' with it as root"
-        )
+        return ValueError(f"{name} is not a packed store; if it holds images, load 'folder' with it as the root")
     close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return ValueError(f"unknown data set {str(name)!r}: {hint}known are {', '.join(names)}, or a packed store's folder")

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -38,9 +39,7 @@ def load_folder(root, size: int = 32, groups_csv: str | os.PathLike | None = Non
     train_folder = root / "train"
     test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train_folder.is_dir() or test_folder is None:
-        raise FileNotFoundError(
-            f"{root} needs a folder train and a folder test (or val), with one folder a class in each"
-        )
+        raise FileNotFoundError(f"{root} needs the folders train and test (or val), with one folder a class in each")
     class_names = tuple(sorted(folder.name for folder in train_folder.iterdir() if folder.is_dir()))
     if not class_names:
         raise ValueError(f"{train_folder} has no class folders")
@@ -111,28 +110,35 @@ def _list(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], np.nd
     for label, class_name in enumerate(class_names):
         class_folder = folder / class_name
         if class_folder.is_dir():
-            images = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            images = sorted(
+                path
+                for path in class_folder.iterdir()
+                if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+            )
             paths += images
             labels += [label] * len(images)
     return paths, np.array(labels, np.int64)
 
 
 def _decode(paths: list[Path], size: int, sha) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     out = np.empty((len(paths), 3, size, size), np.uint8)
     for row, path in enumerate(paths):
+        content = path.read_bytes()
         try:
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 rgb = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise RuntimeError(f"cannot decode {path}: {error}") from None
+        except Exception as error:  # a damaged image can raise nearly anything
+            # Pillow's own line may name the buffer and its address.
+            why = "not an image" if isinstance(error, UnidentifiedImageError) else error
+            raise RuntimeError(f"cannot decode {path}: {why}") from None
         scale = size / min(rgb.size)
         width, height = (max(size, round(side * scale)) for side in rgb.size)
         left, top = (width - size) // 2, (height - size) // 2
         resized = rgb.resize((width, height), Image.Resampling.BILINEAR)
         out[row] = np.asarray(resized.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
-        sha.update(path.read_bytes())
+        sha.update(content)
     return out
 
 

@@ -87,18 +87,17 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     array([7, 9], dtype=uint8)
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
-        raise RuntimeError(
-            f"{name} is not an IDX file of unsigned bytes: it starts with {content[:4].hex() or 'nothing'}"
-        )
+        raise RuntimeError(f"{name} is not an IDX file of unsigned bytes: its magic number is 0x{content[:4].hex()}")
     dimensions = content[3]
+    if dimensions == 0:
+        raise RuntimeError(f"{name} is not an IDX file of an array: it has no dimensions")
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start], ">u4").astype(int).tolist() if len(content) >= start else None
     if shape is None or len(content) - start != math.prod(shape):
         expected = f"{start + math.prod(shape)}" if shape is not None else f"at least {start}"
-        raise RuntimeError(
-            f"{name} is damaged: {len(content)} bytes where its header asks for {expected}; get it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        raise RuntimeError(f"{name} is damaged: {len(content)} bytes, its header asks for {expected}; get it again")
+    # A copy: torch warns about arrays over bytes, which can't be written.
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _read_file(path: Path) -> bytes:
@@ -168,14 +167,21 @@ def _mnist_source(paths: dict[str, Path], publisher: Publisher) -> Source:
     for key, path in paths.items():
         arrays[key], provenance = read_idx(path)
         files.append(provenance)
-        rank = _IDX_FILES[key][1]
-        if arrays[key].ndim != rank:
-            raise RuntimeError(f"{path} has {arrays[key].ndim} dimensions where {rank} are expected")
+        shape = arrays[key].shape
+        expected = (len(arrays[key]), 28, 28) if key.endswith("images") else (len(arrays[key]),)
+        if shape != expected:
+            raise RuntimeError(f"{path} is not {publisher.title}'s: its shape is {list(shape)}, not {list(expected)}")
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if len(images) != len(labels):
             raise RuntimeError(
-                f"{paths[f'{split}_images']} has {len(images)} images but {paths[f'{split}_labels']} {len(labels)} labels"
+                f"{paths[f'{split}_images']} has {len(images)} images, "
+                f"but {paths[f'{split}_labels']} has {len(labels)} labels"
+            )
+        wrong = np.flatnonzero(labels > 9)
+        if len(wrong):
+            raise RuntimeError(
+                f"{paths[f'{split}_labels']}: label {labels[wrong[0]]} at row {wrong[0]} is outside 0..9"
             )
     counts = tuple(np.bincount(arrays["train_labels"], minlength=10).tolist())
     if len(arrays["train_labels"]) == 60000 and counts != publisher.train_counts:
@@ -198,20 +204,43 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _PickledDtype:
+    def __init__(self, name, *_):
+        self.name = name
+
+    def __setstate__(self, state):
+        """Byte order and alignment: nothing that a byte needs."""
+
+
+class _PickledArray:
+    """Takes a pickled array's state and keeps only bytes: numpy itself would trust the shape, type and buffer."""
+
+    pixels: np.ndarray
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _PickledDtype) or dtype.name not in ("u1", b"u1", "uint8", b"uint8"):
+            raise pickle.UnpicklingError("its array is not of bytes")
+        self.pixels = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+# numpy.core was renamed numpy._core in numpy 2.
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledDtype,
+    ("_codecs", "encode"): _latin1,
+}
+
+
 class _BatchUnpickler(pickle.Unpickler):
-    """Only what an array of bytes needs: a pickle can otherwise run any code."""
+    """Only what an array of bytes needs, and stand-ins for that: a pickle can otherwise run any code."""
 
     def find_class(self, module: str, name: str):
-        if (module, name) in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        ):
-            return np.zeros(0).__reduce__()[0]
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR-10 batch does not need")
+        if (module, name) not in _STAND_INS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR-10 batch does not need")
+        return _STAND_INS[module, name]
 
 
 def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -231,9 +260,9 @@ def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarra
     if isinstance(batch, dict):
         fields = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
     data, labels = fields.get("data"), fields.get("labels")
+    data = getattr(data, "pixels", None)
     if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
+        data is None
         or data.ndim != 2
         or data.shape[1] != _CIFAR_RECORD - 1
         or not isinstance(labels, list)
@@ -287,7 +316,10 @@ def read_cifar10(root) -> Source:
         FileNotFoundError: no root, or files missing: names them, the folders looked in, and where they are offered.
         RuntimeError: a damaged file or archive, or a label outside 0..9.
     """
-    wanted = "cifar-10-batches-bin or cifar-10-batches-py (or their .tar.gz)"
+    wanted = (
+        "cifar-10-batches-bin (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or cifar-10-batches-py "
+        "(the same without .bin), or cifar-10-binary.tar.gz or cifar-10-python.tar.gz,"
+    )
     root = _require_root(root, CIFAR10, wanted)
     bases = [root / folder for folder in CIFAR10.folders]
     for base in bases:
@@ -333,7 +365,7 @@ def _cifar_source(contents: dict[str, bytes], form: _CifarForm, files: list[dict
     return Source(
         np.concatenate([images for images, _ in train]),
         np.concatenate([labels for _, labels in train]),
-        np.ascontiguousarray(parts[-1][0]),
+        parts[-1][0].copy(),
         parts[-1][1],
         files,
     )

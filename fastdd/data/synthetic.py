@@ -52,16 +52,13 @@ class SyntheticSet:
                     f"metadata {field} needs {self.images.shape[1]} values, one a channel, not {self.metadata[field]}"
                 )
         classes = len(self.metadata["class_names"])
-        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < classes):
+        if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
-        self.metadata = {**self.metadata, "schema": SCHEMA}
         try:
-            self._json()
+            # As it will be read back: tuples become lists.
+            self.metadata = json.loads(_dump({**self.metadata, "schema": SCHEMA}))
         except (TypeError, ValueError) as error:
             raise TypeError(f"metadata must be JSON-able: {error}") from None
-
-    def _json(self) -> str:
-        return json.dumps(self.metadata, sort_keys=True, allow_nan=False)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file, atomically; equal content gives equal bytes.
@@ -72,7 +69,7 @@ class SyntheticSet:
         from safetensors.torch import save
 
         tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
-        content = save(tensors, metadata={_KEY: self._json()})
+        content = save(tensors, metadata={_KEY: _dump(self.metadata)})
         write_atomic(path, lambda file: file.write(content))
 
     @classmethod
@@ -91,12 +88,13 @@ class SyntheticSet:
             raise FileNotFoundError(f"there is no synthetic set {path}")
         content = path.read_bytes()
         header = _header(content, path)
-        text = header.get("__metadata__", {}).get(_KEY)
-        if text is None:
-            raise RuntimeError(f"{path} is a safetensors file but not a synthetic set of fastdd")
-        metadata = json.loads(text)
-        if metadata.get("schema") != SCHEMA:
-            raise RuntimeError(f"{path} has the schema {metadata.get('schema')}, this version reads {SCHEMA}")
+        try:
+            metadata = json.loads(header["__metadata__"][_KEY])
+        except (KeyError, TypeError, ValueError):
+            raise RuntimeError(f"{path} is a safetensors file but not a synthetic set of fastdd") from None
+        schema = metadata.get("schema") if isinstance(metadata, dict) else None
+        if schema != SCHEMA:
+            raise RuntimeError(f"{path} has the schema {schema}, this version reads {SCHEMA}")
         try:
             tensors = load(content)
             return cls(tensors["images"], tensors["labels"], metadata)
@@ -109,6 +107,10 @@ class SyntheticSet:
         shape = (1, -1, 1, 1)
         mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
         return ((images * std + mean) * 255).clamp(0, 255).round().to(torch.uint8)
+
+
+def _dump(metadata: dict) -> str:
+    return json.dumps(metadata, sort_keys=True, allow_nan=False)
 
 
 def _header(content: bytes, path: Path) -> dict:

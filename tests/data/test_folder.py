@@ -1,0 +1,209 @@
+"""Image folders: order, classes, resizing, groups, and one line for each way they can be wrong."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastdd.data import load
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **({"lossless": True} if path.suffix == ".webp" else {}))
+
+
+def flat(colour, height=4, width=4):
+    return np.broadcast_to(np.array(colour, np.uint8), (height, width, 3))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes; the training images' first channel tells their order: 10, 20, ... ."""
+    write(tmp_path / "train/cat/a.png", flat([10, 0, 0]))
+    write(tmp_path / "train/cat/b.BMP", flat([20, 0, 0]))
+    write(tmp_path / "train/dog/c.webp", flat([30, 0, 0]))
+    write(tmp_path / "train/dog/a.png", np.full((4, 4), 25))
+    (tmp_path / "train/dog/notes.txt").write_text("not an image")
+    (tmp_path / "train/dog/._a.png").write_bytes(b"what another system left")
+    write(tmp_path / "test/cat/x.png", flat([50, 0, 0]))
+    write(tmp_path / "test/dog/y.png", flat([60, 0, 0]))
+    return tmp_path
+
+
+def groups_file(root, rows, name="groups.csv", header=("path", "group")):
+    with (root / name).open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+GROUPS = [
+    ("test/dog/y.png", "10"),
+    ("test/cat/x.png", "9"),
+    ("train/cat/a.png", "9"),
+    ("train/cat/b.BMP", "10"),
+    ("train/dog/a.png", "10"),
+    ("train/dog/c.webp", "9"),
+]
+
+
+def test_classes_and_images_are_sorted_by_name(root):
+    data = load("folder", root, size=4)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.images[:, 0, 0, 0].tolist() == [10, 20, 25, 30]
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert data.test.images[:, 0, 0, 0].tolist() == [50, 60]
+    assert data.test.labels.tolist() == [0, 1]
+    assert data.group_names == ("all",)
+    assert not data.train.groups.any()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_is_not_the_file_systems(root, monkeypatch, backwards):
+    expected = load("folder", root).digest()
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=backwards)))
+    assert load("folder", root).digest() == expected
+
+
+def test_gray_becomes_rgb(root):
+    assert (load("folder", root, size=4).train.images[2] == 25).all()
+
+
+def test_val_will_do_for_test(root):
+    expected = load("folder", root).digest()
+    (root / "test").rename(root / "val")
+    assert load("folder", root).digest() == expected
+
+
+def test_mean_and_std_are_the_training_pixels(root):
+    data = load("folder", root, size=8)
+    pixels = data.train.images.astype(np.float64) / 255
+    np.testing.assert_allclose(data.mean, pixels.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(data.std, pixels.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_a_constant_channel_can_be_normalised(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / split / "one/a.png", flat([7, 7, 7]))
+    assert load("folder", tmp_path).std == (1 / 255,) * 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_middle_of_the_longer_side_is_kept(tmp_path, turned):
+    # Thirds of black, white and black: the centre square is all white, at half the size too.
+    bands = np.zeros((8, 24, 3), np.uint8)
+    bands[:, 8:16] = 255
+    for split in ("train", "test"):
+        write(tmp_path / split / "one/a.png", bands.transpose(1, 0, 2) if turned else bands)
+    assert (load("folder", tmp_path, size=8).train.images == 255).all()
+    small = load("folder", tmp_path, size=4).train.images[0, 0]
+    assert (small[1:3, 1:3] == 255).all()
+
+
+def test_32_is_the_size_by_default(root):
+    assert load("folder", root).size == (32, 32)
+
+
+def test_groups_are_read_and_numbers_sort_as_numbers(root):
+    groups_file(root, GROUPS)
+    data = load("folder", root)
+    assert data.group_names == ("9", "10")
+    assert data.train.groups.tolist() == [0, 1, 1, 0]
+    assert data.test.groups.tolist() == [0, 1]
+
+
+def test_groups_of_another_file(root, tmp_path):
+    groups_file(root, [(path, "warm" if group == "9" else "cold") for path, group in GROUPS], "other.csv")
+    assert load("folder", root, groups_csv=root / "other.csv").group_names == ("cold", "warm")
+    with pytest.raises(FileNotFoundError, match=r"there is no groups file .*none\.csv"):
+        load("folder", root, groups_csv=root / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (GROUPS[1:], "has no group for test/dog/y.png"),
+        ([*GROUPS, ("train/cow/a.png", "9")], "names train/cow/a.png, which is not an image of this data set"),
+        ([*GROUPS, ("train/cat/a.png", "10")], "line 8: train/cat/a.png is in two groups"),
+        ([*GROUPS[:-1], ("train/dog/c.webp", "")], "line 7: train/dog/c.webp has no group"),
+    ],
+)
+def test_groups_that_do_not_fit_are_named(root, rows, message):
+    groups_file(root, rows)
+    with pytest.raises(ValueError, match=message):
+        load("folder", root)
+
+
+def test_other_columns_are_named(root):
+    groups_file(root, GROUPS, header=("file", "colour"))
+    with pytest.raises(ValueError, match=r"needs the columns path and group, not \['file', 'colour'\]"):
+        load("folder", root)
+
+
+def test_the_digest_and_provenance_follow_the_content(root):
+    first = load("folder", root)
+    assert load("folder", root).digest() == first.digest()
+    assert load("folder", root).provenance == first.provenance
+    write(root / "train/cat/a.png", flat([11, 0, 0]))
+    second = load("folder", root)
+    assert second.digest() != first.digest()
+    assert second.provenance != first.provenance
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_damaged_image_is_named(root, content):
+    file = root / "train/cat/a.png"
+    write(file, np.random.RandomState(0).randint(0, 256, (40, 40, 3)))
+    file.write_bytes(file.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(RuntimeError, match=r"cannot decode .*train/cat/a\.png: ") as error:
+        load("folder", root)
+    assert "BytesIO" not in str(error.value)
+
+
+def test_no_root_asks_for_one():
+    with pytest.raises(FileNotFoundError, match="give it with --data-root"):
+        load("folder")
+
+
+def test_a_root_without_splits_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="needs the folders train and test"):
+        load("folder", tmp_path)
+
+
+def test_no_classes_and_empty_classes_are_named(root, tmp_path_factory):
+    (root / "train/cow").mkdir()
+    with pytest.raises(ValueError, match="train/cow has no images"):
+        load("folder", root)
+    bare = tmp_path_factory.mktemp("bare")
+    for split in ("train", "test"):
+        (bare / split).mkdir()
+    with pytest.raises(ValueError, match="train has no class folders"):
+        load("folder", bare)
+    (bare / "train/cat").mkdir()
+    with pytest.raises(ValueError, match="test has no images"):
+        load("folder", bare)
+
+
+def test_a_test_class_without_training_is_named(root):
+    write(root / "test/cow/a.png", flat([1, 1, 1]))
+    with pytest.raises(ValueError, match=r"test/cow is a class that .*train lacks"):
+        load("folder", root)
+
+
+def test_a_size_below_one_is_refused(root):
+    with pytest.raises(ValueError, match="size must be at least 1 pixel, not 0"):
+        load("folder", root, size=0)
+
+
+@pytest.mark.realdata
+def test_imagenette(data_root):
+    data = load("folder", data_root / "imagenette_small", size=64)
+    files = list((data_root / "imagenette_small/train").glob("*/*.JPEG"))
+    assert len(data.train) == len(files)
+    assert data.num_classes == 10
+    assert data.class_names[0] == "n01440764"
+    # Natural images: nowhere near black, white or constant.
+    assert all(0.3 < mean < 0.6 for mean in data.mean)
+    assert all(0.2 < std < 0.35 for std in data.std)

@@ -1,0 +1,182 @@
+"""The packed store: what is written is read back, whole or absent, and damage is told."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+
+from fastdd.data import Dataset, Split, check_store, is_store, load, open_store, save_store
+
+
+def toy(seed=0, n=9):
+    random = np.random.RandomState(seed)
+
+    def split(n):
+        return Split(
+            random.randint(0, 256, (n, 3, 4, 5)).astype(np.uint8),
+            np.arange(n, dtype=np.int64) % 3,
+            random.randint(0, 2, n).astype(np.int64),
+        )
+
+    names = ("a", "b", "ç"), ("light", "dark")
+    provenance = {"files": [{"file": "x", "bytes": 3}], "seed": seed}
+    return Dataset("toy", split(n), split(4), *names, (0.1, 0.2, 0.3), (0.5, 0.25, 1 / 3), provenance)
+
+
+@pytest.fixture
+def store(tmp_path):
+    save_store(toy(), tmp_path / "store")
+    return tmp_path / "store"
+
+
+def test_what_is_written_is_read_back(store):
+    original, read = toy(), open_store(store)
+    assert read.digest() == original.digest()
+    for field in ("name", "class_names", "group_names", "mean", "std", "provenance"):
+        assert getattr(read, field) == getattr(original, field)
+    assert check_store(store) == []
+    assert load(store).digest() == load(str(store)).digest() == original.digest()
+
+
+@settings(max_examples=20)
+@given(images=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=4)))
+def test_any_shape_is_read_back(tmp_path_factory, images):
+    folder = tmp_path_factory.mktemp("any") / "store"
+    rows = np.zeros(len(images), np.int64)
+    channels = images.shape[1]
+    names = (("one",), ("all",), (0.5,) * channels, (0.5,) * channels)
+    save_store(Dataset("any", Split(images, rows, rows), Split(images, rows, rows), *names, {}), folder)
+    np.testing.assert_array_equal(open_store(folder).train.images, images)
+
+
+def test_images_are_memory_mapped_and_writing_to_them_leaves_the_file_alone(store):
+    read = open_store(store)
+    assert isinstance(read.train.images, np.memmap)
+    before = (store / "train-images.npy").read_bytes()
+    torch.from_numpy(read.train.images).zero_()
+    assert (store / "train-images.npy").read_bytes() == before
+
+
+def test_equal_data_sets_give_equal_bytes(store, tmp_path):
+    save_store(toy(), tmp_path / "again")
+    names = sorted(os.listdir(store))
+    assert names == sorted(
+        ["meta.json", *(f"{s}-{a}.npy" for s in ("train", "test") for a in ("images", "labels", "groups"))]
+    )
+    assert [(store / name).read_bytes() for name in names] == [
+        (tmp_path / "again" / name).read_bytes() for name in names
+    ]
+
+
+def test_a_store_is_replaced_only_when_asked(store):
+    with pytest.raises(FileExistsError, match="store exists"):
+        save_store(toy(1), store)
+    assert open_store(store).digest() == toy().digest()
+    save_store(toy(1, n=20), store, overwrite=True)
+    assert open_store(store).digest() == toy(1, n=20).digest()
+    assert os.listdir(store.parent) == ["store"]
+
+
+def test_what_is_not_a_store_is_never_replaced(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    (precious / "meta.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="is not a packed store"):
+        save_store(toy(), precious, overwrite=True)
+    assert sorted(os.listdir(precious)) == ["meta.json", "thesis.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, overwrite):
+    path = tmp_path / "store"
+    if overwrite:
+        save_store(toy(), path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_store(toy(1), path, overwrite=overwrite)
+    assert os.listdir(tmp_path) == (["store"] if overwrite else [])
+    if overwrite:
+        assert open_store(path).digest() == toy().digest()
+
+
+def test_a_failed_rename_puts_the_old_store_back(store, monkeypatch):
+    rename = os.rename
+
+    def fail_once(source, target):
+        if str(source).endswith("/store") and target == store and "partial" in str(source):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        save_store(toy(1), store, overwrite=True)
+    assert open_store(store).digest() == toy().digest()
+    assert os.listdir(store.parent) == ["store"]
+
+
+def test_the_parent_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist: make it first"):
+        save_store(toy(), tmp_path / "nowhere" / "store")
+
+
+def test_a_folder_without_meta_is_no_store(tmp_path):
+    assert not is_store(tmp_path)
+    for function in (open_store, check_store):
+        with pytest.raises(FileNotFoundError, match="is not a packed store"):
+            function(tmp_path)
+
+
+def test_changed_pixels_are_told_by_check(store):
+    file = store / "test-images.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    (problem,) = check_store(store)
+    assert "the pixels, labels or groups changed" in problem
+
+
+@pytest.mark.parametrize("name", ["train-images.npy", "test-groups.npy"])
+def test_a_truncated_or_missing_array_is_named(store, name):
+    (store / name).write_bytes((store / name).read_bytes()[:-8])
+    with pytest.raises(RuntimeError, match=f"{name} is missing or damaged"):
+        open_store(store)
+    (store / name).unlink()
+    assert f"{name} is missing or damaged" in check_store(store)[0]
+
+
+def test_an_array_of_another_shape_is_named(store):
+    np.save(store / "train-labels.npy", np.zeros(5, np.int64))
+    with pytest.raises(RuntimeError, match=r"train-labels\.npy has the shape \[5\], meta\.json says \[9\]"):
+        open_store(store)
+
+
+def test_labels_out_of_range_are_told(store):
+    labels = np.load(store / "train-labels.npy")
+    labels[4] = 3
+    np.save(store / "train-labels.npy", labels)
+    assert "train: label 3 at row 4 is outside 0..2" in check_store(store)[0]
+
+
+def edit_meta(store, **changes):
+    meta = json.loads((store / "meta.json").read_text())
+    (store / "meta.json").write_text(json.dumps(meta | changes))
+
+
+def test_another_schema_is_told(store):
+    edit_meta(store, schema=2)
+    with pytest.raises(RuntimeError, match="schema 2 can't be read, only 1"):
+        open_store(store)
+
+
+def test_a_class_without_training_images_is_told(store):
+    edit_meta(store, class_names=["a", "b", "c", "d"])
+    assert any("class 3 (d) has no training image" in problem for problem in check_store(store))
