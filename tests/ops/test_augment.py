@@ -291,7 +291,7 @@ def test_what_does_not_fit_is_refused():
     for matrix in ((0.2, 0, 0, 0, 1, 0), (1, 1, 0, 1, 1, 0), (0, 0, 0, 0, 0, 0)):
         wrong = identity_params(3)
         wrong[1, :6] = torch.tensor(matrix)
-        with pytest.raises(ValueError, match="params row 1: the matrix .* more than 4 times or is singular"):
+        with pytest.raises(ValueError, match=r"params row 1: the matrix .* more than 4 times or is singular"):
             augment(x, wrong)
     wrong = identity_params(3)
     wrong[2, Param.C] = math.nan
