@@ -1,0 +1,95 @@
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+import torch
+
+from fastdd import _ext
+from fastdd.ops import _dispatch
+from fastdd.ops.augment import augment, identity_params
+from fastdd.ops.segment_mean import segment_mean
+
+X, OFFSETS = torch.randn(4, 3), torch.tensor([0, 1, 4])
+
+
+def test_backend_that_does_not_exist_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="backend='cudnn' is not one of auto, ext, triton, reference"):
+        segment_mean(X, OFFSETS, backend="cudnn")
+    monkeypatch.setenv("FASTDD_BACKEND", "fast")
+    with pytest.raises(ValueError, match="FASTDD_BACKEND='fast' is not one of"):
+        segment_mean(X, OFFSETS)
+
+
+def test_backend_asked_for_by_name_never_falls_back(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(RuntimeError, match="segment_mean has no such kernel for cpu tensors; use 'ext' or 'reference'"):
+        segment_mean(X, OFFSETS, backend="triton")
+    with pytest.raises(RuntimeError, match="augment has no such kernel for cpu tensors"):
+        augment(torch.zeros(1, 1, 2, 2), identity_params(1), backend="triton")
+    monkeypatch.setattr(_ext, "available", lambda: False)
+    monkeypatch.setattr(_ext, "reason", lambda: "it is not built")
+    with pytest.raises(RuntimeError, match="backend='ext': it is not built"):
+        segment_mean(X, OFFSETS, backend="ext")
+    monkeypatch.setenv("FASTDD_BACKEND", "ext")
+    with pytest.raises(RuntimeError, match="FASTDD_BACKEND='ext': it is not built"):
+        segment_mean(X, OFFSETS)
+    # The argument is nearer than the environment.
+    segment_mean(X, OFFSETS, backend="reference")
+
+
+def test_auto_warns_once_of_a_missing_extension(monkeypatch):
+    monkeypatch.setattr(_ext, "available", lambda: False)
+    monkeypatch.setattr(_ext, "reason", lambda: "it is not built")
+    monkeypatch.setattr(_dispatch, "_warned", False)
+    with pytest.warns(RuntimeWarning, match="slower PyTorch reference: it is not built"):
+        segment_mean(X, OFFSETS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        segment_mean(X, OFFSETS)
+
+
+def test_the_environment_chooses_what_auto_means(monkeypatch):
+    called = []
+    monkeypatch.setattr("fastdd.ops.segment_mean.reference.segment_mean", lambda *_: called.append(1))
+    segment_mean(X, OFFSETS)
+    assert not called
+    monkeypatch.setenv("FASTDD_BACKEND", "reference")
+    segment_mean(X, OFFSETS)
+    assert called
+
+
+WITHOUT_EXTENSION = """
+    import sys, warnings
+    sys.modules["fastdd._C"] = None
+    import torch
+    from fastdd import _ext, rng
+    from fastdd.ops.augment import augment
+    from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
+    from fastdd.ops.segment_mean import segment_mean
+    assert not _ext.available() and "fastdd._C" in _ext.reason()
+    assert _ext.build_info() == {} and not _ext.has_cuda_kernels()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x = torch.randn(4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+        params = dsa_params(DSA_STRATEGY, rng.lanes(0, 4), (8, 8), dtype=torch.float64)
+        offsets = torch.tensor([0, 1, 4])
+        y = segment_mean(augment(x, params).flatten(1), offsets)
+        (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        g.square().sum().backward()
+    assert [w.category for w in caught] == [RuntimeWarning], caught
+    assert "slower PyTorch reference" in str(caught[0].message)
+    expected = segment_mean(augment(x, params, backend="reference").flatten(1), offsets, backend="reference")
+    assert torch.equal(y, expected)
+    torch.library.opcheck(torch.ops.fastdd.segment_mean, (x.flatten(1).detach().requires_grad_(), offsets, None))
+    torch.library.opcheck(torch.ops.fastdd.augment, (x.detach().requires_grad_(), params, None, False))
+    print("works")
+"""
+
+
+def test_everything_works_without_the_extension():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WITHOUT_EXTENSION)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "works", done.stderr
