@@ -110,13 +110,14 @@ def _shares(sizes: list[int], batch: int) -> Tensor:
     >>> _shares([100, 2, 100], 9).tolist()
     [4, 2, 3]
     """
-    takes = [0] * len(sizes)
-    left = min(batch, sum(sizes))
-    while left:
-        room = [i for i, size in enumerate(sizes) if takes[i] < size]
-        share, remainder = divmod(left, len(room))
-        for position, i in enumerate(room):
-            more = min(share + (position < remainder), sizes[i] - takes[i])
-            takes[i] += more
-            left -= more
+    total = min(batch, sum(sizes))
+    level = 0  # every group gives this many rows, or all it has
+    while sum(min(size, level + 1) for size in sizes) <= total:
+        level += 1
+        if level == max(sizes):
+            break
+    takes = [min(size, level) for size in sizes]
+    larger = [i for i, size in enumerate(sizes) if size > level]
+    for i in larger[: total - sum(takes)]:
+        takes[i] += 1
     return torch.tensor(takes, dtype=torch.int64)

@@ -52,7 +52,7 @@ def test_auto_warns_once_of_a_missing_extension(monkeypatch):
 
 def test_the_environment_chooses_what_auto_means(monkeypatch):
     called = []
-    monkeypatch.setattr("fastdd.ops.segment_mean.reference.segment_mean", lambda *_: called.append(1))
+    monkeypatch.setattr("fastdd.reference.segment_mean.segment_mean", lambda *_: called.append(1))
     segment_mean(X, OFFSETS)
     assert not called
     monkeypatch.setenv("FASTDD_BACKEND", "reference")
