@@ -1,0 +1,30 @@
+"""Preview pictures: one class a row, de-normalised."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fastdd import report
+from fastdd.data import SyntheticSet
+
+
+def synthetic(channels):
+    images = torch.zeros(6, channels, 16, 16)
+    images[3] = 1.0  # class 1, first image: white after de-normalisation with mean = std = 0.5
+    metadata = {"class_names": ["a", "b"], "mean": [0.5] * channels, "std": [0.5] * channels}
+    return SyntheticSet(images, torch.tensor([0, 0, 0, 1, 1, 1]), metadata)
+
+
+def test_grid(tmp_path):
+    report.preview(synthetic(3), tmp_path / "p.png")
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    cell = 4 * 16 + 2
+    assert picture.shape == (2 * cell + 2, 3 * cell + 2, 3)
+    assert (picture[2 + cell + 5, 2 + 5] == 255).all()
+    assert (picture[2 + 5, 2 + 5] == 128).all()
+
+
+def test_gray_and_at_most_so_many_columns(tmp_path):
+    report.preview(synthetic(1), tmp_path / "p.png", columns=2)
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    assert picture.shape == (2 * 66 + 2, 2 * 66 + 2)

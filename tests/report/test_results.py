@@ -1,0 +1,77 @@
+"""Rows, tables and JSON: the stable interface."""
+
+import json
+
+import pytest
+import torch
+
+from fastdd import report
+from fastdd.evaluation import Evaluation, GroupCounts
+
+
+@pytest.fixture
+def row():
+    counts = tuple(GroupCounts(torch.tensor([[9, 1], [5, 5]]) + i, torch.tensor([[10, 10], [10, 10]])) for i in (0, 1))
+    return report.result_row(
+        Evaluation("ConvNet", counts, 1.5), dataset="c-digits", method="dm", debias="fairdd", ipc=10
+    )
+
+
+def test_row_has_the_promised_keys_and_percent(row):
+    assert list(row)[:11] == [
+        "dataset",
+        "method",
+        "debias",
+        "ipc",
+        "arch",
+        "nets",
+        "accuracy",
+        "deo_m",
+        "deo_a",
+        "wa",
+        "ba",
+    ]
+    assert row["accuracy"] == {"mean": pytest.approx(55), "std": pytest.approx(5)}
+    assert row["deo_m"]["mean"] == pytest.approx(80)
+    assert row["group_accuracy"] == [[95.0, 15.0], [55.0, 55.0]]
+    assert row["seconds"] == 1.5
+
+
+def test_json_round_trip_and_schema(row, tmp_path):
+    path = tmp_path / "results.json"
+    report.write_json(path, report.document([row], note="x"))
+    content = report.read_json(path)
+    assert content["schema"] == 1
+    assert content["rows"] == [row]
+    assert content["meta"]["note"] == "x"
+    path.write_text(json.dumps({"schema": 7}))
+    with pytest.raises(ValueError, match="schema 7, not 1"):
+        report.read_json(path)
+
+
+def test_undefined_figures_are_null_not_nan(tmp_path):
+    counts = (GroupCounts(torch.tensor([[9], [5]]), torch.tensor([[10], [10]])),)
+    row = report.result_row(Evaluation("ConvNet", counts, 1.0), dataset="mnist", method="dm", debias="none", ipc=1)
+    assert row["deo_a"] == {"mean": None, "std": None}
+    report.write_json(tmp_path / "r.json", report.document([row]))
+
+
+def render(table) -> str:
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_table_shows_mean_and_spread(row):
+    text = render(report.table([row]))
+    assert "dm+fairdd" in text
+    assert "55.0 ± 5.0" in text
+    assert "2 x ConvNet" in text
+
+
+def test_group_table(row):
+    text = render(report.group_table(row, ("zero", "one"), ("red", "blue")))
+    assert "red" in text
+    assert any("zero" in line and "95" in line and "15" in line for line in text.splitlines())
