@@ -96,4 +96,3 @@ def test_bad_settings(digits):
         Protocol(epochs=0)
     with pytest.raises(ValueError, match="flop"):
         Protocol(dsa_strategy="flop")
-

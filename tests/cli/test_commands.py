@@ -1,0 +1,234 @@
+"""Commands as a user types them: what they print, write and return, and one clear line for every bad input."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastdd import __version__, report
+from fastdd.cli import main
+from fastdd.data import SyntheticSet
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command line; returns (exit code, stdout, stderr)."""
+    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "--batch-real", 8]
+
+
+def test_distill_then_evaluate(run, tmp_path):
+    out = tmp_path / "run"
+    code, text, _ = run("distill", *SMALL, "--debias", "fairdd", "--out", out)
+    assert code == 0
+    assert "10 images in" in text
+    expected = {"config.yaml", "metrics.jsonl", "checkpoint.pt", "synthetic.safetensors", "preview.png", "result.json"}
+    assert expected <= set(os.listdir(out))
+    code, text, _ = run("evaluate", out, "--nets", 2, "--epochs", 1, "--json", tmp_path / "e.json")
+    assert code == 0
+    assert "dm+fairdd" in text
+    content = report.read_json(tmp_path / "e.json")
+    row = content["rows"][0]
+    assert (row["dataset"], row["method"], row["debias"], row["ipc"], row["nets"]) == (
+        "c-digits",
+        "dm",
+        "fairdd",
+        1,
+        2,
+    )
+    assert {"accuracy", "deo_m", "deo_a", "wa", "ba", "seconds", "arch"} <= set(row)
+    assert report.read_json(out / "result.json")["rows"] == content["rows"]
+
+
+def test_final_evaluation_of_distill(run, tmp_path):
+    code, text, _ = run(
+        "distill", *SMALL, "--out", tmp_path / "r", "--nets", 1, "--epochs", 1, "--json", tmp_path / "d.json"
+    )
+    assert code == 0
+    assert "accuracy" in text
+    rows = report.read_json(tmp_path / "d.json")["rows"]
+    assert [row["method"] for row in rows] == ["dm"]
+    assert report.read_json(tmp_path / "r" / "result.json")["rows"] == rows
+
+
+def test_resume_of_a_finished_run(run, tmp_path):
+    first = run("distill", *SMALL, "--out", tmp_path / "r")
+    before = (tmp_path / "r" / "synthetic.safetensors").read_bytes()
+    again = run("distill", *SMALL, "--out", tmp_path / "r", "--resume")
+    assert (first[0], again[0]) == (0, 0)
+    assert (tmp_path / "r" / "synthetic.safetensors").read_bytes() == before
+
+
+def test_baselines(run, tmp_path):
+    common = ("--dataset", "c-digits", "--nets", 1, "--epochs", 1, "--json", tmp_path / "b.json")
+    assert run("evaluate", "random", "--ipc", 1, *common)[0] == 0
+    assert report.read_json(tmp_path / "b.json")["rows"][0]["method"] == "random"
+    assert run("evaluate", "whole", *common)[0] == 0
+    row = report.read_json(tmp_path / "b.json")["rows"][0]
+    assert (row["method"], row["ipc"]) == ("whole", None)
+
+
+def test_several_networks(run, tmp_path):
+    arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
+    assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
+    assert [row["arch"] for row in report.read_json(tmp_path / "n.json")["rows"]] == ["ConvNetD1", "ConvNetD2"]
+
+
+def test_info_and_version_and_help(run):
+    code, text, _ = run("info")
+    assert code == 0
+    assert all(word in text for word in ("torch", "extension", "triton", "faiss", "GPU"))
+    assert run("--version")[1].strip() == __version__
+    for command in ("demo", "distill", "evaluate", "data", "info"):
+        assert command in run("--help")[1]
+    assert run()[0] == 0
+
+
+def test_data_commands(run, tmp_path):
+    code, text, _ = run("data", "list")
+    assert code == 0
+    assert all(name in text for name in ("c-digits", "c-mnist-fg", "cifar10-s", "folder"))
+    store = tmp_path / "store"
+    assert run("data", "build", "c-digits", "--out", store, "--bias-ratio", 0.5)[0] == 0
+    code, text, _ = run("data", "check", store)
+    assert code == 0
+    assert "1297 images per class and group" in text
+    assert run("distill", *SMALL[2:], "--dataset", store, "--out", tmp_path / "r")[0] == 0
+    damaged = np.load(store / "train-labels.npy")
+    damaged[0] = (damaged[0] + 1) % 10
+    np.save(store / "train-labels.npy", damaged)
+    code, _, errors = run("data", "check", store)
+    assert code == 1
+    assert errors.count("\n") == 1
+
+
+def one_line(result, code, *words):
+    assert result[0] == code, result
+    assert result[2].startswith("error: ")
+    assert result[2].count("\n") == 1
+    assert "Traceback" not in result[2]
+    for word in words:
+        assert word in result[2]
+
+
+class TestBadInput:
+    def test_unknown_data_set(self, run):
+        one_line(run("distill", "--dataset", "c-mist-fg"), 2, "unknown data set 'c-mist-fg'", "c-mnist-fg")
+
+    def test_no_data_set(self, run):
+        one_line(run("distill"), 2, "--dataset is missing", "c-digits")
+
+    def test_no_root(self, run):
+        one_line(run("distill", "--dataset", "c-mnist-fg"), 2, "--data-root", "train-images-idx3-ubyte")
+
+    def test_missing_files(self, run, tmp_path):
+        result = run("distill", "--dataset", "c-mnist-fg", "--data-root", tmp_path)
+        one_line(result, 2, "train-images-idx3-ubyte", str(tmp_path), "mnist")
+
+    def test_truncated_gz(self, run, tmp_path):
+        for split, n in (("train", 4), ("t10k", 2)):
+            images = b"\0\0\x08\x03" + n.to_bytes(4, "big") + (28).to_bytes(4, "big") * 2 + bytes(n * 784)
+            labels = b"\0\0\x08\x01" + n.to_bytes(4, "big") + bytes(n)
+            (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images)[:-12])
+            (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+        result = run("distill", "--dataset", "mnist", "--data-root", tmp_path)
+        one_line(result, 1, "train-images-idx3-ubyte.gz")
+
+    def test_ipc_larger_than_a_class(self, run, tmp_path):
+        result = run("distill", "--dataset", "c-digits", "--ipc", 5000, "--out", tmp_path / "r")
+        one_line(result, 2, "IPC 5000 is larger than class")
+        assert not (tmp_path / "r").exists()
+
+    @pytest.mark.parametrize("ipc", [0, -1])
+    def test_zero_or_negative_ipc(self, run, ipc):
+        one_line(run("distill", "--dataset", "c-digits", "--ipc", ipc), 2, f"IPC must be at least 1, not {ipc}")
+
+    def test_labels_out_of_range(self, run, tmp_path):
+        store = tmp_path / "store"
+        run("data", "build", "c-digits", "--out", store)
+        labels = np.load(store / "train-labels.npy")
+        labels[3] = 12
+        np.save(store / "train-labels.npy", labels)
+        one_line(run("distill", "--dataset", store, "--ipc", 1), 1, "label 12 at row 3 is outside 0..9")
+
+    def test_run_folder_of_another_configuration(self, run, tmp_path):
+        run("distill", *SMALL, "--out", tmp_path / "r")
+        again = run("distill", *SMALL, "--debias", "fairdd", "--out", tmp_path / "r", "--resume")
+        one_line(again, 2, "debias=none, not fairdd")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 2, "--resume")
+
+    def test_corrupt_checkpoint_falls_back(self, run, tmp_path):
+        run("distill", *SMALL, "--out", tmp_path / "r", "--checkpoint-seconds", 0)
+        expected = (tmp_path / "r" / "synthetic.safetensors").read_bytes()
+        (tmp_path / "r" / "checkpoint.pt").write_bytes(b"\0" * 100)
+        code, _, errors = run("distill", *SMALL, "--out", tmp_path / "r", "--resume")
+        assert code == 0
+        assert errors.startswith("warning: ")
+        assert "is damaged and is not used" in errors
+        assert (tmp_path / "r" / "synthetic.safetensors").read_bytes() == expected
+
+    def test_unwritable_out(self, run, tmp_path):
+        (tmp_path / "file").write_text("")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "file" / "r"), 1, "cannot create the run folder")
+
+    def test_no_space(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "MiB free; the run needs")
+
+    def test_unknown_options_and_words(self, run):
+        one_line(run("distill", "--colour", "red"), 2, "--colour")
+        one_line(run("destill"), 2, "destill")
+        one_line(run("distill", "--ipc", "ten"), 2, "--ipc")
+        one_line(run("distill", "--dataset", "c-digits", "--method", "dx"), 2, "unknown method 'dx'")
+        one_line(run("distill", "--dataset", "c-digits", "--device", "tpu0"), 2, "unknown device 'tpu0'")
+
+    def test_evaluate_what_is_not_there(self, run, tmp_path):
+        one_line(run("evaluate", tmp_path / "nothing"), 2, "no synthetic set at")
+        (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+        one_line(run("evaluate", tmp_path / "x.safetensors"), 1, "x.safetensors")
+        one_line(run("evaluate", "random", "--dataset", "c-digits"), 2, "needs an IPC")
+
+    def test_evaluate_on_a_data_set_that_does_not_fit(self, run, tmp_path):
+        run("distill", *SMALL, "--out", tmp_path / "r")
+        made = SyntheticSet.load(tmp_path / "r" / "synthetic.safetensors")
+        made.images = made.images[..., :8, :8].contiguous()
+        made.save(tmp_path / "small.safetensors")
+        one_line(run("evaluate", tmp_path / "small.safetensors"), 2, "(3, 8, 8)", "(3, 16, 16)")
+
+    def test_debug_shows_the_traceback(self, run):
+        code, _, errors = run("distill", "--dataset", "nope", "--debug")
+        assert code == 2
+        assert "Traceback" in errors
+
+
+def test_as_a_process_quiet_when_not_a_terminal(tmp_path):
+    command = [sys.executable, "-m", "fastdd.cli", "distill", *map(str, SMALL), "--out", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from fastdd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_metrics_are_one_json_object_a_line(run, tmp_path):
+    run("distill", *SMALL, "--out", tmp_path / "r")
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1]
