@@ -224,7 +224,10 @@ def test_as_a_process_quiet_when_not_a_terminal(tmp_path):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from fastdd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys; from fastdd.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 

@@ -161,7 +161,7 @@ def test_all_checkpoints_damaged(digits, tmp_path):
         (tmp_path / name).write_bytes(b"not a checkpoint")
     with (
         pytest.warns(RuntimeWarning, match="damaged"),
-        pytest.raises(RuntimeError, match="all checkpoints in .* are damaged"),
+        pytest.raises(RuntimeError, match=r"all checkpoints in .* are damaged"),
     ):
         session.run(config(iterations=6), digits, out=tmp_path, resume=True)
 

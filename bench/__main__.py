@@ -1,0 +1,44 @@
+"""``python -m fastdd.bench [--device cpu|cuda] [--rounds N] [--json FILE]``"""
+
+import argparse
+import json
+import os
+import platform
+import time
+
+import torch
+from fastdd.bench import steps
+
+from fastdd import files
+from fastdd._version import __version__
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m fastdd.bench", description=steps.__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps a row (default 5)")
+    parser.add_argument("--json", help="also write the rows and the machine's description here")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    meta = {
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "fastdd": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "cores": os.cpu_count(),
+    }
+    rows = steps.run(device, options.rounds)
+    for row in rows:
+        ratio = f"{row['speedup_vs_reference_loop']:.2f}x" if "speedup_vs_reference_loop" in row else ""
+        checked = {True: "match", False: "NO MATCH", None: ""}[row.get("match")]
+        quartiles = f"{row['ms_p25']:.1f} .. {row['ms_p75']:.1f}"
+        print(f"{row['case']:16} {row['backend']:15} {row['ms_p50']:10.1f} ms  ({quartiles})  {checked} {ratio}")
+    if options.json:
+        files.write_text(options.json, json.dumps({"schema": 1, "meta": meta, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
