@@ -260,6 +260,9 @@ def packages() -> tuple[list[str], dict[str, str]]:
     return names, {"fastdd": "fastdd", "fastdd.kernels": "kernels", "fastdd.bench": "bench"}
 
 
+for name in ("FASTDD_BUILD_EXT", "FASTDD_CUDA"):
+    switch(name)
+cuda_archs()
 names, folders = packages()
 setup(
     packages=names,

@@ -76,8 +76,8 @@ FASTDD_HD int floor_of(T s) {
 // V is T, or a vector of T: the channels of a pixel.
 template <class T, class V>
 FASTDD_HD V bilinear(T fx, T fy, V p00, V p01, V p10, V p11) {
-  const T gx = T(1) - fx, gy = T(1) - fy;
-  return gy * (gx * p00 + fx * p01) + fy * (gx * p10 + fx * p11);
+  const V above = p00 + fx * (p01 - p00), below = p10 + fx * (p11 - p10);
+  return above + fy * (below - above);
 }
 
 // Weight of the tap at distance t: what bilinear() uses, (1 - |t|)+.
