@@ -165,13 +165,16 @@ class BuildExtension(build_ext):
         ]
         # The two -fno let the compiler vectorise min, max and conversions; they change no result (no traps are set).
         kernel_flags = [*common, "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+        # Vectors wider than the variant's registers are passed between inlined functions only: no ABI to keep.
+        kernel_flags += ["-Wno-psabi"]
         variants = {"baseline": []}
         if X86:
             variants["avx2"] = ["-mavx2", "-mfma"]
             variants["avx512"] = [*variants["avx2"], "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
             variants["avx512"] += ["-mprefer-vector-width=512"]
 
-        build = Path(self.build_temp).resolve() / ("cuda" if with_cuda else "cpu")
+        # Not build_temp, which an editable install throws away: here, ninja compiles again only what has changed.
+        build = ROOT / "build" / f"ext-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
         build.mkdir(parents=True, exist_ok=True)
         csrc = ROOT / "csrc"
         lines = ["ninja_required_version = 1.5"]
@@ -257,6 +260,9 @@ def packages() -> tuple[list[str], dict[str, str]]:
     return names, {"fastdd": "fastdd", "fastdd.kernels": "kernels", "fastdd.bench": "bench"}
 
 
+for name in ("FASTDD_BUILD_EXT", "FASTDD_CUDA"):
+    switch(name)
+cuda_archs()
 names, folders = packages()
 setup(
     packages=names,

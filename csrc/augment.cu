@@ -225,10 +225,11 @@ __global__ void __launch_bounds__(kMostThreads, 1) augment_adjoint_kernel(const 
     const int u = i % width, v = i / width;
     const int x0 = first_x(r, w, u, v, width), y0 = first_y(r, w, u, v, height);
     const int x1 = min(x0 + w.nx, width), y1 = min(y0 + w.ny, height);
+    const T dx = offset_x(r, x0, y0, u), dy = offset_y(r, x0, y0, v);
     T sum = T(0);
     for (int y = max(y0, 0); y < y1; ++y) {
       for (int x = max(x0, 0); x < x1; ++x) {
-        const T weight = weight_of(r, x, y, u, v);
+        const T weight = weight_of(r, dx, dy, x - x0, y - y0);
         if (weight > T(0)) sum += weight * coloured(source, r, channel, y * width + x, channels, width, image_mean);
       }
     }

@@ -32,31 +32,49 @@ inline void put(bf16* p, float v) {
   p->bits = v == v ? rounded : 0x7fc0;  // to nearest, ties to even
 }
 
-// One thread's buffers: `image` is [C, H, W], `padded` is [C, H + 3, W + 3] with a zero border (1 before, 2 after).
+// Four channels of a pixel. The warp is a walk over scattered pixels: interleaved, one load brings all channels.
+constexpr int kLanes = 4;
+
+template <class T>
+struct Pixel {
+  // Less aligned than its size, so that plain malloc will do.
+  typedef T type __attribute__((vector_size(kLanes * sizeof(T)), aligned(sizeof(T))));
+};
+
+template <class T>
+using PixelOf = typename Pixel<T>::type;
+
+// One thread's buffers.
 template <class T>
 struct Scratch {
-  T* image;
-  T* padded;
-  T* row;  // [3 W] per-pixel helpers
-  int* index;
-  int channels, height, width, pitch;
-  int64_t plane, padded_plane;
+  int channels, height, width;
+  int64_t plane;
+  T* image;          // [C, H, W]
+  T* coloured;       // [C, H, W], adjoint only
+  PixelOf<T>* grid;  // an interleaved image with a zero border
+  PixelOf<T>* line;  // [W]
+  T* helpers;        // [W] times what a row of the warp, or of its adjoint, computes once for all channels
+  int* index;        // [W]
   void* memory;
 
-  explicit Scratch(const AugmentCall& call)
-      : channels(call.channels), height(call.height), width(call.width), pitch(call.width + 3),
-        plane(int64_t(call.height) * call.width), padded_plane(int64_t(call.height + 3) * pitch) {
-    const size_t count = channels * (plane + padded_plane) + 3 * width;
-    memory = std::calloc(1, count * sizeof(T) + width * sizeof(int));
+  static constexpr int kHelpers = 2 + kLargestWindow * kLargestWindow;
+
+  Scratch(const AugmentCall& call, bool adjoint)
+      : channels(call.channels), height(call.height), width(call.width), plane(int64_t(call.height) * call.width) {
+    const int border = adjoint ? 2 * kLargestWindow : 3;
+    const size_t pixels = size_t(height + border) * (width + border) + width;
+    const size_t planes = channels * plane * (adjoint ? 2 : 1);
+    const size_t helper_count = size_t(adjoint ? kHelpers : 2) * width;
+    memory = std::malloc((planes + kLanes * pixels + helper_count) * sizeof(T) + width * sizeof(int));
     image = static_cast<T*>(memory);
-    padded = image + channels * plane;
-    row = padded + channels * padded_plane;
-    index = reinterpret_cast<int*>(row + 3 * width);
+    coloured = image + channels * plane;
+    grid = reinterpret_cast<PixelOf<T>*>(image + planes);
+    line = grid + size_t(height + border) * (width + border);
+    helpers = reinterpret_cast<T*>(line + width);
+    index = reinterpret_cast<int*>(helpers + helper_count);
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() { std::free(memory); }
-
-  T* inside(int channel) { return padded + channel * padded_plane + pitch + 1; }
 };
 
 // Reads pixels of one channel as the computing type.
@@ -157,12 +175,40 @@ void cut(T* image, const Row<T>& r, int channels, int height, int width) {
   }
 }
 
-// The padded source sampled for every result pixel. Helpers of a row are computed once and used by all channels.
-template <class T>
-void warp(Scratch<T>& s, const Row<T>& r, T* __restrict image) {
-  const int width = s.width, height = s.height, pitch = s.pitch;
-  T* __restrict fx = s.row;
-  T* __restrict fy = s.row + width;
+// Fills s.grid with M channels, from the first that `in(k)` reads, with `before` and `after` zero pixels around.
+template <int M, class T, class In>
+void interleave(Scratch<T>& s, const In& in, int before, int after) {
+  const int pitch = s.width + before + after;
+  std::memset(static_cast<void*>(s.grid), 0, sizeof(PixelOf<T>) * pitch * (s.height + before + after));
+  const auto first = in(0), second = in(M > 1 ? 1 : 0), third = in(M > 2 ? 2 : 0), fourth = in(M > 3 ? 3 : 0);
+  for (int y = 0; y < s.height; ++y) {
+    T* __restrict pixels = reinterpret_cast<T*>(s.grid + int64_t(y + before) * pitch + before);
+    const int64_t start = int64_t(y) * s.width;
+    for (int x = 0; x < s.width; ++x) {
+      pixels[kLanes * x] = first(start + x);
+      pixels[kLanes * x + 1] = M > 1 ? second(start + x) : T(0);
+      pixels[kLanes * x + 2] = M > 2 ? third(start + x) : T(0);
+      pixels[kLanes * x + 3] = M > 3 ? fourth(start + x) : T(0);
+    }
+  }
+}
+
+template <int M, class T>
+void separate(const Scratch<T>& s, T* __restrict out) {
+  const T* __restrict pixels = reinterpret_cast<const T*>(s.line);
+  for (int x = 0; x < s.width; ++x) {
+    for (int k = 0; k < M; ++k) out[k * s.plane + x] = pixels[kLanes * x + k];
+  }
+}
+
+// M channels of the warp, from the first that `in(k)` reads, to `image` [M, H, W].
+template <int M, class T, class In>
+void warp(Scratch<T>& s, const Row<T>& r, const In& in, T* image) {
+  interleave<M>(s, in, 1, 2);
+  const int width = s.width, height = s.height, pitch = width + 3;
+  const PixelOf<T>* origin = s.grid + pitch + 1;
+  T* __restrict fx = s.helpers;
+  T* __restrict fy = s.helpers + width;
   int* __restrict index = s.index;
   for (int y = 0; y < height; ++y) {
     const T x0 = r.b * T(y) + r.c, y0 = r.e * T(y) + r.f;
@@ -174,43 +220,63 @@ void warp(Scratch<T>& s, const Row<T>& r, T* __restrict image) {
       fy[x] = sy - T(v);
       index[x] = v * pitch + u;
     }
-    for (int c = 0; c < s.channels; ++c) {
-      const T* __restrict source = s.inside(c);
-      T* __restrict out = image + c * s.plane + int64_t(y) * width;
-      for (int x = 0; x < width; ++x) {
-        const T* p = source + index[x];
-        out[x] = bilinear(fx[x], fy[x], p[0], p[1], p[pitch], p[pitch + 1]);
-      }
+    for (int x = 0; x < width; ++x) {
+      const PixelOf<T>* p = origin + index[x];
+      s.line[x] = bilinear(fx[x], fy[x], p[0], p[1], p[pitch], p[pitch + 1]);
     }
+    separate<M>(s, image + int64_t(y) * width);
   }
 }
 
-// Transpose of warp(): a gather over the window of result pixels, from the padded gradient.
-template <class T>
-void warp_adjoint(Scratch<T>& s, const Row<T>& r, T* __restrict image) {
-  const int width = s.width, height = s.height, pitch = s.pitch;
+// Transpose of warp(): every source pixel gathers from the window of result pixels that can have sampled it.
+template <int M, class T, class In>
+void warp_adjoint(Scratch<T>& s, const Row<T>& r, const In& in, T* image) {
   const Window<T> w = window_of(r);
-  T* __restrict weight = s.row;
+  const int border = w.nx > w.ny ? w.nx : w.ny;
+  interleave<M>(s, in, border, border);
+  const int width = s.width, height = s.height, pitch = width + 2 * border;
+  const PixelOf<T>* origin = s.grid + int64_t(border) * pitch + border;
+  T* __restrict dx = s.helpers;
+  T* __restrict dy = s.helpers + width;
+  T* __restrict weights = s.helpers + 2 * width;  // [ny * nx, W]
   int* __restrict index = s.index;
   for (int v = 0; v < height; ++v) {
-    for (int c = 0; c < s.channels; ++c) std::memset(image + c * s.plane + int64_t(v) * width, 0, width * sizeof(T));
-    for (int j = 0; j < w.ny; ++j) {
-      for (int i = 0; i < w.nx; ++i) {
-        for (int u = 0; u < width; ++u) {
-          const int x = first_x(r, w, u, v, width) + i;
-          const int y = first_y(r, w, u, v, height) + j;
-          weight[u] = weight_of(r, x, y, u, v);
-          // Result pixels outside the image have gradient zero: the border.
-          const int xb = x < -1 ? -1 : x > width ? width : x;
-          const int yb = y < -1 ? -1 : y > height ? height : y;
-          index[u] = yb * pitch + xb;
-        }
-        for (int c = 0; c < s.channels; ++c) {
-          const T* __restrict source = s.inside(c);
-          T* __restrict out = image + c * s.plane + int64_t(v) * width;
-          for (int u = 0; u < width; ++u) out[u] += weight[u] * source[index[u]];
-        }
+    for (int u = 0; u < width; ++u) {
+      int x = first_x(r, w, u, v, width), y = first_y(r, w, u, v, height);
+      dx[u] = offset_x(r, x, y, u);
+      dy[u] = offset_y(r, x, y, v);
+      // A window that lies outside altogether is moved to the border, where gradients are zero.
+      x = x < -border ? -border : x > width ? width : x;
+      y = y < -border ? -border : y > height ? height : y;
+      index[u] = y * pitch + x;
+    }
+    for (int j = 0, k = 0; j < w.ny; ++j) {
+      for (int i = 0; i < w.nx; ++i, ++k) {
+        T* __restrict weight = weights + k * width;
+        for (int u = 0; u < width; ++u) weight[u] = weight_of(r, dx[u], dy[u], i, j);
       }
+    }
+    for (int u = 0; u < width; ++u) {
+      const PixelOf<T>* p = origin + index[u];
+      PixelOf<T> sum = {};
+      for (int j = 0, k = 0; j < w.ny; ++j) {
+        for (int i = 0; i < w.nx; ++i, ++k) sum += weights[k * width + u] * p[j * pitch + i];
+      }
+      s.line[u] = sum;
+    }
+    separate<M>(s, image + int64_t(v) * width);
+  }
+}
+
+// Calls step<M>(first channel) for groups of up to four channels.
+template <class Step>
+void for_groups(int channels, const Step& step) {
+  for (int c = 0; c < channels; c += kLanes) {
+    switch (channels - c) {
+      case 1: step.template operator()<1>(c); break;
+      case 2: step.template operator()<2>(c); break;
+      case 3: step.template operator()<3>(c); break;
+      default: step.template operator()<4>(c);
     }
   }
 }
@@ -254,7 +320,7 @@ void store(const AugmentCall& call, Scratch<T>& s, int64_t image) {
 
 template <class T, class In, class Out>
 bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
-  Scratch<T> s(call);
+  Scratch<T> s(call, false);
   if (s.memory == nullptr) return false;
   for (int64_t n = begin; n < end; ++n) {
     const Row<T> r = row_of<T>(call, n);
@@ -265,14 +331,9 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
              static_cast<int>(r.c), static_cast<int>(r.e), static_cast<int>(r.f));
       }
     } else {
-      for (int c = 0; c < s.channels; ++c) {
-        const auto in = reader<T, In>(call, n, c, s.plane);
-        T* inside = s.inside(c);
-        for (int y = 0; y < s.height; ++y) {
-          for (int x = 0; x < s.width; ++x) inside[int64_t(y) * s.pitch + x] = in(int64_t(y) * s.width + x);
-        }
-      }
-      warp(s, r, image);
+      for_groups(s.channels, [&]<int M>(int c) {
+        warp<M>(s, r, [&](int k) { return reader<T, In>(call, n, c + k, s.plane); }, image + c * s.plane);
+      });
     }
     const int64_t count = s.channels * s.plane;
     if (r.brightness != 0) {
@@ -288,33 +349,29 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
 
 template <class T, class In>
 bool adjoint(const AugmentCall& call, int64_t begin, int64_t end) {
-  Scratch<T> s(call);
+  Scratch<T> s(call, true);
+  if (s.memory == nullptr) return false;
   const int64_t count = s.channels * s.plane;
-  T* coloured = s.memory == nullptr ? nullptr : static_cast<T*>(std::malloc(count * sizeof(T)));
-  if (coloured == nullptr) return false;
   for (int64_t n = begin; n < end; ++n) {
     const Row<T> r = row_of<T>(call, n);
     T* image = target<T, In>(call, s, n);
     const Reader<T, In> in = reader<T, In>(call, n, 0, s.plane);
-    for (int64_t i = 0; i < count; ++i) coloured[i] = in(i);
-    cut(coloured, r, s.channels, s.height, s.width);
-    contrast(coloured, count, r.contrast);
-    saturate(coloured, s.channels, s.plane, r.saturation);
-    for (int c = 0; c < s.channels; ++c) {
-      const T* source = coloured + c * s.plane;
-      if (moves_pixels(r)) {
-        const int a = static_cast<int>(r.a), e = static_cast<int>(r.e);
-        move(Reader<T, T>{source}, image + c * s.plane, s.height, s.width, a, -a * static_cast<int>(r.c), e,
-             -e * static_cast<int>(r.f));
-      } else {
-        T* inside = s.inside(c);
-        for (int y = 0; y < s.height; ++y) std::memcpy(inside + int64_t(y) * s.pitch, source + int64_t(y) * s.width, s.width * sizeof(T));
-      }
+    for (int64_t i = 0; i < count; ++i) s.coloured[i] = in(i);
+    cut(s.coloured, r, s.channels, s.height, s.width);
+    contrast(s.coloured, count, r.contrast);
+    saturate(s.coloured, s.channels, s.plane, r.saturation);
+    const auto channel = [&](int c) { return Reader<T, T>{s.coloured + c * s.plane}; };
+    if (moves_pixels(r)) {
+      const int a = static_cast<int>(r.a), e = static_cast<int>(r.e);
+      const int c = -a * static_cast<int>(r.c), f = -e * static_cast<int>(r.f);
+      for (int k = 0; k < s.channels; ++k) move(channel(k), image + k * s.plane, s.height, s.width, a, c, e, f);
+    } else {
+      for_groups(s.channels, [&]<int M>(int c) {
+        warp_adjoint<M>(s, r, [&](int k) { return channel(c + k); }, image + c * s.plane);
+      });
     }
-    if (!moves_pixels(r)) warp_adjoint(s, r, image);
     store<T, In>(call, s, n);
   }
-  std::free(coloured);
   return true;
 }
 

@@ -73,10 +73,11 @@ FASTDD_HD int floor_of(T s) {
   return static_cast<int>(s + T(1)) - 1;
 }
 
-template <class T>
-FASTDD_HD T bilinear(T fx, T fy, T p00, T p01, T p10, T p11) {
-  const T gx = T(1) - fx, gy = T(1) - fy;
-  return gy * (gx * p00 + fx * p01) + fy * (gx * p10 + fx * p11);
+// V is T, or a vector of T: the channels of a pixel.
+template <class T, class V>
+FASTDD_HD V bilinear(T fx, T fy, V p00, V p01, V p10, V p11) {
+  const V above = p00 + fx * (p01 - p00), below = p10 + fx * (p11 - p10);
+  return above + fy * (below - above);
 }
 
 // Weight of the tap at distance t: what bilinear() uses, (1 - |t|)+.
@@ -147,10 +148,21 @@ FASTDD_HD int first_y(const Row<T>& r, const Window<T>& w, int u, int v, int hei
   return first_above(w.id * (T(u) - r.c) + w.ie * (T(v) - r.f) - w.ry, height);
 }
 
-// Weight with which result pixel (x, y) sampled source pixel (u, v).
+// Where result pixel (x, y) sampled, relative to source pixel (u, v).
 template <class T>
-FASTDD_HD T weight_of(const Row<T>& r, int x, int y, int u, int v) {
-  return tent(r.a * T(x) + r.b * T(y) + r.c - T(u)) * tent(r.d * T(x) + r.e * T(y) + r.f - T(v));
+FASTDD_HD T offset_x(const Row<T>& r, int x, int y, int u) {
+  return r.a * T(x) + r.b * T(y) + r.c - T(u);
+}
+
+template <class T>
+FASTDD_HD T offset_y(const Row<T>& r, int x, int y, int v) {
+  return r.d * T(x) + r.e * T(y) + r.f - T(v);
+}
+
+// Weight with which the pixel i to the right of and j below one that sampled at offset (dx, dy) sampled (u, v).
+template <class T>
+FASTDD_HD T weight_of(const Row<T>& r, T dx, T dy, int i, int j) {
+  return tent(dx + (r.a * T(i) + r.b * T(j))) * tent(dy + (r.d * T(i) + r.e * T(j)));
 }
 
 }  // namespace fastdd

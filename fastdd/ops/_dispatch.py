@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from fastdd import _ext
 
@@ -68,6 +69,7 @@ def _missing(backend: str, device: str) -> str:
     return ""
 
 
+@torch.compiler.assume_constant_result
 def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, str]) -> str:
     """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or
     ``"reference"``.
@@ -109,6 +111,11 @@ def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, st
     raise RuntimeError(
         f"{source}={backend!r}: {op} has no such kernel for {device.type} tensors; use {' or '.join(map(repr, others))}"
     )
+
+
+def readable(t: Tensor) -> bool:
+    """Whether a look at the contents is cheap and possible: on a GPU it would wait for all the work before it."""
+    return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
 
 
 class LinearPair(torch.autograd.Function):

@@ -89,10 +89,6 @@ _dispatch.register_autograd(_AUGMENT, _augment_backward, _setup)
 _dispatch.register_autograd(_ADJOINT, _adjoint_backward, _setup)
 
 
-def _readable(t: Tensor) -> bool:
-    return t.device.type == "cpu" and not isinstance(t, torch._subclasses.FakeTensor)
-
-
 def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:
     if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x must be images [N, C, H, W], not {list(x.shape)}")
@@ -111,12 +107,11 @@ def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:
     for name, t in (("params", params), ("rows", rows)):
         if t is not None and t.device != x.device:
             raise ValueError(f"{name} are on {t.device} and x on {x.device}: move one of them")
-    # On a GPU a look at the contents would wait for all the work before it.
-    if rows is not None and n and _readable(rows):
+    if rows is not None and n and _dispatch.readable(rows):
         low, high = rows.aminmax()
         if low < 0 or high >= count:
             raise ValueError(f"rows must be in 0..{count - 1}, the rows of params; got {int(low)}..{int(high)}")
-    if _readable(params):
+    if _dispatch.readable(params):
         p = params.numpy()
         if not np.isfinite(p).all():
             raise ValueError(f"params row {int(np.argwhere(~np.isfinite(p))[0, 0])} is not finite")

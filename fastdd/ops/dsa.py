@@ -119,44 +119,46 @@ def dsa_params(
     elements.
 
     >>> dsa_params("crop", rng.lanes(rng.key(0, "docs"), 1), (32, 32))[0, [Param.C, Param.F]]
-    tensor([-2.,  1.])
+    tensor([ 2., -2.])
     """
     ops = parse_strategy(strategy) if isinstance(strategy, str) else tuple(strategy)
     height, width = size
     params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
     if not ops:
         return params.to(dtype)
-    choice, bright, saturated, contrasted, down, right, cut_y, cut_x, flip, scale_x, scale_y, angle = (
-        rng.uniform(keys, 12).double().unbind(-1)
-    )
+    choice, u1, u2, u3 = rng.uniform(keys, 4).double().unbind(-1)
     op = _whole(choice[:1] if shared_op else choice, len(ops))
+    zero, one = torch.zeros_like(u1), torch.ones_like(u1)
 
-    def set_where(name: str, columns: list[Param], *values: Tensor, condition: Tensor | None = None) -> None:
-        if name in ops:
-            chosen = op == ops.index(name) if condition is None else (op == ops.index(name)) & condition
-            params[:, columns] = torch.where(chosen[:, None], torch.stack(values, -1), params[:, columns])
+    def set_where(chosen: Tensor, first: Param, *values: Tensor) -> None:
+        columns = params[:, first : first + len(values)]
+        columns.copy_(torch.where(chosen[:, None], torch.stack(values, -1), columns))
 
-    set_where(
-        "color",
-        [Param.BRIGHTNESS, Param.SATURATION, Param.CONTRAST],
-        (bright - 0.5) * _BRIGHTNESS,
-        saturated * _SATURATION,
-        contrasted + _CONTRAST,
-    )
-    most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
-    set_where("crop", [Param.C, Param.F], _whole(right, 2 * most_x + 1) - most_x, _whole(down, 2 * most_y + 1) - most_y)
-    (top, bottom), (left, right_end) = _cutout_range(cut_y, height), _cutout_range(cut_x, width)
-    set_where("cutout", [Param.TOP, Param.LEFT, Param.BOTTOM, Param.RIGHT], top, left, bottom, right_end)
-    matrix = [Param.A, Param.B, Param.C, Param.D, Param.E, Param.F]
-    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    set_where("flip", [Param.A, Param.C], -one, (width - 1) * one, condition=flip < 0.5)
-    scales = [u * (_SCALE - 1 / _SCALE) + 1 / _SCALE for u in (scale_x, scale_y)]
-    theta = torch.stack([scales[0], zero, zero, zero, scales[1], zero], -1).unflatten(-1, (2, 3))
-    set_where("scale", matrix, *pixel_matrix(theta, size).unbind(-1))
-    radians = (angle - 0.5) * (2 * _ROTATE * math.pi / 180)
-    cos, sin = radians.cos(), radians.sin()
-    theta = torch.stack([cos, -sin, zero, sin, cos, zero], -1).unflatten(-1, (2, 3))
-    set_where("rotate", matrix, *pixel_matrix(theta, size).unbind(-1))
+    # A row has one operation, so all may use the same three numbers.
+    for number, name in enumerate(ops):
+        chosen = op == number
+        if name == "color":
+            values = (u1 - 0.5) * _BRIGHTNESS, u2 * _SATURATION, u3 + _CONTRAST
+            set_where(chosen, Param.BRIGHTNESS, *values)
+        elif name == "cutout":
+            (top, bottom), (left, right) = _cutout_range(u1, height), _cutout_range(u2, width)
+            set_where(chosen, Param.TOP, top, left, bottom, right)
+        elif name == "crop":
+            most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
+            down, right = _whole(u1, 2 * most_y + 1) - most_y, _whole(u2, 2 * most_x + 1) - most_x
+            set_where(chosen, Param.A, one, zero, right, zero, one, down)
+        elif name == "flip":
+            set_where(chosen & (u1 < 0.5), Param.A, -one, zero, (width - 1) * one)
+        else:
+            if name == "scale":
+                x, y = (u * (_SCALE - 1 / _SCALE) + 1 / _SCALE for u in (u1, u2))
+                theta = [x, zero, zero, zero, y, zero]
+            else:
+                angle = (u1 - 0.5) * (2 * _ROTATE * math.pi / 180)
+                cos, sin = angle.cos(), angle.sin()
+                theta = [cos, -sin, zero, sin, cos, zero]
+            matrix = pixel_matrix(torch.stack(theta, -1).unflatten(-1, (2, 3)), size)
+            set_where(chosen, Param.A, *matrix.unbind(-1))
     return params.to(dtype)
 
 

@@ -77,8 +77,7 @@ def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device
             raise ValueError(f"weights are on {weights.device} and the rows on {device}: move one of them")
         if weights.requires_grad:
             raise ValueError("weights are not differentiable here: pass weights.detach()")
-    # On a GPU a look at the contents would wait for all the work before it.
-    if offsets.device.type == "cpu" and not isinstance(offsets, torch._subclasses.FakeTensor):
+    if _dispatch.readable(offsets):
         ends = offsets.numpy()
         if ends[0] != 0 or ends[-1] != n or (ends[1:] < ends[:-1]).any():
             raise ValueError(

@@ -93,3 +93,16 @@ def test_everything_works_without_the_extension():
         [sys.executable, "-c", textwrap.dedent(WITHOUT_EXTENSION)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "works", done.stderr
+
+
+def test_public_functions_compile_without_graph_breaks():
+    x = torch.randn(4, 3, 8, 8, requires_grad=True)
+    params = identity_params(4)
+    params[:, 1] = 0.1
+
+    def loss(t):
+        return segment_mean(augment(t, params).flatten(1), OFFSETS).square().sum()
+
+    (expected,) = torch.autograd.grad(loss(x), x)
+    (got,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(x), x)
+    assert torch.equal(got, expected)
