@@ -9,7 +9,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test lint bench docs-check clean
+.PHONY: demo test lint bench docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -24,6 +24,8 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(PY) -m fastdd.bench
+
+setup: $(VENV)/.dev
 
 docs-check: $(VENV)/.dev
 	$(PY) -m pytest -q tests/test_docs.py

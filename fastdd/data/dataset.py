@@ -1,5 +1,6 @@
 """A labelled image data set with a protected attribute: what every reader and builder returns."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -129,7 +130,11 @@ class Dataset:
         return self.train.images.shape[2:]
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits; reads every pixel."""
+        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits; the first call reads every pixel."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256()
         for split in (self.train, self.test):
             sha.update(repr(split.images.shape).encode())

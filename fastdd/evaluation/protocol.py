@@ -169,8 +169,9 @@ def evaluate(
     counts = []
     for number in range(nets):
         init.fill(rng.key(seed, "evaluation-net", number))
-        _train(net, images, labels, protocol, (seed, "evaluation", number))
-        counts.append(_test(net, test, test_labels, test_groups, dataset))
+        with models.exact_convolutions():
+            _train(net, images, labels, protocol, (seed, "evaluation", number))
+            counts.append(_test(net, test, test_labels, test_groups, dataset))
         if progress is not None:
             progress(number + 1, nets)
     return Evaluation(arch, tuple(counts), time.perf_counter() - start)

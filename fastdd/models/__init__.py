@@ -2,7 +2,7 @@
 
 from fastdd.models.convnet import ConvNet
 from fastdd.models.init import ParameterInit
-from fastdd.models.layout import chunk_size
+from fastdd.models.layout import chunk_size, exact_convolutions
 from fastdd.models.registry import build, canonical_name, names
 
-__all__ = ["ConvNet", "ParameterInit", "build", "canonical_name", "chunk_size", "names"]
+__all__ = ["ConvNet", "ParameterInit", "build", "canonical_name", "chunk_size", "exact_convolutions", "names"]

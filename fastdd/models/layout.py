@@ -1,4 +1,6 @@
-"""Memory format and chunk size in which convolutional networks run fastest; neither changes what is computed."""
+"""How convolutional networks are run: memory format and chunk size, which change no result, and exact arithmetic."""
+
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -28,3 +30,8 @@ def chunk_size(net: nn.Module, images: Tensor) -> int:
         return max(1, len(images))
     width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
     return max(8, _CHUNK_FLOATS // (width * images.shape[-2] * images.shape[-1]))
+
+
+def exact_convolutions() -> AbstractContextManager:
+    """A context in which cuDNN computes float32 in float32 (not TF32) and two runs give the same bits."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

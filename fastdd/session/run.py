@@ -196,7 +196,7 @@ def run(
             folder.save(State(step, stepper.images, stepper.momentum, spent))
             good, saved_at = step, time.perf_counter()
 
-    with _stop_requests() as stop:
+    with _stop_requests() as stop, models.exact_convolutions():
         while step < config.iterations:
             losses.append(stepper.step(step))
             step += 1

@@ -243,3 +243,13 @@ def test_ipc_larger_than_a_class():
     data = Dataset("tiny", split, split, ("many", "few"), ("all",), (0.5,), (0.5,), {})
     with pytest.raises(ValueError, match="IPC 3 is larger than class 'few' of tiny, which has 2 training images"):
         session.run(config(ipc=3), data)
+
+
+@pytest.mark.gpu
+def test_gpu_runs_are_reproducible_and_close_to_the_cpu(digits):
+    settings = config(debias="fairdd", iterations=3)
+    first, again = (session.run(settings, digits, device="cuda") for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    start = session.random_set(digits, 2).images
+    moved = session.run(settings, digits).images - start
+    assert (first.images - start - moved).norm() <= 1e-3 * moved.norm()

@@ -1,0 +1,48 @@
+"""What the documentation shows exists and runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(page):
+    for block in code_blocks(page):
+        exec(compile(block, str(page), "exec"), {})
+
+
+def options_of(command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page):
+    import typer
+
+    from fastdd.cli import app
+
+    root = typer.main.get_command(app)
+    for line in re.findall(r"^    (fastdd .*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        words = shlex.split(re.sub(r"[\[\]]", " ", line), comments=True)[1:]
+        command = root
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert command is not root, line
+        used = {word for word in words if word.startswith("--")}
+        assert used <= options_of(command), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
