@@ -120,7 +120,7 @@ class BuildExtension(build_ext):
         try:
             super().run()
         except BuildError as error:
-            if switch("FASTDD_BUILD_EXT") == "1":
+            if "1" in (switch("FASTDD_BUILD_EXT"), switch("FASTDD_CUDA")):
                 raise SystemExit(f"fastdd._C: {error}") from None
             warnings.warn(
                 f"fastdd is installed without its compiled extension ({error}); it works, slower. "

@@ -25,10 +25,7 @@ def _load() -> tuple[ModuleType | None, str]:
     try:
         return importlib.import_module("fastdd._C"), ""
     except ImportError as error:
-        return (
-            None,
-            f"fastdd._C cannot be imported ({error}); FASTDD_BUILD_EXT=1 pip install . shows why it is not built",
-        )
+        return None, f"fastdd._C cannot be imported ({error}); FASTDD_BUILD_EXT=1 pip install . shows why"
 
 
 def available() -> bool:
@@ -60,6 +57,8 @@ def build_info() -> dict:
     return {} if module is None else {**module.build_info(), "stale": stale()}
 
 
+@functools.cache
 def has_cuda_kernels() -> bool:
     """Whether the extension was built with its CUDA kernels (nvcc was there)."""
-    return bool(build_info().get("cuda"))
+    module = _load()[0]
+    return module is not None and bool(module.build_info()["cuda"])

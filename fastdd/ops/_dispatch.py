@@ -6,6 +6,7 @@ Triton launchers are registered for CUDA when Triton is. The dispatcher's choice
 backend.
 """
 
+import functools
 import importlib.util
 import os
 import warnings
@@ -49,6 +50,7 @@ def register_triton(name: str, launcher: Callable) -> None:
         _library.impl(name.removeprefix("fastdd::"), launcher, "CUDA")
 
 
+@functools.cache
 def has_triton() -> bool:
     """Whether Triton is installed (it isn't off Linux)."""
     return importlib.util.find_spec("triton") is not None
