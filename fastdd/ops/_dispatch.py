@@ -100,7 +100,7 @@ def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, st
         why = native and _missing(native, device.type)
         if why and not _warned:
             _warned = True
-            warnings.warn(f"fastdd runs on its slower PyTorch reference: {why}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"fastdd runs on its slower PyTorch reference: {why}", RuntimeWarning, stacklevel=3)
         return "dispatch"
     if backend == native:
         why = _missing(native, device.type)
