@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 # Wide enough for result tables when the output goes to a file.
-console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=True)
+console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, soft_wrap=True)
 
 
 def _memory() -> str:

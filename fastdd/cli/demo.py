@@ -8,7 +8,7 @@ from fastdd import report
 from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
 
-_IPC, _NETS, _EPOCHS = 10, 3, 200
+_IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
 
 
 def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
@@ -26,7 +26,7 @@ def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
         ipc = None if method == "whole" else _IPC
         rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=ipc))
 
-    add("whole", "whole", nets=1)
+    add("whole", "whole", nets=1, epochs=_WHOLE_EPOCHS)
     add("random", "random", ipc=_IPC, nets=_NETS, epochs=_EPOCHS)
     pictures = []
     for debias in ("none", "fairdd"):
