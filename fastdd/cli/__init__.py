@@ -35,7 +35,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without Python's "[Errno 28] "
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return " ".join(text.split())
 
 
 def _report(error: BaseException) -> int:

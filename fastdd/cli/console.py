@@ -1,6 +1,5 @@
 """Terminal output: progress on a terminal, silence elsewhere."""
 
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,14 @@ console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, m
 
 
 def _memory() -> str:
-    """Peak memory of this process and, if it is used, of the GPU."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    text = f"{peak / 2**30:.1f} GiB"
+    """Peak memory of this process (where the system tells) and, if it is used, of the GPU."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        text = ""
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        text = f"{peak / 2**30:.1f} GiB"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         text += f", GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"

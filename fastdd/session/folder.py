@@ -4,6 +4,7 @@ Every write is whole. A kill at any moment loses no more than the steps since th
 same when they are done again.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -74,10 +75,12 @@ class RunFolder:
             self._check_same(config, data_digest, resume)
         elif stray := sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock"):
             raise ValueError(f"{self.path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
+        # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.
+        needed = 4 * size - sum(entry.stat().st_size for entry in self.path.iterdir())
         free = shutil.disk_usage(self.path).free
-        if free < 4 * size:
+        if free < needed:
             raise OSError(
-                f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {4 * size / 2**20:.1f} MiB for its files"
+                f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {needed / 2**20:.1f} MiB for its files"
             )
         header = {"run": config.model_dump(), "data_digest": data_digest}
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
@@ -164,13 +167,20 @@ class RunFolder:
         files.write_text(path, "".join(kept))
 
     def log(self, rows: list[dict]) -> None:
-        """Append metrics, one JSON object a line, in a single write."""
-        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        """Append metrics, one JSON object a line: all of them, or none if the disk is full."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        path = self.path / METRICS
         try:
-            with open(self.path / METRICS, "ab", buffering=0) as file:
-                file.write(text.encode())
+            with open(path, "ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    if file.write(text) != len(text):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(before)
+                    raise
         except OSError as error:
-            raise OSError(error.errno, f"cannot write {self.path / METRICS}: {error.strerror}") from error
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -119,6 +119,7 @@ def test_data_commands(run, tmp_path):
 def one_line(result, code, *words):
     assert result[0] == code, result
     assert result[2].startswith("error: ")
+    assert "Errno" not in result[2]
     assert result[2].count("\n") == 1
     assert "Traceback" not in result[2]
     for word in words:

@@ -253,3 +253,20 @@ def test_gpu_runs_are_reproducible_and_close_to_the_cpu(digits):
     start = session.random_set(digits, 2).images
     moved = session.run(settings, digits).images - start
     assert (first.images - start - moved).norm() <= 1e-3 * moved.norm()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
+def test_metrics_that_do_not_fit_leave_no_half_line(tmp_path):
+    import resource
+
+    folder = RunFolder(tmp_path, config(), "digest", resume=False, size=1)
+    folder.log([{"step": 0, "loss": 1.0}])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # as on a disk that fills within the line
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl"):
+            folder.log([{"step": 1, "loss": 2.0}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
