@@ -11,15 +11,19 @@ from fastdd.bench import steps
 
 from fastdd import files
 from fastdd._version import __version__
+from fastdd.api import pick_device
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fastdd.bench", description=steps.__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps a row (default 5)")
     parser.add_argument("--json", help="also write the rows and the machine's description here")
     options = parser.parse_args()
-    device = torch.device(options.device)
+    try:
+        device = pick_device(options.device)
+    except (RuntimeError, ValueError) as error:
+        parser.error(str(error))
     meta = {
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "fastdd": __version__,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fastdd import data as datasets
 from fastdd import report
+from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
 
@@ -12,6 +13,7 @@ _IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
 
 
 def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
+    pick_device(device)  # before any output
     began = time.perf_counter()
     data = datasets.load("c-digits")
     console.print(
