@@ -42,6 +42,17 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """OSError unless a file can be written at ``path``: to be told before the work whose result goes there."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"the folder of {path} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"the folder of {path} can't be written")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -40,3 +40,12 @@ def test_remove_partials(tmp_path):
     (tmp_path / "keep.txt").write_text("whole")
     files.remove_partials(tmp_path)
     assert os.listdir(tmp_path) == ["keep.txt"]
+
+
+def test_check_writable(tmp_path):
+    files.check_writable(tmp_path / "new.json")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="is a folder, not a file"):
+        files.check_writable(tmp_path)
+    with pytest.raises(OSError, match="does not exist"):
+        files.check_writable(tmp_path / "nowhere" / "x.json")

@@ -100,10 +100,10 @@ def distill(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Evaluate the result at the end (implied by --json).")
     ] = False,
-    nets: Annotated[int, typer.Option(help="Networks of that evaluation.")] = 5,
+    nets: Annotated[int, typer.Option(help="Networks of that evaluation.", min=1)] = 5,
     epochs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Epochs of that evaluation.", show_default="published"),
+        typer.Option(help="Epochs of that evaluation.", show_default="published", min=1),
     ] = None,
     json: Json = None,
 ) -> None:
@@ -145,14 +145,14 @@ def evaluate(
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
     ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
-    nets: Annotated[int, typer.Option(help="Networks, each from its own initialisation.")] = 5,
+    nets: Annotated[int, typer.Option(help="Networks, each from its own initialisation.", min=1)] = 5,
     arch: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Networks to train, joined by commas.", show_default="the run's"),
     ] = None,
     epochs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Training epochs.", show_default="published: 1000, 300 without DSA; whole 20"),
+        typer.Option(help="Training epochs.", show_default="published: 1000, 300 without DSA; whole 20", min=1),
     ] = None,
     dsa_strategy: Annotated[
         Optional[str],  # noqa: UP045

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from fastdd import data as datasets
-from fastdd import report
+from fastdd import files, report
 from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
@@ -14,6 +14,8 @@ _IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
 
 def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
     pick_device(device)  # before any output
+    if json is not None:
+        files.check_writable(json)
     began = time.perf_counter()
     data = datasets.load("c-digits")
     console.print(

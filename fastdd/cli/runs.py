@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, report
+from fastdd import api, files, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.data import Dataset, SyntheticSet
@@ -49,6 +49,8 @@ def run_distill(
     json: Path | None,
     **settings: Any,
 ) -> None:
+    if json is not None:
+        files.check_writable(json)
     data = load_dataset(dataset, data_root, bias_ratio)
     method, debias, ipc = settings["method"], settings["debias"], settings["ipc"]
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{ipc}"
@@ -60,10 +62,9 @@ def run_distill(
         )
         rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=ipc))
         console.print(report.table(rows))
-    content = report.document(rows, dataset_digest=data.digest())
-    report.write_json(out / "result.json", content)
+    _keep_rows(out / "result.json", rows, data)
     if json is not None:
-        report.write_json(json, content)
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
     )
@@ -83,6 +84,9 @@ def run_evaluate(
 ) -> None:
     if deo not in ("range", "pairwise"):
         raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+    archs = [arch if arch is None else models.canonical_name(arch) for arch in archs]
+    if json is not None:
+        files.check_writable(json)
     if target in ("random", "whole"):
         what: SyntheticSet | str = target
         about = {"method": target, "debias": "none"}
@@ -105,8 +109,13 @@ def run_evaluate(
     console.print(report.table(rows, title=f"{data.name}, test set, %"))
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    content = report.document(rows, dataset_digest=data.digest(), deo=deo)
     if Path(target).is_dir():
-        report.write_json(Path(target) / "result.json", content)
+        _keep_rows(Path(target) / "result.json", rows, data)
     if json is not None:
-        report.write_json(json, content)
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
+
+
+def _keep_rows(path: Path, rows: list[dict[str, Any]], data: Dataset) -> None:
+    """Add results to those that a run folder has."""
+    old = report.read_json(path)["rows"] if path.exists() else []
+    report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))

@@ -52,11 +52,15 @@ class Evaluation:
         arch: the networks' name.
         counts: right predictions per class and group, one a network.
         seconds: training and testing, all networks.
+        protocol: how they were trained.
+        seed: what their draws are functions of.
     """
 
     arch: str
     counts: tuple[GroupCounts, ...]
     seconds: float
+    protocol: Protocol
+    seed: int
 
     def metrics(self, deo: str = "range") -> list[Metrics]:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
@@ -174,4 +178,4 @@ def evaluate(
             counts.append(_test(net, test, test_labels, test_groups, dataset))
         if progress is not None:
             progress(number + 1, nets)
-    return Evaluation(arch, tuple(counts), time.perf_counter() - start)
+    return Evaluation(arch, tuple(counts), time.perf_counter() - start, protocol, seed)

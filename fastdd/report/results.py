@@ -24,7 +24,8 @@ def result_row(
 ) -> dict[str, Any]:
     """One result: what was evaluated, and mean and standard deviation over networks of every figure, in percent.
 
-    ``ipc`` is None for the whole training set. ``group_accuracy`` is the [C][G] matrix of mean accuracies.
+    ``ipc`` is None for the whole training set. ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``,
+    ``dsa_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
     return {
         "dataset": dataset,
@@ -35,6 +36,10 @@ def result_row(
         "nets": len(evaluation.counts),
         **evaluation.summary(deo),
         "seconds": evaluation.seconds,
+        "epochs": evaluation.protocol.epochs,
+        "dsa_strategy": evaluation.protocol.dsa_strategy,
+        "seed": evaluation.seed,
+        "deo": deo,
         "group_accuracy": evaluation.group_accuracy(),
     }
 

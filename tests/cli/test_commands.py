@@ -52,6 +52,11 @@ def test_distill_then_evaluate(run, tmp_path):
     )
     assert {"accuracy", "deo_m", "deo_a", "wa", "ba", "seconds", "arch"} <= set(row)
     assert report.read_json(out / "result.json")["rows"] == content["rows"]
+    # Nothing that was measured gets lost: another evaluation adds its row, and a resume keeps them.
+    assert run("evaluate", out, "--nets", 1, "--epochs", 1, "--deo", "pairwise")[0] == 0
+    assert run("distill", *SMALL, "--debias", "fairdd", "--out", out, "--resume")[0] == 0
+    rows = report.read_json(out / "result.json")["rows"]
+    assert [(row["nets"], row["deo"]) for row in rows] == [(2, "range"), (1, "pairwise")]
 
 
 def test_final_evaluation_of_distill(run, tmp_path):
@@ -196,6 +201,16 @@ class TestBadInput:
         one_line(run("distill", "--ipc", "ten"), 2, "--ipc")
         one_line(run("distill", "--dataset", "c-digits", "--method", "dx"), 2, "unknown method 'dx'")
         one_line(run("distill", "--dataset", "c-digits", "--device", "tpu0"), 2, "unknown device 'tpu0'")
+
+    def test_unwritable_json_is_told_before_the_work(self, run, tmp_path):
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--json", tmp_path / "no" / "x.json"), 1, "x.json")
+        assert not (tmp_path / "r").exists()
+
+    def test_no_networks_or_epochs(self, run, tmp_path):
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--evaluate", "--nets", 0), 2, "--nets")
+        one_line(run("evaluate", "whole", "--dataset", "c-digits", "--epochs", 0), 2, "--epochs")
+        one_line(run("evaluate", "whole", "--dataset", "c-digits", "--arch", "ConvNet,Nope"), 2, "unknown network")
+        assert not (tmp_path / "r").exists()
 
     def test_evaluate_what_is_not_there(self, run, tmp_path):
         one_line(run("evaluate", tmp_path / "nothing"), 2, "no synthetic set at")

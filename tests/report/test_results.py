@@ -6,14 +6,18 @@ import pytest
 import torch
 
 from fastdd import report
-from fastdd.evaluation import Evaluation, GroupCounts
+from fastdd.evaluation import Evaluation, GroupCounts, Protocol
 
 
 @pytest.fixture
 def row():
     counts = tuple(GroupCounts(torch.tensor([[9, 1], [5, 5]]) + i, torch.tensor([[10, 10], [10, 10]])) for i in (0, 1))
     return report.result_row(
-        Evaluation("ConvNet", counts, 1.5), dataset="c-digits", method="dm", debias="fairdd", ipc=10
+        Evaluation("ConvNet", counts, 1.5, Protocol(epochs=7), 3),
+        dataset="c-digits",
+        method="dm",
+        debias="fairdd",
+        ipc=10,
     )
 
 
@@ -35,6 +39,7 @@ def test_row_has_the_promised_keys_and_percent(row):
     assert row["deo_m"]["mean"] == pytest.approx(80)
     assert row["group_accuracy"] == [[95.0, 15.0], [55.0, 55.0]]
     assert row["seconds"] == 1.5
+    assert (row["epochs"], row["seed"], row["deo"]) == (7, 3, "range")
 
 
 def test_json_round_trip_and_schema(row, tmp_path):
@@ -51,7 +56,9 @@ def test_json_round_trip_and_schema(row, tmp_path):
 
 def test_undefined_figures_are_null_not_nan(tmp_path):
     counts = (GroupCounts(torch.tensor([[9], [5]]), torch.tensor([[10], [10]])),)
-    row = report.result_row(Evaluation("ConvNet", counts, 1.0), dataset="mnist", method="dm", debias="none", ipc=1)
+    row = report.result_row(
+        Evaluation("ConvNet", counts, 1.0, Protocol(), 0), dataset="mnist", method="dm", debias="none", ipc=1
+    )
     assert row["deo_a"] == {"mean": None, "std": None}
     report.write_json(tmp_path / "r.json", report.document([row]))
 
