@@ -10,11 +10,13 @@ import torch
 from fastdd.bench import steps
 
 from fastdd import files
+from fastdd._malloc import keep_freed_memory
 from fastdd._version import __version__
 from fastdd.api import pick_device
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m fastdd.bench", description=steps.__doc__)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps a row (default 5)")

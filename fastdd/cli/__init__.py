@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 
+from fastdd._malloc import keep_freed_memory
 from fastdd.cli.app import app
 
 __all__ = ["app", "main"]
@@ -15,6 +16,7 @@ __all__ = ["app", "main"]
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
+    keep_freed_memory()
     arguments = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
