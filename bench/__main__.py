@@ -1,4 +1,4 @@
-"""``python -m fastdd.bench [--device cpu|cuda] [--rounds N] [--json FILE]``"""
+"""``python -m fastdd.bench [--device cpu|cuda] [--rounds N] [--keep-memory] [--json FILE]``"""
 
 import argparse
 import json
@@ -16,12 +16,16 @@ from fastdd.api import pick_device
 
 
 def main() -> None:
-    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m fastdd.bench", description=steps.__doc__)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps a row (default 5)")
     parser.add_argument("--json", help="also write the rows and the machine's description here")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="keep freed memory, as the fastdd commands do, for all backends"
+    )
     options = parser.parse_args()
+    if options.keep_memory:
+        keep_freed_memory()
     try:
         device = pick_device(options.device)
     except (RuntimeError, ValueError) as error:
@@ -35,6 +39,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "cores": os.cpu_count(),
+        "keep_memory": options.keep_memory,
     }
     rows = steps.run(device, options.rounds)
     for row in rows:

@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-# Activations of the first block for one chunk, in floats: what stays in cache. ConvNet-D3 on 3x32x32, 2 cores, 640
-# images: 0.25-0.3 s in chunks of 16-32, 0.47 s in one pass.
+# Activations of the first block for one chunk, in floats: 8 MB. glibc maps blocks above 32 MB anew at every use, and
+# the page faults cost as much as the convolutions (ConvNet-D3, 640 images of 3x32x32, 2 cores: 0.22 s in chunks of 16,
+# 0.41 s from 32 on; with freed memory kept, fastdd._malloc, 0.23 s in chunks of any size).
 _CHUNK_FLOATS = 1 << 21
 # oneDNN's channels-last convolutions, with the norms and pools between them, win from about this many pixels
-# (2 cores: 28x28 1.8x, 32x32 2x, 64x64 1.8x faster; 16x16 1.2 to 1.5x slower).
+# (same machine, freed memory kept: 28x28 1.0x, 32x32 1.2x, 64x64 1.4x faster; 16x16 1.4x slower).
 _CHANNELS_LAST_PIXELS = 28 * 28
 
 
@@ -23,7 +24,7 @@ def fast_layout(images: Tensor) -> Tensor:
 def chunk_size(net: nn.Module, images: Tensor) -> int:
     """How many of the images [N, C, H, W] to put through ``net`` at once when no gradient is needed; at least 1.
 
-    On CPUs a chunk whose activations stay in cache; on GPUs all of them. Only for networks that treat every image by
+    On CPUs a chunk whose activations malloc can reuse; on GPUs all of them. Only for networks that treat every image by
     itself.
     """
     if images.device.type != "cpu":
