@@ -73,7 +73,8 @@ def _contrast(y: Tensor, factor: Tensor) -> Tensor:
 def augment(x: Tensor, params: Tensor, rows: Tensor | None = None, linear: bool = False) -> Tensor:
     """Warp, brightness, saturation, contrast, cutout; see fastdd.ops.augment. ``linear`` leaves brightness out."""
     matrix, (brightness, saturation, contrast), cut = _columns(params, rows, x)
-    y = _warp(x.to(matrix.dtype), matrix)
+    # Contiguous: the memory format must not decide in which order the means are summed.
+    y = _warp(x.to(matrix.dtype).contiguous(), matrix)
     if not linear:
         y = y + brightness
     return torch.where(cut, 0, _contrast(_saturate(y, saturation), contrast)).to(x.dtype)
@@ -82,7 +83,7 @@ def augment(x: Tensor, params: Tensor, rows: Tensor | None = None, linear: bool 
 def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None) -> Tensor:
     """Transpose of ``augment(., linear=True)``: the steps, each symmetric but the warp, in reverse order."""
     matrix, (_, saturation, contrast), cut = _columns(params, rows, g)
-    y = torch.where(cut, 0, g.to(matrix.dtype))
+    y = torch.where(cut, 0, g.to(matrix.dtype).contiguous())
     return _warp_adjoint(_saturate(_contrast(y, contrast), saturation), matrix).to(g.dtype)
 
 
