@@ -267,7 +267,7 @@ names, folders = packages()
 setup(
     packages=names,
     package_dir=folders,
-    package_data={name: ["*.yaml", "*.json", "*.sh", "*/*.yaml", "*/*.json", "*/*.sh"] for name in names},
+    package_data={name: ["*.yaml", "*.json", "*/*.yaml", "*/*.json"] for name in names},
     ext_modules=[] if switch("FASTDD_BUILD_EXT") == "0" else [Extension("fastdd._C", sources=[])],
     cmdclass={"build_ext": BuildExtension},
 )

@@ -7,12 +7,12 @@ import platform
 import time
 
 import torch
-from fastdd.bench import steps
 
 from fastdd import files
 from fastdd._malloc import keep_freed_memory
 from fastdd._version import __version__
 from fastdd.api import pick_device
+from fastdd.bench import steps
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "keep_memory": options.keep_memory,
     }
-    rows = steps.run(device, options.rounds)
+    rows = steps.run(device, options.rounds, steps.random_dataset(), ipc=10, batch_real=256)
     for row in rows:
         ratio = f"{row['speedup_vs_reference_loop']:.2f}x" if "speedup_vs_reference_loop" in row else ""
         checked = {True: "match", False: "NO MATCH", None: ""}[row.get("match")]

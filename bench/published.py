@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdd import models
+from fastdd import models, ops, rng
 from fastdd.data import Dataset
 from fastdd.ops import DSA_OPS, Param
 from fastdd.session import RunConfig
@@ -46,11 +46,8 @@ def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
         return x * mask[:, None]
     if operation == "flip":
         return x.flip(3) if value[Param.A] < 0 else x
-    angles = torch.tensor([value[Param.B]] * n), torch.tensor([value[Param.D]] * n)
-    diagonal = torch.tensor([value[Param.A]] * n), torch.tensor([value[Param.E]] * n)
-    theta = torch.tensor(
-        [[[diagonal[0][i], angles[0][i], 0], [angles[1][i], diagonal[1][i], 0]] for i in range(n)], dtype=x.dtype
-    )
+    a, b, d, e = (torch.tensor([value[p]] * n, dtype=x.dtype) for p in (Param.A, Param.B, Param.D, Param.E))
+    theta = torch.tensor([[[a[i], b[i], 0], [d[i], e[i], 0]] for i in range(n)], dtype=x.dtype)
     grid = F.affine_grid(theta, x.shape, align_corners=False).to(x.device)
     return F.grid_sample(x, grid, align_corners=False)
 
@@ -122,8 +119,6 @@ class PublishedLoop:
         return {"width": self._config.width or 128, "depth": self._config.depth or 3}
 
     def _draw(self, size: tuple[int, int]) -> tuple[Tensor, str]:
-        from fastdd import ops, rng
-
         operation = DSA_OPS[self._random.randint(len(DSA_OPS))]
         lane = rng.lanes(int(self._random.randint(1 << 31)), 1)
         return ops.dsa_params(operation, lane, size)[0], operation

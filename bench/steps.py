@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastdd.bench import published
 from torch import Tensor
 
 from fastdd import debias, models, ops, rng
+from fastdd.bench import published
 from fastdd.data import Dataset, DeviceImages, Sampler, Split
 from fastdd.methods import dm
 from fastdd.reference.dm import dm_loss
@@ -94,14 +94,26 @@ def alternate(
     return times
 
 
-def run(device: torch.device, rounds: int, case: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Rows for DM and DM+FairDD: median and quartiles, ratio to the published loop where the result matches."""
-    shape = {"ipc": 10, "batch_real": 256, **(case or {})}
-    dataset = random_dataset()
-    start = random_set(dataset, shape["ipc"]).images
+def run(device: torch.device, rounds: int, dataset: Dataset, **settings: Any) -> list[dict[str, Any]]:
+    """Rows for DM and DM+FairDD: median and quartiles, ratio to the published loop where the result matches.
+
+    Args:
+        device: where.
+        rounds: timed steps of every backend.
+        dataset: real images.
+        **settings: of both runs (:class:`fastdd.session.RunConfig`): ipc, batch_real ...
+
+    All backends compute convolutions in float32 and repeatably, as runs do (:func:`fastdd.models.exact_convolutions`).
+    """
+    with models.exact_convolutions():
+        return _rows(device, rounds, dataset, settings)
+
+
+def _rows(device: torch.device, rounds: int, dataset: Dataset, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    start = random_set(dataset, settings["ipc"]).images
     steppers, matches = {}, {}
     for mode in ("none", "fairdd"):
-        config = RunConfig.for_run(dataset=dataset.name, debias=mode, **shape)
+        config = RunConfig.for_run(dataset=dataset.name, debias=mode, **settings)
         matches[mode] = agreement(config, dataset, device, start)
         steppers[mode, "reference-loop"] = published.PublishedLoop(config, dataset, device, start).step
         steppers[mode, "fastdd"] = Stepper(config, dataset, device, start).step
@@ -112,7 +124,12 @@ def run(device: torch.device, rounds: int, case: dict[str, Any] | None = None) -
         row = {
             "case": f"step/dm{'' if mode == 'none' else '+' + mode}",
             "backend": backend,
-            "shape": {"classes": 10, "groups": 10, "image": [3, 32, 32], **shape},
+            "shape": {
+                "classes": dataset.num_classes,
+                "groups": dataset.num_groups,
+                "image": [dataset.channels, *dataset.size],
+                **settings,
+            },
             "rounds": rounds,
             "ms_p25": low,
             "ms_p50": median,

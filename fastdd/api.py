@@ -165,7 +165,7 @@ def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: the file is not one.
+        RuntimeError: the file is not one, or damaged.
     """
     path = Path(path)
     if path.is_dir():

@@ -10,8 +10,9 @@ import contextlib
 import torch
 import triton
 import triton.language as tl
-from fastdd.kernels.config import config
 from torch import Tensor
+
+from fastdd.kernels.config import config
 
 # Programs that fill a large GPU about four times over. One number for all: results do not depend on the GPU's size.
 _PROGRAMS = 528

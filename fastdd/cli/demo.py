@@ -16,6 +16,10 @@ def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
     pick_device(device)  # before any output
     if json is not None:
         files.check_writable(json)
+    # Runs of the demo replace each other, so these are no run folders, which refuse that.
+    folders = {debias: out / f"dm-{debias}" for debias in ("none", "fairdd")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     data = datasets.load("c-digits")
     console.print(
@@ -33,11 +37,8 @@ def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
     add("whole", "whole", nets=1, epochs=_WHOLE_EPOCHS)
     add("random", "random", ipc=_IPC, nets=_NETS, epochs=_EPOCHS)
     pictures = []
-    for debias in ("none", "fairdd"):
-        # Runs of the demo replace each other; a run folder refuses to.
-        folder = out / f"dm-{debias}"
+    for debias, folder in folders.items():
         synthetic = distill_with_bar(data, f"dm {debias}", debias=debias, ipc=_IPC, seed=seed, device=device)
-        folder.mkdir(parents=True, exist_ok=True)
         synthetic.save(folder / "synthetic.safetensors")
         report.preview(synthetic, folder / "preview.png")
         pictures.append(folder / "preview.png")

@@ -47,7 +47,10 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
         if not is_store(path):
             raise FileExistsError(f"{path} exists and is not a packed store: choose another path")
         if not overwrite:
-            raise FileExistsError(f"the packed store {path} exists: allow overwriting or choose another path")
+            raise FileExistsError(
+                f"the packed store {path} exists: choose another path, or replace it with --force "
+                "(overwrite=True in Python)"
+            )
     building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     replaced = building / "replaced"
     content = building / "store"

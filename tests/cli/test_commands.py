@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from fastdd import __version__, _ext, report
 from fastdd.cli import main
@@ -129,6 +130,38 @@ def one_line(result, code, *words):
     assert "Traceback" not in result[2]
     for word in words:
         assert word in result[2]
+
+
+def test_every_setting_of_distill_reaches_the_run(run, tmp_path):
+    settings = {
+        "arch": "ConvNetD1",
+        "batch_real": 4,
+        "debias": "fairdd",
+        "depth": 1,
+        "dsa_strategy": "crop_flip",
+        "init": "noise",
+        "ipc": 1,
+        "iterations": 1,
+        "lr_img": 0.5,
+        "method": "dm",
+        "sampling": "stratified",
+        "seed": 5,
+        "width": 4,
+    }
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    out = tmp_path / "r"
+    assert (
+        run("distill", "--dataset", "c-digits", "--bias-ratio", 0.5, "--device", "cpu", *options, "--out", out)[0] == 0
+    )
+    used = yaml.safe_load((out / "config.yaml").read_text())["run"]
+    assert {name: used[name] for name in settings} == settings
+    made = SyntheticSet.load(out / "synthetic.safetensors")
+    assert made.metadata["provenance"]["parameters"] == {"bias_ratio": 0.5}
+
+
+def test_demo_tells_an_unwritable_out_before_the_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    one_line(run("demo", "--out", tmp_path / "file" / "demo"), 1, str(tmp_path / "file"))
 
 
 class TestBadInput:

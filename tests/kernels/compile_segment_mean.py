@@ -9,10 +9,11 @@ from pathlib import Path
 
 import triton
 import triton.language as tl
-from fastdd.kernels import segment_mean as kernels
-from fastdd.kernels.config import table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from fastdd.kernels import segment_mean as kernels
+from fastdd.kernels.config import table
 
 INTEGERS = ("n_segments", "n_columns", "n_splits", "n_rows", "n_halvings")
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fastdd.kernels.config import table
 
+from fastdd.kernels.config import table
 from fastdd.ops._dispatch import has_triton
 
 HERE = Path(__file__).parent
