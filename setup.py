@@ -193,14 +193,11 @@ class BuildExtension(build_ext):
             lines.append(f"  compile = {command(*compile_with)}")
 
         cxx = shlex.split(compiler)
-        for name in ("augment", "segment_mean"):
+        for kernels in sorted(csrc.glob("*_cpu.cpp")):
+            name = kernels.stem.removesuffix("_cpu")
             add(csrc / f"{name}.cpp", f"{name}.o", [*cxx, *torch_flags])
             for variant, flags in variants.items():
-                add(
-                    csrc / f"{name}_cpu.cpp",
-                    f"{name}_{variant}.o",
-                    [*cxx, *kernel_flags, *flags, f"-DFASTDD_VARIANT={variant}"],
-                )
+                add(kernels, f"{name}_{variant}.o", [*cxx, *kernel_flags, *flags, f"-DFASTDD_VARIANT={variant}"])
         archs = cuda_archs() if with_cuda else []
         module_flags = [
             *common,
@@ -217,11 +214,9 @@ class BuildExtension(build_ext):
             libraries = ["-undefined", "dynamic_lookup", "-L", torch / "lib", "-ltorch", "-ltorch_cpu", "-lc10"]
         if with_cuda:
             hosts = ["-ccbin", cxx[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-            add(
-                csrc / "augment.cu",
-                "augment_cuda.o",
-                [nvcc, "-std=c++20", *(["-O0", "-g"] if debug else ["-O3"]), *hosts, "-Xptxas", "-v", *gencode(archs)],
-            )
+            device_code = ["-std=c++20", *(["-O0", "-g"] if debug else ["-O3"]), "-Xptxas", "-v", *gencode(archs)]
+            for source in sorted(csrc.glob("*.cu")):
+                add(source, f"{source.stem}_cuda.o", [nvcc, *device_code, *hosts])
             library_folders = [toolkit / folder for folder in ("lib64", "lib", "targets/x86_64-linux/lib")]
             folder = next((f for f in library_folders if (f / "libcudart_static.a").is_file()), None)
             if folder is None:

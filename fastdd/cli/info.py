@@ -7,7 +7,7 @@ import platform
 import torch
 from rich.table import Table
 
-from fastdd import _ext
+from fastdd import _ext, ops
 from fastdd._version import __version__
 from fastdd.cli.console import console
 
@@ -51,6 +51,17 @@ def _faiss() -> str:
     return "absent (pip install 'fastdd[cpu]' or 'fastdd[gpu]')"
 
 
+def _ops() -> Table:
+    """Op by op: what runs, and why nothing faster does."""
+    table = Table(box=None, title="\nops", title_justify="left", header_style="")
+    for column in ("op", "device", "active", "why not a faster one"):
+        table.add_column(column, overflow="fold")
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for row in ops.implementations(device):
+            table.add_row(row.op, row.device, row.active, row.why or "-")
+    return table
+
+
 def run_info() -> None:
     table = Table(box=None, show_header=False)
     for name, value in {
@@ -67,3 +78,4 @@ def run_info() -> None:
     }.items():
         table.add_row(name, value)
     console.print(table)
+    console.print(_ops())

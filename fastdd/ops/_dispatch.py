@@ -11,6 +11,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,15 +19,24 @@ from torch._subclasses import FakeTensor
 
 from fastdd import _ext
 
-BACKENDS = ("auto", "ext", "triton", "reference")
+BACKENDS = ("auto", "native", "triton", "reference")
 
 _library = torch.library.Library("fastdd", "DEF")
 _warned = False
+# Op -> device type -> the backend that has kernels for it; what is not here runs on the reference.
+_kernels: dict[str, dict[str, str]] = {}
 
 
-def define(schema: str, reference: Callable) -> str:
-    """Define an op with its reference as the kernel of last resort; returns its qualified name."""
+def define(schema: str, reference: Callable, kernels: Mapping[str, str]) -> str:
+    """Define an op with its reference as the kernel of last resort; returns its qualified name.
+
+    Args:
+        schema: ``name(Tensor x, ...) -> ...``.
+        reference: plain PyTorch.
+        kernels: device type -> ``"native"`` (the compiled extension registers it) or ``"triton"``.
+    """
     name = schema[: schema.index("(")]
+    _kernels[name] = dict(kernels)
     _library.define(schema)
     _library.impl(name, reference, "CompositeExplicitAutograd")
     # Loads the extension, whose kernels then take precedence; the ops it lacks stay with the reference.
@@ -72,15 +82,14 @@ def _missing(backend: str, device: str) -> str:
 
 
 @torch.compiler.assume_constant_result
-def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, str]) -> str:
+def choose(op: str, backend: str, device: torch.device) -> str:
     """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or
     ``"reference"``.
 
     Args:
-        op: the op's name, for messages.
+        op: the op's name.
         backend: one of :data:`BACKENDS`; ``auto`` takes FASTDD_BACKEND from the environment when that is set.
         device: where the inputs are.
-        kernels: device type -> backend of the kernels that the op has for it.
 
     Raises:
         ValueError: a backend that does not exist.
@@ -95,24 +104,62 @@ def choose(op: str, backend: str, device: torch.device, kernels: Mapping[str, st
         raise ValueError(f"{source}={backend!r} is not one of {', '.join(BACKENDS)}")
     if backend == "reference":
         return "reference"
-    native = kernels.get(device.type)
+    kernels = _kernels[op]
+    own = kernels.get(device.type)
     if backend == "auto":
-        why = native and _missing(native, device.type)
+        why = own and _missing(own, device.type)
         if why and not _warned:
             _warned = True
             warnings.warn(f"fastdd runs on its slower PyTorch reference: {why}", RuntimeWarning, stacklevel=3)
         return "dispatch"
-    if backend == native:
-        why = _missing(native, device.type)
+    if backend == own:
+        why = _missing(own, device.type)
         if why:
             raise RuntimeError(f"{source}={backend!r}: {why}")
         return "dispatch"
     if backend == "triton" and backend in kernels.values() and device.type == "cpu" and _interpreting():
         return "interpret"
-    others = [name for name in (native, "reference") if name]
+    others = [name for name in (own, "reference") if name]
     raise RuntimeError(
         f"{source}={backend!r}: {op} has no such kernel for {device.type} tensors; use {' or '.join(map(repr, others))}"
     )
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What runs an op on a device.
+
+    Attributes:
+        op: its name.
+        device: cpu or cuda.
+        active: ``native``, ``triton``, ``reference``, or ``none`` when FASTDD_BACKEND asks for what can't run.
+        why: why a faster one is not active; empty when the fastest is.
+    """
+
+    op: str
+    device: str
+    active: str
+    why: str
+
+
+def implementations(device: str) -> list[Implementation]:
+    """Every op with the implementation that ``auto`` takes for tensors on ``device``, and why no better one."""
+    rows = []
+    asked = os.environ.get("FASTDD_BACKEND") or "auto"
+    for op, kernels in sorted(_kernels.items()):
+        own = kernels.get(device)
+        why = _missing(own, device) if own else f"it has no kernel for {device}"
+        active = "reference" if why else own
+        if asked != "auto":
+            try:
+                active = {"interpret": "triton", "dispatch": own}.get(
+                    choose(op, "auto", torch.device(device)), "reference"
+                )
+                why = "" if active == own else f"FASTDD_BACKEND={asked}"
+            except RuntimeError as error:
+                active, why = "none", str(error)
+        rows.append(Implementation(op, device, active, why))
+    return rows
 
 
 def readable(t: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastdd.ops import _dispatch
 from fastdd.reference import augment as reference
 
-_KERNELS = {"cpu": "ext", "cuda": "ext"}
+_KERNELS = {"cpu": "native", "cuda": "native"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 # Below it the adjoint's window, which grows with the inverse, would no longer be small.
 SMALLEST_SCALE = 0.25
@@ -56,13 +56,16 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
     return row.repeat(n, 1)
 
 
-_AUGMENT = _dispatch.define("augment(Tensor x, Tensor params, Tensor? rows, bool linear) -> Tensor", reference.augment)
+_AUGMENT = _dispatch.define(
+    "augment(Tensor x, Tensor params, Tensor? rows, bool linear) -> Tensor", reference.augment, _KERNELS
+)
 _ADJOINT = _dispatch.define(
-    "augment_adjoint(Tensor g, Tensor params, Tensor? rows) -> Tensor", reference.augment_adjoint
+    "augment_adjoint(Tensor g, Tensor params, Tensor? rows) -> Tensor", reference.augment_adjoint, _KERNELS
 )
 _UINT8 = _dispatch.define(
     "augment_uint8(Tensor x, Tensor params, Tensor? rows, Tensor mean, Tensor std, ScalarType dtype) -> Tensor",
     reference.augment_uint8,
+    _KERNELS,
 )
 
 
@@ -156,7 +159,7 @@ def augment(
             image whose row does not exist comes out as NaN.
         mean, std: [C], for uint8 x only (in units of 1, not of 255).
         dtype: of the result for uint8 x: float32 (default), bfloat16 or float64.
-        backend: ``auto``, ``ext`` (C++ or CUDA) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
+        backend: ``auto``, ``native`` (C++ or CUDA) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
 
     Returns:
         [N, C, H, W], contiguous, of x's dtype (for uint8, of ``dtype``).
@@ -182,7 +185,7 @@ def augment(
     if not raw:
         if mean is not None or std is not None or dtype not in (None, x.dtype):
             raise ValueError("mean, std and dtype are for uint8 images; floating-point images are taken as normalised")
-        if _dispatch.choose("augment", backend, x.device, _KERNELS) == "reference":
+        if _dispatch.choose("augment", backend, x.device) == "reference":
             return reference.augment(x, params, rows)
         return torch.ops.fastdd.augment(x, params, rows, False)
     if mean is None or std is None or mean.shape != (x.shape[1],) or std.shape != (x.shape[1],):
@@ -192,7 +195,7 @@ def augment(
     dtype = dtype or torch.float32
     if dtype not in _FLOATS:
         raise TypeError(f"dtype must be float32, float64 or bfloat16, not {dtype}")
-    if _dispatch.choose("augment", backend, x.device, _KERNELS) == "reference":
+    if _dispatch.choose("augment", backend, x.device) == "reference":
         return reference.augment_uint8(x, params, rows, mean, std, dtype)
     return torch.ops.fastdd.augment_uint8(x, params, rows, mean, std, dtype)
 
@@ -206,6 +209,6 @@ def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, ba
     if g.dtype not in _FLOATS:
         raise TypeError(f"g must be float32, float64 or bfloat16, not {g.dtype}")
     _check(g, params, rows)
-    if _dispatch.choose("augment_adjoint", backend, g.device, _KERNELS) == "reference":
+    if _dispatch.choose("augment_adjoint", backend, g.device) == "reference":
         return reference.augment_adjoint(g, params, rows)
     return torch.ops.fastdd.augment_adjoint(g, params, rows)

@@ -6,7 +6,7 @@ from torch import Tensor
 from fastdd.ops import _dispatch
 from fastdd.reference import segment_mean as reference
 
-_KERNELS = {"cpu": "ext", "cuda": "triton"}
+_KERNELS = {"cpu": "native", "cuda": "triton"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -24,9 +24,11 @@ def _launch_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -
     return _triton("segment_spread", g, offsets, weights, n)
 
 
-_MEAN = _dispatch.define("segment_mean(Tensor x, Tensor offsets, Tensor? weights) -> Tensor", reference.segment_mean)
+_MEAN = _dispatch.define(
+    "segment_mean(Tensor x, Tensor offsets, Tensor? weights) -> Tensor", reference.segment_mean, _KERNELS
+)
 _SPREAD = _dispatch.define(
-    "segment_spread(Tensor g, Tensor offsets, Tensor? weights, SymInt n) -> Tensor", reference.segment_spread
+    "segment_spread(Tensor g, Tensor offsets, Tensor? weights, SymInt n) -> Tensor", reference.segment_spread, _KERNELS
 )
 _dispatch.register_triton(_MEAN, _launch_mean)
 _dispatch.register_triton(_SPREAD, _launch_spread)
@@ -96,7 +98,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, b
         x: [N, D], float32, float64, bfloat16 or float16; differentiable to any order.
         offsets: int64 [S+1] on x's device, rising from 0 to N. The contents are checked on the CPU only.
         weights: [N] floating point, at least 0, on x's device; None means 1. Not differentiable.
-        backend: ``auto``, ``ext`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
+        backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
             means.
 
     Returns:
@@ -121,7 +123,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, b
         raise ValueError(f"x must be [N, D], not {list(x.shape)}: flatten the rest with x.flatten(1)")
     n = x.shape[0]
     _check(offsets, weights, n, x.device)
-    chosen = _dispatch.choose("segment_mean", backend, x.device, _KERNELS)
+    chosen = _dispatch.choose("segment_mean", backend, x.device)
     if chosen == "reference":
         return reference.segment_mean(x, offsets, weights)
     if chosen == "interpret":
@@ -157,7 +159,7 @@ def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int, *
     if g.dim() != 2 or g.shape[0] != offsets.shape[0] - 1:
         raise ValueError(f"g must be [S, D] with S = {offsets.shape[0] - 1} segments, not {list(g.shape)}")
     _check(offsets, weights, n, g.device)
-    chosen = _dispatch.choose("segment_spread", backend, g.device, _KERNELS)
+    chosen = _dispatch.choose("segment_spread", backend, g.device)
     if chosen == "reference":
         return reference.segment_spread(g, offsets, weights, n)
     if chosen == "interpret":

@@ -15,7 +15,7 @@ X, OFFSETS = torch.randn(4, 3), torch.tensor([0, 1, 4])
 
 
 def test_backend_that_does_not_exist_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="backend='cudnn' is not one of auto, ext, triton, reference"):
+    with pytest.raises(ValueError, match="backend='cudnn' is not one of auto, native, triton, reference"):
         segment_mean(X, OFFSETS, backend="cudnn")
     monkeypatch.setenv("FASTDD_BACKEND", "fast")
     with pytest.raises(ValueError, match="FASTDD_BACKEND='fast' is not one of"):
@@ -24,16 +24,16 @@ def test_backend_that_does_not_exist_is_refused(monkeypatch):
 
 def test_backend_asked_for_by_name_never_falls_back(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match="segment_mean has no such kernel for cpu tensors; use 'ext' or 'reference'"):
+    with pytest.raises(RuntimeError, match="segment_mean has no such kernel for cpu tensors; use 'native' or"):
         segment_mean(X, OFFSETS, backend="triton")
     with pytest.raises(RuntimeError, match="augment has no such kernel for cpu tensors"):
         augment(torch.zeros(1, 1, 2, 2), identity_params(1), backend="triton")
     monkeypatch.setattr(_ext, "available", lambda: False)
     monkeypatch.setattr(_ext, "reason", lambda: "it is not built")
-    with pytest.raises(RuntimeError, match="backend='ext': it is not built"):
-        segment_mean(X, OFFSETS, backend="ext")
-    monkeypatch.setenv("FASTDD_BACKEND", "ext")
-    with pytest.raises(RuntimeError, match="FASTDD_BACKEND='ext': it is not built"):
+    with pytest.raises(RuntimeError, match="backend='native': it is not built"):
+        segment_mean(X, OFFSETS, backend="native")
+    monkeypatch.setenv("FASTDD_BACKEND", "native")
+    with pytest.raises(RuntimeError, match="FASTDD_BACKEND='native': it is not built"):
         segment_mean(X, OFFSETS)
     # The argument is nearer than the environment.
     segment_mean(X, OFFSETS, backend="reference")
