@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from fastdd import ops
 from fastdd.models.layout import fast_layout
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -89,12 +90,23 @@ class ConvNet(nn.Module):
                 f"images of {size[0]}x{size[1]} pixels are too small for {depth} poolings; lower the depth"
             )
         self.features = nn.Sequential(*layers)
+        # Instance norm, ReLU and pooling run as one op, which reads the convolution's output once.
+        fused = norm == "instancenorm" and activation == "relu"
+        self._fused_pool = {"avgpooling": "avg", "maxpooling": "max", "none": "none"}[pooling] if fused else None
         self.embedding_dim = width * height * columns
         self.classifier = nn.Linear(self.embedding_dim, num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
         """The flattened features before the classifier, [N, embedding_dim]: what distribution matching matches."""
-        return self.features(fast_layout(images)).flatten(1)
+        x = fast_layout(images)
+        if self._fused_pool is None:
+            return self.features(x).flatten(1)
+        layers = iter(self.features)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                x, norm = layer(x), next(layers)
+                x = ops.norm_act_pool(x, norm.weight, norm.bias, eps=norm.eps, pool=self._fused_pool)
+        return x.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, num_classes] of normalised images [N, C, H, W]."""

@@ -3,6 +3,7 @@
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "dsa_params",
     "identity_params",
     "implementations",
+    "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",
     "segment_mean",
