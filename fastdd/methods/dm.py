@@ -72,7 +72,7 @@ def loss(
     if couples_samples(net):
         embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
     else:
-        embeddings = net.embed(images)
+        embeddings = torch.cat([net.embed(chunk) for chunk in images.split(models.chunk_size(net, images))])
     means = embeddings.view(num_classes, ipc, -1).mean(1)
     distances = (targets - means[segments.classes]).square().sum(1)
     return torch.where(segments.present, distances, distances.new_zeros(())).sum()
