@@ -81,6 +81,12 @@ def _missing(backend: str, device: str) -> str:
     return ""
 
 
+def has_kernel(op: str, device: torch.device) -> bool:
+    """Whether ``op`` has a kernel of its own for the device that can run here."""
+    own = _kernels[op].get(device.type)
+    return own is not None and not _missing(own, device.type)
+
+
 @torch.compiler.assume_constant_result
 def choose(op: str, backend: str, device: torch.device) -> str:
     """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or

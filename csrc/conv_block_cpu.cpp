@@ -1,0 +1,275 @@
+// Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
+//
+// An image's activations stay in the core's cache from the convolution to the pooled result. Both convolutions are products of
+// [pixels or tiles, K] and [K, outputs] matrices by one micro-kernel, whose rows are read with a stride and a table of
+// offsets: the direct one needs no unfolded copy.
+#include "conv_block_cpu.h"
+
+#include "lanes.h"
+
+namespace fastdd {
+
+namespace FASTDD_VARIANT {
+void norm_act_pool_images(const NormActPoolCall& call, int64_t begin, int64_t end, void* scratch);  // of the same variant
+}
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRows = 8;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32, kRows = 6;
+#else
+constexpr int kBytes = 16, kRows = 4;
+#endif
+typedef float Vec __attribute__((vector_size(kBytes)));
+constexpr int64_t kLanes = kBytes / 4;
+constexpr int64_t kPanel = 2 * kLanes;  // columns of the product that the micro-kernel makes at once
+// Rows of a Winograd product that share a pass over the filters.
+constexpr int64_t kGroupRows = 64;
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+inline int64_t panels(int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
+
+// c[m, 0 .. kPanel) = sum over k of a[m * stride + at[k]] * b[k, 0 .. kPanel)
+template <int M>
+inline void product(const float* a, int64_t stride, const int32_t* at, int64_t depth, const float* b, float* c, int64_t columns) {
+  Vec sum[M][2] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    const Vec b0 = load(b + k * kPanel), b1 = load(b + k * kPanel + kLanes);
+    const float* from = a + at[k];
+    for (int m = 0; m < M; ++m) {
+      const Vec value = Vec{} + from[m * stride];
+      sum[m][0] += value * b0;
+      sum[m][1] += value * b1;
+    }
+  }
+  for (int m = 0; m < M; ++m) {
+    store(c + m * columns, sum[m][0]);
+    store(c + m * columns + kLanes, sum[m][1]);
+  }
+}
+
+inline void product_of(int64_t rows, const float* a, int64_t stride, const int32_t* at, int64_t depth, const float* b, float* c,
+                       int64_t columns) {
+  for (; rows >= kRows; rows -= kRows, a += kRows * stride, c += kRows * columns) {
+    product<kRows>(a, stride, at, depth, b, c, columns);
+  }
+  for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2>(a, stride, at, depth, b, c, columns);
+  if (rows > 0) product<1>(a, stride, at, depth, b, c, columns);
+}
+
+struct Sizes {
+  int64_t height, width, pixels, outputs, columns, out_pixels;  // of the convolution's output; columns: outputs padded to panels
+  int64_t tiles, group;
+
+  explicit Sizes(const ConvBlockCall& call)
+      : height(call.tail.height), width(call.tail.width), pixels(height * width), outputs(call.tail.channels),
+        columns(panels(outputs) * kPanel),
+        out_pixels(call.tail.pool == Pool::none ? pixels : (height / 2) * (width / 2)),
+        tiles(pixels / 4), group(tiles >= kGroupRows ? 1 : kGroupRows / (tiles > 0 ? tiles : 1)) {}
+};
+
+inline int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+// The convolution's output, [pixels, columns] with columns padded, to the pooled result of image n.
+inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t n, float* stats, float* scratch) {
+  if (sizes.columns != sizes.outputs) {
+    for (int64_t p = 1; p < sizes.pixels; ++p) {
+      std::memmove(convolved + p * sizes.outputs, convolved + p * sizes.columns, sizes.outputs * sizeof(float));
+    }
+  }
+  NormActPoolCall tail = call.tail;
+  tail.x = convolved;
+  tail.y = call.y + n * sizes.out_pixels * sizes.outputs;
+  tail.stats = stats;
+  FASTDD_VARIANT::norm_act_pool_images(tail, 0, 1, scratch);
+}
+
+void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
+  const Sizes sizes(call);
+  const int64_t inputs = call.inputs, depth = 9 * inputs;
+  const int64_t row = (call.width + 2 * call.padding) * inputs, rows = call.height + 2 * call.padding;
+  float* image = scratch;
+  float* convolved = image + padded(rows * row);
+  int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * sizes.columns));
+  float* stats = reinterpret_cast<float*>(at) + padded(depth);
+  float* rest = stats + padded(2 * sizes.outputs);
+  for (int64_t k = 0; k < depth; ++k) {
+    const int64_t tap = k / inputs;
+    at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k % inputs);
+  }
+  std::memset(image, 0, rows * row * sizeof(float));
+  for (int64_t n = begin; n < end; ++n) {
+    for (int64_t i = 0; i < call.height; ++i) {
+      std::memcpy(image + (i + call.padding) * row + call.padding * inputs,
+                  call.x + (n * call.height + i) * call.width * inputs, call.width * inputs * sizeof(float));
+    }
+    for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
+      const float* filters = call.filters + panel * depth * kPanel;
+      for (int64_t i = 0; i < sizes.height; ++i) {
+        product_of(sizes.width, image + i * row, inputs, at, depth, filters,
+                   convolved + i * sizes.width * sizes.columns + panel * kPanel, sizes.columns);
+      }
+    }
+    finish(call, sizes, convolved, n, stats, rest);
+  }
+}
+
+// B^T d B of the 4x4 input patch of every tile: to [16, tiles, inputs].
+void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float* x, float* to, int64_t step) {
+  const int64_t inputs = call.inputs;
+  for (int64_t i = 0; i < sizes.height / 2; ++i) {
+    for (int64_t j = 0; j < sizes.width / 2; ++j) {
+      float* tile = to + (i * (sizes.width / 2) + j) * inputs;
+      for (int64_t c = 0; c < inputs; c += kLanes) {
+        // The last vector is moved back over channels already done rather than cut.
+        const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
+        Vec d[4][4];
+        for (int r = 0; r < 4; ++r) {
+          const int64_t h = 2 * i + r - 1;
+          for (int s = 0; s < 4; ++s) {
+            const int64_t w = 2 * j + s - 1;
+            const bool inside = h >= 0 && h < call.height && w >= 0 && w < call.width;
+            d[r][s] = inside ? load(x + (h * call.width + w) * inputs + channel) : Vec{};
+          }
+        }
+        Vec t[4][4];
+        for (int s = 0; s < 4; ++s) {
+          t[0][s] = d[0][s] - d[2][s];
+          t[1][s] = d[1][s] + d[2][s];
+          t[2][s] = d[2][s] - d[1][s];
+          t[3][s] = d[1][s] - d[3][s];
+        }
+        for (int r = 0; r < 4; ++r) {
+          float* at = tile + 4 * r * step + channel;
+          store(at, t[r][0] - t[r][2]);
+          store(at + step, t[r][1] + t[r][2]);
+          store(at + 2 * step, t[r][2] - t[r][1]);
+          store(at + 3 * step, t[r][1] - t[r][3]);
+        }
+      }
+    }
+  }
+}
+
+// A^T m A of every tile's 4x4 products, [16, tiles, columns], to its 2x2 pixels.
+void transform_output(const Sizes& sizes, const float* from, int64_t step, float* convolved) {
+  const int64_t columns = sizes.columns;
+  for (int64_t i = 0; i < sizes.height / 2; ++i) {
+    for (int64_t j = 0; j < sizes.width / 2; ++j) {
+      const float* tile = from + (i * (sizes.width / 2) + j) * columns;
+      float* pixel = convolved + (2 * i * sizes.width + 2 * j) * columns;
+      for (int64_t c = 0; c < columns; c += kLanes) {
+        Vec rows[2][4];
+        for (int s = 0; s < 4; ++s) {
+          const Vec m0 = load(tile + s * step + c), m1 = load(tile + (4 + s) * step + c);
+          const Vec m2 = load(tile + (8 + s) * step + c), m3 = load(tile + (12 + s) * step + c);
+          rows[0][s] = m0 + m1 + m2;
+          rows[1][s] = m1 - m2 - m3;
+        }
+        for (int r = 0; r < 2; ++r) {
+          float* at = pixel + r * sizes.width * columns + c;
+          store(at, rows[r][0] + rows[r][1] + rows[r][2]);
+          store(at + columns, rows[r][1] - rows[r][2] - rows[r][3]);
+        }
+      }
+    }
+  }
+}
+
+void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
+  const Sizes sizes(call);
+  const int64_t inputs = call.inputs;
+  const int64_t rows = sizes.group * sizes.tiles;
+  float* transformed = scratch;                                // [16, rows, inputs]
+  float* products = transformed + padded(16 * rows * inputs);  // [16, rows, columns]
+  float* convolved = products + padded(16 * rows * sizes.columns);
+  int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * sizes.columns));
+  float* stats = reinterpret_cast<float*>(at) + padded(inputs);
+  float* rest = stats + padded(2 * sizes.outputs);
+  for (int64_t k = 0; k < inputs; ++k) at[k] = static_cast<int32_t>(k);
+  for (int64_t n = begin; n < end; n += sizes.group) {
+    const int64_t images = end - n < sizes.group ? end - n : sizes.group;
+    const int64_t used = images * sizes.tiles;
+    for (int64_t image = 0; image < images; ++image) {
+      transform_input(call, sizes, call.x + (n + image) * call.height * call.width * inputs,
+                      transformed + image * sizes.tiles * inputs, rows * inputs);
+    }
+    for (int f = 0; f < 16; ++f) {
+      for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
+        product_of(used, transformed + f * rows * inputs, inputs, at, inputs,
+                   call.filters + (f * panels(sizes.outputs) + panel) * inputs * kPanel,
+                   products + f * rows * sizes.columns + panel * kPanel, sizes.columns);
+      }
+    }
+    for (int64_t image = 0; image < images; ++image) {
+      transform_output(sizes, products + image * sizes.tiles * sizes.columns, rows * sizes.columns, convolved);
+      finish(call, sizes, convolved, n + image, stats, rest);
+    }
+  }
+}
+
+}  // namespace
+
+namespace FASTDD_VARIANT {
+
+int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd) {
+  return (winograd ? 16 : 9) * inputs * panels(outputs) * kPanel;
+}
+
+// Direct: [panel, tap, input, column]; Winograd: G g G^T as [frequency, panel, input, column]. Columns beyond the last output are 0.
+void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, float* packed) {
+  std::memset(packed, 0, packed_size(outputs, inputs, winograd) * sizeof(float));
+  const int64_t count = panels(outputs);
+  for (int64_t o = 0; o < outputs; ++o) {
+    const int64_t panel = o / kPanel, column = o % kPanel;
+    for (int64_t c = 0; c < inputs; ++c) {
+      const float* g = filters + (o * inputs + c) * 9;
+      if (!winograd) {
+        for (int tap = 0; tap < 9; ++tap) packed[((panel * 9 + tap) * inputs + c) * kPanel + column] = g[tap];
+        continue;
+      }
+      float t[4][3];
+      for (int s = 0; s < 3; ++s) {
+        t[0][s] = g[s];
+        t[1][s] = 0.5f * (g[s] + g[3 + s] + g[6 + s]);
+        t[2][s] = 0.5f * (g[s] - g[3 + s] + g[6 + s]);
+        t[3][s] = g[6 + s];
+      }
+      for (int r = 0; r < 4; ++r) {
+        const float u[4] = {t[r][0], 0.5f * (t[r][0] + t[r][1] + t[r][2]), 0.5f * (t[r][0] - t[r][1] + t[r][2]), t[r][2]};
+        for (int s = 0; s < 4; ++s) packed[(((4 * r + s) * count + panel) * inputs + c) * kPanel + column] = u[s];
+      }
+    }
+  }
+}
+
+int64_t conv_block_scratch(const ConvBlockCall& call) {
+  const Sizes sizes(call);
+  const int64_t tail = padded(sizes.pixels * sizes.columns) + padded(9 * call.inputs) + padded(2 * sizes.outputs) +
+                       norm_act_pool_scratch(sizes.outputs);
+  if (call.winograd) {
+    const int64_t rows = sizes.group * sizes.tiles;
+    return tail + padded(16 * rows * call.inputs) + padded(16 * rows * sizes.columns);
+  }
+  return tail + padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs);
+}
+
+void conv_block_images(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
+  if (call.winograd) {
+    winograd(call, begin, end, scratch);
+  } else {
+    direct(call, begin, end, scratch);
+  }
+}
+
+}  // namespace FASTDD_VARIANT
+}  // namespace fastdd
