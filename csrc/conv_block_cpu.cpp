@@ -16,7 +16,7 @@ void norm_act_pool_images(const NormActPoolCall& call, int64_t begin, int64_t en
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kBytes = 64, kRows = 8;
+constexpr int kBytes = 64, kRows = 12;
 #elif defined(__AVX2__)
 constexpr int kBytes = 32, kRows = 6;
 #else
@@ -62,6 +62,7 @@ inline void product_of(int64_t rows, const float* a, int64_t stride, const int32
   for (; rows >= kRows; rows -= kRows, a += kRows * stride, c += kRows * columns) {
     product<kRows>(a, stride, at, depth, b, c, columns);
   }
+  for (; rows >= 4; rows -= 4, a += 4 * stride, c += 4 * columns) product<4>(a, stride, at, depth, b, c, columns);
   for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2>(a, stride, at, depth, b, c, columns);
   if (rows > 0) product<1>(a, stride, at, depth, b, c, columns);
 }

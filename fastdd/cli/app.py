@@ -94,6 +94,7 @@ def distill(
     sampling: Annotated[
         str, typer.Option(help="random (published) or stratified: batches with even group counts.")
     ] = "random",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the embeddings of real images.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     checkpoint_seconds: Annotated[float, typer.Option(help="Least time between two checkpoints.", min=0)] = 30.0,
@@ -132,6 +133,7 @@ def distill(
         init=init,
         dsa_strategy=dsa_strategy,
         sampling=sampling,
+        precision=precision,
         seed=seed,
     )
 

@@ -37,17 +37,27 @@ class DeviceImages:
         """Height and width in pixels."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
-    def read(self, rows: Tensor, params: Tensor | None = None, of: Tensor | None = None) -> Tensor:
-        """Normalised float32 images [len(rows), C, H, W], augmented when ``params`` are given.
+    def read(
+        self,
+        rows: Tensor,
+        params: Tensor | None = None,
+        of: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Normalised images [len(rows), C, H, W], augmented when ``params`` are given.
 
         Args:
             rows: int64 [M].
             params: augmentation parameters [R, P] (:func:`fastdd.ops.augment`).
             of: int64 [M], the parameter row of each image; None: one row an image, or one row for all.
+            dtype: of the result; None: float32, or that of floating-point pixels.
         """
         pixels = self.pixels[rows]
         if params is None:
             if self.mean is None:
-                return pixels
+                return pixels if dtype is None else pixels.to(dtype)
             params = ops.identity_params(1, device=pixels.device)
-        return ops.augment(pixels, params, of, mean=self.mean, std=self.std)
+        if self.mean is None:
+            images = ops.augment(pixels, params, of)
+            return images if dtype is None else images.to(dtype)
+        return ops.augment(pixels, params, of, mean=self.mean, std=self.std, dtype=dtype)

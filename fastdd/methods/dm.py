@@ -21,8 +21,10 @@ def couples_samples(net: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def target_means(net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor) -> Tensor:
-    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one.
+def target_embeddings(
+    net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
+) -> Tensor:
+    """Embeddings of the real samples, [M, D], sorted by segment; float32, or bfloat16 for ``precision="bf16"``.
 
     The real side of the loss: no gradient, images read in chunks. Networks with batch norm take each class as one
     batch of its own, as their statistics would otherwise mix classes (or chunks).
@@ -32,12 +34,21 @@ def target_means(net: nn.Module, real: DeviceImages, segments: Segments, params:
         sizes = torch.bincount(classes, minlength=len(params)).tolist()
     else:
         sizes = models.chunk_size(net, real.pixels)
-    embeddings = torch.cat(
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    embed = net.embedder(dtype)
+    return torch.cat(
         [
-            net.embed(real.read(rows, params, of))
+            embed(real.read(rows, params, of, dtype=dtype))
             for rows, of in zip(segments.rows.split(sizes), classes.split(sizes), strict=True)
         ]
     )
+
+
+def target_means(
+    net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
+) -> Tensor:
+    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one."""
+    embeddings = target_embeddings(net, real, segments, params, precision)
     return ops.segment_mean(embeddings, segments.offsets, segments.weights)
 
 
@@ -47,6 +58,7 @@ def loss(
     segments: Segments,
     synthetic: Tensor,
     params: Tensor,
+    precision: str = "fp32",
 ) -> Tensor:
     """DM's loss of one step, differentiable in the synthetic images.
 
@@ -57,6 +69,8 @@ def loss(
         synthetic: float32 [C * IPC, channels, H, W], normalised, class-major.
         params: [C, P], augmentation parameters (:mod:`fastdd.ops.augment`), one row a class, shared by its real and
             its synthetic images.
+        precision: ``fp32``, or ``bf16`` for the real images' embeddings (mean embeddings within about 1e-3). Their
+            means, the synthetic side and its gradient stay float32.
 
     Returns:
         Scalar: squared L2 distances, summed over embedding dimensions, segments and classes.
@@ -66,7 +80,7 @@ def loss(
     """
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
-    targets = target_means(net, real, segments, params)
+    targets = target_means(net, real, segments, params, precision)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
     images = ops.augment(synthetic, params, classes)
     if couples_samples(net):

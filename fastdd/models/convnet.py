@@ -1,7 +1,9 @@
 """The ConvNet of the distillation literature (Gidaris and Komodakis 2018; Zhao et al. 2021)."""
 
+import copy
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from fastdd import ops
@@ -107,6 +109,41 @@ class ConvNet(nn.Module):
                 x, norm = layer(x), next(layers)
                 x = ops.norm_act_pool(x, norm.weight, norm.bias, eps=norm.eps, pool=self._fused_pool)
         return x.flatten(1)
+
+    def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
+        """:meth:`embed` for many calls with the parameters as they are now, without gradients.
+
+        The filters are prepared once. In ``dtype`` (default: the parameters' own) where one is given; images must then
+        have it too. The biases of convolutions are left out where a norm subtracts them again.
+        """
+        dtype = dtype or self.classifier.weight.dtype
+        if self._fused_pool is None:
+            net = self if dtype == self.classifier.weight.dtype else copy.deepcopy(self).to(dtype)
+            return torch.no_grad()(net.embed)
+        layers = iter(self.features)
+        blocks = []
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                norm = next(layers)
+                filters = layer.weight.detach().to(dtype)
+                blocks.append(
+                    ops.ConvBlock(
+                        filters,
+                        norm.weight,
+                        norm.bias,
+                        padding=layer.padding[0],
+                        eps=norm.eps,
+                        pool=self._fused_pool,
+                    )
+                )
+
+        def embed(images: Tensor) -> Tensor:
+            x = fast_layout(images)
+            for block in blocks:
+                x = block(x)
+            return x.flatten(1)
+
+        return embed
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, num_classes] of normalised images [N, C, H, W]."""

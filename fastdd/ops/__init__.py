@@ -2,6 +2,7 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
@@ -9,6 +10,7 @@ from fastdd.ops.segment_mean import segment_mean, segment_spread
 __all__ = [
     "DSA_OPS",
     "DSA_STRATEGY",
+    "ConvBlock",
     "Implementation",
     "Param",
     "augment",

@@ -28,6 +28,7 @@ class RunConfig(BaseModel):
         init: start from random real images of the class, or from standard normal noise.
         dsa_strategy: operations of differentiable Siamese augmentation, joined by _; none for no augmentation.
         sampling: random draws a batch from the class, as published; stratified splits it evenly over groups.
+        precision: fp32, or bf16 for the embeddings of real images (sums and the synthetic side stay fp32).
         seed: every draw of the run is a function of it.
     """
 
@@ -47,6 +48,7 @@ class RunConfig(BaseModel):
     init: Literal["real", "noise"]
     dsa_strategy: str
     sampling: Literal["random", "stratified"] = "random"
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("arch")

@@ -88,7 +88,7 @@ class Stepper:
         batch = Batch(rows, self._sampler.classes, self._groups[rows], self._num_classes, self._num_groups)
         keys = rng.lanes(rng.key(seed, "dsa", number), self._num_classes, rows.device)
         params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
-        loss = dm.loss(self._net, self._real, self._segments(batch), self.images, params)
+        loss = dm.loss(self._net, self._real, self._segments(batch), self.images, params, self._config.precision)
         (gradient,) = torch.autograd.grad(loss, self.images)
         with torch.no_grad():
             self.momentum.mul_(self._config.momentum).add_(gradient)
