@@ -99,24 +99,23 @@ double log2_sum(const double* parts, int64_t count, int64_t stride) {
 class TotalWeight {
  public:
   TotalWeight(const double* weights, int64_t begin, int64_t end, bool leave_one_out)
-      : weights_(weights), count_(end - begin), leave_one_out_(leave_one_out) {
-    if (weights == nullptr || count_ == 0) return;
-    heaviest_ = std::max_element(weights + begin, weights + end) - weights;
-    for (int64_t i = begin; i < end; ++i) others_ += i == heaviest_ ? 0.0 : weights[i];
+      : weights_(weights), leave_one_out_(leave_one_out), total_(static_cast<double>(end - begin)) {
+    if (weights == nullptr) return;
+    total_ = 0;
+    for (int64_t i = begin; i < end; ++i) total_ += weights[i];
+    for (int64_t i = begin; i < end; ++i) light_ += weights[i] > total_ / 2 ? 0.0 : weights[i];
   }
   double operator()(int64_t row) const {
-    if (count_ == 0) return 0;
-    if (weights_ == nullptr) return static_cast<double>(leave_one_out_ ? count_ - 1 : count_);
-    if (!leave_one_out_) return others_ + weights_[heaviest_];
-    // The heaviest is kept apart, so that nothing cancels: each other row's weight is at most what is left.
-    return row == heaviest_ ? others_ : (others_ - weights_[row]) + weights_[heaviest_];
+    if (!leave_one_out_) return total_;
+    if (weights_ == nullptr) return total_ - 1;
+    // Where the row has most of the weight, the rest was summed without it: nothing cancels.
+    return weights_[row] > total_ / 2 ? light_ : total_ - weights_[row];
   }
 
  private:
   const double* weights_;
-  int64_t count_, heaviest_ = 0;
   bool leave_one_out_;
-  double others_ = 0;
+  double total_, light_ = 0;
 };
 
 template <class T>

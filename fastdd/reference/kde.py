@@ -11,15 +11,12 @@ _ROWS = 8192
 
 def _log_total(weights: Tensor, leave_one_out: bool) -> Tensor:
     """Log of the total weight; under leave-one-out, of all but each row's own."""
+    total = weights.sum()
     if not leave_one_out:
-        return weights.sum().log()
-    # With the heaviest kept apart nothing cancels: each other row's weight is at most what is left.
-    heaviest = weights.argmax()
-    others = weights.clone()
-    others[heaviest] = 0
-    total = (others.sum() - others) + weights[heaviest]
-    total[heaviest] = others.sum()
-    return total.log()
+        return total.log()
+    # Where a row has most of the weight, the rest is summed without it: nothing cancels.
+    heavy = weights > total / 2
+    return torch.where(heavy, weights.where(~heavy, 0.0).sum(), total - weights).log()
 
 
 def _segment(q: Tensor, x: Tensor, weights: Tensor | None, h: float, leave_one_out: bool) -> Tensor:
