@@ -141,9 +141,7 @@ def _totals(weights: Tensor, offsets: Tensor | None) -> Tensor:
         return weights.sum()[None]
     totals = weights.new_empty(offsets.shape[0] - 1)
     if len(totals):
-        segment_totals[(len(totals),)](
-            weights, offsets, totals, tl.float64, **config("segment_totals", weights.device)
-        )
+        segment_totals[(len(totals),)](weights, offsets, totals, tl.float64, **config("segment_totals", weights.device))
     return totals
 
 

@@ -2,13 +2,17 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.kde import kde
+from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 
 __all__ = [
     "DSA_OPS",
     "DSA_STRATEGY",
     "Implementation",
+    "KnnDensity",
     "Param",
     "augment",
     "augment_adjoint",
@@ -16,6 +20,9 @@ __all__ = [
     "dsa_params",
     "identity_params",
     "implementations",
+    "kde",
+    "knn_kde",
+    "log_density",
     "parse_strategy",
     "pixel_matrix",
     "segment_mean",

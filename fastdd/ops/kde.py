@@ -29,7 +29,7 @@ _dispatch.register_fake(_KDE, lambda x, queries, *_: x.new_empty((x if queries i
 
 
 def check_rows(name: str, rows: Tensor) -> Tensor:
-    """The rows as a density wants them: [N, D], float32 or float64, detached from no graph, finite."""
+    """[N, D], in float32 or float64; finite, and not part of a graph."""
     if rows.dtype not in _FLOATS:
         raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, not {rows.dtype}")
     if rows.dim() != 2:
@@ -51,7 +51,7 @@ def check_bandwidth(bandwidth: float) -> float:
 
 
 def check_queries(x: Tensor, queries: Tensor | None, offsets: Tensor | None, leave_one_out: bool) -> Tensor | None:
-    """Queries that go with x, and offsets that go with both."""
+    """Checked as rows, and against x; offsets and leave_one_out too, which are for queries=None."""
     if offsets is not None:
         if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
             raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
@@ -103,12 +103,11 @@ def kde(
     precision: str = "fp32",
     backend: str = "auto",
 ) -> Tensor:
-    """Gaussian log-density of each query under the rows of x: ``log p(q) = log sum_j w_j N(q; x_j, h^2 I) - log sum_j w_j``.
+    """Exact Gaussian log-density of each query: ``log p(q) = log sum_j w_j N(q; x_j, h^2 I) - log sum_j w_j``.
 
-    Normalised, so that p integrates to one: N is ``exp(-|q - x_j|^2 / (2 h^2)) / (h sqrt(2 pi))^D``. With h^2 = 0.1 on
-    unit-norm embeddings and ``offsets`` of the classes it ranks rows as the density of "Mitigating Bias in Dataset
-    Distillation" does, whose kernel variance sigma^2 is h^2 and whose factor in front of the sum is that of one
-    dimension.
+    Normalised, so that p integrates to one: N is ``exp(-|q - x_j|^2 / (2 h^2)) / (h sqrt(2 pi))^D``. The density of
+    "Mitigating Bias in Dataset Distillation" is this one up to a constant factor (it takes the normalisation of one
+    dimension); its kernel variance, sigma^2 = 0.1, is h^2.
 
     Args:
         x: [N, D], float32 or float64; bfloat16 and float16 are taken as float32. Finite, which is checked on the CPU.

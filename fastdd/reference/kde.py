@@ -1,5 +1,6 @@
 """Exact Gaussian log-density in plain PyTorch, tile by tile: ground truth, fallback and baseline."""
 
+import itertools
 import math
 
 import torch
@@ -62,6 +63,6 @@ def kde(
     ends = [0, len(x)] if offsets is None else offsets.tolist()
     parts = [
         _segment(x[a:b], x[a:b], None if weights is None else weights[a:b], bandwidth, leave_one_out)
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        for a, b in itertools.pairwise(ends)
     ]
     return torch.cat([x.new_empty(0), *parts])
