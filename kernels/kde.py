@@ -168,9 +168,9 @@ def kde(
             lengths = offsets.diff()
             segment = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths, output_size=n)
             starts, ends = offsets[segment], offsets[segment + 1]
-        centre = x.mean(0, dtype=torch.float64)[None] if offsets is None else segment_mean(x.double(), offsets, None)
-        rows = x - centre.to(x.dtype)[segment]
-        asked = rows if queries is None else queries - centre.to(x.dtype)
+        centre = x.mean(0)[None] if offsets is None else segment_mean(x, offsets, None)
+        rows = (x - centre[segment]).contiguous()
+        asked = rows if queries is None else (queries - centre).contiguous()
         if precision == "tf32" and not wide:
             rows, asked = _round_to_tf32(rows), _round_to_tf32(asked)
         dot = "ieee" if wide else _DOTS[precision]

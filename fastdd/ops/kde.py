@@ -37,8 +37,11 @@ def check_rows(name: str, rows: Tensor) -> Tensor:
     if rows.requires_grad:
         raise ValueError(f"a density is not differentiable here: pass {name}.detach()")
     rows = rows if rows.dtype == torch.float64 else rows.float()
+    # A sum takes no memory; it may overflow where no value is infinite.
     if _dispatch.readable(rows) and not math.isfinite(rows.sum(dtype=torch.float64)):
-        raise ValueError(f"{name} has values that are not finite, in {(~rows.isfinite().all(1)).sum()} of its rows")
+        wrong = (~rows.isfinite().all(1)).sum().item()
+        if wrong:
+            raise ValueError(f"{name} has values that are not finite, in {wrong} of its rows")
     return rows
 
 

@@ -166,7 +166,8 @@ def knn_kde(
     width = (upper - lower).nan_to_num(0.0)
     if rows.dtype == torch.float32:
         # Outwards: rounding to nearest could cross the truth.
-        lower = lower.float().nextafter(torch.full_like(lower, -math.inf, dtype=torch.float32))
-        upper = upper.float().nextafter(torch.full_like(upper, math.inf, dtype=torch.float32))
+        lower = lower.float().nextafter(torch.tensor(-math.inf, device=x.device))
+        upper = torch.where(upper == -math.inf, upper, upper.float().nextafter(torch.tensor(math.inf, device=x.device)))
+        upper = upper.float()
     log_density = log_density.to(rows.dtype).clamp(lower, upper)
     return KnnDensity(log_density, lower, upper, width.max().item() if len(width) else 0.0)

@@ -2,6 +2,7 @@
 
 import torch
 
+from fastdd.kernels import kde as kernels
 from fastdd.ops.kde import PRECISIONS, kde
 from fastdd.reference.kde import kde as reference
 
@@ -41,11 +42,21 @@ def main() -> None:
         weights[3] = 1e6
         agree(x, None, bandwidth=0.7, offsets=offsets)
         agree(x, None, bandwidth=0.7, offsets=offsets, weights=weights, leave_one_out=True)
+        # Strides of a transpose.
+        agree(x.t().contiguous().t(), x.t().contiguous().t()[:9], bandwidth=0.7)
         # So narrow that all but the largest terms underflow: relative to the largest, they do not.
         agree(torch.arange(20.0, dtype=dtype)[:, None], None, bandwidth=0.05, leave_one_out=True)
         empty = torch.zeros(0, 3, dtype=dtype)
         assert kde(empty, bandwidth=1.0, backend="triton").shape == (0,)
         assert kde(empty, empty.new_zeros(2, 3), bandwidth=1.0, backend="triton").tolist() == [-torch.inf] * 2
+    # Rounded first, norms of what is multiplied: exact for the rounded rows, however tight and far apart the groups.
+    x = torch.randn(90, 6) * 1e-3 + torch.tensor([-1.0, 1.0]).repeat(45)[:, None]
+    x -= x.mean(0)
+    rounded = kernels._round_to_tf32(x)
+    assert 1e-5 < (rounded - x).abs().max() < 2.0**-11
+    exact = reference(rounded.double(), None, None, None, 1e-2, True, "ieee")
+    got = kde(x, bandwidth=1e-2, leave_one_out=True, precision="tf32", backend="triton")
+    torch.testing.assert_close(got.double(), exact, rtol=0, atol=2e-2)
     print("checked")
 
 
