@@ -166,8 +166,8 @@ def knn_kde(
     width = (upper - lower).nan_to_num(0.0)
     if rows.dtype == torch.float32:
         # Outwards: rounding to nearest could cross the truth.
-        lower = lower.float().nextafter(torch.tensor(-math.inf, device=x.device))
-        upper = torch.where(upper == -math.inf, upper, upper.float().nextafter(torch.tensor(math.inf, device=x.device)))
-        upper = upper.float()
+        lower, upper = lower.float(), upper.float()
+        lower = lower.nextafter(torch.full_like(lower, -math.inf))
+        upper = torch.where(upper == -math.inf, upper, upper.nextafter(torch.full_like(upper, math.inf)))
     log_density = log_density.to(rows.dtype).clamp(lower, upper)
     return KnnDensity(log_density, lower, upper, width.max().item() if len(width) else 0.0)

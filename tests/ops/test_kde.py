@@ -86,6 +86,16 @@ def test_several_blocks_a_side(device, backend, dtype):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_thousands_of_small_segments(device):
+    x = rows(19, 6000, 2, torch.float32, device)
+    got = kde(x, bandwidth=1.0, offsets=torch.arange(0, 6001, 3, device=device), leave_one_out=True)
+    parts = x.view(2000, 3, 2)
+    pairs = (parts[:, :, None] - parts[:, None]).square().sum(3) / -2 - 1e9 * torch.eye(3, device=device)
+    expected = pairs.logsumexp(2).flatten() - math.log(2) - math.log(2 * math.pi)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("columns", [8, 128, 700])
 @pytest.mark.parametrize("bandwidth", [0.1, 0.3])
 def test_error_is_at_most_twice_plain_torchs(device, columns, bandwidth):
