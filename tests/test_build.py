@@ -63,6 +63,7 @@ SAME_ANSWERS = """
     from fastdd import _ext, rng
     from fastdd.ops.augment import augment, augment_adjoint
     from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
+    from fastdd.ops.kde import kde
     from fastdd.ops.segment_mean import segment_mean, segment_spread
     assert _ext.build_info()["simd_active"] == {name!r}
     torch.manual_seed(0)
@@ -77,6 +78,11 @@ SAME_ANSWERS = """
     spread = segment_spread(mean, offsets, weights, 24)
     reference = segment_spread(mean, offsets, weights, 24, backend="reference")
     torch.testing.assert_close(spread, reference, rtol=0, atol=1e-13)
+    x, weights = torch.randn(900, 21, dtype=torch.float64), torch.rand(900)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        density = kde(x.to(dtype), bandwidth=2.0, weights=weights, leave_one_out=True)
+        reference = kde(x, bandwidth=2.0, weights=weights, leave_one_out=True, backend="reference")
+        torch.testing.assert_close(density.double(), reference, rtol=0, atol=tolerance)
 """
 
 

@@ -3,7 +3,10 @@
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.conv_block import ConvBlock
+from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.kde import kde
+from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 
@@ -12,6 +15,7 @@ __all__ = [
     "DSA_STRATEGY",
     "ConvBlock",
     "Implementation",
+    "KnnDensity",
     "Param",
     "augment",
     "augment_adjoint",
@@ -19,6 +23,9 @@ __all__ = [
     "dsa_params",
     "identity_params",
     "implementations",
+    "kde",
+    "knn_kde",
+    "log_density",
     "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from fastdd import _ext
+from fastdd.ops import _faiss
 
 BACKENDS = ("auto", "native", "triton", "reference")
 
@@ -42,6 +43,11 @@ def define(schema: str, reference: Callable, kernels: Mapping[str, str]) -> str:
     # Loads the extension, whose kernels then take precedence; the ops it lacks stay with the reference.
     _ext.available()
     return f"fastdd::{name}"
+
+
+def define_plain(name: str, backend: str) -> None:
+    """List an op that is no dispatcher op and has no reference: a library, ``"faiss"``, does its work on any device."""
+    _kernels[name] = {"cpu": backend, "cuda": backend}
 
 
 def register_fake(name: str, fake: Callable) -> None:
@@ -72,6 +78,8 @@ def _interpreting() -> bool:
 
 def _missing(backend: str, device: str) -> str:
     """Why the device's own kernels can't run; empty when they can."""
+    if backend == "faiss":
+        return _faiss.missing(device)
     if backend == "triton":
         return "" if has_triton() else "triton is not installed"
     if not _ext.available():
@@ -138,7 +146,8 @@ class Implementation:
     Attributes:
         op: its name.
         device: cpu or cuda.
-        active: ``native``, ``triton``, ``reference``, or ``none`` when FASTDD_BACKEND asks for what can't run.
+        active: ``native``, ``triton``, ``faiss``, ``reference``, or ``none`` when FASTDD_BACKEND asks for what can't
+            run, or FAISS is missing.
         why: why a faster one is not active; empty when the fastest is.
     """
 
@@ -156,7 +165,9 @@ def implementations(device: str) -> list[Implementation]:
         own = kernels.get(device)
         why = _missing(own, device) if own else f"it has no kernel for {device}"
         active = "reference" if why else own
-        if asked != "auto":
+        if own == "faiss":
+            active = "none" if why else own
+        elif asked != "auto":
             try:
                 active = {"interpret": "triton", "dispatch": own}.get(
                     choose(op, "auto", torch.device(device)), "reference"
