@@ -3,6 +3,8 @@
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.group_grad import group_grad
+from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 
 __all__ = [
@@ -14,6 +16,10 @@ __all__ = [
     "augment_adjoint",
     "diff_augment",
     "dsa_params",
+    "group_grad",
+    "grouped_conv_weight",
+    "grouped_matmul",
+    "grouped_outer",
     "identity_params",
     "implementations",
     "parse_strategy",
