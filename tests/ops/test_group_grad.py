@@ -366,6 +366,9 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             group_grad(**{"net": net, "images": images, "labels": labels, "offsets": offsets, **options})
+    for method in METHODS:
+        with pytest.raises(RuntimeError, match="is there a no_grad in net"):
+            group_grad(net, images, labels, offsets, loss=lambda y, _: y.detach().sum(1), method=method)
     with pytest.raises(ValueError, match="no parameters of more than one dimension"):
         group_grad(nn.Flatten(), images, labels, offsets)
 
