@@ -8,9 +8,9 @@ in order by a second kernel. No atomics.
 Convolutions are not unfolded. Row r of the product is a position of an output, column c an input channel at one tap of
 the kernel, and the operand is read at its place in the channels-last image:
 
-    tap layout    one program has columns of one tap: the address is a row's plus a constant (wide inputs)
-    flat layout   columns run over all taps, (ky, kx, c) with c fastest (few channels, as in a first layer)
-    rows layout   a linear layer, or a 1x1 convolution of stride 1
+    tap     one program has columns of one tap: the address is a row's plus a constant (wide inputs)
+    flat    columns run over all taps, (ky, kx, c) with c fastest (few channels, as in a first layer)
+    rows    a linear layer, or a 1x1 convolution of stride 1
 
 float32 is multiplied as three TF32 products (relative error about 2^-21), narrower types as they are, all summed in
 float32.
@@ -31,7 +31,6 @@ _PROGRAMS = 528
 _MIN_ITEM_ROWS = 512
 # Fewer channels than this leave most columns of a tap's block empty.
 _FLAT_BELOW = 64
-ROWS_LAYOUT, TAP_LAYOUT, FLAT_LAYOUT = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
@@ -83,7 +82,7 @@ def outer_tiles(
     OUTPUTS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    if LAYOUT == FLAT_LAYOUT:
+    if LAYOUT == "flat":
         tap_blocks = 1
         column_blocks = tl.cdiv(taps * group_channels, COLUMNS)
     else:
@@ -110,7 +109,7 @@ def outer_tiles(
 
     o_q = i_q * OUTPUTS + tl.arange(0, OUTPUTS)
     m_q = o_q < group_outputs
-    if LAYOUT == FLAT_LAYOUT:
+    if LAYOUT == "flat":
         o_p = i_p * COLUMNS + tl.arange(0, COLUMNS)
         m_p = o_p < taps * group_channels
         o_c = o_p % group_channels
@@ -132,7 +131,7 @@ def outer_tiles(
         o_b = o_r[:, None] * (groups * group_outputs) + (i_g * group_outputs + o_q)[None, :]
         b_b = tl.load(b + o_b, mask=m_r[:, None] & m_q[None, :], other=0.0)
         ahead = (position + o_i) // positions
-        if LAYOUT == ROWS_LAYOUT:
+        if LAYOUT == "rows":
             o_x = o_r[:, None] * channels + (i_g * group_channels + o_c)[None, :]
             b_x = tl.load(x + o_x, mask=m_r[:, None] & m_p[None, :], other=0.0)
         else:
@@ -140,7 +139,7 @@ def outer_tiles(
             y = (place // out_width) * stride_y
             z = (place % out_width) * stride_x
             row = ((sample + ahead) * height + y) * width + z
-            if LAYOUT == TAP_LAYOUT:
+            if LAYOUT == "tap":
                 y += shift_y
                 z += shift_x
                 inside = m_r & (y >= 0) & (y < height) & (z >= 0) & (z < width)
@@ -163,12 +162,12 @@ def outer_tiles(
         b_sum = tl.dot(tl.trans(b_b), b_x, b_sum, input_precision=PRECISION, out_dtype=ACC)
 
     o_out = (i_g * group_outputs + o_q)[:, None] * (group_channels * taps) + (o_c * taps + tap)[None, :]
-    size = (groups * group_outputs).to(tl.int64) * (group_channels * taps)
+    size = groups * group_outputs * group_channels * taps
     mask = m_q[:, None] & m_p[None, :]
     if single:
-        tl.store(out + i_s * size + o_out, b_sum, mask=mask)
+        tl.store(out + i_s.to(tl.int64) * size + o_out, b_sum, mask=mask)
     else:
-        tl.store(partials + item * size + o_out, b_sum, mask=mask)
+        tl.store(partials + item.to(tl.int64) * size + o_out, b_sum, mask=mask)
 
 
 @triton.jit
@@ -271,10 +270,10 @@ def _outer(x: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, out: T
     if segments == 0 or size == 0:
         return
     suffix, acc, precision, _ = _types(b.dtype)
-    options = config(("outer_flat" if layout is FLAT_LAYOUT else "outer_tiles") + suffix, x.device)
+    options = config(("outer_flat" if layout == "flat" else "outer_tiles") + suffix, x.device)
     taps, groups = geometry["taps"], geometry["groups"]
     channels, outputs = geometry["group_channels"], geometry["group_outputs"]
-    if layout is FLAT_LAYOUT:
+    if layout == "flat":
         column_blocks = -(-taps * channels // options["COLUMNS"])
     else:
         column_blocks = taps * -(-channels // options["COLUMNS"])
@@ -318,7 +317,7 @@ def grouped_outer(a: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor,
         **{"positions": rows, "channels": a.shape[1], "pad_y": 0, "pad_x": 0, "taps": 1, "kernel_width": 1},
         **{"group_channels": a.shape[1], "group_outputs": b.shape[1], "groups": 1},
     }
-    _outer(a, b, weights, offsets, out, geometry, ROWS_LAYOUT)
+    _outer(a, b, weights, offsets, out, geometry, "rows")
     return out
 
 
@@ -343,9 +342,9 @@ def grouped_conv_weight(
         **{"group_channels": channels // groups, "group_outputs": outputs // groups},
     }
     if kernel == [1, 1] and stride == [1, 1] and padding == [0, 0]:
-        layout = ROWS_LAYOUT
+        layout = "rows"
     else:
-        layout = FLAT_LAYOUT if channels // groups < _FLAT_BELOW else TAP_LAYOUT
+        layout = "flat" if channels // groups < _FLAT_BELOW else "tap"
     x, b = (t.permute(0, 2, 3, 1).contiguous() for t in (x, b))
     _outer(x, b, None, offsets.contiguous(), out, geometry, layout)
     return out
