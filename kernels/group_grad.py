@@ -27,7 +27,7 @@ from fastdd.kernels.config import config
 
 # Programs that fill a large GPU about four times over. One number for all: results do not depend on the GPU's size.
 _PROGRAMS = 528
-# A tile of sums costs as much memory traffic as about this many rows of the operands.
+# Shorter items would spend more than a fifth of their memory traffic on partial sums.
 _MIN_ITEM_ROWS = 512
 # Fewer channels than this leave most columns of a tap's block empty.
 _FLAT_BELOW = 64
@@ -255,7 +255,7 @@ def _items(offsets: Tensor, positions: int, rows: int) -> Tensor:
 
 
 def item_rows(rows: int, blocks: int, step: int) -> int:
-    """Rows of a work item, a multiple of ``step``: enough items to fill a GPU, but none that costs more than its sums.
+    """Rows of a work item, a multiple of ``step``: enough to fill a GPU, but none shorter than its sums are worth.
 
     >>> item_rows(655_360, 9, 32), item_rows(2560, 2, 32)
     (11200, 512)

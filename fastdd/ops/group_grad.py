@@ -205,6 +205,7 @@ def _norm(layer: nn.Module, x: Tensor, b: Tensor, offsets: Tensor, asked: set[st
     return out
 
 
+# By exact type and name: a subclass, or a layer that makes its weight from another parameter, may compute otherwise.
 _RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv,
@@ -213,14 +214,6 @@ _RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _norm),
 }
-
-
-def _rule(layer: nn.Module) -> Callable[..., dict[str, Tensor]] | None:
-    """How to contract a layer; None for one that is not known, or that a subclass computes in another way."""
-    for kind, rule in _RULES.items():
-        if isinstance(layer, kind) and type(layer).forward is kind.forward:
-            return rule
-    return None
 
 
 def _uses(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, int]:
@@ -284,9 +277,8 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
                     f"the input of {owner} was modified in place after its call: use method='slices', or an operation "
                     "that does not work in place"
                 )
-            for own, grad in _rule(call.layer)(
-                call.layer, call.x, gradient, offsets, {*owner.names}, job.backend
-            ).items():
+            rule = _RULES[type(call.layer)]
+            for own, grad in rule(call.layer, call.x, gradient, offsets, {*owner.names}, job.backend).items():
                 name = owner.names[own]
                 sums[name] = sums[name] + grad if name in sums else grad
     return [sums[name] if name in sums else _zeros(leaf, offsets) for name, leaf in job.leaves.items()]
@@ -299,8 +291,8 @@ def _fused(job: _Job) -> list[Tensor]:
     for path, layer in job.net.named_modules():
         names = {own: of_leaf[id(p)] for own, p in layer._parameters.items() if id(p) in of_leaf}
         if names:
-            owners[layer] = owner = _Owner(f"{path} ({type(layer).__name__})", names)
-            if _rule(layer) is None:
+            owners[layer] = owner = _Owner(f"{path or 'net'} ({type(layer).__name__})", names)
+            if type(layer) not in _RULES or not names.keys() <= {"weight", "bias"}:
                 raise TypeError(f"{owner} has no rule for method='fused': use method='slices'")
     n = len(job.images)
     passes = (_one_pass(job, owners, slice(low, min(low + job.chunk, n))) for low in range(0, n, job.chunk))
@@ -394,8 +386,8 @@ def group_grad(
     for path, layer in net.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
             raise ValueError(
-                f"{path} ({type(layer).__name__}) couples the samples of a batch in training mode, so per-sample "
-                "gradients do not exist: use instance norm, or net.eval()"
+                f"{path or 'net'} ({type(layer).__name__}) couples the samples of a batch in training mode, so "
+                "per-sample gradients do not exist: use instance norm, or net.eval()"
             )
     if method == "auto":
         method = "slices" if images.device.type == "cpu" else "fused"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from fastdd.models import ConvNet
 from fastdd.ops.group_grad import group_grad
@@ -325,6 +326,15 @@ def test_what_fused_has_no_rule_for_is_refused_and_slices_does():
         def forward(self, x):
             return x.view(-1, 3, 3).sum(1)
 
+    class Extended(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(192, 3)
+            self.head.other = nn.Parameter(torch.zeros(3, 192))
+
+        def forward(self, x):
+            return self.head(x.flatten(1))
+
     class Clobber(nn.Module):
         def __init__(self):
             super().__init__()
@@ -339,6 +349,8 @@ def test_what_fused_has_no_rule_for_is_refused_and_slices_does():
     for build, message in (
         (lambda: convolutions(Scaled(3, 4, 3)), r"^0 \(Scaled\) has no rule"),
         (lambda: convolutions(nn.ConvTranspose2d(3, 4, 3)), r"^0 \(ConvTranspose2d\) has no rule"),
+        (Extended, r"^head \(Linear\) has no rule"),
+        (lambda: convolutions(weight_norm(nn.Conv2d(3, 4, 3))), r"^0\.parametrizations\.weight \(Param.*List\) has no"),
         (
             lambda: nn.Sequential(Merged(), nn.Linear(64, 3), Split()),
             r"^1 \(Linear\) is called on 24 rows for 8 samples",
