@@ -5,6 +5,8 @@ from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.group_grad import group_grad
+from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -21,6 +23,10 @@ __all__ = [
     "augment_adjoint",
     "diff_augment",
     "dsa_params",
+    "group_grad",
+    "grouped_conv_weight",
+    "grouped_matmul",
+    "grouped_outer",
     "identity_params",
     "implementations",
     "kde",

@@ -67,7 +67,8 @@ _dispatch.register_autograd(_MEAN, _mean_backward, _mean_setup)
 _dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup)
 
 
-def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+    """Raise ValueError where the offsets or the weights do not fit n rows on ``device``."""
     if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
     if offsets.device != device:
@@ -77,14 +78,18 @@ def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device
             raise ValueError(f"weights must be floating point [{n}], not {weights.dtype} {list(weights.shape)}")
         if weights.device != device:
             raise ValueError(f"weights are on {weights.device} and the rows on {device}: move one of them")
-        if weights.requires_grad:
-            raise ValueError("weights are not differentiable here: pass weights.detach()")
     if _dispatch.readable(offsets):
         ends = offsets.numpy()
         if ends[0] != 0 or ends[-1] != n or (ends[1:] < ends[:-1]).any():
             raise ValueError(
                 f"offsets must rise from 0 to the number of rows, {n}; got {ends.tolist()[:8]} ... {ends[-1]}"
             )
+
+
+def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+    check_segments(offsets, weights, n, device)
+    if weights is not None and weights.requires_grad:
+        raise ValueError("weights are not differentiable here: pass weights.detach()")
 
 
 def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, backend: str = "auto") -> Tensor:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import triton
@@ -12,7 +13,9 @@ from triton.compiler import ASTSource
 from fastdd.kernels.config import table
 
 
-def compile_for_sm_90(kernel, config: str, kinds: dict[str, str], constants: dict) -> dict:
+def compile_for_sm_90(
+    kernel, config: str, kinds: dict[str, str], constants: dict, aligned: Collection[str] = ()
+) -> dict:
     """Compile with a row of the table of sm_90.
 
     Args:
@@ -21,6 +24,7 @@ def compile_for_sm_90(kernel, config: str, kinds: dict[str, str], constants: dic
         kinds: argument -> Triton type (``*fp32``, ``*i64``, ``fp32``); an argument that is neither here nor a constant
             is an i32.
         constants: constexpr argument -> value, besides those of the row.
+        aligned: integer arguments that are multiples of 16; a launch finds that out, and vectorises loads by it.
 
     Returns:
         What the binary uses: REG and LOCAL (spilled bytes a thread), shared (bytes), wgmma (whether it has tensor-core
@@ -35,7 +39,11 @@ def compile_for_sm_90(kernel, config: str, kinds: dict[str, str], constants: dic
         kernel,
         {name: kinds[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if kinds[name].startswith("*")},
+        attrs={
+            (i,): [["tt.divisibility", 16]]
+            for i, name in enumerate(names)
+            if kinds[name].startswith("*") or name in aligned
+        },
     )
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**options, "enable_fp_fusion": True})
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

@@ -1,0 +1,413 @@
+"""Weighted gradients of a loss with respect to a network's weights, per segment: what gradient matching matches."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from fastdd.ops.grouped import grouped_conv_weight, grouped_outer
+from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
+from fastdd.reference.segment_mean import accumulation_dtype
+
+METHODS = ("auto", "slices", "fused")
+PARAMETERS = ("weights", "all")
+
+_Result = TypeVar("_Result")
+# 64 images of 32x32 a pass: as fast as any number from 16 on, in bounded memory.
+_CHUNK_PIXELS = 64 * 32 * 32
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every sample, [N].
+
+    >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor([1.3863, 1.3863])
+    """
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+class _Swapped(nn.Module):
+    """Runs a function while the network holds other tensors as its parameters and buffers."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, function: Callable[[], _Result]) -> _Result:
+        return function()
+
+
+def _run_with(net: nn.Module, tensors: dict[str, Tensor], function: Callable[[], _Result]) -> _Result:
+    return torch.func.functional_call(_Swapped(net), {f"net.{name}": t for name, t in tensors.items()}, (function,))
+
+
+def _shares(weights: Tensor | None, offsets: Tensor, n: int, dtype: torch.dtype, backend: str) -> Tensor:
+    """w_i over its segment's total, [N]; zero where that is zero. Differentiable in the weights, without atomics."""
+    w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
+    if not w.requires_grad:
+        ones = w.new_ones((offsets.shape[0] - 1, 1))
+        return segment_spread(ones, offsets, weights, n, backend=backend)[:, 0]
+    # segment_mean is the total over the count, and spread divides by the count once more.
+    counts = offsets.diff()[:, None].to(dtype)
+    means = segment_mean(w[:, None], offsets, backend=backend)
+    totals = segment_spread(means * counts.square(), offsets, None, n, backend=backend)[:, 0]
+    return torch.where(totals == 0, 0, w / torch.where(totals == 0, 1, totals))
+
+
+def _zeros(leaf: Tensor, offsets: Tensor) -> Tensor:
+    return leaf.new_zeros((len(offsets) - 1, *leaf.shape), dtype=accumulation_dtype(leaf.dtype))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What both methods work on: the network holds ``leaves`` while they do."""
+
+    net: nn.Module
+    leaves: dict[str, Tensor]
+    images: Tensor
+    labels: Tensor
+    shares: Tensor
+    offsets: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    create_graph: bool
+    chunk: int
+    backend: str
+
+    def value(self, part: slice) -> Tensor:
+        """Sum of some samples' losses, each times its share of its segment."""
+        labels = self.labels[part]
+        losses = self.loss(self.net(self.images[part]), labels)
+        if losses.shape != labels.shape[:1]:
+            raise ValueError(
+                f"loss must return one value a sample, [{len(labels)}], not {list(losses.shape)}: use reduction='none'"
+            )
+        if not losses.requires_grad:
+            raise RuntimeError("the loss does not depend on the network's parameters: is there a no_grad in net?")
+        return (self.shares[part] * losses).sum()
+
+
+def _slices(job: _Job) -> list[Tensor]:
+    """A forward and a backward a segment, or a chunk of a long one."""
+    leaves = [*job.leaves.values()]
+    columns: list[list[Tensor]] = [[] for _ in leaves]
+    for start, end in pairwise(job.offsets.tolist()):
+        sums: Sequence[Tensor] = ()
+        for low in range(start, end, job.chunk):
+            value = job.value(slice(low, min(low + job.chunk, end)))
+            grads = torch.autograd.grad(value, leaves, create_graph=job.create_graph, materialize_grads=True)
+            sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
+        for column, total in zip(columns, sums or map(torch.zeros_like, leaves), strict=True):
+            column.append(total.to(accumulation_dtype(total.dtype)))
+    # One at a time, so that no more than one parameter is held twice.
+    return [torch.stack(columns.pop(0)) for _ in leaves]
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A layer that holds asked-for parameters: its own names for them -> the network's."""
+
+    title: str
+    names: dict[str, str]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a parametrised layer: its input as it was, and where in the graph its output's gradient arrives.
+
+    An edge, because an activation that works in place gives the output another place in the graph.
+    """
+
+    layer: nn.Module
+    x: Tensor
+    version: int
+    edge: GradientEdge
+
+
+def _segment_sums(values: Tensor, shared: list[int], offsets: Tensor, backend: str) -> Tensor:
+    """Sums over the samples of every segment and over the dimensions ``shared``; [N, ...] -> [S, *shape]."""
+    if shared:
+        values = values.sum(shared, dtype=accumulation_dtype(values.dtype))
+    means = segment_mean(values.flatten(1), offsets, backend=backend)
+    return (means * offsets.diff()[:, None].to(means.dtype)).unflatten(1, values.shape[1:])
+
+
+def _linear(
+    layer: nn.Linear, x: Tensor, b: Tensor, offsets: Tensor, asked: set[str], backend: str
+) -> dict[str, Tensor]:
+    rows = b[0].numel() // b.shape[-1]
+    out = {}
+    if "weight" in asked:
+        a = x.to(b.dtype).reshape(-1, x.shape[-1])
+        out["weight"] = grouped_outer(
+            a, b.reshape(-1, b.shape[-1]), None, offsets, rows_per_sample=rows, backend=backend
+        )
+    if "bias" in asked:
+        out["bias"] = _segment_sums(b, [*range(1, b.dim() - 1)], offsets, backend)
+    return out
+
+
+def _conv(layer: nn.Conv2d, x: Tensor, b: Tensor, offsets: Tensor, asked: set[str], backend: str) -> dict[str, Tensor]:
+    out = {}
+    if "weight" in asked:
+        padding = layer.padding
+        if layer.padding_mode != "zeros" or padding == "same":
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode), (0, 0)
+        elif padding == "valid":
+            padding = (0, 0)
+        out["weight"] = grouped_conv_weight(
+            x.to(b.dtype),
+            b,
+            offsets,
+            layer.kernel_size,
+            stride=layer.stride,
+            padding=padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            backend=backend,
+        )
+    if "bias" in asked:
+        out["bias"] = _segment_sums(b, [2, 3], offsets, backend)
+    return out
+
+
+def _normalised(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output before weight and bias."""
+    if isinstance(layer, nn.GroupNorm):
+        return F.group_norm(x, layer.num_groups, eps=layer.eps)
+    if isinstance(layer, nn.LayerNorm):
+        return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+    own = layer.track_running_stats and not layer.training
+    return F.instance_norm(
+        x, *((layer.running_mean, layer.running_var) if own else ()), use_input_stats=not own, eps=layer.eps
+    )
+
+
+def _norm(layer: nn.Module, x: Tensor, b: Tensor, offsets: Tensor, asked: set[str], backend: str) -> dict[str, Tensor]:
+    # Dimensions that share a weight: positions after the channels, or before what a layer norm normalises.
+    shared = range(1, b.dim() - len(layer.normalized_shape)) if isinstance(layer, nn.LayerNorm) else range(2, b.dim())
+    out = {}
+    for name in asked:
+        terms = b * _normalised(layer, x) if name == "weight" else b
+        out[name] = _segment_sums(terms, [*shared], offsets, backend)
+    return out
+
+
+# By exact type and name: a subclass, or a layer that makes its weight from another parameter, may compute otherwise.
+_RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv,
+    nn.GroupNorm: _norm,
+    nn.LayerNorm: _norm,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _norm),
+}
+
+
+def _uses(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, int]:
+    """How often each leaf enters the graph behind ``value``."""
+    names = {id(leaf): name for name, leaf in leaves.items()}
+    uses = dict.fromkeys(leaves, 0)
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        for node, _ in todo.pop().next_functions:
+            if node is None:
+                continue
+            name = names.get(id(getattr(node, "variable", None)))
+            if name is not None:
+                uses[name] += 1
+            elif node not in seen:
+                seen.add(node)
+                todo.append(node)
+    return uses
+
+
+def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[Tensor]:
+    """Sums per segment over one chunk."""
+    # The chunk's own segments, without a look at the offsets from the host.
+    offsets = job.offsets.clamp(part.start, part.stop) - part.start
+    n = part.stop - part.start
+    calls: list[_Call] = []
+
+    def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+        if output.requires_grad:
+            if len(output) != n:
+                raise TypeError(
+                    f"{owners[layer]} is called on {len(output)} rows for {n} samples, so its gradients can't be told "
+                    "apart by sample: use method='slices'"
+                )
+            x = args[0] if args else kwargs["input"]
+            x = x if job.create_graph else x.detach()
+            calls.append(_Call(layer, x, x._version, get_gradient_edge(output)))
+
+    handles = [layer.register_forward_hook(keep, prepend=True, with_kwargs=True) for layer in owners]
+    try:
+        value = job.value(part)
+    finally:
+        for handle in handles:
+            handle.remove()
+    called = Counter(name for call in calls for name in owners[call.layer].names.values())
+    for name, uses in _uses(value, job.leaves).items():
+        if uses > called[name]:
+            raise TypeError(f"{name} is used outside of a call of its layer: use method='slices'")
+    edges = [call.edge for call in calls]
+    gradients = list(torch.autograd.grad(value, edges, create_graph=job.create_graph, allow_unused=True))
+    del value, edges
+    sums: dict[str, Tensor] = {}
+    with torch.set_grad_enabled(job.create_graph):
+        while calls:
+            call, gradient = calls.pop(), gradients.pop()
+            owner = owners[call.layer]
+            if gradient is None:
+                continue
+            if call.x._version != call.version:
+                raise RuntimeError(
+                    f"the input of {owner} was modified in place after its call: use method='slices', or an operation "
+                    "that does not work in place"
+                )
+            rule = _RULES[type(call.layer)]
+            for own, grad in rule(call.layer, call.x, gradient, offsets, {*owner.names}, job.backend).items():
+                name = owner.names[own]
+                sums[name] = sums[name] + grad if name in sums else grad
+    return [sums[name] if name in sums else _zeros(leaf, offsets) for name, leaf in job.leaves.items()]
+
+
+def _fused(job: _Job) -> list[Tensor]:
+    """One pass for all segments; the layers' inputs and output gradients are contracted per segment."""
+    of_leaf = {id(leaf): name for name, leaf in job.leaves.items()}
+    owners = {}
+    for path, layer in job.net.named_modules():
+        names = {own: of_leaf[id(p)] for own, p in layer._parameters.items() if id(p) in of_leaf}
+        if names:
+            owners[layer] = owner = _Owner(f"{path or 'net'} ({type(layer).__name__})", names)
+            if type(layer) not in _RULES or not names.keys() <= {"weight", "bias"}:
+                raise TypeError(f"{owner} has no rule for method='fused': use method='slices'")
+    n = len(job.images)
+    passes = (_one_pass(job, owners, slice(low, min(low + job.chunk, n))) for low in range(0, n, job.chunk))
+    return functools.reduce(lambda totals, sums: [a + b for a, b in zip(totals, sums, strict=True)], passes)
+
+
+def group_grad(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None = None,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    parameters: str = "weights",
+    create_graph: bool = False,
+    method: str = "auto",
+    chunk_size: int | None = None,
+    backend: str = "auto",
+) -> dict[str, Tensor]:
+    """Weighted mean gradient of every segment: ``g[s] = sum w_i grad l_i / sum w_i``, i in segment s.
+
+    The targets of gradient matching (DC, Zhao et al., ICLR 2021; DSA, ICML 2021) when a segment is a class, FairDD's
+    when it is a protected group of a class; with ``create_graph`` the synthetic side too. An empty segment, or one
+    whose weights sum to zero, gives zeros. The network is left as it is: parameters, gradients, buffers, mode; its
+    parameters need not require gradients, and the result is not differentiable in them.
+
+    Args:
+        net: a network that treats every sample by itself.
+        images: [N, ...], sorted by segment: segment s is ``images[offsets[s]:offsets[s + 1]]``.
+        labels: [N, ...], what ``loss`` takes.
+        offsets: int64 [S+1] on the images' device, rising from 0 to N. The contents are checked on the CPU only.
+        weights: [N] floating point, at least 0; None means 1.
+        loss: (net(images), labels) -> [N].
+        parameters: ``weights``: those of more than one dimension, which is what DC's row-wise cosine distance
+            compares (of convolutions and linear layers, and of a LayerNorm over [C, H, W]); ``all``: all.
+        create_graph: whether the result is differentiable in images and weights, in which case the graph is kept.
+            Take ``torch.autograd.grad`` with respect to them; ``backward`` would also work out what nobody reads.
+        method: ``slices``: a forward and a backward a segment, any layers. ``fused``: one forward and one backward
+            to the layers' outputs for all segments, then a grouped product a layer; nothing waits for the device.
+            Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
+            (in eval mode). ``auto``: slices on CPUs, fused on GPUs (the reason is below).
+        chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
+            on GPUs, and 65,536 pixels with ``slices`` on CPUs.
+        backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
+
+    Returns:
+        Parameter name -> [S, *shape], in the order of ``net.named_parameters()``; float64 for float64 parameters,
+        float32 for all others.
+
+    Raises:
+        ValueError: an option that does not exist; a shape, dtype, device or offset that does not fit; a layer that
+            couples the samples of a batch.
+        TypeError: with ``fused``, a layer that has no rule, or a parameter that is used outside of its layer's call.
+        RuntimeError: a backend asked for by name that can't run here; a loss without a gradient; with ``fused``, a
+            layer's input that is modified in place afterwards.
+
+    Cost: that of one forward and one backward of the N samples, whatever the number of segments; memory of the result,
+    S times the parameters, besides. Two runs are bitwise equal where the network's own layers are.
+
+    Why slices on CPUs: both take the time of their convolutions (ConvNet-D3, 256 images of 3x32x32 in 10 segments, 2
+    threads: 271 ms each), slices hold one segment's activations at a time and take any layer, and their second
+    derivatives need no unfolding (1.6x faster). Below three samples a segment fused wins (339 to 319 ms in 100
+    segments, 529 to 376 in 256). Why fused on GPUs: kernels of few samples are bound by their launch, and a slice needs
+    the offsets on the host.
+
+    >>> net = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+    >>> net.weight.fill_(0.0)
+    Parameter containing:
+    tensor([[0., 0.],
+            [0., 0.]])
+    >>> images, labels = torch.tensor([[2.0, 0.0], [0.0, 4.0], [6.0, 6.0]]), torch.tensor([0, 0, 1])
+    >>> group_grad(net, images, labels, torch.tensor([0, 2, 3]))["weight"]
+    tensor([[[-0.5000, -1.0000],
+             [ 0.5000,  1.0000]],
+    <BLANKLINE>
+            [[ 3.0000,  3.0000],
+             [-3.0000, -3.0000]]])
+    """
+    for what, value, known in (("method", method, METHODS), ("parameters", parameters, PARAMETERS)):
+        if value not in known:
+            raise ValueError(f"{what}={value!r} is not one of {', '.join(known)}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    n = len(images)
+    if len(labels) != n or labels.device != images.device:
+        raise ValueError(
+            f"labels must be [{n}] on {images.device} as the images are, not {list(labels.shape)} on {labels.device}"
+        )
+    check_segments(offsets, weights, n, images.device)
+    for path, layer in net.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
+            raise ValueError(
+                f"{path or 'net'} ({type(layer).__name__}) couples the samples of a batch in training mode, so "
+                "per-sample gradients do not exist: use instance norm, or net.eval()"
+            )
+    if method == "auto":
+        method = "slices" if images.device.type == "cpu" else "fused"
+    pixels = images[0, 0].numel() if n and images.dim() > 2 else 1
+    chunk = chunk_size
+    if chunk is None:
+        on_cpu = method == "slices" and images.device.type == "cpu"
+        chunk = max(1, _CHUNK_PIXELS // pixels) if on_cpu else max(1, n)
+    tensors = {name: p.detach() for name, p in net.named_parameters()}
+    leaves = {name: p.requires_grad_() for name, p in tensors.items() if parameters == "all" or p.dim() > 1}
+    if not leaves:
+        raise ValueError("net has no parameters of more than one dimension: ask for parameters='all'")
+    tensors |= {name: buffer.clone() for name, buffer in net.named_buffers()}
+    if not create_graph:
+        images, weights = images.detach(), None if weights is None else weights.detach()
+    with torch.enable_grad():
+        shares = _shares(weights, offsets, n, accumulation_dtype(images.dtype), backend)
+        job = _Job(net, leaves, images, labels, shares, offsets, loss, create_graph, chunk, backend)
+        if n == 0:
+            sums = [_zeros(leaf, offsets) for leaf in leaves.values()]
+        else:
+            sums = _run_with(net, tensors, functools.partial(_slices if method == "slices" else _fused, job))
+    return dict(zip(leaves, sums, strict=True))

@@ -1,0 +1,65 @@
+"""Compiles every kernel of kernels/group_grad.py for sm_90, without a GPU; prints what each uses."""
+
+import itertools
+import json
+
+import triton.language as tl
+from aot import compile_for_sm_90
+
+from fastdd.kernels import group_grad as kernels
+
+# As the launch specialises them where a layer has many channels, and where a linear layer has few outputs.
+_WIDE = ("height", "width", "channels", "out_width", "positions", "item_rows", "group_channels", "group_outputs")
+_ONES = dict.fromkeys(("stride_y", "stride_x", "pad_y", "pad_x", "step_y", "step_x", "groups"), 1)
+_SMALLEST = dict.fromkeys((*_WIDE, *_ONES, "n_segments", "taps", "kernel_width"), 1)
+
+
+def main() -> None:
+    rows = []
+    for dtype in ("bf16", "fp16", "fp32", "fp64"):
+        suffix = {"fp32": "_fp32", "fp64": "_fp64"}.get(dtype, "")
+        acc, summed = (tl.float64, "*fp64") if dtype == "fp64" else (tl.float32, "*fp32")
+        precision = "tf32x3" if dtype == "fp32" else "ieee"
+        kinds = {
+            **dict.fromkeys(("x", "b"), f"*{dtype}"),
+            **dict.fromkeys(("out", "partials", "g"), summed),
+            **{"weights": "*fp32", "offsets": "*i64", "starts": "*i64"},
+        }
+        for layout, weighted, wide in itertools.product(("rows", "tap", "flat"), (False, True), (False, True)):
+            # Convolutions have no weights; float64 is for checks, and float16 takes the resources of bfloat16.
+            if weighted and (layout != "rows" or dtype == "fp16"):
+                continue
+            if not wide and dtype in ("fp64", "fp16"):
+                continue
+            constants = {
+                **{"LAYOUT": layout, "WEIGHTED": weighted, "UPCAST": False, "PRECISION": precision, "ACC": acc},
+                **(_ONES if wide else {}),
+            }
+            config = ("outer_flat" if layout == "flat" else "outer_tiles") + suffix
+            aligned = _WIDE if wide else ()
+            rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, constants, aligned))
+            if dtype == "fp32" and not wide:
+                # Ones are constants to a launch: nothing may rely on an argument being a tensor.
+                rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, {**constants, **_SMALLEST}))
+        if dtype in ("fp32", "fp64"):
+            rows.append(compile_for_sm_90(kernels.outer_finish, "outer_finish", kinds, {"ACC": acc}))
+        # The matrix as it is, transposed, and with strides of its own (an expanded gradient).
+        variants = {"fp32": ((True, "g_inner"), (False, "g_column"), (True, None)), "fp16": ()}
+        for weighted, g in variants.get(dtype, ((False, None),)):
+            constants = {"WEIGHTED": weighted, "PRECISION": "ieee" if dtype == "fp64" else "tf32x3", "ACC": acc}
+            aligned = ()
+            if g:
+                constants[g] = 1
+                aligned = {"inner", "columns", "positions", "g_segment", "g_inner", "g_column"} - {g}
+            config = "matmul_tiles" + ("_fp64" if dtype == "fp64" else "_fp32")
+            rows.append(compile_for_sm_90(kernels.matmul_tiles, config, kinds, constants, aligned))
+            if dtype == "fp32":
+                ones = dict.fromkeys(
+                    ("n_segments", "positions", "inner", "columns", "g_segment", "g_inner", "g_column"), 1
+                )
+                rows.append(compile_for_sm_90(kernels.matmul_tiles, config, kinds, {**constants, **ones}))
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
