@@ -2,9 +2,12 @@
 fastdd/reference/norm_act_pool.py. Compiled and checked in the interpreter, not yet run on a GPU.
 
 A program has one image and a block of channels, and reads it as 2x2 windows: tiles [4, WINDOWS, CHANNELS], whose first
-dimension are the pixels of a window in reading order and lies in one thread's registers. Windows at an odd edge stick
-out: their pixels count in the sums, but they have no output. WHOLE: the image is one tile, read from memory once and
-kept in registers. Otherwise it passes by twice, the second time from cache.
+dimension are the pixels of a window in reading order, all in one thread. Windows at an odd edge stick out: their
+pixels count in the sums, but they have no output. The image passes by twice, for the sums and for the rest: the second
+time from cache or, WHOLE, as a single tile in registers.
+
+Offsets are 64-bit, also within an image (4096x4096 pixels of 128 channels are 2^31), except in a WHOLE one, to which
+they would cost registers.
 """
 
 import contextlib
@@ -16,15 +19,16 @@ from torch import Tensor
 
 from fastdd.kernels.config import config
 
-# Largest images, in windows, of the rows of the table that keep an image in registers.
-_TILES = (16, 64, 256)
+# Images of up to so many windows are WHOLE in the forward pass; the backward ones, with more to keep, have none.
+_WHOLE = (16, 64, 256)
+_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float64: "fp64"}
 
 
 @triton.jit
-def places(start, height, width, channels, o_c, POOL: tl.constexpr, WINDOWS: tl.constexpr):
-    """Where the pixels of WINDOWS windows are in x, [4, WINDOWS, CHANNELS], and their outputs in y; with masks.
+def places(start, height, width, channels, o_c, POOL: tl.constexpr, WINDOWS: tl.constexpr, INDEX: tl.constexpr):
+    """Where the pixels of WINDOWS windows are in an image, and their outputs in its output; each with a mask.
 
-    The last one, [4, WINDOWS, 1], is the mask of the pixels alone.
+    [4, WINDOWS, CHANNELS], but [1, WINDOWS, CHANNELS] for the outputs of pooling.
     """
     columns = (width + 1) // 2
     o_w = start + tl.arange(0, WINDOWS)[None, :, None]
@@ -34,16 +38,23 @@ def places(start, height, width, channels, o_c, POOL: tl.constexpr, WINDOWS: tl.
     o_h = 2 * row + o_k // 2
     o_v = 2 * column + o_k % 2
     m_c = o_c < channels
-    m_p = (o_h < height) & (o_v < width)
-    # 64-bit: an image of 4096x4096 pixels and 128 channels has 2^31 elements.
-    o_x = (o_h * width + o_v).to(tl.int64) * channels + o_c
-    m_x = m_p & m_c
+    o_x = (o_h * width + o_v).to(INDEX) * channels + o_c
+    m_x = (o_h < height) & (o_v < width) & m_c
     if POOL == "none":
-        return o_x, m_x, o_x, m_x, m_p
+        return o_x, m_x, o_x, m_x
     else:
-        o_y = (row * (width // 2) + column).to(tl.int64) * channels + o_c
+        o_y = (row * (width // 2) + column).to(INDEX) * channels + o_c
         m_y = (row < height // 2) & (column < width // 2) & m_c
-        return o_x, m_x, o_y, m_y, m_p
+        return o_x, m_x, o_y, m_y
+
+
+@triton.jit
+def counts(start, height, width, WINDOWS: tl.constexpr):
+    """How many pixels of each window are in the image, [1, WINDOWS, 1]."""
+    columns = (width + 1) // 2
+    o_w = start + tl.arange(0, WINDOWS)[None, :, None]
+    below = tl.minimum(tl.maximum(height - o_w // columns * 2, 0), 2)
+    return below * tl.minimum(width - o_w % columns * 2, 2)
 
 
 @triton.jit
@@ -56,19 +67,32 @@ def divide(a, b):
 
 
 @triton.jit
-def merge(b_n, b_mean, b_square, b_x, m_p):
+def root(b):
+    """Rounded to nearest, as `divide`."""
+    if b.dtype == tl.float64:
+        return tl.sqrt(b)
+    else:
+        return tl.sqrt_rn(b)
+
+
+@triton.jit
+def across(b_t):
+    """Sums of [4 or 1, WINDOWS, CHANNELS] over all but the channels: [1, 1, CHANNELS]."""
+    return tl.sum(tl.sum(b_t, axis=0, keep_dims=True), axis=1, keep_dims=True)
+
+
+@triton.jit
+def merge(b_n, b_mean, b_square, b_x, m_x, b_k):
     """Take one more tile into every lane's count, mean and sum of squared distances from it.
 
     From each window's own mean, and merged (Chan, Golub and LeVeque 1979): no difference of large squares.
     """
-    b_k = tl.sum(m_p.to(b_n.dtype), axis=0, keep_dims=True)
     b_own = tl.sum(b_x, axis=0, keep_dims=True) * divide(1.0, tl.maximum(b_k, 1.0))
-    b_apart = tl.where(m_p, b_x - b_own, 0.0)
-    b_all = b_n + b_k
-    b_share = divide(b_k, tl.maximum(b_all, 1.0))
+    b_d = tl.where(m_x, b_x - b_own, 0.0)
+    b_share = divide(b_k, tl.maximum(b_n + b_k, 1.0))
     b_delta = b_own - b_mean
-    b_square += tl.sum(b_apart * b_apart, axis=0, keep_dims=True) + b_delta * b_delta * (b_n * b_share)
-    return b_all, b_mean + b_delta * b_share, b_square
+    b_square += tl.sum(b_d * b_d, axis=0, keep_dims=True) + b_delta * b_delta * (b_n * b_share)
+    return b_n + b_k, b_mean + b_delta * b_share, b_square
 
 
 @triton.jit
@@ -130,40 +154,41 @@ def norm_act_pool_forward(
     y += i_n * n_outputs * channels
     stats += i_n * 2 * channels
     windows = ((height + 1) // 2) * ((width + 1) // 2)
-    b_n = tl.zeros((1, WINDOWS, 1), dtype=ACC)
-    b_mean = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-    b_square = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-    if WHOLE:
-        o_x, m_x, o_y, m_y, m_p = places(0, height, width, channels, o_c, POOL, WINDOWS)
-        b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC)
-        b_n, b_mean, b_square = merge(b_n, b_mean, b_square, b_x, m_p)
-    else:
-        for start in range(0, windows, WINDOWS):
-            o_x, m_x, o_y, m_y, m_p = places(start, height, width, channels, o_c, POOL, WINDOWS)
-            b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC)
-            b_n, b_mean, b_square = merge(b_n, b_mean, b_square, b_x, m_p)
     b_pixels = tl.zeros((1, 1, CHANNELS), dtype=ACC) + height * width
-    b_m = divide(tl.sum(b_n * b_mean, axis=1, keep_dims=True), b_pixels)
-    b_apart = b_mean - b_m
-    b_variance = divide(tl.sum(b_square + b_n * b_apart * b_apart, axis=1, keep_dims=True), b_pixels)
-    b_variance += tl.full((1, 1, CHANNELS), EPS, dtype=ACC)
-    b_r = divide(1.0, tl.sqrt(b_variance) if ACC == tl.float64 else tl.sqrt_rn(b_variance))
+    if WHOLE:
+        o_x, m_x, o_y, m_y = places(0, height, width, channels, o_c, POOL, WINDOWS, tl.int32)
+        b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC)
+        b_m = divide(across(b_x), b_pixels)
+        b_d = tl.where(m_x, b_x - b_m, 0.0)
+        b_squares = across(b_d * b_d)
+    else:
+        b_n = tl.zeros((1, WINDOWS, 1), dtype=ACC)
+        b_mean = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+        b_square = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+        for start in range(0, windows, WINDOWS):
+            o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
+            b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC)
+            b_k = counts(start, height, width, WINDOWS).to(ACC)
+            b_n, b_mean, b_square = merge(b_n, b_mean, b_square, b_x, m_x, b_k)
+        b_m = divide(across(b_n * b_mean), b_pixels)
+        b_squares = across(b_square + b_n * (b_mean - b_m) * (b_mean - b_m))
+    b_r = divide(1.0, root(divide(b_squares, b_pixels) + tl.full((1, 1, CHANNELS), EPS, dtype=ACC)))
     tl.store(stats + o_c, b_m, mask=m_c)
     tl.store(stats + channels + o_c, b_r, mask=m_c)
     b_scale = tl.load(weight + o_c, mask=m_c, other=0.0).to(ACC) * b_r
     b_shift = tl.load(bias + o_c, mask=m_c, other=0.0).to(ACC)
     if WHOLE:
-        tl.store(y + o_y, pooled(b_x - b_m, b_scale, b_shift, POOL), mask=m_y)
+        tl.store(y + o_y, pooled(b_d, b_scale, b_shift, POOL), mask=m_y)
     else:
         for start in range(0, windows, WINDOWS):
-            o_x, m_x, o_y, m_y, m_p = places(start, height, width, channels, o_c, POOL, WINDOWS)
+            o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
             b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC)
             tl.store(y + o_y, pooled(b_x - b_m, b_scale, b_shift, POOL), mask=m_y)
 
 
 @triton.jit
 def normalisation(weight, bias, stats, channels, o_c, m_c, ACC: tl.constexpr):
-    """Mean, rstd, scale and shift of z = scale (x - mean) + shift, [CHANNELS] each."""
+    """Mean, rstd, and scale and shift of z = scale (x - mean) + shift; [1, 1, CHANNELS] each."""
     b_m = tl.load(stats + o_c, mask=m_c, other=0.0)
     b_r = tl.load(stats + channels + o_c, mask=m_c, other=0.0)
     b_scale = tl.load(weight + o_c, mask=m_c, other=0.0).to(ACC) * b_r
@@ -171,28 +196,12 @@ def normalisation(weight, bias, stats, channels, o_c, m_c, ACC: tl.constexpr):
 
 
 @triton.jit
-def gradient_tile(g, x, normal, start, height, width, channels, o_c, POOL: tl.constexpr, WINDOWS: tl.constexpr):
-    """Places of a tile, x - mean, and g."""
-    b_m, _, b_scale, _ = normal
-    o_x, m_x, o_y, m_y, _ = places(start, height, width, channels, o_c, POOL, WINDOWS)
-    b_d = tl.load(x + o_x, mask=m_x, other=0.0).to(b_m.dtype) - b_m
-    b_g = tl.load(g + o_y, mask=m_y, other=0.0).to(b_m.dtype)
-    return o_x, m_x, o_y, m_y, b_d, b_g
-
-
-@triton.jit
-def gradient_sums(b_d, b_g, normal, POOL: tl.constexpr):
-    """Over the pixels of every window: G, G (x - mean)."""
-    _, _, b_scale, b_shift = normal
-    b_spread = b_g * shares(activations(b_d, b_scale, b_shift), POOL)
-    return tl.sum(b_spread, axis=0), tl.sum(b_spread * b_d, axis=0)
-
-
-@triton.jit
-def gradient_of_x(b_d, b_g, normal, b_slope, b_level, POOL: tl.constexpr):
-    _, _, b_scale, b_shift = normal
-    b_spread = b_g * shares(activations(b_d, b_scale, b_shift), POOL)
-    return b_scale * b_spread + (b_slope * b_d + b_level)
+def gathered(b_g, b_t, POOL: tl.constexpr):
+    """Sums of g t over the pixels of every window; g is the window's own, unless POOL is none."""
+    if POOL == "none":
+        return tl.sum(b_g * b_t, axis=0, keep_dims=True)
+    else:
+        return b_g * tl.sum(b_t, axis=0, keep_dims=True)
 
 
 @triton.jit
@@ -211,7 +220,6 @@ def norm_act_pool_gradient(
     n_outputs,
     ACC: tl.constexpr,
     POOL: tl.constexpr,
-    WHOLE: tl.constexpr,
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -224,60 +232,30 @@ def norm_act_pool_gradient(
     g += i_n * n_outputs * channels
     stats += i_n * 2 * channels
     windows = ((height + 1) // 2) * ((width + 1) // 2)
-    normal = normalisation(weight, bias, stats, channels, o_c, m_c, ACC)
-    if WHOLE:
-        o_x, m_x, _, _, b_d, b_g = gradient_tile(g, x, normal, 0, height, width, channels, o_c, POOL, WINDOWS)
-        b_sum, b_sum_x = gradient_sums(b_d, b_g, normal, POOL)
-    else:
-        b_sum = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        b_sum_x = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        for start in range(0, windows, WINDOWS):
-            _, _, _, _, b_d, b_g = gradient_tile(g, x, normal, start, height, width, channels, o_c, POOL, WINDOWS)
-            b_part, b_part_x = gradient_sums(b_d, b_g, normal, POOL)
-            b_sum += b_part
-            b_sum_x += b_part_x
-    _, b_r, b_scale, _ = normal
-    b_db = tl.sum(b_sum, axis=1, keep_dims=True)
-    b_dw = tl.sum(b_sum_x, axis=1, keep_dims=True) * b_r
+    b_m, b_r, b_scale, b_shift = normalisation(weight, bias, stats, channels, o_c, m_c, ACC)
+    b_sum = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    b_sum_x = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    for start in range(0, windows, WINDOWS):
+        o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
+        b_d = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC) - b_m
+        b_g = tl.load(g + o_y, mask=m_y, other=0.0).to(ACC)
+        b_share = shares(activations(b_d, b_scale, b_shift), POOL)
+        b_sum += gathered(b_g, b_share, POOL)
+        b_sum_x += gathered(b_g, b_share * b_d, POOL)
+    b_db = across(b_sum)
+    b_dw = across(b_sum_x) * b_r
     tl.store(sums + i_n * channels + o_c, b_dw, mask=m_c)
     tl.store(sums + (n_images + i_n) * channels + o_c, b_db, mask=m_c)
     # dx = scale G + slope (x - mean) + level
     b_each = divide(b_scale, tl.zeros((1, 1, CHANNELS), dtype=ACC) + height * width)
     b_slope = -b_each * b_r * b_dw
     b_level = -b_each * b_db
-    if WHOLE:
-        tl.store(dx + o_x, gradient_of_x(b_d, b_g, normal, b_slope, b_level, POOL), mask=m_x)
-    else:
-        for start in range(0, windows, WINDOWS):
-            o_x, m_x, _, _, b_d, b_g = gradient_tile(g, x, normal, start, height, width, channels, o_c, POOL, WINDOWS)
-            tl.store(dx + o_x, gradient_of_x(b_d, b_g, normal, b_slope, b_level, POOL), mask=m_x)
-
-
-@triton.jit
-def second_sums(b_u, b_d, b_g, normal, POOL: tl.constexpr):
-    """Over the pixels of every window: u, u (x - mean), G, G (x - mean), u G."""
-    _, _, b_scale, b_shift = normal
-    b_spread = b_g * shares(activations(b_d, b_scale, b_shift), POOL)
-    return (
-        tl.sum(b_u, axis=0, keep_dims=True),
-        tl.sum(b_u * b_d, axis=0, keep_dims=True),
-        tl.sum(b_spread, axis=0, keep_dims=True),
-        tl.sum(b_spread * b_d, axis=0, keep_dims=True),
-        tl.sum(b_spread * b_u, axis=0, keep_dims=True),
-    )
-
-
-@triton.jit
-def second_results(b_u, b_d, b_g, normal, factors, POOL: tl.constexpr):
-    """to_x and to_g of a tile."""
-    _, _, b_scale, b_shift = normal
-    b_x_g, b_x_u, b_x_x, b_x_0, b_g_0 = factors
-    b_share = shares(activations(b_d, b_scale, b_shift), POOL)
-    b_to_x = b_x_g * (b_g * b_share) + b_x_u * b_u + b_x_x * b_d + b_x_0
-    b_to_g = b_share * (b_scale * b_u + b_x_g * b_d + b_g_0)
-    if POOL != "none":
-        b_to_g = tl.sum(b_to_g, axis=0, keep_dims=True)
-    return b_to_x, b_to_g
+    for start in range(0, windows, WINDOWS):
+        o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
+        b_d = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC) - b_m
+        b_g = tl.load(g + o_y, mask=m_y, other=0.0).to(ACC)
+        b_share = shares(activations(b_d, b_scale, b_shift), POOL)
+        tl.store(dx + o_x, b_scale * (b_g * b_share) + (b_slope * b_d + b_level), mask=m_x)
 
 
 @triton.jit
@@ -299,7 +277,6 @@ def norm_act_pool_second(
     n_outputs,
     ACC: tl.constexpr,
     POOL: tl.constexpr,
-    WHOLE: tl.constexpr,
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -314,58 +291,50 @@ def norm_act_pool_second(
     to_g += i_n * n_outputs * channels
     stats += i_n * 2 * channels
     windows = ((height + 1) // 2) * ((width + 1) // 2)
-    normal = normalisation(weight, bias, stats, channels, o_c, m_c, ACC)
-    if WHOLE:
-        o_x, m_x, o_y, m_y, b_d, b_g = gradient_tile(g, x, normal, 0, height, width, channels, o_c, POOL, WINDOWS)
+    b_m, b_r, b_scale, b_shift = normalisation(weight, bias, stats, channels, o_c, m_c, ACC)
+    b_sum_u = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    b_sum_ux = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    b_sum_g = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    b_sum_gx = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    b_sum_gu = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
+    for start in range(0, windows, WINDOWS):
+        o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
         b_u = tl.load(u + o_x, mask=m_x, other=0.0).to(ACC)
-        b_1, b_2, b_3, b_4, b_5 = second_sums(b_u, b_d, b_g, normal, POOL)
-    else:
-        b_1 = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        b_2 = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        b_3 = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        b_4 = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        b_5 = tl.zeros((1, WINDOWS, CHANNELS), dtype=ACC)
-        for start in range(0, windows, WINDOWS):
-            o_x, m_x, _, _, b_d, b_g = gradient_tile(g, x, normal, start, height, width, channels, o_c, POOL, WINDOWS)
-            b_u = tl.load(u + o_x, mask=m_x, other=0.0).to(ACC)
-            parts = second_sums(b_u, b_d, b_g, normal, POOL)
-            b_1 += parts[0]
-            b_2 += parts[1]
-            b_3 += parts[2]
-            b_4 += parts[3]
-            b_5 += parts[4]
-    _, b_r, b_scale, _ = normal
+        b_d = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC) - b_m
+        b_g = tl.load(g + o_y, mask=m_y, other=0.0).to(ACC)
+        b_share = shares(activations(b_d, b_scale, b_shift), POOL)
+        b_sum_u += tl.sum(b_u, axis=0, keep_dims=True)
+        b_sum_ux += tl.sum(b_u * b_d, axis=0, keep_dims=True)
+        b_sum_g += gathered(b_g, b_share, POOL)
+        b_sum_gx += gathered(b_g, b_share * b_d, POOL)
+        b_sum_gu += gathered(b_g, b_share * b_u, POOL)
     b_pixels = tl.zeros((1, 1, CHANNELS), dtype=ACC) + height * width
-    b_u_mean = divide(tl.sum(b_1, axis=1, keep_dims=True), b_pixels)
-    b_ux = divide(tl.sum(b_2, axis=1, keep_dims=True), b_pixels) * b_r
-    b_g_mean = divide(tl.sum(b_3, axis=1, keep_dims=True), b_pixels)
-    b_gx = divide(tl.sum(b_4, axis=1, keep_dims=True), b_pixels) * b_r
-    b_t = divide(tl.sum(b_5, axis=1, keep_dims=True), b_pixels) - b_u_mean * b_g_mean - b_ux * b_gx
+    b_u_mean = divide(across(b_sum_u), b_pixels)
+    b_ux = divide(across(b_sum_ux), b_pixels) * b_r
+    b_g_mean = divide(across(b_sum_g), b_pixels)
+    b_gx = divide(across(b_sum_gx), b_pixels) * b_r
+    b_t = divide(across(b_sum_gu), b_pixels) - b_u_mean * b_g_mean - b_ux * b_gx
     tl.store(sums + i_n * channels + o_c, b_r * b_pixels * b_t, mask=m_c)
     b_vw = tl.load(vw + o_c, mask=m_c, other=0.0).to(ACC)
     b_vb = tl.load(vb + o_c, mask=m_c, other=0.0).to(ACC)
-    # to_x = x_g G + x_u u + x_x (x - mean) + x_0, and to_g sums shares of scale u + x_g (x - mean) + g_0
+    # to_x = x_g G + x_u u + x_x (x - mean) + x_0, and to_g gathers scale u + x_g (x - mean) + g_0
     b_e = b_vw - b_scale * b_ux
-    factors = (
-        b_r * b_e,
-        -b_r * b_scale * b_gx,
-        -b_r * b_r * ((b_e - b_scale * b_ux) * b_gx + b_scale * b_t),
-        -b_r * (b_e * b_g_mean - b_scale * b_u_mean * b_gx),
-        b_vb - b_scale * b_u_mean,
-    )
-    if WHOLE:
-        b_to_x, b_to_g = second_results(b_u, b_d, b_g, normal, factors, POOL)
-        tl.store(to_x + o_x, b_to_x, mask=m_x)
-        tl.store(to_g + o_y, b_to_g, mask=m_y)
-    else:
-        for start in range(0, windows, WINDOWS):
-            o_x, m_x, o_y, m_y, b_d, b_g = gradient_tile(
-                g, x, normal, start, height, width, channels, o_c, POOL, WINDOWS
-            )
-            b_u = tl.load(u + o_x, mask=m_x, other=0.0).to(ACC)
-            b_to_x, b_to_g = second_results(b_u, b_d, b_g, normal, factors, POOL)
-            tl.store(to_x + o_x, b_to_x, mask=m_x)
-            tl.store(to_g + o_y, b_to_g, mask=m_y)
+    b_x_g = b_r * b_e
+    b_x_u = -b_r * b_scale * b_gx
+    b_x_x = -b_r * b_r * ((b_e - b_scale * b_ux) * b_gx + b_scale * b_t)
+    b_x_0 = -b_r * (b_e * b_g_mean - b_scale * b_u_mean * b_gx)
+    b_g_0 = b_vb - b_scale * b_u_mean
+    for start in range(0, windows, WINDOWS):
+        o_x, m_x, o_y, m_y = places(start, height, width, channels, o_c, POOL, WINDOWS, tl.int64)
+        b_u = tl.load(u + o_x, mask=m_x, other=0.0).to(ACC)
+        b_d = tl.load(x + o_x, mask=m_x, other=0.0).to(ACC) - b_m
+        b_g = tl.load(g + o_y, mask=m_y, other=0.0).to(ACC)
+        b_share = shares(activations(b_d, b_scale, b_shift), POOL)
+        b_back = b_share * (b_scale * b_u + b_x_g * b_d + b_g_0)
+        if POOL != "none":
+            b_back = tl.sum(b_back, axis=0, keep_dims=True)
+        tl.store(to_g + o_y, b_back, mask=m_y)
+        tl.store(to_x + o_x, b_x_g * (b_g * b_share) + b_x_u * b_u + b_x_x * b_d + b_x_0, mask=m_x)
 
 
 @triton.jit
@@ -406,13 +375,13 @@ def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
 def row(kernel: str, x: Tensor) -> str:
     """Name of the row of the table for images x [N, H, W, C].
 
-    >>> row("norm_act_pool_forward", torch.empty(1, 28, 28, 128)), row("norm_act_pool_forward", torch.empty(1, 64, 64, 3))
-    ('norm_act_pool_forward_256', 'norm_act_pool_forward_loop')
+    >>> [row("norm_act_pool_forward", torch.empty(1, size, size, 128)) for size in (28, 64)]
+    ['norm_act_pool_forward_256', 'norm_act_pool_forward_fp32']
     """
-    if x.dtype == torch.float64:
-        return f"{kernel}_fp64"
     windows = -(-x.shape[1] // 2) * -(-x.shape[2] // 2)
-    return f"{kernel}_{next((size for size in _TILES if windows <= size), 'loop')}"
+    if kernel == "norm_act_pool_forward" and windows <= _WHOLE[-1] and x.dtype != torch.float64:
+        return f"{kernel}_{next(size for size in _WHOLE if windows <= size)}"
+    return f"{kernel}_{_SUFFIX[x.dtype]}"
 
 
 def _launch(name: str, kernel, x: Tensor, *arguments) -> None:

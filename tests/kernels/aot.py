@@ -18,24 +18,28 @@ def compile_for_sm_90(kernel, config: str, kinds: dict[str, str], constants: dic
     Args:
         kernel: the ``@triton.jit`` function.
         config: name of the row.
-        kinds: argument -> Triton type (``*fp32``, ``*i64``, ``fp32``); an argument that is neither here nor a constant
-            is an i32.
+        kinds: argument -> Triton type (``*fp32``, ``*i64``, ``fp32``, or ``i32:16`` for a multiple of 16); an argument
+            that is neither here nor a constant is an i32.
         constants: constexpr argument -> value, besides those of the row.
 
     Returns:
-        What the binary uses: REG and LOCAL (spilled bytes a thread), shared (bytes), wgmma (whether it has tensor-core
-        instructions), with kernel, config and constants.
+        What the binary uses: REG, STACK (bytes a thread: spilled registers are there, not in LOCAL), shared (bytes),
+        wgmma (whether it has tensor-core instructions), with kernel, config, kinds and constants.
     """
     row = table("sm_90")[config]
     constants = {**constants, **{key: value for key, value in row.items() if key.isupper()}}
     options = {key: value for key, value in row.items() if not key.isupper()}
     names = kernel.arg_names
     kinds = {**dict.fromkeys(names, "i32"), **kinds, **dict.fromkeys(constants, "constexpr")}
+
+    def divisible(kind: str) -> bool:
+        return kind.startswith("*") or kind.endswith(":16")
+
     source = ASTSource(
         kernel,
-        {name: kinds[name] for name in names},
+        {name: kinds[name].removesuffix(":16") for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if kinds[name].startswith("*")},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if divisible(kinds[name])},
     )
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**options, "enable_fp_fusion": True})
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -46,8 +50,9 @@ def compile_for_sm_90(kernel, config: str, kinds: dict[str, str], constants: dic
     return {
         "kernel": kernel.fn.__name__,
         "config": config,
+        "kinds": {name: kinds[name] for name in names if name not in constants},
         "constants": str(constants),
         "shared": compiled.metadata.shared,
         "wgmma": "wgmma" in compiled.asm["ptx"],
-        **{key: int(value) for key, value in re.findall(r"(REG|LOCAL):(\d+)", usage)},
+        **{key: int(value) for key, value in re.findall(r"(REG|STACK):(\d+)", usage)},
     }
