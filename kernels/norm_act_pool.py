@@ -21,7 +21,16 @@ from fastdd.kernels.config import config
 
 # Images of up to so many windows are WHOLE in the forward pass; the backward ones, with more to keep, have none.
 _WHOLE = (16, 64, 256)
-_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float64: "fp64"}
+
+
+@triton.jit
+def share_of_program(channels, CHANNELS: tl.constexpr):
+    """Its image and channels, [1, 1, CHANNELS]; the blocks of an image follow each other."""
+    blocks = tl.cdiv(channels, CHANNELS)
+    i_n = (tl.program_id(0) // blocks).to(tl.int64)
+    o_c = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
+    # At most 4 to a thread, which keeps up to a dozen coefficients of each; 8, as bfloat16 loads would have it, spill.
+    return i_n, tl.max_contiguous(o_c, (1, 1, 4))
 
 
 @triton.jit
@@ -146,9 +155,7 @@ def norm_act_pool_forward(
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    blocks = tl.cdiv(channels, CHANNELS)
-    i_n = (tl.program_id(0) // blocks).to(tl.int64)
-    o_c = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
+    i_n, o_c = share_of_program(channels, CHANNELS)
     m_c = o_c < channels
     x += i_n * height * width * channels
     y += i_n * n_outputs * channels
@@ -223,9 +230,7 @@ def norm_act_pool_gradient(
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    blocks = tl.cdiv(channels, CHANNELS)
-    i_n = (tl.program_id(0) // blocks).to(tl.int64)
-    o_c = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
+    i_n, o_c = share_of_program(channels, CHANNELS)
     m_c = o_c < channels
     x += i_n * height * width * channels
     dx += i_n * height * width * channels
@@ -280,9 +285,7 @@ def norm_act_pool_second(
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    blocks = tl.cdiv(channels, CHANNELS)
-    i_n = (tl.program_id(0) // blocks).to(tl.int64)
-    o_c = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
+    i_n, o_c = share_of_program(channels, CHANNELS)
     m_c = o_c < channels
     u += i_n * height * width * channels
     x += i_n * height * width * channels
@@ -372,21 +375,20 @@ def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
     return (torch.float64, tl.float64) if dtype == torch.float64 else (torch.float32, tl.float32)
 
 
-def row(kernel: str, x: Tensor) -> str:
-    """Name of the row of the table for images x [N, H, W, C].
+def forward_row(x: Tensor) -> str:
+    """The row of the table for the forward pass over images x [N, H, W, C].
 
-    >>> [row("norm_act_pool_forward", torch.empty(1, size, size, 128)) for size in (28, 64)]
-    ['norm_act_pool_forward_256', 'norm_act_pool_forward_fp32']
+    >>> [forward_row(torch.empty(1, size, size, 128)) for size in (28, 64)]
+    ['norm_act_pool_forward_256', 'norm_act_pool_forward_loop']
     """
     windows = -(-x.shape[1] // 2) * -(-x.shape[2] // 2)
-    if kernel == "norm_act_pool_forward" and windows <= _WHOLE[-1] and x.dtype != torch.float64:
-        return f"{kernel}_{next(size for size in _WHOLE if windows <= size)}"
-    return f"{kernel}_{_SUFFIX[x.dtype]}"
+    sizes = [size for size in _WHOLE if windows <= size and x.dtype != torch.float64]
+    return f"norm_act_pool_forward_{sizes[0] if sizes else 'loop'}"
 
 
-def _launch(name: str, kernel, x: Tensor, *arguments) -> None:
+def _launch(kernel, row: str, x: Tensor, *arguments) -> None:
     """One program per image and block of channels; an empty x needs none."""
-    options = config(row(name, x), x.device)
+    options = config(row, x.device)
     programs = x.shape[0] * -(-x.shape[3] // options["CHANNELS"])
     if programs:
         with _on(x.device):
@@ -420,7 +422,7 @@ def norm_act_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: str
     dtype, acc = _accumulator(x.dtype)
     stats = x.new_empty((n, 2, c), dtype=dtype)
     arguments = x, weight.contiguous(), bias.contiguous(), y, stats, h, w, c, rows * columns, eps, acc, pool
-    _launch("norm_act_pool_forward", norm_act_pool_forward, x, *arguments)
+    _launch(norm_act_pool_forward, forward_row(x), x, *arguments)
     return y, stats
 
 
@@ -434,7 +436,7 @@ def norm_act_pool_backward(
     dx, sums = torch.empty_like(x), stats.new_empty((2, n, c))
     _, acc = _accumulator(x.dtype)
     arguments = g, x, weight, bias, stats, dx, sums, n, h, w, c, rows * columns, acc, pool
-    _launch("norm_act_pool_gradient", norm_act_pool_gradient, x, *arguments)
+    _launch(norm_act_pool_gradient, "norm_act_pool_gradient", x, *arguments)
     dw, db = _sum(sums)
     return dx, dw, db
 
@@ -458,5 +460,5 @@ def norm_act_pool_double_backward(
     to_g, to_x, sums = torch.empty_like(g), torch.empty_like(x), stats.new_empty((1, n, c))
     _, acc = _accumulator(x.dtype)
     arguments = *inputs, to_g, to_x, sums, h, w, c, rows * columns, acc, pool
-    _launch("norm_act_pool_second", norm_act_pool_second, x, *arguments)
+    _launch(norm_act_pool_second, "norm_act_pool_second", x, *arguments)
     return to_g, to_x, *_sum(sums)
