@@ -1,7 +1,10 @@
 """Instance norm, ReLU and pooling in one op: what lies between the convolutions of a ConvNet."""
 
+import functools
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fastdd.ops import _dispatch
 from fastdd.reference import norm_act_pool as reference
@@ -74,6 +77,35 @@ def _second_backward(ctx, *_):
     raise RuntimeError("norm_act_pool has no third derivative (norm_act_pool_double_backward is not differentiable)")
 
 
+class _InterpretedBackward(torch.autograd.Function):
+    """Triton in the interpreter is called past the dispatcher, so the derivatives registered there don't apply."""
+
+    @staticmethod
+    def forward(*inputs):
+        return _triton("norm_act_pool_backward", *inputs)
+
+    setup_context = staticmethod(_backward_setup)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, u, vw, vb):
+        return *_triton("norm_act_pool_double_backward", u, vw, vb, *ctx.saved_tensors, ctx.pool), None, None, None
+
+
+class _Interpreted(torch.autograd.Function):
+    @staticmethod
+    def forward(*inputs):
+        return _triton("norm_act_pool", *inputs)
+
+    setup_context = staticmethod(_forward_setup)
+
+    @staticmethod
+    def backward(ctx, g, _):
+        return *_InterpretedBackward.apply(g, *ctx.saved_tensors, ctx.pool), None, None
+
+
+for _name in (_FORWARD, _BACKWARD, _SECOND):
+    _dispatch.register_triton(_name, functools.partial(_triton, _name.removeprefix("fastdd::")))
 _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_fake(_SECOND, _second_fake)
@@ -134,5 +166,6 @@ def norm_act_pool(
     if chosen == "reference":
         return reference.norm_act_pool(x, weight, bias, eps, pool)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    y, _ = torch.ops.fastdd.norm_act_pool(x.permute(0, 2, 3, 1), weight.to(wide), bias.to(wide), eps, pool)
+    run = _Interpreted.apply if chosen == "interpret" else torch.ops.fastdd.norm_act_pool
+    y, _ = run(x.permute(0, 2, 3, 1), weight.to(wide), bias.to(wide), eps, pool)
     return y.permute(0, 3, 1, 2)

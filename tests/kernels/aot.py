@@ -21,20 +21,21 @@ def compile_for_sm_90(
     Args:
         kernel: the ``@triton.jit`` function.
         config: name of the row.
-        kinds: argument -> Triton type (``*fp32``, ``*i64``, ``fp32``); an argument that is neither here nor a constant
-            is an i32.
+        kinds: argument -> Triton type (``*fp32``, ``*i64``, ``fp32``); an argument that is neither here nor a
+            constant is an i32.
         constants: constexpr argument -> value, besides those of the row.
         aligned: integer arguments that are multiples of 16; a launch finds that out, and vectorises loads by it.
 
     Returns:
-        What the binary uses: REG and LOCAL (spilled bytes a thread), shared (bytes), wgmma (whether it has tensor-core
-        instructions), with kernel, config and constants.
+        What the binary uses: REG, STACK (bytes a thread: spilled registers are there, not in LOCAL), shared (bytes),
+        wgmma (whether it has tensor-core instructions), with kernel, config, kinds and constants.
     """
     row = table("sm_90")[config]
     constants = {**constants, **{key: value for key, value in row.items() if key.isupper()}}
     options = {key: value for key, value in row.items() if not key.isupper()}
     names = kernel.arg_names
     kinds = {**dict.fromkeys(names, "i32"), **kinds, **dict.fromkeys(constants, "constexpr")}
+
     source = ASTSource(
         kernel,
         {name: kinds[name] for name in names},
@@ -54,8 +55,9 @@ def compile_for_sm_90(
     return {
         "kernel": kernel.fn.__name__,
         "config": config,
+        "kinds": {name: kinds[name] for name in names if name not in constants},
         "constants": str(constants),
         "shared": compiled.metadata.shared,
         "wgmma": "wgmma" in compiled.asm["ptx"],
-        **{key: int(value) for key, value in re.findall(r"(REG|LOCAL):(\d+)", usage)},
+        **{key: int(value) for key, value in re.findall(r"(REG|STACK):(\d+)", usage)},
     }
