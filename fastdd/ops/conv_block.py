@@ -31,15 +31,15 @@ class ConvBlock:
     Everything else (other dtypes, GPUs, no extension) is the convolution followed by :func:`norm_act_pool`.
 
     Args:
-        filters: [O, I, 3, 3]; used as they are now: a later change is not seen.
-        weight, bias: [O], the norm's.
+        filters: [O, I, 3, 3], copied: a later change is not seen.
+        weight, bias: [O], the norm's, copied.
         padding: zeros around the image.
         eps: added to the variance.
         pool: ``avg``, ``max`` or ``none``.
         backend: ``auto``, ``native`` (C++, CPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
 
     Raises:
-        ValueError: filters that are not [O, I, 3, 3].
+        ValueError, TypeError: filters that are not [O, I, 3, 3]; images that do not fit them.
         RuntimeError: a backend asked for by name that can't run here.
 
     No derivative. Two runs are bitwise equal, and do not depend on the number of threads.
@@ -63,7 +63,7 @@ class ConvBlock:
     ):
         if filters.dim() != 4 or filters.shape[2:] != (3, 3):
             raise ValueError(f"filters must be [O, I, 3, 3], not {list(filters.shape)}")
-        self._filters, self._weight, self._bias = filters.detach(), weight.detach(), bias.detach()
+        self._filters, self._weight, self._bias = (t.detach().clone() for t in (filters, weight, bias))
         self._padding, self._eps, self._pool = padding, eps, pool
         self._packed: dict[bool, Tensor] = {}
         self._backend = backend
@@ -77,6 +77,10 @@ class ConvBlock:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """y [N, O, H', W'] of x [N, I, H, W], in channels-last memory."""
+        if x.dim() != 4 or x.shape[1] != self._filters.shape[1]:
+            raise ValueError(f"x must be [N, {self._filters.shape[1]}, H, W], not {list(x.shape)}")
+        if x.dtype != self._filters.dtype:
+            raise TypeError(f"x is {x.dtype} and the filters are {self._filters.dtype}: convert one of them")
         if not self._native:
             z = F.conv2d(x, self._filters, padding=self._padding)
             return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self._pool, backend=self._backend)
