@@ -52,13 +52,14 @@ def _faiss() -> str:
 
 
 def _ops() -> Table:
-    """Op by op: what runs, and why nothing faster does."""
-    table = Table(box=None, title="\nops", title_justify="left", header_style="")
-    for column in ("op", "device", "active", "why not a faster one"):
+    """Op by op: what runs, and why the other implementations don't."""
+    table = Table(box=None, title="\nops (auto; reference is plain PyTorch)", title_justify="left", header_style="")
+    for column in ("op", "device", "active", "why not the others"):
         table.add_column(column, overflow="fold")
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for row in ops.implementations(device):
-            table.add_row(row.op, row.device, row.active, row.why or "-")
+            why = "; ".join(f"{name}: {reason}" for name, reason in row.others.items())
+            table.add_row(row.op, row.device, row.active, why or "-")
     return table
 
 

@@ -148,34 +148,45 @@ class Implementation:
         device: cpu or cuda.
         active: ``native``, ``triton``, ``faiss``, ``reference``, or ``none`` when FASTDD_BACKEND asks for what can't
             run, or FAISS is missing.
-        why: why a faster one is not active; empty when the fastest is.
+        others: of every other implementation that the op has but the reference, why it is not active.
     """
 
     op: str
     device: str
     active: str
-    why: str
+    others: dict[str, str]
+
+
+def _active(op: str, device: str) -> tuple[str, str]:
+    """What ``auto`` takes, and why not the device's own kernels (empty if it is they)."""
+    own = _kernels[op].get(device)
+    missing = _missing(own, device) if own else ""
+    if own == "faiss":
+        return ("none", missing) if missing else (own, "")
+    asked = os.environ.get("FASTDD_BACKEND") or "auto"
+    if asked == "auto":
+        return (own, "") if own and not missing else ("reference", missing)
+    try:
+        chosen = choose(op, "auto", torch.device(device))
+    except RuntimeError as error:
+        return "none", str(error)
+    active = {"interpret": "triton", "dispatch": own}.get(chosen, "reference")
+    return active, "" if active == own else f"FASTDD_BACKEND={asked}"
 
 
 def implementations(device: str) -> list[Implementation]:
-    """Every op with the implementation that ``auto`` takes for tensors on ``device``, and why no better one."""
+    """Every op with the implementation that ``auto`` takes for tensors on ``device``, and why not the others."""
     rows = []
-    asked = os.environ.get("FASTDD_BACKEND") or "auto"
     for op, kernels in sorted(_kernels.items()):
-        own = kernels.get(device)
-        why = _missing(own, device) if own else f"it has no kernel for {device}"
-        active = "reference" if why else own
-        if own == "faiss":
-            active = "none" if why else own
-        elif asked != "auto":
-            try:
-                active = {"interpret": "triton", "dispatch": own}.get(
-                    choose(op, "auto", torch.device(device)), "reference"
-                )
-                why = "" if active == own else f"FASTDD_BACKEND={asked}"
-            except RuntimeError as error:
-                active, why = "none", str(error)
-        rows.append(Implementation(op, device, active, why))
+        active, why = _active(op, device)
+        others = {}
+        for backend in dict.fromkeys(kernels.values()):
+            homes = " and ".join(home.upper() for home, own in kernels.items() if own == backend)
+            if backend != active:
+                others[backend] = why if backend == kernels.get(device) else f"for {homes} tensors"
+        if active == "none" and why not in others.values():
+            others[active] = why
+        rows.append(Implementation(op, device, active, others))
     return rows
 
 

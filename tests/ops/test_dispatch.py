@@ -60,6 +60,30 @@ def test_the_environment_chooses_what_auto_means(monkeypatch):
     assert called
 
 
+def test_implementations_name_what_is_active_and_why_the_others_are_not(monkeypatch):
+    def rows():
+        return {row.op: (row.active, row.others) for row in _dispatch.implementations("cpu")}
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delenv("FASTDD_BACKEND", raising=False)
+    assert rows()["segment_mean"] == ("native", {"triton": "for CUDA tensors"})
+    assert rows()["augment"] == ("native", {})
+    assert rows()["grouped_outer"] == ("reference", {"triton": "for CUDA tensors"})
+    monkeypatch.setenv("FASTDD_BACKEND", "reference")
+    assert rows()["segment_mean"] == (
+        "reference",
+        {"native": "FASTDD_BACKEND=reference", "triton": "for CUDA tensors"},
+    )
+    monkeypatch.setenv("FASTDD_BACKEND", "triton")
+    active, others = rows()["augment"]
+    assert active == "none"
+    assert "augment has no such kernel for cpu tensors" in others["native"]
+    monkeypatch.delenv("FASTDD_BACKEND")
+    monkeypatch.setattr(_ext, "available", lambda: False)
+    monkeypatch.setattr(_ext, "reason", lambda: "it is not built")
+    assert rows()["kde"] == ("reference", {"native": "it is not built", "triton": "for CUDA tensors"})
+
+
 WITHOUT_EXTENSION = """
     import sys, warnings
     sys.modules["fastdd._C"] = None

@@ -156,11 +156,12 @@ def test_it_is_listed_with_what_runs_it(monkeypatch):
     def row():
         return next(row for row in implementations("cpu") if row.op == "knn_kde")
 
-    assert (row().active, row().why) == ("faiss", "")
+    assert (row().active, row().others) == ("faiss", {})
     monkeypatch.setenv("FASTDD_BACKEND", "reference")
     assert row().active == "faiss"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert row().active == "none"
+    assert "faiss is not installed" in row().others["faiss"]
     with pytest.raises(RuntimeError, match=r"knn_kde: faiss is not installed: pip install 'fastdd\[cpu\]'"):
         knn_kde(torch.zeros(2, 2), bandwidth=1.0)
 
