@@ -21,24 +21,28 @@ def couples_samples(net: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def target_means(net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor) -> Tensor:
-    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one.
+def real_embeddings(net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor) -> Tensor:
+    """Embeddings of the segments' samples, [M, D], without a gradient; images are read in chunks.
 
-    The real side of the loss: no gradient, images read in chunks. Networks with batch norm take each class as one
-    batch of its own, as their statistics would otherwise mix classes (or chunks).
+    Networks with batch norm take each class as one batch of its own, as their statistics would otherwise mix classes
+    (or chunks).
     """
     classes = segments.sample_classes
     if couples_samples(net):
         sizes = torch.bincount(classes, minlength=len(params)).tolist()
     else:
         sizes = models.chunk_size(net, real.pixels)
-    embeddings = torch.cat(
+    return torch.cat(
         [
             net.embed(real.read(rows, params, of))
             for rows, of in zip(segments.rows.split(sizes), classes.split(sizes), strict=True)
         ]
     )
-    return ops.segment_mean(embeddings, segments.offsets, segments.weights)
+
+
+def target_means(net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor) -> Tensor:
+    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one. What the loss pulls toward."""
+    return ops.segment_mean(real_embeddings(net, real, segments, params), segments.offsets, segments.weights)
 
 
 def loss(
@@ -66,13 +70,13 @@ def loss(
     """
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
-    targets = target_means(net, real, segments, params)
+    pulling = real_embeddings(net, real, segments, params)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
     images = ops.augment(synthetic, params, classes)
     if couples_samples(net):
         embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
     else:
         embeddings = net.embed(images)
-    means = embeddings.view(num_classes, ipc, -1).mean(1)
-    distances = (targets - means[segments.classes]).square().sum(1)
-    return torch.where(segments.present, distances, distances.new_zeros(())).sum()
+    return ops.embedding_match(
+        pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes
+    ).sum()
