@@ -164,7 +164,8 @@ def embedding_match(
     rows, columns = synthetic.shape if synthetic.dim() == 2 else (0, -1)
     if columns != real.shape[1] or num_classes < 1 or rows < num_classes or rows % num_classes:
         raise ValueError(
-            f"synthetic must be [C * IPC, D] with C = {num_classes} and D = {real.shape[1]}, not {list(synthetic.shape)}"
+            f"synthetic must be [C * IPC, D] with C = {num_classes} and D = {real.shape[1]}, "
+            f"not {list(synthetic.shape)}"
         )
     if synthetic.device != real.device:
         raise ValueError(f"synthetic is on {synthetic.device} and real on {real.device}: move one of them")

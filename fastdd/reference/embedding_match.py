@@ -28,7 +28,7 @@ def embedding_match(
 def embedding_pull(
     scale: Tensor | None, x: Tensor, totals: Tensor, classes: Tensor, num_classes: int, n: int, factor: float
 ) -> Tensor:
-    """``out[j] = factor / IPC * sum of scale[s] x[s]`` over the segments s of j's class whose total is not zero; [n, D]."""
+    """``out[j] = factor / IPC * sum of scale[s] x[s]`` over the segments s of j's class that have a total; [n, D]."""
     x = torch.where((totals == 0)[:, None], 0, x if scale is None else scale[:, None] * x)
     sums = x.new_zeros(num_classes, x.shape[1]).index_add(0, classes, x)
     ipc = n // num_classes

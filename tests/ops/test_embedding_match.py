@@ -223,11 +223,12 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_what_does_not_fit_is_refused():
-    real, synthetic, offsets, weights, classes, c = case(9, [3, 2], 4, torch.float32, True)
+    names = ("real", "synthetic", "offsets", "weights", "classes", "num_classes")
+    right = dict(zip(names, case(9, [3, 2], 4, torch.float32, True), strict=True))
+    real, synthetic, weights, c = right["real"], right["synthetic"], right["weights"], CLASSES
 
     def match(**changed):
-        given = dict(real=real, synthetic=synthetic, offsets=offsets, weights=weights, classes=classes, num_classes=c)
-        return embedding_match(**{**given, **changed})
+        return embedding_match(**{**right, **changed})
 
     with pytest.raises(TypeError, match=r"real must be float32, .* not torch\.int64"):
         match(real=real.long())
