@@ -153,7 +153,9 @@ def _check(real: Sequence[Tensor], synthetic: Sequence[Tensor], classes: Tensor,
 
 def _rows(x: Tensor) -> Tensor:
     """A layer's gradients as rows of a matrix each: [n, out, in, h, w] -> [n, out, in * h * w]; below 2-D, one row."""
-    return x.flatten(2) if x.dim() > 2 else x.reshape(x.shape[0], 1, -1)
+    while x.dim() < 3:
+        x = x.unsqueeze(1)
+    return x.flatten(2)
 
 
 def _norm(square: Tensor) -> Tensor:
@@ -222,14 +224,15 @@ def gradient_match(
         raise ValueError("metric 'ours' matches parameters of 2 or more dimensions, and there are none; use 'mse'")
     chosen = _dispatch.choose("row_products", backend, classes.device)
     owners = classes if present is None else torch.where(present, classes, -1)
+    dtype = layers[0][1].dtype
+    # Sums over rows and layers are float64: they are small, and it leaves no rounding but that of the rows.
     if metric == "mse":
         distances = _op("row_distances", chosen)
-        total = sum(distances(_rows(a), _rows(b), owners).sum(1) for a, b in layers)
-        return total
+        return sum(distances(_rows(a), _rows(b), owners).sum(1, dtype=torch.float64) for a, b in layers).to(dtype)
     products = _op("row_products", chosen)
     rows = zip(*[products(_rows(a), _rows(b), owners) for a, b in layers], strict=True)
     ab, aa, bb = (torch.cat(of_layers, 1) for of_layers in rows)
     if metric == "cos":
-        ab, aa, bb = (t.sum(1, keepdim=True) for t in (ab, aa, bb))
-    total = (1 - ab / (_norm(aa) * _norm(bb) + _EPS)).sum(1)
+        ab, aa, bb = (t.sum(1, keepdim=True, dtype=torch.float64) for t in (ab, aa, bb))
+    total = (1 - ab / (_norm(aa) * _norm(bb) + _EPS)).sum(1, dtype=torch.float64).to(dtype)
     return total if present is None else torch.where(present, total, 0)

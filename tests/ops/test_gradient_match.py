@@ -113,7 +113,7 @@ def test_error_is_at_most_twice_plain_torchs(device, metric, dtype):
     # The weights of a ConvNet: long rows.
     shapes = [(12, 3, 3, 3), (12, 128, 3, 3), (10, 2048), (12,)]
     real, synthetic, classes = case(1, [0, 1, 1, 2, 0, 1], 3, dtype, device, shapes)
-    exact = pulled(literal, real, synthetic, classes, metric=metric)
+    exact = pulled(literal, real, [s.double() for s in synthetic], classes, metric=metric)
     ours = pulled(gradient_match, real, synthetic, classes, metric=metric)
     plain = pulled(literal, real, synthetic, classes, metric=metric, dtype=torch.float32)
     for got, theirs, right in zip(ours, plain, exact, strict=True):
@@ -126,7 +126,7 @@ def test_a_squared_difference_does_not_cancel(device):
     """Gradients that agree to 1e-3: |r|^2 - 2 <r, s> + |s|^2 in float32 would keep one digit."""
     real, synthetic, classes = case(2, [0, 1, 1], 2, torch.float32, device)
     real = [s[classes] + 1e-3 * (r - s[classes]) for r, s in zip(real, synthetic, strict=True)]
-    exact = pulled(literal, real, synthetic, classes, metric="mse")
+    exact = pulled(literal, real, [s.double() for s in synthetic], classes, metric="mse")
     got = pulled(gradient_match, real, synthetic, classes, metric="mse")
     for a, b in zip(got, exact, strict=True):
         assert (a.double() - b).norm() <= 1e-6 * b.norm()
