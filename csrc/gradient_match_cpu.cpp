@@ -144,34 +144,34 @@ void multiply(const RowsCall& call, int64_t item) {
   }
 }
 
+// The sum is kept in the output: a block of it stays in the first-level cache while one segment after the other is added.
 template <class In, class Acc>
 void combine(const RowsCall& call, int64_t item) {
   const Block block(call, item);
   const Acc* p = static_cast<const Acc*>(call.p);
   const Acc* q = static_cast<const Acc*>(call.q);
-  Acc sums[kColumns];
+  const Acc* b = static_cast<const Acc*>(call.b) + block.c * call.rows * call.columns;
+  Acc* out = static_cast<Acc*>(call.out) + block.c * call.rows * call.columns;
   for (int64_t r = block.begin; r < block.end; ++r) {
     double of_b = 0;
-    if (!call.differences) {
-      for (const int64_t* s = block.first; s != block.last; ++s) of_b += q[*s * call.rows + r];
-    }
+    for (const int64_t* s = block.first; q != nullptr && s != block.last; ++s) of_b += q[*s * call.rows + r];
     const Acc scale = static_cast<Acc>(of_b);
-    for (int64_t start = 0; start < call.columns; start += kColumns) {
-      const int64_t width = call.columns - start < kColumns ? call.columns - start : kColumns;
-      const int64_t at = (block.c * call.rows + r) * call.columns + start;
-      const Acc* b = static_cast<const Acc*>(call.b) + at;
-      for (int64_t k = 0; k < width; ++k) sums[k] = call.differences ? Acc(0) : scale * b[k];
-      for (const int64_t* s = block.first; s != block.last; ++s) {
-        const Acc by = p[*s * call.rows + r];
-        const In* a = static_cast<const In*>(call.a) + (*s * call.rows + r) * call.columns + start;
-        if (call.differences) {
-          for (int64_t k = 0; k < width; ++k) sums[k] += by * (b[k] - load(a + k));
-        } else {
-          for (int64_t k = 0; k < width; ++k) sums[k] += by * load(a + k);
-        }
+    const Acc* from = b + r * call.columns;
+    Acc* __restrict to = out + r * call.columns;
+    for (int64_t k = 0; k < call.columns; ++k) to[k] = q == nullptr ? Acc(0) : scale * from[k];
+  }
+  for (const int64_t* s = block.first; s != block.last; ++s) {
+    const In* a = static_cast<const In*>(call.a) + *s * call.rows * call.columns;
+    for (int64_t r = block.begin; r < block.end; ++r) {
+      const Acc scale = p[*s * call.rows + r];
+      const In* add = a + r * call.columns;
+      const Acc* from = b + r * call.columns;
+      Acc* __restrict to = out + r * call.columns;
+      if (call.differences) {
+        for (int64_t k = 0; k < call.columns; ++k) to[k] += scale * (from[k] - load(add + k));
+      } else {
+        for (int64_t k = 0; k < call.columns; ++k) to[k] += scale * load(add + k);
       }
-      Acc* out = static_cast<Acc*>(call.out) + at;
-      for (int64_t k = 0; k < width; ++k) out[k] = sums[k];
     }
   }
 }

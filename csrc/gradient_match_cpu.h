@@ -9,7 +9,7 @@
 namespace fastdd {
 
 // Rows of a class's block are as many as keep b, its part that every segment of the class meets, in the first-level cache.
-constexpr int64_t kBlockElements = 4096;
+constexpr int64_t kBlockElements = 8192;
 
 struct RowsCall {
   const void* a;           // [segments, rows, columns]
