@@ -154,11 +154,12 @@ void combine(const RowsCall& call, int64_t item) {
   Acc* out = static_cast<Acc*>(call.out) + block.c * call.rows * call.columns;
   for (int64_t r = block.begin; r < block.end; ++r) {
     double of_b = 0;
-    for (const int64_t* s = block.first; q != nullptr && s != block.last; ++s) of_b += q[*s * call.rows + r];
+    for (const int64_t* s = block.first; !call.differences && s != block.last; ++s) of_b += q[*s * call.rows + r];
     const Acc scale = static_cast<Acc>(of_b);
     const Acc* from = b + r * call.columns;
     Acc* __restrict to = out + r * call.columns;
-    for (int64_t k = 0; k < call.columns; ++k) to[k] = q == nullptr ? Acc(0) : scale * from[k];
+    const bool none = call.differences || block.first == block.last;
+    for (int64_t k = 0; k < call.columns; ++k) to[k] = none ? Acc(0) : scale * from[k];
   }
   for (const int64_t* s = block.first; s != block.last; ++s) {
     const In* a = static_cast<const In*>(call.a) + *s * call.rows * call.columns;
