@@ -2,23 +2,10 @@
 // library template is used: the linker keeps one copy of an inline function, and it could be one with AVX-512 in it.
 #include "segment_mean_cpu.h"
 
-#include <cstring>
+#include "load.h"
 
 namespace fastdd {
 namespace {
-
-struct bf16 {
-  uint16_t bits;
-};
-
-inline float load(const float* p) { return *p; }
-inline double load(const double* p) { return *p; }
-inline float load(const bf16* p) {
-  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
 
 constexpr int64_t kColumns = 256;
 // Rows summed in the accumulation type before they are added to double: bounds rounding whatever a segment's length.

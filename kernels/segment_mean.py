@@ -20,6 +20,39 @@ _ROWS_PER_SPLIT = 256
 
 
 @triton.jit
+def weighted_rows(
+    x,
+    weights,
+    start,
+    end,
+    o_c,
+    n_columns,
+    ACC: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Sum of rows start .. end of x times their weights, [COLUMNS], and sum of the weights."""
+    m_c = o_c < n_columns
+    b_sum = tl.zeros((ROWS, COLUMNS), dtype=ACC)
+    b_total = tl.zeros((ROWS,), dtype=ACC)
+    for i in range(start, end, ROWS):
+        o_r = i + tl.arange(0, ROWS)
+        m_r = o_r < end
+        # 64-bit, as the offsets are: rows times columns passes 2^31 for data sets that fit a GPU.
+        o_x = o_r[:, None] * n_columns + o_c[None, :]
+        b_x = tl.load(x + o_x, mask=m_r[:, None] & m_c[None, :], other=0.0).to(ACC)
+        if WEIGHTED:
+            b_w = tl.load(weights + o_r, mask=m_r, other=0.0).to(ACC)
+            b_sum += b_x * b_w[:, None]
+            b_total += b_w
+        else:
+            b_sum += b_x
+            b_total += m_r.to(ACC)
+    return tl.sum(b_sum, axis=0), tl.sum(b_total, axis=0)
+
+
+@triton.jit
 def segment_sums(
     x,
     offsets,
@@ -47,24 +80,7 @@ def segment_sums(
         end = tl.minimum(end, start + length)
     o_c = i_c * COLUMNS + tl.arange(0, COLUMNS)
     m_c = o_c < n_columns
-    # [ROWS, COLUMNS]
-    b_sum = tl.zeros((ROWS, COLUMNS), dtype=ACC)
-    b_total = tl.zeros((ROWS,), dtype=ACC)
-    for i in range(start, end, ROWS):
-        o_r = i + tl.arange(0, ROWS)
-        m_r = o_r < end
-        # 64-bit, as the offsets are: rows times columns passes 2^31 for data sets that fit a GPU.
-        o_x = o_r[:, None] * n_columns + o_c[None, :]
-        b_x = tl.load(x + o_x, mask=m_r[:, None] & m_c[None, :], other=0.0).to(ACC)
-        if WEIGHTED:
-            b_w = tl.load(weights + o_r, mask=m_r, other=0.0).to(ACC)
-            b_sum += b_x * b_w[:, None]
-            b_total += b_w
-        else:
-            b_sum += b_x
-            b_total += m_r.to(ACC)
-    b_out = tl.sum(b_sum, axis=0)
-    total = tl.sum(b_total, axis=0)
+    b_out, total = weighted_rows(x, weights, start, end, o_c, n_columns, ACC, WEIGHTED, ROWS, COLUMNS)
     if SPLIT:
         i_row = i_k * n_segments + i_s
         tl.store(out + i_row * n_columns + o_c, b_out, mask=m_c)
@@ -154,11 +170,11 @@ def segment_spread_rows(
     tl.store(out + o_r[:, None] * n_columns + o_c[None, :], b_share[:, None] * b_g, mask=mask)
 
 
-def _on(device: torch.device):
+def on(device: torch.device):
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
+def accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
     return (torch.float64, tl.float64) if dtype == torch.float64 else (torch.float32, tl.float32)
 
 
@@ -176,7 +192,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
     x, offsets = x.contiguous(), offsets.contiguous()
     n, columns = x.shape
     segments = offsets.shape[0] - 1
-    dtype, acc = _accumulator(x.dtype)
+    dtype, acc = accumulator(x.dtype)
     out = x.new_empty((segments, columns), dtype=dtype)
     if segments == 0 or columns == 0:
         return out
@@ -187,7 +203,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
     sums = out.new_empty((k, segments, columns)) if split else out
     totals = out.new_empty((k, segments)) if split else out
     w = x if weights is None else weights.contiguous()
-    with _on(x.device):
+    with on(x.device):
         segment_sums[segments * blocks, k](
             x, offsets, w, sums, totals, segments, columns, k, acc, weights is not None, split, **options
         )
@@ -202,12 +218,12 @@ def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -
     """Launches for :func:`fastdd.ops.segment_mean.segment_spread`: one, or two with weights."""
     g, offsets = g.contiguous(), offsets.contiguous()
     segments, columns = g.shape
-    _, acc = _accumulator(g.dtype)
+    _, acc = accumulator(g.dtype)
     out = g.new_empty((n, columns))
     if n == 0 or columns == 0:
         return out
     totals, w = g, g
-    with _on(g.device):
+    with on(g.device):
         if weights is not None:
             w = weights.contiguous()
             totals = g.new_empty(segments)

@@ -21,13 +21,15 @@ def couples_samples(net: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def target_embeddings(
+def real_embeddings(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
 ) -> Tensor:
-    """Embeddings of the real samples, [M, D], sorted by segment; float32, or bfloat16 for ``precision="bf16"``.
+    """Embeddings of the segments' samples, [M, D], without a gradient; images are read in chunks.
 
-    The real side of the loss: no gradient, images read in chunks. Networks with batch norm take each class as one
-    batch of its own, as their statistics would otherwise mix classes (or chunks).
+    float32, or bfloat16 for ``precision="bf16"``.
+
+    Networks with batch norm take each class as one batch of its own, as their statistics would otherwise mix classes
+    (or chunks).
     """
     classes = segments.sample_classes
     if couples_samples(net):
@@ -47,8 +49,8 @@ def target_embeddings(
 def target_means(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
 ) -> Tensor:
-    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one."""
-    embeddings = target_embeddings(net, real, segments, params, precision)
+    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one. What the loss pulls toward."""
+    embeddings = real_embeddings(net, real, segments, params, precision)
     return ops.segment_mean(embeddings, segments.offsets, segments.weights)
 
 
@@ -80,13 +82,13 @@ def loss(
     """
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
-    targets = target_means(net, real, segments, params, precision)
+    pulling = real_embeddings(net, real, segments, params, precision)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
     images = ops.augment(synthetic, params, classes)
     if couples_samples(net):
         embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
     else:
         embeddings = torch.cat([net.embed(chunk) for chunk in images.split(models.chunk_size(net, images))])
-    means = embeddings.view(num_classes, ipc, -1).mean(1)
-    distances = (targets - means[segments.classes]).square().sum(1)
-    return torch.where(segments.present, distances, distances.new_zeros(())).sum()
+    return ops.embedding_match(
+        pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes
+    ).sum()

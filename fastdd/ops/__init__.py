@@ -5,6 +5,8 @@ from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
+from fastdd.ops.embedding_match import embedding_match
+from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
 from fastdd.ops.kde import kde
@@ -23,6 +25,8 @@ __all__ = [
     "augment_adjoint",
     "diff_augment",
     "dsa_params",
+    "embedding_match",
+    "gradient_match",
     "group_grad",
     "grouped_conv_weight",
     "grouped_matmul",

@@ -26,6 +26,9 @@ _library = torch.library.Library("fastdd", "DEF")
 _warned = False
 # Op -> device type -> the backend that has kernels for it; what is not here runs on the reference.
 _kernels: dict[str, dict[str, str]] = {}
+# Op -> its Triton launcher; op -> the (backward, setup_context) of its derivative.
+_launchers: dict[str, Callable] = {}
+_derivatives: dict[str, tuple[Callable, Callable]] = {}
 
 
 def define(schema: str, reference: Callable, kernels: Mapping[str, str]) -> str:
@@ -56,12 +59,14 @@ def register_fake(name: str, fake: Callable) -> None:
 
 
 def register_autograd(name: str, backward: Callable, setup_context: Callable) -> None:
-    """The op's derivative, in terms of ops that have derivatives themselves."""
+    """The op's derivative, in terms of ops that have derivatives themselves (:func:`peer`)."""
+    _derivatives[name.removeprefix("fastdd::")] = backward, setup_context
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_library)
 
 
 def register_triton(name: str, launcher: Callable) -> None:
     """A Triton launcher as the op's CUDA kernel, where Triton is installed."""
+    _launchers[name.removeprefix("fastdd::")] = launcher
     if has_triton():
         _library.impl(name.removeprefix("fastdd::"), launcher, "CUDA")
 
@@ -193,6 +198,43 @@ def implementations(device: str) -> list[Implementation]:
 def readable(t: Tensor) -> bool:
     """Whether a look at the contents is cheap and possible: on a GPU it would wait for all the work before it."""
     return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
+
+
+def check_classes(classes: Tensor, segments: int, num_classes: int, device: torch.device) -> None:
+    """Raises ValueError for a class of each segment that does not fit; contents are checked on CPUs only."""
+    if classes.dtype != torch.int64 or classes.shape != (segments,):
+        raise ValueError(f"classes must be int64 [S] = [{segments}], not {classes.dtype} {list(classes.shape)}")
+    if classes.device != device:
+        raise ValueError(f"classes are on {classes.device} and the data on {device}: move one of them")
+    if readable(classes) and segments:
+        low, high = classes.aminmax()
+        if low < 0 or high >= num_classes:
+            wrong = (low if low < 0 else high).item()
+            raise ValueError(f"classes must be from 0 to {num_classes - 1}; got {wrong}")
+
+
+@functools.cache
+def interpreted(name: str) -> Callable:
+    """The op on its Triton launcher, past the dispatcher, with the derivative that is registered for the op."""
+    launcher, (backward, setup) = _launchers[name], _derivatives[name]
+
+    class Interpreted(torch.autograd.Function):
+        @staticmethod
+        def forward(*inputs):
+            return launcher(*inputs)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.interpreted = True
+            setup(ctx, inputs, output)
+
+    Interpreted.backward = staticmethod(backward)
+    return Interpreted.apply
+
+
+def peer(ctx, name: str) -> Callable:
+    """Another op for a derivative to call, run the way its own op was: dispatched, or in the Triton interpreter."""
+    return interpreted(name) if getattr(ctx, "interpreted", False) else getattr(torch.ops.fastdd, name)
 
 
 class LinearPair(torch.autograd.Function):

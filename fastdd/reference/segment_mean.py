@@ -9,12 +9,20 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Segment of every row, int64 [n], and its share of the segment's weight, [n]; zero where that weight is zero."""
+def segment_totals(
+    offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Segment of every row, int64 [n]; its weight, [n]; and the total weight of every segment, [S]."""
     lengths = offsets.diff()
     segment = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths, output_size=n)
     w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
-    totals = torch.zeros(len(lengths), dtype=dtype, device=offsets.device).index_add(0, segment, w)[segment]
+    return segment, w, torch.zeros(len(lengths), dtype=dtype, device=offsets.device).index_add(0, segment, w)
+
+
+def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Segment of every row, int64 [n], and its share of the segment's weight, [n]; zero where that weight is zero."""
+    segment, w, totals = segment_totals(offsets, weights, n, dtype)
+    totals = totals[segment]
     return segment, torch.where(totals == 0, 0, w / torch.where(totals == 0, 1, totals))
 
 

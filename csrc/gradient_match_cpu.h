@@ -1,0 +1,33 @@
+// CPU kernels of row_products, row_combine, row_distances and row_pull, free of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "segment_mean_cpu.h"
+#include "simd.h"
+
+namespace fastdd {
+
+// Rows of a class's block are as many as keep b, its part that every segment of the class meets, in the first-level cache.
+constexpr int64_t kBlockElements = 8192;
+
+struct RowsCall {
+  const void* a;           // [segments, rows, columns]
+  Dtype dtype;             // of a: f32, f64, bf16; everything else is f64 for f64 and f32 otherwise
+  const void* b;           // [classes, rows, columns]
+  const int64_t* starts;   // [classes + 1] into members
+  const int64_t* members;  // segments, class by class
+  int64_t rows, columns, block;
+  bool differences;        // of a - b (row_distances, row_pull) instead of a and b
+  // Products: [segments, rows]. Of differences, ab alone, which gets |a - b|^2.
+  void *ab, *aa, *bb;
+  // Combinations: p and q, [segments, rows]; out, [classes, rows, columns]. Of differences, no q.
+  const void *p, *q;
+  void* out;
+};
+
+}  // namespace fastdd
+
+// Work items are blocks of rows of a class, class after class.
+FASTDD_DECLARE_VARIANTS(void multiply_rows(const RowsCall& call, int64_t begin, int64_t end))
+FASTDD_DECLARE_VARIANTS(void combine_rows(const RowsCall& call, int64_t begin, int64_t end))

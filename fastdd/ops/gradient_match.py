@@ -1,0 +1,238 @@
+"""Gradient matching's distances: every layer, class and protected group, each gradient row read once."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastdd.ops import _dispatch
+from fastdd.reference import gradient_match as reference
+from fastdd.reference.segment_mean import accumulation_dtype
+
+METRICS = ("ours", "mse", "cos")
+
+_KERNELS = {"cpu": "native", "cuda": "triton"}
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# As published: added to the product of the norms.
+_EPS = 1e-6
+
+
+def _define(schema: str) -> str:
+    name = schema[: schema.index("(")]
+
+    def launch(*arguments):
+        from fastdd.kernels import gradient_match as kernels
+
+        return getattr(kernels, name)(*arguments)
+
+    qualified = _dispatch.define(schema, getattr(reference, name), _KERNELS)
+    _dispatch.register_triton(qualified, launch)
+    return qualified
+
+
+_PRODUCTS = _define("row_products(Tensor a, Tensor b, Tensor classes) -> (Tensor, Tensor, Tensor)")
+_COMBINE = _define("row_combine(Tensor p, Tensor q, Tensor a, Tensor b, Tensor classes) -> Tensor")
+_DISTANCES = _define("row_distances(Tensor a, Tensor b, Tensor classes) -> Tensor")
+_PULL = _define("row_pull(Tensor p, Tensor a, Tensor b, Tensor classes) -> Tensor")
+
+
+def _rows_fake(a, b, classes):
+    return b.new_empty(a.shape[:2])
+
+
+def _products_fake(a, b, classes):
+    return tuple(_rows_fake(a, b, classes) for _ in range(3))
+
+
+def _combine_fake(p, q, a, b, classes):
+    return torch.empty_like(b, memory_format=torch.contiguous_format)
+
+
+def _pull_fake(p, a, b, classes):
+    return torch.empty_like(b, memory_format=torch.contiguous_format)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _masked(a: Tensor, classes: Tensor) -> Tensor:
+    return torch.where((classes >= 0)[:, None, None], a, 0)
+
+
+def _products_backward(ctx, g_ab, g_aa, g_bb):
+    a, b, classes = ctx.saved_tensors
+    real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        of_class = reference.rows_of(b, classes)
+        real = (g_ab[..., None] * of_class + 2 * g_aa[..., None] * _masked(a, classes)).to(a.dtype)
+    if ctx.needs_input_grad[1]:
+        synthetic = _dispatch.peer(ctx, "row_combine")(g_ab, 2 * g_bb, a, b, classes)
+    return real, synthetic, None
+
+
+def _combine_backward(ctx, h):
+    p, q, a, b, classes = ctx.saved_tensors
+    g_p = g_q = real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        g_p, _, _ = _dispatch.peer(ctx, "row_products")(a, h, classes)
+    if ctx.needs_input_grad[1]:
+        g_q = reference.rows_of((b * h).sum(2), classes)
+    if ctx.needs_input_grad[2]:
+        real = (p[..., None] * reference.rows_of(h, classes)).to(a.dtype)
+    if ctx.needs_input_grad[3]:
+        synthetic = _dispatch.peer(ctx, "row_combine")(torch.zeros_like(q), q, a, h, classes)
+    return g_p, g_q, real, synthetic, None
+
+
+def _distances_backward(ctx, g):
+    a, b, classes = ctx.saved_tensors
+    real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        real = (2 * g[..., None] * (_masked(a, classes) - reference.rows_of(b, classes))).to(a.dtype)
+    if ctx.needs_input_grad[1]:
+        synthetic = _dispatch.peer(ctx, "row_pull")(2 * g, a, b, classes)
+    return real, synthetic, None
+
+
+def _pull_backward(ctx, h):
+    p, a, b, classes = ctx.saved_tensors
+    g_p = real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        products, _, _ = _dispatch.peer(ctx, "row_products")(a, h, classes)
+        g_p = reference.rows_of((b * h).sum(2), classes) - products
+    if ctx.needs_input_grad[1]:
+        real = -(p[..., None] * reference.rows_of(h, classes)).to(a.dtype)
+    if ctx.needs_input_grad[2]:
+        synthetic = _dispatch.peer(ctx, "row_combine")(torch.zeros_like(p), p, a, h, classes)
+    return g_p, real, synthetic, None
+
+
+_dispatch.register_fake(_PRODUCTS, _products_fake)
+_dispatch.register_fake(_COMBINE, _combine_fake)
+_dispatch.register_fake(_DISTANCES, _rows_fake)
+_dispatch.register_fake(_PULL, _pull_fake)
+_dispatch.register_autograd(_PRODUCTS, _products_backward, _save)
+_dispatch.register_autograd(_COMBINE, _combine_backward, _save)
+_dispatch.register_autograd(_DISTANCES, _distances_backward, _save)
+_dispatch.register_autograd(_PULL, _pull_backward, _save)
+
+
+def _op(name: str, chosen: str) -> Callable:
+    if chosen == "reference":
+        return getattr(reference, name)
+    return _dispatch.interpreted(name) if chosen == "interpret" else getattr(torch.ops.fastdd, name)
+
+
+def _check(real: Sequence[Tensor], synthetic: Sequence[Tensor], classes: Tensor, present: Tensor | None) -> None:
+    if len(real) != len(synthetic) or not real:
+        raise ValueError(f"real and synthetic must have one gradient a layer; got {len(real)} and {len(synthetic)}")
+    segments, num_classes = real[0].shape[:1], synthetic[0].shape[:1]
+    device = real[0].device
+    for i, (a, b) in enumerate(zip(real, synthetic, strict=True)):
+        if a.dtype not in _FLOATS:
+            raise TypeError(f"real[{i}] must be float32, float64, bfloat16 or float16, not {a.dtype}")
+        if b.dtype != accumulation_dtype(a.dtype):
+            raise TypeError(
+                f"synthetic[{i}] must be {accumulation_dtype(a.dtype)} to match real's {a.dtype}, not {b.dtype}"
+            )
+        if not a.dim() or a.shape != segments + b.shape[1:] or b.shape[:1] != num_classes or a.dim() != b.dim():
+            raise ValueError(
+                f"real[{i}] must be [S, *shape] and synthetic[{i}] [C, *shape], with the same S and C for all layers; "
+                f"got {list(a.shape)} and {list(b.shape)}"
+            )
+        if {a.device, b.device} != {device}:
+            raise ValueError(f"real[{i}] is on {a.device} and synthetic[{i}] on {b.device}: move them to {device}")
+    _dispatch.check_classes(classes, segments[0], num_classes[0], device)
+    if present is not None:
+        if present.dtype != torch.bool or present.shape != classes.shape:
+            raise ValueError(f"present must be bool {list(classes.shape)}, not {present.dtype} {list(present.shape)}")
+        if present.device != device:
+            raise ValueError(f"present is on {present.device} and the gradients on {device}: move one of them")
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A layer's gradients as rows of a matrix each: [n, out, in, h, w] -> [n, out, in * h * w]; below 2-D, one row."""
+    while x.dim() < 3:
+        x = x.unsqueeze(1)
+    return x.flatten(2)
+
+
+def _norm(square: Tensor) -> Tensor:
+    """The root, with slope 0 at 0 in every order of derivative, as published code's norm has in the first."""
+    zero = square == 0
+    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
+
+
+def gradient_match(
+    real: Sequence[Tensor],
+    synthetic: Sequence[Tensor],
+    classes: Tensor,
+    *,
+    metric: str = "ours",
+    present: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Distance of every segment's real gradients r to the synthetic gradients s of its class, summed over the layers.
+
+    As in published code of gradient matching (DC; Zhao, Mopuri and Bilen, ICLR 2021):
+
+    - ``ours``: the sum over the rows of every layer of ``1 - <r, s> / (|r| |s| + 1e-6)``. A row is an output channel
+      of a convolution [out, in, h, w], a channel of a layer norm [C, H, W], an output of a linear layer; 1-D
+      parameters are left out.
+    - ``mse``: ``|r - s|^2`` over all parameters.
+    - ``cos``: ``1 - <r, s> / (|r| |s| + 1e-6)``, all parameters being one vector.
+
+    With segments that are the protected groups of a class this is FairDD's distance, where a synthetic gradient meets
+    every group of its class. A norm has slope 0 at a row of zeros, in all orders of derivative.
+
+    Args:
+        real: for every layer [S, *shape], float32, float64, bfloat16 or float16; differentiable to any order.
+        synthetic: for every layer [C, *shape], float64 where ``real`` is and float32 otherwise; differentiable to any
+            order.
+        classes: int64 [S], class of each segment, in any order; contents are checked on the CPU only.
+        metric: ``ours``, ``mse`` or ``cos``.
+        present: bool [S]; a segment that is not has distance 0 and pulls nothing, and its gradients are not read.
+            None means that all are.
+        backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
+            means.
+
+    Returns:
+        [S], of the synthetic gradients' dtype.
+
+    Raises:
+        ValueError: a shape, device, class or metric that does not fit.
+        TypeError: a dtype that does not.
+        RuntimeError: a backend asked for by name that can't run here.
+
+    Two runs are bitwise equal, and do not depend on the number of threads. Cost: one pass over the real gradients, and
+    one more for the gradient in the synthetic ones, whatever the number of segments a class; nothing but row products
+    [S, rows] is kept.
+
+    >>> real, synthetic = [torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]])], [torch.tensor([[[3.0, 0.0]]])]
+    >>> classes = torch.tensor([0, 0])
+    >>> gradient_match(real, synthetic, classes)
+    tensor([0.4000, 1.0000])
+    >>> gradient_match(real, synthetic, classes, metric="mse", present=torch.tensor([True, False]))
+    tensor([16.,  0.])
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r} is not one of {', '.join(METRICS)}")
+    _check(real, synthetic, classes, present)
+    layers = [(a, b) for a, b in zip(real, synthetic, strict=True) if metric != "ours" or a.dim() > 2]
+    if not layers:
+        raise ValueError("metric 'ours' matches parameters of 2 or more dimensions, and there are none; use 'mse'")
+    chosen = _dispatch.choose("row_products", backend, classes.device)
+    owners = classes if present is None else torch.where(present, classes, -1)
+    dtype = layers[0][1].dtype
+    # Sums over rows and layers are float64: they are small, and it leaves no rounding but that of the rows.
+    if metric == "mse":
+        distances = _op("row_distances", chosen)
+        return sum(distances(_rows(a), _rows(b), owners).sum(1, dtype=torch.float64) for a, b in layers).to(dtype)
+    products = _op("row_products", chosen)
+    rows = zip(*[products(_rows(a), _rows(b), owners) for a, b in layers], strict=True)
+    ab, aa, bb = (torch.cat(of_layers, 1) for of_layers in rows)
+    if metric == "cos":
+        ab, aa, bb = (t.sum(1, keepdim=True, dtype=torch.float64) for t in (ab, aa, bb))
+    total = (1 - ab / (_norm(aa) * _norm(bb) + _EPS)).sum(1, dtype=torch.float64).to(dtype)
+    return total if present is None else torch.where(present, total, 0)
