@@ -96,8 +96,9 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Name and variant, for people."""
-        return " ".join([self.name, *(f"{name}={value}" for name, value in self.variant.items())])
+        """Name, dtype if not float32, and variant, for people."""
+        dtype = [] if self.dtype == torch.float32 else [str(self.dtype).removeprefix("torch.")]
+        return " ".join([self.name, *dtype, *(f"{name}={value}" for name, value in self.variant.items())])
 
 
 def as_tuple(results: Result) -> tuple[Tensor, ...]:

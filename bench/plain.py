@@ -12,8 +12,10 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": lambda: nn.ReLU(inpl
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance norm as published, ``GroupNorm(C, C)``. In bfloat16 on CPUs through float32: PyTorch's own bfloat16 kernel
-    takes six times as long there (16x128x32x32 and smaller, channels-last)."""
+    """Instance norm as published, ``GroupNorm(C, C)``; in bfloat16 on CPUs through float32.
+
+    PyTorch's own bfloat16 kernel takes six times as long there (16x128x32x32 and smaller, channels-last).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.bfloat16 or x.is_cuda:

@@ -36,6 +36,8 @@ def write(path: str | os.PathLike, document: dict[str, Any]) -> None:
 
 
 def _speedups(axes, ours: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     measured = [name for name in BASELINES if any(row["speedup"][name] for row in ours)]
     height = 0.8 / max(1, len(measured))
     for offset, baseline in enumerate(measured):
@@ -44,8 +46,19 @@ def _speedups(axes, ours: list[dict[str, Any]], rows: list[dict[str, Any]]) -> N
             if row["speedup"][baseline]:
                 places.append(place - 0.4 + height * (offset + 0.5))
                 values.append(row["speedup"][baseline])
-        drawn = axes.barh(places, values, height, color=_COLORS[baseline], label=f"over {baseline}")
-        axes.bar_label(drawn, fmt=" {:.2g}x", fontsize=7)
+        # From 1, so that slower points the other way.
+        axes.barh(places, [v - 1 for v in values], height, left=1, color=_COLORS[baseline], label=f"over {baseline}")
+        for place, value in zip(places, values, strict=True):
+            side = "left" if value >= 1 else "right"
+            axes.annotate(
+                f"{value:.2f}x" if value < 10 else f"{value:.0f}x",
+                (value, place),
+                xytext=(3 if value >= 1 else -3, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=7,
+            )
     for place, row in enumerate(ours):
         if not row["match"]:
             axes.text(1, place, " no match, no speed-up", va="center", fontsize=8, color="#b00020")
@@ -53,7 +66,10 @@ def _speedups(axes, ours: list[dict[str, Any]], rows: list[dict[str, Any]]) -> N
     axes.set_ylim(len(ours) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}x")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("speed-up of fastdd (ratio of medians)")
     axes.set_title("speed-up, where results match")
     if measured:
@@ -61,21 +77,29 @@ def _speedups(axes, ours: list[dict[str, Any]], rows: list[dict[str, Any]]) -> N
 
 
 def _roofline(axes, rows: list[dict[str, Any]], ceilings: dict[str, Any]) -> None:
-    timed = [row for row in rows if row["median_us"] and row["flops"] and row["bytes"]]
+    # Cases that only vary another's sizes would hide the rest.
+    shown = [row for row in rows if not row["case"].startswith("scale/")] or rows
+    timed = [row for row in shown if row["median_us"] and row["flops"] and row["bytes"]]
     for backend, color in _COLORS.items():
         points = [row for row in timed if row["backend"] == backend]
         if points:
             x = [row["flops"] / row["bytes"] for row in points]
             y = [row["flops"] / row["median_us"] / 1e3 for row in points]
             axes.scatter(x, y, s=22, color=color, label=backend, zorder=3)
-    seen = set()
-    for row in timed:
-        if row["backend"] == "fastdd" and row["case"] not in seen:
-            seen.add(row["case"])
-            at = row["flops"] / row["bytes"], row["flops"] / row["median_us"] / 1e3
-            axes.annotate(row["case"], at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for number, row in enumerate(row for row in timed if row["backend"] == "fastdd"):
+        at = row["flops"] / row["bytes"], row["flops"] / row["median_us"] / 1e3
+        right = number % 2  # both sides in turns: neighbours in the table are often neighbours here
+        axes.annotate(
+            case_label(row, rows),
+            at,
+            xytext=(5 if right else -5, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=7,
+        )
     intensities = [row["flops"] / row["bytes"] for row in timed] or [1.0]
-    low, high = min(intensities) / 4, max(intensities) * 4
+    low, high = min(intensities) / 20, max(intensities) * 4
     used = {row["dtype"] for row in timed}
     for name, peak in ceilings["gemm_gflops"].items():
         if name not in used:

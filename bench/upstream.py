@@ -1,6 +1,7 @@
 """A checkout of published code (DatasetCondensation, or a fork such as FairDD), used through its own functions."""
 
 import importlib
+import re
 import subprocess
 import sys
 import warnings
@@ -50,7 +51,7 @@ class Upstream:
         for module, names in _NEEDED.items():
             path = folder / f"{module}.py"
             text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-            missing = [name for name in names if f"def {name}(" not in text and f"class {name}(" not in text]
+            missing = [name for name in names if not re.search(rf"^(def|class) {name}\b", text, re.MULTILINE)]
             if missing:
                 raise ValueError(
                     f"--upstream {folder} is no checkout of DatasetCondensation or FairDD: "
@@ -99,15 +100,22 @@ class UpstreamLoop(PublishedLoop):
         return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
 
 
+class _Empty(type):
+    """A class whose every attribute is one of these: it can be named, imported from and derived from, not used."""
+
+    def __getattr__(cls, name: str) -> "_Empty":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Empty(name, (), {})
+
+
 class _StandIn(ModuleType):
-    """A missing module: whatever is asked of it is an empty class."""
+    """A missing module."""
 
     __path__: ClassVar[list[str]] = []
 
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
+    def __getattr__(self, name: str) -> _Empty:
+        return getattr(_Empty(self.__name__, (), {}), name)
 
 
 def _import(name: str, folder: Path) -> ModuleType:
