@@ -7,8 +7,8 @@ A :class:`~fastdd.bench.case.Case` is one computation, done by up to four backen
     reference-loop    the structure of published code: Python loops over classes and groups, its augmentation
     upstream          a checkout of DatasetCondensation or FairDD (``--upstream DIR``), through its own functions
 
-Every backend's result is held against an fp64 truth, with twice plain PyTorch's error as the budget; only a row that
-matches gets a speed-up. Installed as ``fastdd.bench``.
+Every backend's result is held against an fp64 truth, ours with twice plain PyTorch's error as the budget; only a row
+that matches gets a speed-up, and only over a baseline that does. Installed as ``fastdd.bench``.
 
 To add a case, write a subclass of ``Case`` in a module of ``fastdd.bench.cases`` (``cases/segment_mean.py`` is the
 shortest example) and name its instances in ``CASES`` of ``cases/__init__.py``. It needs a ``name``, ``inputs(seed,

@@ -56,7 +56,6 @@ class BatchedSteps:
     def loss(self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]) -> Tensor:
         """The loss of given draws: rows class by class, how many of each class, and the augmentations."""
         config, device = self._problem.config, self._problem.device
-        classes = torch.arange(len(counts), device=device)
 
         def augmented(images: Tensor, sizes: list[int]) -> Tensor:
             pairs = zip(images.split(sizes), drawn, strict=True)
@@ -66,15 +65,18 @@ class BatchedSteps:
             real = augmented(self._real[rows], counts).to(self._real_dtype, memory_format=torch.channels_last)
             own = net if self._real_dtype == torch.float32 else copy.deepcopy(net).to(self._real_dtype)
             embeddings = torch.cat([own.embed(x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]).float()
-            segment = classes.repeat_interleave(torch.tensor(counts, device=device), output_size=len(rows))
+            segment = torch.arange(len(counts), device=device).repeat_interleave(
+                torch.tensor(counts, device=device), output_size=len(rows)
+            )
             segments = len(counts)
             if config.debias == "fairdd":
                 groups = self._problem.dataset.num_groups
                 segment, segments = segment * groups + self._groups[rows], segments * groups
-                classes = classes.repeat_interleave(groups)
             sizes = torch.zeros(segments, device=device).index_add_(0, segment, torch.ones_like(segment).float())
             sums = torch.zeros(segments, embeddings.shape[1], device=device).index_add_(0, segment, embeddings)
             targets = sums / sizes.clamp(min=1)[:, None]
         images = augmented(self.images, [config.ipc] * len(counts)).contiguous(memory_format=torch.channels_last)
         means = net.embed(images).view(len(counts), config.ipc, -1).mean(1)
-        return ((targets - means[classes]).square().sum(1) * (sizes > 0)).sum()
+        # As many segments a class: broadcasting, whose derivative is a sum, where indexing's is a scatter.
+        distances = (targets.unflatten(0, (len(counts), -1)) - means[:, None]).square().sum(2)
+        return (distances * (sizes > 0).view_as(distances)).sum()

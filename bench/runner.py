@@ -10,7 +10,7 @@ import torch
 
 from fastdd import models
 from fastdd.bench import machine, schema
-from fastdd.bench.case import BASELINES, Case
+from fastdd.bench.case import ALLOWED, BASELINES, Case
 from fastdd.bench.timing import Stopwatch, alternate
 from fastdd.bench.upstream import Upstream
 
@@ -116,11 +116,11 @@ def measure(
     timed, failed = alternate(functions, device, reps=reps, budget=budget)
     times, failures = {**timed, **times}, {**failures, **failed}
 
-    budgets = None
-    if plain := errors.get("torch"):
-        budgets = [2 * e + floor for e, floor in zip(plain, case.floors(len(plain)), strict=True)]
-    rows = []
+    plain, rows = errors.get("torch"), []
     for backend in backends:
+        budgets = plain and [
+            ALLOWED[backend] * error + floor for error, floor in zip(plain, case.floors(len(plain)), strict=True)
+        ]
         row = {
             "case": case.name,
             "backend": backend,

@@ -10,6 +10,8 @@ from fastdd import models, ops, rng
 from fastdd.bench import plain
 from fastdd.bench.case import Case, Result
 
+_CHUNK = 32
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -56,13 +58,17 @@ class GroupGrad(Case):
         return tuple(ops.group_grad(inputs.ours, inputs.images, inputs.labels, inputs.offsets, inputs.weights).values())
 
     def plain(self, inputs: Labelled) -> Result:
-        """Every image once: a forward and a backward of each group's."""
+        """Every image once: a forward and a backward of each group's, on CPUs in chunks that stay in cache."""
         net = inputs.plain.to(memory_format=torch.channels_last)
         weights, found = _weights(net), []
         images = inputs.images.contiguous(memory_format=torch.channels_last)
-        pairs = zip(images.split(inputs.lengths), inputs.labels.split(inputs.lengths), strict=True)
-        for x, labels in pairs:
-            found.append(torch.autograd.grad(F.cross_entropy(_logits(net, x), labels), weights))
+        for x, labels in zip(images.split(inputs.lengths), inputs.labels.split(inputs.lengths), strict=True):
+            chunk = len(x) if x.is_cuda else _CHUNK
+            parts = [
+                torch.autograd.grad(F.cross_entropy(_logits(net, some), of, reduction="sum") / len(x), weights)
+                for some, of in zip(x.split(chunk), labels.split(chunk), strict=True)
+            ]
+            found.append([sum(of_layer) for of_layer in zip(*parts, strict=True)])
         return tuple(torch.stack(of_layer) for of_layer in zip(*found, strict=True))
 
     def loop(self, inputs: Labelled) -> Result:

@@ -72,7 +72,8 @@ class EmbeddingMatch(Case):
 
         def distances(synthetic: Tensor) -> Tensor:
             means = synthetic.view(self._CLASSES, -1, synthetic.shape[1]).mean(1)
-            return (targets - means[inputs.classes]).square().sum(1)
+            # As many segments a class: broadcasting, whose derivative is a sum, where indexing's is a scatter.
+            return (targets.unflatten(0, (self._CLASSES, -1)) - means[:, None]).square().sum(2).flatten()
 
         return with_gradient(distances, [inputs.synthetic])
 

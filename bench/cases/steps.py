@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastdd.bench.batched import BatchedSteps
-from fastdd.bench.case import FLOOR, Case, Result
+from fastdd.bench.case import FLOOR, Case, Result, pairs
 from fastdd.bench.problem import Problem, random_dataset
 from fastdd.bench.published import PublishedLoop, draw, operation_of
 from fastdd.bench.upstream import Upstream, UpstreamLoop
@@ -145,7 +145,7 @@ class Step(Case):
 
     def errors(self, results: Result, truth: Result) -> list[float]:
         """Relative to the norm: a gradient is one vector."""
-        return [((a.double() - b).norm() / b.norm()).item() for a, b in zip(results, truth, strict=True)]
+        return [((a.double() - b).norm() / b.norm()).item() for a, b in pairs(results, truth)]
 
     def floors(self, results: int) -> list[float]:
         return [FLOOR, _LOSS_FLOORS[self.dtype]]

@@ -64,7 +64,8 @@ def run_bench(
     if plot is not None:
         draw.write(plot, document)
     if problems := runner.failed(document):
-        raise RuntimeError("; ".join(problems))
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise RuntimeError("; ".join(problems[:3]) + more)
 
 
 def run_validate(paths: list[Path]) -> None:

@@ -17,7 +17,9 @@ from fastdd.cli import main
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, request):
+    request.addfinalizer(lambda threads=torch.get_num_threads(): torch.set_num_threads(threads))
+
     def call(*arguments):
         with pytest.raises(SystemExit) as exit_:
             main(["bench", *map(str, arguments)])
@@ -35,7 +37,8 @@ def shown(document):
 
 def test_quick_run_of_every_case_writes_a_valid_file_and_picture(run, tmp_path):
     written, picture = tmp_path / "bench.json", tmp_path / "bench.png"
-    code, text, errors = run("--device", "cpu", "--quick", "--reps", 1, "--json", written, "--plot", picture)
+    quick = ("--device", "cpu", "--quick", "--reps", 1, "--threads", 1)
+    code, text, errors = run(*quick, "--json", written, "--plot", picture)
     assert (code, errors) == (0, "")
     document = schema.read(written)
     assert {row["case"] for row in document["rows"]} == {case.name for case in cases.CASES}
