@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev
-	$(PY) -m fastdd.bench
+	$(VENV)/bin/fastdd bench
 
 setup: $(VENV)/.dev
 

@@ -1,18 +1,69 @@
-"""One step of distribution matching with the structure of the published code: the baseline ``reference-loop``.
+"""The structure of published code: the baseline ``reference-loop``, in float64 the truth of whole steps.
 
 What makes it slow is kept, as it is what a user of that code waits for: a network built anew, Python loops over
 classes and groups, whole-class permutations, augmentation parameters built element by element, one operation at a time.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastdd import models, ops, rng
-from fastdd.data import Dataset
-from fastdd.ops import DSA_OPS, Param
-from fastdd.session import RunConfig
+from fastdd.bench.problem import Problem
+from fastdd.ops import Param, identity_params, pixel_matrix
+
+
+def draw(strategy: str, seed: int, size: tuple[int, int], device: torch.device | str = "cpu") -> tuple[Tensor, str]:
+    """The augmentation that published code draws from a seed for Siamese use: a parameter row [13], and its operation.
+
+    The operation comes from a generator with that seed, every parameter after it from one that is seeded anew with the
+    next number; the first element of a draw is used. Colours, shifts, squares and flips are drawn on the images'
+    device, scales and angles on the CPU.
+
+    Returns:
+        float64 row on the CPU, and a name out of DSA_OPS. A flip that does not happen is an identity row.
+    """
+    height, width = size
+    numbers = iter(range(seed, seed + 5))
+
+    def generator(where: torch.device | str) -> torch.Generator:
+        return torch.Generator(where).manual_seed(next(numbers))
+
+    def uniform(where: torch.device | str = device) -> float:
+        return torch.rand(1, generator=generator(where), device=where).item()
+
+    def whole(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator(device), device=device))
+
+    names = strategy.split("_")
+    operation = names[int(torch.randint(0, len(names), (1,), generator=generator("cpu")))]
+    row = identity_params(1, dtype=torch.float64)[0]
+    if operation == "color":
+        row[Param.BRIGHTNESS], row[Param.SATURATION] = uniform() - 0.5, 2 * uniform()
+        row[Param.CONTRAST] = uniform() + 0.5
+    elif operation == "crop":
+        most = int(height * 0.125 + 0.5), int(width * 0.125 + 0.5)
+        row[Param.F], row[Param.C] = whole(-most[0], most[0] + 1), whole(-most[1], most[1] + 1)
+    elif operation == "cutout":
+        for side, first, last in ((height, Param.TOP, Param.BOTTOM), (width, Param.LEFT, Param.RIGHT)):
+            k = int(side * 0.5 + 0.5)
+            start = whole(0, side + 1 - k % 2) - k // 2
+            row[first], row[last] = max(start, 0), min(start + k - 1, side - 1) + 1
+    elif operation == "flip":
+        if uniform() < 0.5:
+            row[Param.A], row[Param.C] = -1, width - 1
+    else:
+        if operation == "scale":
+            x, y = (uniform("cpu") * (1.2 - 1 / 1.2) + 1 / 1.2 for _ in range(2))
+            theta = [[x, 0, 0], [0, y, 0]]
+        else:
+            angle = (uniform("cpu") - 0.5) * 2 * 15 / 180 * np.pi
+            theta = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
+        row[:6] = pixel_matrix(torch.tensor(theta, dtype=torch.float64), size)
+    return row, operation
 
 
 def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
@@ -69,56 +120,66 @@ def operation_of(row: Tensor) -> str:
 
 
 class PublishedLoop:
-    """Steps of DM or DM+FairDD as published, on real images that rest as normalised float32.
+    """Steps of DM or DM+FairDD as published, on real images that rest as normalised floating point.
 
     Args:
-        config: dm, with debias none or fairdd; all six operations of DSA.
-        dataset: square images.
-        device: where.
-        images: float32 [C * IPC, channels, H, W]; copied.
+        problem: what to distil.
+        dtype: of all arithmetic.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device, images: Tensor):
-        self._config, self._dataset, self._device = config, dataset, device
-        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-        self._real = (torch.as_tensor(dataset.train.images, device=device).float() / 255 - mean) / std
-        self._groups = torch.as_tensor(dataset.train.groups, device=device)
-        self._rows = [np.flatnonzero(dataset.train.labels == c) for c in range(dataset.num_classes)]
-        self._random = np.random.RandomState(config.seed)
-        self.images = images.to(device, copy=True).requires_grad_()
-        self._sgd = torch.optim.SGD([self.images], lr=config.lr_img, momentum=config.momentum)
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        data = problem.dataset
+        self._problem, self._dtype = problem, dtype
+        mean, std = (
+            torch.tensor(values, dtype=dtype, device=problem.device).view(-1, 1, 1) for values in (data.mean, data.std)
+        )
+        self._real = (torch.as_tensor(data.train.images, device=problem.device).to(dtype) / 255 - mean) / std
+        self._groups = torch.as_tensor(data.train.groups, device=problem.device)
+        self._rows = [np.flatnonzero(data.train.labels == c) for c in range(data.num_classes)]
+        self._random = np.random.RandomState(problem.config.seed)
+        self.images = problem.images.to(problem.device, dtype, copy=True).requires_grad_()
+        self._sgd = torch.optim.SGD([self.images], lr=problem.config.lr_img, momentum=problem.config.momentum)
 
-    def step(self, number: int) -> Tensor:
+    def network(self) -> nn.Module:
+        """A network with ``embed``, randomly initialised, on the CPU."""
+        return self._problem.network()
+
+    def draw(self, seed: int) -> Any:
+        """The augmentation that belongs to a seed, in the form that :meth:`augment` takes."""
+        return draw(self._problem.config.dsa_strategy, seed, self._problem.dataset.size)
+
+    def augment(self, x: Tensor, drawn: Any) -> Tensor:
+        """``x`` under an augmentation that :meth:`draw` returned."""
+        return augment(x, *drawn)
+
+    def step(self) -> Tensor:
         """One iteration; returns its loss."""
-        config, dataset = self._config, self._dataset
-        net = models.ConvNet(dataset.channels, dataset.num_classes, size=dataset.size, **self._shape())
-        net = net.to(self._device).train()
+        net = self.network().to(self._problem.device).train()
         for parameter in net.parameters():
             parameter.requires_grad = False
-        loss = torch.zeros((), device=self._device)
+        batch = self._problem.config.batch_real
+        rows = (self._random.permutation(rows)[:batch] for rows in self._rows)
+        drawn = (self.draw(int(self._random.randint(100_000))) for _ in self._rows)
+        loss = self.loss(net, rows, drawn)
+        self._sgd.zero_grad()
+        loss.backward()
+        self._sgd.step()
+        return loss.detach()
+
+    def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
+        """The loss of given draws: of every class its rows and its augmentation."""
+        config = self._problem.config
+        loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
         per_class = self.images.split(config.ipc)
-        for c in range(dataset.num_classes):
-            rows = self._random.permutation(self._rows[c])[: config.batch_real]
-            row, operation = self._draw(dataset.size)
-            real = augment(self._real[rows], row, operation)
-            synthetic = augment(per_class[c], row, operation)
-            embeddings = net.features(real).flatten(1).detach()  # not embed: it picks a faster memory format
-            mean = net.features(synthetic).flatten(1).mean(dim=0)
+        for images, rows, drawn in zip(per_class, rows_of_classes, drawn_of_classes, strict=True):
+            real = self.augment(self._real[rows], drawn)
+            synthetic = self.augment(images, drawn)
+            embeddings = net.embed(real).detach()
+            mean = net.embed(synthetic).mean(dim=0)
             if config.debias == "none":
                 loss = loss + ((embeddings.mean(dim=0) - mean) ** 2).sum()
                 continue
             groups = self._groups[rows]
             for group in torch.unique(groups):
                 loss = loss + ((embeddings[groups == group].mean(dim=0) - mean) ** 2).sum()
-        self._sgd.zero_grad()
-        loss.backward()
-        self._sgd.step()
-        return loss.detach()
-
-    def _shape(self) -> dict:
-        return {"width": self._config.width or 128, "depth": self._config.depth or 3}
-
-    def _draw(self, size: tuple[int, int]) -> tuple[Tensor, str]:
-        operation = DSA_OPS[self._random.randint(len(DSA_OPS))]
-        lane = rng.lanes(int(self._random.randint(1 << 31)), 1)
-        return ops.dsa_params(operation, lane, size)[0], operation
+        return loss

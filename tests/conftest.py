@@ -7,6 +7,14 @@ import pytest
 import torch
 
 
+def pytest_configure(config):
+    # Benchmarks are timed when that is asked for; as a part of the suite, each is called once.
+    if config.pluginmanager.hasplugin("benchmark") and not (
+        config.option.benchmark_only or config.option.benchmark_enable
+    ):
+        config.option.benchmark_disable = True
+
+
 def pytest_collection_modifyitems(config, items):
     root = os.environ.get("FASTDD_TEST_DATA")
     for item in items:

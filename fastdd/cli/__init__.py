@@ -16,8 +16,9 @@ __all__ = ["app", "main"]
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
-    keep_freed_memory()
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if "--default-malloc" not in arguments:  # of fastdd bench; the policy can't be taken back once it is set
+        keep_freed_memory()
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:

@@ -17,6 +17,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: list them, build a packed store, check one.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(
+    help="Speed beside published code and plain PyTorch, where results match.", rich_markup_mode=None
+)
+app.add_typer(bench_app, name="bench")
 
 # Typer reads these at run time, so they are written for Python 3.10.
 Dataset = Annotated[
@@ -229,3 +233,70 @@ def data_check(
     from fastdd.cli.datasets import run_check
 
     run_check(what, root=data_root)
+
+
+@bench_app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    case: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all"),
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--plot", help="Also draw speed-ups and roofline to this PNG file.", show_default=False),
+    ] = None,
+    upstream: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--upstream", help="Checkout of DatasetCondensation or FairDD, to time too.", show_default=False),
+    ] = None,
+    reps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Least number of timed calls.", show_default="7; quick 3", min=1),
+    ] = None,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Seconds of timing a case, once there are --reps calls.", show_default="5; quick 0", min=0),
+    ] = None,
+    threads: Annotated[Optional[int], typer.Option(help="CPU threads.", show_default="all", min=1)] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Of all inputs.", min=0)] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")
+    ] = False,
+    default_malloc: Annotated[
+        bool, typer.Option("--default-malloc", help="Don't keep freed memory (other commands always do).")
+    ] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
+) -> None:
+    """Measure cases; exit code 1 if one fails, or a result of fastdd's does not match."""
+    if context.invoked_subcommand is not None:
+        return
+    from fastdd.cli.bench import run_bench, run_list
+
+    if show_list:
+        run_list(case or [])
+        return
+    run_bench(
+        globs=case or [],
+        device=device,
+        json=json,
+        plot=plot,
+        upstream=upstream,
+        reps=reps,
+        budget=budget,
+        threads=threads,
+        seed=seed,
+        quick=quick,
+    )
+
+
+@bench_app.command("validate")
+def bench_validate(
+    files: Annotated[list[Path], typer.Argument(help="Files that --json wrote.", metavar="F...")],
+) -> None:
+    """Check result files against their schema."""
+    from fastdd.cli.bench import run_validate
+
+    run_validate(files)

@@ -99,7 +99,7 @@ def test_info_and_version_and_help(run):
     assert code == 0
     assert all(word in text for word in ("torch", "extension", "triton", "faiss", "GPU"))
     assert run("--version")[1].strip() == __version__
-    for command in ("demo", "distill", "evaluate", "data", "info"):
+    for command in ("demo", "distill", "evaluate", "data", "bench", "info"):
         assert command in run("--help")[1]
     assert run()[0] == 0
 

@@ -1,0 +1,24 @@
+"""The registry of cases."""
+
+from fnmatch import fnmatchcase
+
+from fastdd.bench.case import Case
+from fastdd.bench.cases import augment, segment_mean, steps
+
+CASES: list[Case] = [*augment.CASES, *segment_mean.CASES, *steps.CASES]
+
+
+def select(globs: list[str]) -> list[Case]:
+    """The cases whose names match any of the globs (all for none), in the registry's order.
+
+    Raises:
+        ValueError: a glob that matches none.
+
+    >>> [case.label for case in select(["segment_*"])]
+    ['segment_mean segments=10', 'segment_mean segments=100']
+    """
+    names = list(dict.fromkeys(case.name for case in CASES))
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise ValueError(f"no case matches {glob!r}; the cases: {', '.join(names)}")
+    return [case for case in CASES if not globs or any(fnmatchcase(case.name, glob) for glob in globs)]

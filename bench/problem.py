@@ -1,0 +1,90 @@
+"""What whole steps are measured on: a run's settings, random images, and the draws of its first step."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.bench.plain import ConvNet
+from fastdd.data import Dataset, Sampler, Split
+from fastdd.session import RunConfig, random_set
+
+
+def random_dataset(classes: int = 10, groups: int = 10, per_class: int = 512, size: int = 32) -> Dataset:
+    """Random pixels, with 90 % of each class in its own group: the shapes of C-MNIST without its files."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), per_class)
+    aligned = generator.random(len(labels)) < 0.9
+    other = generator.integers(0, groups, len(labels))
+    pixels = generator.integers(0, 256, (len(labels), 3, size, size), dtype=np.uint8)
+    split = Split(pixels, labels, np.where(aligned, labels % groups, other))
+    names = tuple(map(str, range(classes))), tuple(map(str, range(groups)))
+    return Dataset("random", split, split, *names, (0.5,) * 3, (0.5,) * 3, {})
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What :class:`fastdd.session.run.Stepper` draws at step 0.
+
+    Attributes:
+        rows: int64 [M], the real batch, class-major.
+        per_class: rows of every class.
+        params: [C, 13], augmentation of every class, on the CPU.
+        state: the network's parameters.
+    """
+
+    rows: Tensor
+    per_class: list[int]
+    params: Tensor
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A distillation to take steps of.
+
+    Attributes:
+        config: the run.
+        dataset: real images.
+        device: where.
+        images: float32 [C * IPC, channels, H, W], the synthetic images to start from.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    device: torch.device
+    images: Tensor
+
+    @classmethod
+    def make(cls, dataset: Dataset, device: torch.device, **settings) -> "Problem":
+        """On a data set, with settings of :class:`fastdd.session.RunConfig`."""
+        config = RunConfig.for_run(dataset=dataset.name, iterations=1, **settings)
+        return cls(config, dataset, device, random_set(dataset, config.ipc, config.seed).images)
+
+    def network(self) -> ConvNet:
+        """The run's network from PyTorch's layers, randomly initialised from the global generator."""
+        activation = "swish" if self.config.arch == "ConvNetASwish" else "relu"
+        data, config = self.dataset, self.config
+        return ConvNet(
+            data.channels, data.num_classes, data.size, config.width or 128, config.depth or 3, activation
+        ).requires_grad_(False)
+
+    @cached_property
+    def first_step(self) -> FirstStep:
+        config, data = self.config, self.dataset
+        labels, groups = (torch.as_tensor(array) for array in (data.train.labels, data.train.groups))
+        sampler = Sampler(labels, groups, data.num_classes, data.num_groups, config.batch_real, device=self.device)
+        keys = rng.lanes(rng.key(config.seed, "dsa", 0), data.num_classes)
+        key = rng.key(config.seed, "net", 0)
+        net = models.build(
+            config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth, key=key
+        )
+        return FirstStep(
+            sampler.draw(rng.key(config.seed, "batch", 0)),
+            sampler.counts.tolist(),
+            ops.dsa_params(config.dsa_strategy, keys, data.size),
+            net.state_dict(),
+        )

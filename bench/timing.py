@@ -1,0 +1,66 @@
+"""Microseconds of several functions, in turns: whatever slows the machine down for a while slows all of them."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+WARM_UP = 2
+MOST_ROUNDS = 1000
+# Written before every timed call on a GPU, so that none finds its inputs in the L2 cache: larger than any.
+_FLUSHED_BYTES = 256 << 20
+
+
+class Stopwatch:
+    """Times one call: on a GPU by events, from a cold L2 cache; on a CPU by the clock."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        if device.type == "cuda":
+            self._flush = torch.empty(_FLUSHED_BYTES, dtype=torch.int8, device=device)
+
+    def __call__(self, function: Callable[[], object]) -> float:
+        """Microseconds of a call."""
+        if self._device.type != "cuda":
+            start = time.perf_counter()
+            function()
+            return 1e6 * (time.perf_counter() - start)
+        with torch.cuda.device(self._device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._flush.zero_()
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            return 1e3 * start.elapsed_time(end)
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], object]], device: torch.device, *, reps: int, budget: float
+) -> tuple[dict[str, list[float]], dict[str, Exception]]:
+    """Times of every call of every function, and what the functions that failed raised.
+
+    Args:
+        functions: by name. One that raises is left out from then on.
+        device: where they work.
+        reps: least number of timed rounds; a round calls every function once, in a rotating order.
+        budget: seconds after which no further round starts once there are ``reps``.
+    """
+    stopwatch = Stopwatch(device)
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    failures: dict[str, Exception] = {}
+    began = time.perf_counter()
+    for number in range(WARM_UP + MOST_ROUNDS):
+        if number >= WARM_UP + reps and time.perf_counter() - began >= budget:
+            break
+        running = [name for name in functions if name not in failures]
+        for i in range(len(running)):
+            name = running[(i + number) % len(running)]
+            try:
+                spent = stopwatch(functions[name])
+            except Exception as error:
+                failures[name] = error
+                continue
+            if number >= WARM_UP:
+                times[name].append(spent)
+    return times, failures

@@ -1,0 +1,160 @@
+"""A checkout of published code (DatasetCondensation, or a fork such as FairDD), used through its own functions."""
+
+import importlib
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fastdd.bench.problem import Problem
+from fastdd.bench.published import PublishedLoop
+
+_NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
+_MOST_STAND_INS = 50
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The modules of a checkout.
+
+    Attributes:
+        name: of its folder.
+        commit: its git commit; None where that can't be told.
+        utils, networks: its modules.
+    """
+
+    name: str
+    commit: str | None
+    utils: ModuleType
+    networks: ModuleType
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Upstream":
+        """Import a checkout.
+
+        Packages that it imports and that are missing here (torchvision, for its data sets) are replaced by empty
+        stand-ins during the import; none of the functions that are measured uses them.
+
+        Raises:
+            ValueError: the folder is no such checkout.
+            RuntimeError: its modules can't be imported.
+        """
+        folder = Path(folder).resolve()
+        for module, names in _NEEDED.items():
+            path = folder / f"{module}.py"
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            missing = [name for name in names if not re.search(rf"^(def|class) {name}\b", text, re.MULTILINE)]
+            if missing:
+                raise ValueError(
+                    f"--upstream {folder} is no checkout of DatasetCondensation or FairDD: "
+                    f"{module}.py with {', '.join(missing)} was not found"
+                )
+        with _importing_from(folder):
+            utils, networks = (_import(name, folder) for name in _NEEDED)
+        return cls(folder.name, _commit(folder), utils, networks)
+
+    def augment(self, x: Tensor, strategy: str, seed: int) -> Tensor:
+        """``x`` under the Siamese augmentation of a seed."""
+        return self.utils.DiffAugment(x, strategy, seed=seed, param=self.utils.ParamDiffAug())
+
+    def network(self, problem: Problem) -> nn.Module:
+        """The problem's network, freshly made."""
+        data, config = problem.dataset, problem.config
+        return self.networks.ConvNet(
+            channel=data.channels,
+            num_classes=data.num_classes,
+            net_width=config.width or 128,
+            net_depth=config.depth or 3,
+            net_act="swish" if config.arch == "ConvNetASwish" else "relu",
+            net_norm="instancenorm",
+            net_pooling="avgpooling",
+            im_size=data.size,
+        )
+
+
+class UpstreamLoop(PublishedLoop):
+    """The published loop with the checkout's own network and augmentation.
+
+    The loop itself stands in the checkout's ``main`` functions, which can't be called for one step.
+    """
+
+    def __init__(self, problem: Problem, code: Upstream):
+        super().__init__(problem)
+        self._code = code
+
+    def network(self) -> nn.Module:
+        return self._code.network(self._problem)
+
+    def draw(self, seed: int) -> int:
+        return seed
+
+    def augment(self, x: Tensor, drawn: int) -> Tensor:
+        return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
+
+
+class _Empty(type):
+    """A class whose every attribute is one of these: it can be named, imported from and derived from, not used."""
+
+    def __getattr__(cls, name: str) -> "_Empty":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Empty(name, (), {})
+
+
+class _StandIn(ModuleType):
+    """A missing module."""
+
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> _Empty:
+        return getattr(_Empty(self.__name__, (), {}), name)
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    for _ in range(_MOST_STAND_INS):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name in sys.modules:
+                raise RuntimeError(f"--upstream {folder}: {name}.py can't be imported: {error}") from error
+            sys.modules[error.name] = _StandIn(error.name)
+        except Exception as error:
+            raise RuntimeError(f"--upstream {folder}: {name}.py can't be imported: {error}") from error
+    raise RuntimeError(f"--upstream {folder}: {name}.py imports more than {_MOST_STAND_INS} modules that are missing")
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Imports look in ``folder`` first; its modules and stand-ins are forgotten afterwards; nothing is written."""
+    own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    before, path, wrote = dict(sys.modules), list(sys.path), sys.dont_write_bytecode
+    for name in before:
+        if name.partition(".")[0] in own:
+            del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, wrote
+        for name, module in list(sys.modules.items()):
+            if isinstance(module, _StandIn) or name.partition(".")[0] in own:
+                del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _commit(folder: Path) -> str | None:
+    if not (folder / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or None

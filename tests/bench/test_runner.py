@@ -1,0 +1,210 @@
+"""A speed-up stands only beside a result that matches; what fails is reported, not hidden."""
+
+import math
+
+import pytest
+import torch
+
+from fastdd import ops
+from fastdd.bench import cases, runner, schema
+from fastdd.bench.case import ALLOWED, FLOOR, Case
+from fastdd.bench.upstream import Upstream
+
+CPU = torch.device("cpu")
+
+
+class Square(Case):
+    """x^2, in float32 and by a longer way."""
+
+    name, about, variant = "square", "for tests", {}
+
+    def __init__(self, ours=lambda x: x * x):
+        self.ours = ours
+
+    def inputs(self, seed, device, quick):
+        return torch.linspace(0.5, 1.5, 64, device=device)
+
+    def shape(self, inputs):
+        return {"x": [64]}
+
+    def fastdd(self, inputs):
+        return self.ours(inputs)
+
+    def plain(self, inputs):
+        return inputs.square()
+
+    def loop(self, inputs):
+        return torch.stack([x * x for x in inputs])
+
+    def truth(self, inputs):
+        return inputs.double() ** 2
+
+    def bytes(self, inputs):
+        return 2 * inputs.nbytes
+
+    def flops(self, inputs):
+        return inputs.numel()
+
+
+def measure(*measured, **settings):
+    settings = {"reps": 3, "budget": 0.0, "quick": True} | settings
+    (*_, document) = runner.run(measured, CPU, **settings)
+    schema.validate(schema.without_nan(document), "document")
+    return document, {row["backend"]: row for row in document["rows"]}
+
+
+def test_a_right_result_has_speedups_over_the_baselines_above_it():
+    document, rows = measure(Square())
+    assert list(rows) == ["reference-loop", "torch", "fastdd"]
+    assert runner.failed(document) == []
+    for row in rows.values():
+        assert row["match"]
+        assert row["q20_us"] <= row["median_us"] <= row["q80_us"]
+        assert row["reps"] == 3
+        assert (row["bytes"], row["flops"], row["dtype"], row["device"]) == (512, 64, "float32", "cpu")
+        # Plain PyTorch rounds once: at most 2^-24 of an element.
+        assert FLOOR <= row["err_budget"] <= FLOOR + ALLOWED[row["backend"]] * 2**-24
+    ratio = rows["reference-loop"]["median_us"] / rows["fastdd"]["median_us"]
+    assert rows["fastdd"]["speedup"]["reference-loop"] == pytest.approx(ratio)
+    assert rows["fastdd"]["speedup"]["torch"] > 0
+    assert [rows["torch"]["speedup"][name] is None for name in ("reference-loop", "torch", "upstream")] == [
+        False,
+        True,
+        True,
+    ]
+    assert set(rows["reference-loop"]["speedup"].values()) == {None}
+
+
+@pytest.mark.parametrize("wrong", [1.00001, math.nan, math.inf])
+def test_a_wrong_result_gets_no_speedup(wrong):
+    document, rows = measure(Square(lambda x: x * x * wrong))
+    assert not rows["fastdd"]["match"]
+    assert set(rows["fastdd"]["speedup"].values()) == {None}
+    assert rows["fastdd"]["median_us"] > 0
+    assert rows["torch"]["speedup"]["reference-loop"] > 0
+    (problem,) = runner.failed(document)
+    assert problem.startswith("square {'x': [64]}: fastdd is off by")
+
+
+def test_a_result_of_another_shape_is_an_error():
+    document, rows = measure(Square(lambda x: (x * x)[None]))
+    assert not rows["fastdd"]["match"]
+    assert "results have shapes [[1, 64]], the truth has [[64]]" in document["meta"]["errors"][0]["error"]
+
+
+def test_one_wrong_element_is_found():
+    def ours(x):
+        y = x * x
+        y[17] += 1e-5
+        return y
+
+    assert not measure(Square(ours))[1]["fastdd"]["match"]
+
+
+def test_no_speedup_over_a_baseline_that_does_not_match():
+    class Wrong(Square):
+        def loop(self, inputs):
+            return inputs
+
+    rows = measure(Wrong())[1]
+    assert not rows["reference-loop"]["match"]
+    assert rows["fastdd"]["match"]
+    assert rows["fastdd"]["speedup"]["reference-loop"] is None
+    assert rows["fastdd"]["speedup"]["torch"] > 0
+
+
+def test_a_backend_that_raises_is_reported_and_the_others_are_measured():
+    def broken(x):
+        raise RuntimeError("no kernel\nfor this")
+
+    document, rows = measure(Square(broken))
+    assert rows["fastdd"]["match"] is False
+    assert (rows["fastdd"]["median_us"], rows["fastdd"]["reps"]) == (None, 0)
+    assert rows["torch"]["match"]
+    assert document["meta"]["errors"] == [
+        {"case": "square", "backend": "fastdd", "error": "RuntimeError: no kernel for this"}
+    ]
+    assert runner.failed(document) == ["square fastdd: RuntimeError: no kernel for this"]
+
+
+def test_a_backend_that_fails_while_it_is_timed_does_not_match():
+    calls = []
+
+    def tired(x):
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("enough")
+        return x * x
+
+    document, rows = measure(Square(tired))
+    assert (rows["fastdd"]["match"], rows["fastdd"]["median_us"]) == (False, None)
+    assert len(document["meta"]["errors"]) == 1
+
+
+def test_a_case_without_inputs_is_one_error():
+    class Broken(Square):
+        def __init__(self):
+            super().__init__()
+            self.variant = {"n": 3}
+
+        def inputs(self, seed, device, quick):
+            raise ValueError("nothing there")
+
+    document, rows = measure(Broken())
+    assert document["meta"]["errors"] == [
+        {"case": "square n=3", "backend": "all", "error": "ValueError: nothing there"}
+    ]
+    assert not any(row["match"] for row in rows.values())
+
+
+def test_slow_backends_are_called_once():
+    calls = []
+
+    class Slow(Square):
+        once = frozenset({"reference-loop"})
+
+        def loop(self, inputs):
+            calls.append(1)
+            return super().loop(inputs)
+
+    rows = measure(Slow())[1]
+    assert len(calls) == 1
+    assert (rows["reference-loop"]["reps"], rows["torch"]["reps"]) == (1, 3)
+    assert rows["fastdd"]["speedup"]["reference-loop"] > 0
+
+
+def test_a_wrong_kernel_in_a_real_case_is_caught(monkeypatch):
+    right = ops.segment_mean
+    monkeypatch.setattr(ops, "segment_mean", lambda x, offsets, weights: right(x, offsets, None))
+    _, rows = measure(*cases.select(["segment_mean"])[:1])
+    assert not rows["fastdd"]["match"]
+    assert set(rows["fastdd"]["speedup"].values()) == {None}
+
+
+@pytest.mark.parametrize("factor", [1.001, 1.0])
+def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
+    from fastdd.methods import dm
+
+    right = dm.loss
+    monkeypatch.setattr(dm, "loss", lambda *arguments: factor * right(*arguments))
+    _, rows = measure(*cases.select(["step/dm+fairdd"]))
+    assert rows["fastdd"]["match"] == (factor == 1)
+    assert rows["torch"]["match"]
+
+
+def test_upstream_is_a_backend_like_the_others(checkout):
+    code = Upstream.open(checkout)
+    chosen = cases.select(["augment/mix", "step/dm+fairdd"])
+    document, _ = measure(*chosen, *cases.select(["segment_mean"])[:1], upstream=code)
+    rows = [row for row in document["rows"] if row["backend"] == "upstream"]
+    assert [row["case"] for row in rows] == ["augment/mix", "step/dm+fairdd"]
+    assert all(row["match"] for row in rows)
+    ours = [row for row in document["rows"] if row["backend"] == "fastdd"]
+    assert [row["speedup"]["upstream"] is not None for row in ours] == [True, True, False]
+    assert document["meta"]["upstream"] == {"name": "DatasetCondensation", "commit": None}
+
+
+def test_the_global_random_state_is_left_alone():
+    before = torch.random.get_rng_state()
+    measure(*cases.select(["step/dm"]))
+    assert torch.equal(torch.random.get_rng_state(), before)

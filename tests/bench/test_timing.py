@@ -1,0 +1,38 @@
+import time
+
+import torch
+
+from fastdd.bench.timing import MOST_ROUNDS, WARM_UP, alternate
+
+CPU = torch.device("cpu")
+
+
+def test_backends_take_turns_in_a_rotating_order():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times, failures = alternate(functions, CPU, reps=4, budget=0)
+    assert not failures
+    assert {name: len(spent) for name, spent in times.items()} == dict.fromkeys("abc", 4)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert len(rounds) == WARM_UP + 4
+    assert rounds[:4] == ["abc", "bca", "cab", "abc"]
+
+
+def test_times_are_microseconds():
+    times, _ = alternate({"sleep": lambda: time.sleep(0.002)}, CPU, reps=2, budget=0)
+    assert all(2e3 <= spent < 1e6 for spent in times["sleep"])
+
+
+def test_the_budget_adds_rounds():
+    times, _ = alternate({"sleep": lambda: time.sleep(0.001)}, CPU, reps=1, budget=0.05)
+    assert 5 <= len(times["sleep"]) <= 50
+    assert len(alternate({"nothing": lambda: None}, CPU, reps=1, budget=30)[0]["nothing"]) == MOST_ROUNDS
+
+
+def test_a_function_that_raises_is_left_out():
+    def broken():
+        raise RuntimeError("no")
+
+    times, failures = alternate({"broken": broken, "fine": lambda: None}, CPU, reps=3, budget=0)
+    assert list(failures) == ["broken"]
+    assert len(times["fine"]) == 3
