@@ -3,9 +3,13 @@
 from fnmatch import fnmatchcase
 
 from fastdd.bench.case import Case
-from fastdd.bench.cases import augment, segment_mean, steps
+from fastdd.bench.cases import augment, density, group_grad, matching, norm_act_pool, segment_mean, steps
 
-CASES: list[Case] = [*augment.CASES, *segment_mean.CASES, *steps.CASES]
+CASES: list[Case] = [
+    case
+    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, density, steps)
+    for case in module.CASES
+]
 
 
 def select(globs: list[str]) -> list[Case]:

