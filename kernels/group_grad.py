@@ -270,9 +270,16 @@ def _outer(x: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, out: T
     if segments == 0 or size == 0:
         return
     suffix, acc, precision, _ = _types(b.dtype)
-    options = config(("outer_flat" if layout == "flat" else "outer_tiles") + suffix, x.device)
     taps, groups = geometry["taps"], geometry["groups"]
     channels, outputs = geometry["group_channels"], geometry["group_outputs"]
+    if layout == "flat":
+        row = "outer_flat" + suffix
+    elif b.element_size() == 2 and any(n % 16 for n in (geometry["channels"], channels, outputs)):
+        # Two bytes to a load: a tile passes through registers, an address for each, and only a smaller one fits.
+        row = "outer_tiles_odd"
+    else:
+        row = "outer_tiles" + suffix
+    options = config(row, x.device)
     if layout == "flat":
         column_blocks = -(-taps * channels // options["COLUMNS"])
     else:

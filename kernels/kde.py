@@ -57,13 +57,14 @@ def kde_sums(
     o_r = tl.arange(0, ROWS)
     o_c = tl.arange(0, COLUMNS)
     m_q = i_q + o_q < n_queries
+    b_own = tl.program_id(0) * QUERIES + o_q
     low = 0
     high = n_rows
     if SEGMENTED:
-        b_start = tl.load(starts + i_q + o_q, mask=m_q, other=n_rows)
-        b_end = tl.load(ends + i_q + o_q, mask=m_q, other=0)
-        low = tl.min(b_start, axis=0).to(tl.int32)
-        high = tl.max(b_end, axis=0).to(tl.int32)
+        b_start = tl.load(starts + i_q + o_q, mask=m_q, other=n_rows).to(tl.int32)
+        b_end = tl.load(ends + i_q + o_q, mask=m_q, other=0).to(tl.int32)
+        low = tl.min(b_start, axis=0)
+        high = tl.max(b_end, axis=0)
     length = tl.cdiv(high - low, n_splits)
     start = low + i_k * length
     end = tl.minimum(start + length, high)
@@ -99,10 +100,10 @@ def kde_sums(
         b_log = tl.load(log_weights + i + o_r, mask=m_r, other=float("-inf"))[None, :]
         b_log = b_log - scale * tl.maximum(b_squared, 0.0, propagate_nan=tl.PropagateNan.ALL)
         if SEGMENTED:
-            other = ((i + o_r)[None, :] < b_start[:, None]) | ((i + o_r)[None, :] >= b_end[:, None])
+            other = (o_r[None, :] < (b_start - i)[:, None]) | (o_r[None, :] >= (b_end - i)[:, None])
             b_log = tl.where(other, float("-inf"), b_log)
         if LEAVE_ONE_OUT:
-            b_log = tl.where((i + o_r)[None, :] == (i_q + o_q)[:, None], float("-inf"), b_log)
+            b_log = tl.where(o_r[None, :] == (b_own - i)[:, None], float("-inf"), b_log)
         b_new = tl.maximum(b_max, tl.max(b_log, axis=1))
         # Nothing can be taken from -inf.
         b_shift = tl.where(b_new == float("-inf"), 0.0, b_new)
@@ -129,6 +130,12 @@ def splits(queries: int, rows: int, tile: int) -> int:
 def _round_to_tf32(t: Tensor) -> Tensor:
     """To 10 bits of mantissa. Norms must be those of what the tensor cores see, or near pairs cancel to noise."""
     return ((t.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def _aligned(t: Tensor) -> Tensor:
+    """With zero columns up to a multiple of 16: one load and one address for 16 bytes; for every number, they spill."""
+    missing = -t.shape[1] % 16
+    return (torch.nn.functional.pad(t, (0, missing)) if missing else t).contiguous()
 
 
 def _norms(t: Tensor) -> Tensor:
@@ -169,8 +176,8 @@ def kde(
             segment = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths, output_size=n)
             starts, ends = offsets[segment], offsets[segment + 1]
         centre = x.mean(0)[None] if offsets is None else segment_mean(x, offsets, None)
-        rows = (x - centre[segment]).contiguous()
-        asked = rows if queries is None else (queries - centre).contiguous()
+        rows = _aligned(x - centre[segment])
+        asked = rows if queries is None else _aligned(queries - centre)
         if precision == "tf32" and not wide:
             rows, asked = _round_to_tf32(rows), _round_to_tf32(asked)
         dot = "ieee" if wide else _DOTS[precision]
@@ -192,7 +199,7 @@ def kde(
             sums,
             m,
             n,
-            d,
+            rows.shape[1],
             k,
             0.5 / (math.log(2) * bandwidth**2),
             tl.float64 if wide else tl.float32,

@@ -9,7 +9,8 @@ from aot import compile_for_sm_90
 from fastdd.kernels import group_grad as kernels
 
 # As the launch specialises them where a layer has many channels, and where a linear layer has few outputs.
-_WIDE = ("height", "width", "channels", "out_width", "positions", "item_rows", "group_channels", "group_outputs")
+_CHANNELS = ("channels", "group_channels", "group_outputs")
+_WIDE = (*_CHANNELS, "height", "width", "out_width", "positions", "item_rows")
 _ONES = dict.fromkeys(("stride_y", "stride_x", "pad_y", "pad_x", "step_y", "step_x", "groups"), 1)
 _SMALLEST = dict.fromkeys((*_WIDE, *_ONES, "n_segments", "taps", "kernel_width"), 1)
 
@@ -25,20 +26,22 @@ def main() -> None:
             **dict.fromkeys(("out", "partials", "g"), summed),
             **{"weights": "*fp32", "offsets": "*i64", "starts": "*i64"},
         }
-        for layout, weighted, wide in itertools.product(("rows", "tap", "flat"), (False, True), (False, True)):
-            # Convolutions have no weights; float64 is for checks, and float16 takes the resources of bfloat16.
+        # float64 is for checks, and float16 takes the resources of bfloat16.
+        alignments = {"bf16": (_WIDE, _CHANNELS, ()), "fp32": (_WIDE, ())}.get(dtype, (_WIDE,))
+        for layout, weighted, aligned in itertools.product(("rows", "tap", "flat"), (False, True), alignments):
+            # Convolutions have no weights.
             if weighted and (layout != "rows" or dtype == "fp16"):
-                continue
-            if not wide and dtype in ("fp64", "fp16"):
                 continue
             constants = {
                 **{"LAYOUT": layout, "WEIGHTED": weighted, "UPCAST": False, "PRECISION": precision, "ACC": acc},
-                **(_ONES if wide else {}),
+                **(_ONES if aligned == _WIDE else {}),
             }
-            config = ("outer_flat" if layout == "flat" else "outer_tiles") + suffix
-            aligned = _WIDE if wide else ()
+            if layout == "flat":
+                config = "outer_flat" + suffix
+            else:
+                config = "outer_tiles" + ("_odd" if dtype == "bf16" and not aligned else suffix)
             rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, constants, aligned))
-            if dtype == "fp32" and not wide:
+            if dtype == "fp32" and not aligned:
                 # Ones are constants to a launch: nothing may rely on an argument being a tensor.
                 rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, {**constants, **_SMALLEST}))
         if dtype in ("fp32", "fp64"):

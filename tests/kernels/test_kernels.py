@@ -17,7 +17,7 @@ COMPILES = sorted(path.name for path in HERE.glob("compile_*.py"))
 # Rows of the table whose kernels are matrix products, and so must use the tensor cores.
 TENSOR_CORES = {
     *("kde_tf32x3", "kde_tf32x3_narrow", "kde_tf32", "kde_tf32_narrow"),
-    *("outer_tiles", "outer_tiles_fp32", "outer_flat", "outer_flat_fp32", "matmul_tiles_fp32"),
+    *("outer_tiles", "outer_tiles_odd", "outer_tiles_fp32", "outer_flat", "outer_flat_fp32", "matmul_tiles_fp32"),
 }
 
 pytestmark = pytest.mark.skipif(not has_triton(), reason="triton is not installed")
