@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fastdd.kernels.config import config
 
-# Images of up to so many windows are WHOLE in the forward pass; the backward ones have too much to keep.
-_WHOLE = (16, 64, 256)
+# Images of up to so many windows have rows of the table of their own; one more row is for larger ones.
+_SIZES = (16, 64, 256)
 
 
 @triton.jit
@@ -243,11 +243,11 @@ def norm_act_pool_forward(
             b_k = counts(start, height, width, WINDOWS).to(ACC)
             b_n, b_mean, b_square = merge(b_n, b_mean, b_square, b_x, m_x, b_k)
         b_near = divide(across(b_n * b_mean), b_pixels)
-        b_d = b_mean - b_near
+        b_off = b_mean - b_near
         # What the mean lost to rounding shows in the sum of differences from it.
-        b_rest = divide(across(b_n * b_d), b_pixels)
+        b_rest = divide(across(b_n * b_off), b_pixels)
         b_m = b_near + b_rest
-        b_variance = divide(across(b_square + b_n * b_d * b_d), b_pixels) - b_rest * b_rest
+        b_variance = divide(across(b_square + b_n * b_off * b_off), b_pixels)
     b_r = divide(1.0, root(b_variance + tl.full((1, CHANNELS), EPS, dtype=ACC)))
     tl.store(stats + o_c, b_m, mask=m_c)
     tl.store(stats + channels + o_c, b_r, mask=m_c)
@@ -454,25 +454,34 @@ def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
     return (torch.float64, tl.float64) if dtype == torch.float64 else (torch.float32, tl.float32)
 
 
-def forward_row(x: Tensor, pool: str) -> str:
-    """The row of the table for the forward pass over images x [N, H, W, C].
+def row(kernel: str, x: Tensor, pool: str) -> str:
+    """Name of the row of the table for images x [N, H, W, C].
 
-    >>> [forward_row(torch.empty(1, size, size, 128), "avg") for size in (28, 64)]
-    ['norm_act_pool_forward_256', 'norm_act_pool_forward_loop']
+    Where a kernel loops, larger images have more warps each, so that fewer are under way: when they pass by again, they
+    are to be in the cache still.
+
+    >>> [row("forward", torch.empty(1, size, size, 128), "avg") for size in (28, 64)]
+    ['norm_act_pool_forward_whole_256', 'norm_act_pool_forward_large']
+    >>> row("gradient", torch.empty(1, 28, 28, 128), "avg")
+    'norm_act_pool_gradient_256'
     """
     windows = -(-x.shape[1] // 2) * -(-x.shape[2] // 2)
-    # float64, and pixels that all have an output of their own, need too many registers.
-    sizes = () if x.dtype == torch.float64 or pool == "none" else _WHOLE
-    return f"norm_act_pool_forward_{next((size for size in sizes if windows <= size), 'loop')}"
+    sizes = [size for size in _SIZES if windows <= size]
+    double = x.dtype == torch.float64
+    # float64, an output for every pixel, and all that the backward passes read are too much for registers.
+    if kernel == "forward" and sizes and not double and pool != "none":
+        return f"norm_act_pool_{kernel}_whole_{sizes[0]}"
+    return f"norm_act_pool_{kernel}_{64 if 64 in sizes or double else 256 if sizes else 'large'}"
 
 
-def _launch(kernel, row: str, x: Tensor, *arguments) -> None:
+def _launch(kernel, name: str, pool: str, x: Tensor, *arguments) -> None:
     """One program per image and block of channels; an empty x needs none."""
-    options = config(row, x.device)
+    options = config(row(name, x, pool), x.device)
+    _, acc = _accumulator(x.dtype)
     programs = x.shape[0] * -(-x.shape[3] // options["CHANNELS"])
     if programs:
         with _on(x.device):
-            kernel[(programs,)](*arguments, **options)
+            kernel[(programs,)](*arguments, ACC=acc, POOL=pool, **options)
 
 
 def _sum(sums: Tensor) -> list[Tensor]:
@@ -499,10 +508,10 @@ def norm_act_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: str
     n, h, w, c = x.shape
     rows, columns = _outputs(x, pool)
     y = x.new_empty((n, rows, columns, c))
-    dtype, acc = _accumulator(x.dtype)
+    dtype, _ = _accumulator(x.dtype)
     stats = x.new_empty((n, 2, c), dtype=dtype)
-    arguments = x, weight.contiguous(), bias.contiguous(), y, stats, h, w, c, rows * columns, eps, acc, pool
-    _launch(norm_act_pool_forward, forward_row(x, pool), x, *arguments)
+    arguments = x, weight.contiguous(), bias.contiguous(), y, stats, h, w, c, rows * columns, eps
+    _launch(norm_act_pool_forward, "forward", pool, x, *arguments)
     return y, stats
 
 
@@ -514,9 +523,8 @@ def norm_act_pool_backward(
     n, h, w, c = x.shape
     rows, columns = _outputs(x, pool)
     dx, sums = torch.empty_like(x), stats.new_empty((2, n, c))
-    _, acc = _accumulator(x.dtype)
-    arguments = g, x, weight, bias, stats, dx, sums, n, h, w, c, rows * columns, acc, pool
-    _launch(norm_act_pool_gradient, "norm_act_pool_gradient", x, *arguments)
+    arguments = g, x, weight, bias, stats, dx, sums, n, h, w, c, rows * columns
+    _launch(norm_act_pool_gradient, "gradient", pool, x, *arguments)
     dw, db = _sum(sums)
     return dx, dw, db
 
@@ -538,7 +546,6 @@ def norm_act_pool_double_backward(
     n, h, w, c = x.shape
     rows, columns = _outputs(x, pool)
     to_g, to_x, sums = torch.empty_like(g), torch.empty_like(x), stats.new_empty((1, n, c))
-    _, acc = _accumulator(x.dtype)
-    arguments = *inputs, to_g, to_x, sums, h, w, c, rows * columns, acc, pool
-    _launch(norm_act_pool_second, "norm_act_pool_second", x, *arguments)
+    arguments = *inputs, to_g, to_x, sums, h, w, c, rows * columns
+    _launch(norm_act_pool_second, "second", pool, x, *arguments)
     return to_g, to_x, *_sum(sums)

@@ -55,8 +55,9 @@ def main() -> None:
         for pool in reference.POOLS:
             for shape in SHAPES if dtype == torch.float32 else SHAPES[:3]:
                 check_three_orders(shape, pool, dtype)
-                rows.add(kernels.forward_row(torch.empty(shape, dtype=dtype), pool))
-    assert rows == {row for row in table("sm_90") if row.startswith("norm_act_pool_forward")}
+                empty = torch.empty(shape, dtype=dtype)
+                rows |= {kernels.row(kernel, empty, pool) for kernel in ("forward", "gradient", "second")}
+    assert rows | {"norm_act_pool_sums"} == {row for row in table("sm_90") if row.startswith("norm_act_pool")}
     check_three_orders((1, 1, 5, 2), "none", torch.float64)
     check_three_orders((1, 4, 1, 2), "none", torch.float64)
 
