@@ -104,8 +104,9 @@ class _Interpreted(torch.autograd.Function):
         return *_InterpretedBackward.apply(g, *ctx.saved_tensors, ctx.pool), None, None
 
 
-for _name in (_FORWARD, _BACKWARD, _SECOND):
-    _dispatch.register_triton(_name, functools.partial(_triton, _name.removeprefix("fastdd::")))
+_dispatch.register_triton(_FORWARD, functools.partial(_triton, "norm_act_pool"))
+_dispatch.register_triton(_BACKWARD, functools.partial(_triton, "norm_act_pool_backward"))
+_dispatch.register_triton(_SECOND, functools.partial(_triton, "norm_act_pool_double_backward"))
 _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_fake(_SECOND, _second_fake)

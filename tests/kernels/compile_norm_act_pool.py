@@ -3,39 +3,38 @@
 import itertools
 import json
 
+import torch
 import triton.language as tl
 from aot import compile_for_sm_90
 
 from fastdd.kernels import norm_act_pool as kernels
 from fastdd.reference.norm_act_pool import POOLS
 
-ROWS = {
-    "norm_act_pool_forward_16": kernels.norm_act_pool_forward,
-    "norm_act_pool_forward_64": kernels.norm_act_pool_forward,
-    "norm_act_pool_forward_256": kernels.norm_act_pool_forward,
-    "norm_act_pool_forward_loop": kernels.norm_act_pool_forward,
-    "norm_act_pool_gradient": kernels.norm_act_pool_gradient,
-    "norm_act_pool_second": kernels.norm_act_pool_second,
+KERNELS = {
+    "forward": kernels.norm_act_pool_forward,
+    "gradient": kernels.norm_act_pool_gradient,
+    "second": kernels.norm_act_pool_second,
 }
 IMAGES = ("x", "y", "g", "dx", "u", "to_g", "to_x")
 VECTORS = ("weight", "bias", "stats", "sums", "vw", "vb", "first", "second")
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
 def main() -> None:
-    rows = []
-    for x in ("fp32", "bf16", "fp64"):
+    jobs = {}
+    for x, dtype in DTYPES.items():
         wide, acc = ("fp64", tl.float64) if x == "fp64" else ("fp32", tl.float32)
         kinds = {**dict.fromkeys(IMAGES, f"*{x}"), **dict.fromkeys(VECTORS, f"*{wide}")}
-        for (config, kernel), pool in itertools.product(ROWS.items(), POOLS):
-            if x == "fp64" and config.removeprefix("norm_act_pool_forward_").isdigit():
-                continue  # float64 images are never kept whole
-            constants = {"ACC": acc, "POOL": pool, **({"EPS": 1e-5} if "EPS" in kernel.arg_names else {})}
+        for (name, kernel), size, pool in itertools.product(KERNELS.items(), (8, 16, 32, 64), POOLS):
+            config = kernels.row(name, torch.empty(0, size, size, 0, dtype=dtype), pool)
+            constants = {"ACC": acc, "POOL": pool, **({"EPS": 1e-5} if name == "forward" else {})}
             # Channels that are no multiple of 16 are read one by one, which takes more registers.
             for aligned in (("channels",), ()) if pool == "max" else (("channels",),):
-                rows.append(compile_for_sm_90(kernel, config, kinds, constants, aligned))
-        if x != "bf16":
-            rows.append(compile_for_sm_90(kernels.norm_act_pool_sums, "norm_act_pool_sums", kinds, {"ACC": acc}))
-    print(json.dumps(rows))
+                jobs[config, x, pool, aligned] = kernel, config, kinds, constants, aligned
+        jobs["norm_act_pool_sums", acc] = kernels.norm_act_pool_sums, "norm_act_pool_sums", kinds, {"ACC": acc}
+    print(json.dumps([compile_for_sm_90(*job) for job in jobs.values()]))
 
 
 if __name__ == "__main__":

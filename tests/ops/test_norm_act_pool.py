@@ -145,8 +145,11 @@ def test_results_do_not_depend_on_the_number_of_threads(pool):
         assert all(torch.equal(first, other) for other in others)
 
 
-def test_a_large_mean_does_not_cancel_the_variance():
-    x, weight, bias = case(6, (8, 64, 16, 16), torch.float32)
+@pytest.mark.parametrize(
+    ("device", "size"), [("cpu", 16), *(pytest.param("cuda", n, marks=pytest.mark.gpu) for n in (16, 48))]
+)
+def test_a_large_mean_does_not_cancel_the_variance(device, size):
+    x, weight, bias = case(6, (8, 64, size, size), torch.float32, device)
     x = x + 1000
     exact = plain(x.double(), weight.double(), bias.double(), "avg")
     error = (norm_act_pool(x, weight, bias).double() - exact).norm()
