@@ -17,8 +17,8 @@ from fastdd.cli import main
 
 
 @pytest.fixture
-def run(capsys, request):
-    request.addfinalizer(lambda threads=torch.get_num_threads(): torch.set_num_threads(threads))
+def run(capsys):
+    threads = torch.get_num_threads()
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exit_:
@@ -26,7 +26,8 @@ def run(capsys, request):
         captured = capsys.readouterr()
         return exit_.value.code or 0, captured.out, captured.err
 
-    return call
+    yield call
+    torch.set_num_threads(threads)
 
 
 def shown(document):
