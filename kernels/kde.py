@@ -51,6 +51,8 @@ def kde_sums(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    # From memory: Triton takes a Python number for float32, which float64 densities would show.
+    scale = tl.load(scale)
     i_q = tl.program_id(0).to(tl.int64) * QUERIES
     i_k = tl.program_id(1).to(tl.int64)
     o_q = tl.arange(0, QUERIES)
@@ -201,7 +203,7 @@ def kde(
             n,
             rows.shape[1],
             k,
-            0.5 / (math.log(2) * bandwidth**2),
+            x.new_full((1,), 0.5 / (math.log(2) * bandwidth**2)),
             tl.float64 if wide else tl.float32,
             dot,
             offsets is not None,

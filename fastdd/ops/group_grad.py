@@ -334,7 +334,7 @@ def group_grad(
         method: ``slices``: a forward and a backward a segment, any layers. ``fused``: one forward and one backward
             to the layers' outputs for all segments, then a grouped product a layer; nothing waits for the device.
             Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
-            (in eval mode). ``auto``: slices on CPUs, fused on GPUs (the reason is below).
+            (in eval mode). ``auto``: fused on GPUs for ``weights``, else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
             on GPUs, and 65,536 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
@@ -390,7 +390,8 @@ def group_grad(
                 "per-sample gradients do not exist: use instance norm, or net.eval()"
             )
     if method == "auto":
-        method = "slices" if images.device.type == "cpu" else "fused"
+        # All parameters include those of norms, which a network may use in an op of its own, where no hook sees them.
+        method = "slices" if images.device.type == "cpu" or parameters == "all" else "fused"
     pixels = images[0, 0].numel() if n and images.dim() > 2 else 1
     chunk = chunk_size
     if chunk is None:

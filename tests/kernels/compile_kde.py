@@ -15,7 +15,7 @@ def main() -> None:
         wide = dot == "fp64"
         value = "fp64" if wide else "fp32"
         floats = ("q", "x", "q_norms", "x_norms", "log_weights", "maxima", "sums")
-        kinds = {**dict.fromkeys(floats, f"*{value}"), "starts": "*i64", "ends": "*i64", "scale": value}
+        kinds = {**dict.fromkeys(floats, f"*{value}"), "starts": "*i64", "ends": "*i64", "scale": f"*{value}"}
         constants = {
             "ACC": tl.float64 if wide else tl.float32,
             "DOT": "ieee" if wide else dot,

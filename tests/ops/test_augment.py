@@ -181,12 +181,14 @@ def test_opcheck(device, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_uint8_is_normalised_on_the_way(device, dtype):
-    raw = torch.arange(3 * 256, device=device).remainder(256).to(torch.uint8).view(1, 3, 16, 16).repeat(12, 1, 1, 1)
-    mean, std = torch.tensor([[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]], device=device)
+    raw = torch.arange(3 * 256).remainder(256).to(torch.uint8).view(1, 3, 16, 16).repeat(12, 1, 1, 1)
+    mean, std = torch.tensor([[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]])
     params = dsa_params(DSA_STRATEGY, rng.lanes(5, 12, device), (16, 16))
     compute = torch.float64 if dtype == torch.float64 else torch.float32
+    # On the CPU: PyTorch's division by a number on a GPU is a multiplication by its reciprocal.
     normalised = (raw.to(compute) / 255 - mean.to(compute)[:, None, None]) / std.to(compute)[:, None, None]
-    expected = augment(normalised, params).to(dtype)
+    raw, mean, std = raw.to(device), mean.to(device), std.to(device)
+    expected = augment(normalised.to(device), params).to(dtype)
     assert torch.equal(augment(raw, params, mean=mean, std=std, dtype=dtype), expected)
     reference = augment(raw, params, mean=mean, std=std, dtype=dtype, backend="reference")
     torch.testing.assert_close(reference, expected)

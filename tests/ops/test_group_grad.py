@@ -61,7 +61,7 @@ def convolutions(*layers):
 
 
 NETS = {
-    "convnet": lambda: ConvNet(3, 3, width=4, depth=2, size=(8, 8)),
+    "convnet": lambda: ConvNet(3, 3, width=4, depth=2, size=(8, 8), activation="swish"),
     "grey": lambda: ConvNet(1, 3, width=4, depth=1, size=(8, 8), norm="groupnorm"),
     "layernorm": lambda: ConvNet(3, 3, width=4, depth=2, size=(8, 8), norm="layernorm", activation="swish"),
     "without norm": lambda: ConvNet(3, 3, width=4, depth=2, size=(8, 8), norm="none"),
@@ -189,6 +189,21 @@ def test_second_derivatives_in_images_and_weights(name, method, device):
         ]
         for got, expected in zip(*grads, strict=True):
             assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+def test_a_network_whose_norms_run_inside_an_op(method, device):
+    fused = ConvNet(3, 3, width=4, depth=2, size=(8, 8))
+    net, images, labels, offsets, weights = case(lambda: fused, device=device)
+    got = group_grad(net, images, labels, offsets, weights, method=method)
+    assert_equal(got, literal(net, images, labels, offsets, weights, "weights"))
+    if method == "fused":
+        with pytest.raises(TypeError, match=r"features\.1\.weight is used outside of a call of its layer"):
+            group_grad(net, images, labels, offsets, weights, method=method, parameters="all")
+        return
+    got = group_grad(net, images, labels, offsets, weights, method=method, parameters="all")
+    assert_equal(got, literal(net, images, labels, offsets, weights, "all"))
 
 
 @pytest.mark.parametrize("method", METHODS)
