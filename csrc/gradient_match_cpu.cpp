@@ -44,7 +44,8 @@ inline Vector<float, lanes> load_vector(const bf16* p) {
 
 template <int64_t elements, class In>
 inline void prefetch(const In* p) {
-  for (size_t line = 0; line < elements * sizeof(In); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + kAhead + line);
+  const char* ahead = reinterpret_cast<const char*>(p) + kAhead;
+  for (size_t line = 0; line < elements * sizeof(In); line += 64) __builtin_prefetch(ahead + line);
 }
 
 // Folds a vector in halves, which compiles to shuffles; a loop over its elements would go through memory.
@@ -164,7 +165,7 @@ inline void add_row(Acc scale, const In* a, const Acc* b, int64_t columns, Acc* 
   for (; i < columns; ++i) out[i] += scale * (differences ? b[i] - load(a + i) : load(a + i));
 }
 
-// The sum is kept in the output: a block of it stays in the first-level cache while one segment after the other is added.
+// The sum is kept in the output: a block of it stays in a near cache while one segment after the other is added.
 template <class In, class Acc>
 void combine(const RowsCall& call, int64_t item) {
   const Block block(call, item);

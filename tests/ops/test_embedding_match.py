@@ -169,7 +169,7 @@ def test_opcheck(device, dtype):
     x = torch.randn(3, 3, device=device, requires_grad=True)
     totals = torch.tensor([1.0, 0.0, 2.0], device=device)
     for scale in (None, g):
-        torch.library.opcheck(torch.ops.fastdd.embedding_pull, (scale, x, totals, classes, CLASSES, 6, -2.0))
+        torch.library.opcheck(torch.ops.fastdd.embedding_match_pull, (scale, x, totals, classes, CLASSES, 6, -2.0))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -250,3 +250,15 @@ def test_what_does_not_fit_is_refused():
     for wrong in (-1, 3):
         with pytest.raises(ValueError, match=f"from 0 to 2; got {wrong}"):
             match(classes=torch.tensor([0, wrong]))
+
+
+def test_compiles_without_graph_breaks():
+    real, synthetic, *rest = case(10, [5, 0, 6], 8, torch.float32, True)
+    synthetic.requires_grad_()
+
+    def loss(s):
+        return embedding_match(real, s, *rest).sum()
+
+    (expected,) = torch.autograd.grad(loss(synthetic), synthetic)
+    (got,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(synthetic), synthetic)
+    assert torch.equal(got, expected)
