@@ -16,12 +16,12 @@ def rows_of(b: Tensor, classes: Tensor) -> Tensor:
     tensor([2., 0., 1.])
     """
     present = (classes >= 0).view(-1, *[1] * (b.dim() - 1))
-    return torch.where(present, b[classes.clamp(min=0)], 0)
+    return torch.where(present, b[classes.clamp(min=0)], 0).contiguous()
 
 
 def present_rows(a: Tensor, classes: Tensor) -> Tensor:
-    """a in the dtype of sums, with zeros for the absent segments."""
-    return torch.where((classes >= 0)[:, None, None], a, 0).to(accumulation_dtype(a.dtype))
+    """a in the dtype of sums, contiguous (the order of sums depends on it), with zeros for the absent segments."""
+    return torch.where((classes >= 0)[:, None, None], a, 0).to(accumulation_dtype(a.dtype)).contiguous()
 
 
 def gradient_match_products(a: Tensor, b: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,13 +54,14 @@ def pulled(function, arguments, g=None):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_error_is_at_most_twice_plain_torchs(device, weighted, dtype):
-    arguments = case(0, [300, 0, 1, 3000, 17, 40], 371, dtype, weighted, device)
+    # Many segments: the error of one is a matter of luck, half a unit in its last place.
+    arguments = case(0, [300, 0, 1, 3000, 17, 40] * 5, 371, dtype, weighted, device)
     exact = pulled(truth, (arguments[0], arguments[1].double(), *arguments[2:]))
     ours = pulled(embedding_match, arguments)
     plain = pulled(lambda *a: truth(*a, dtype=torch.float32), arguments)
     assert ours[0].dtype == ours[1].dtype == torch.float32
     for got, theirs, right in zip(ours, plain, exact, strict=True):
-        assert (got.double() - right).abs().max() <= 2 * (theirs.double() - right).abs().max()
+        assert (got.double() - right).norm() <= 2 * (theirs.double() - right).norm()
 
 
 @settings(deadline=None, max_examples=40)
