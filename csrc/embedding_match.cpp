@@ -1,4 +1,4 @@
-// fastdd::embedding_match and fastdd::embedding_pull for CPU tensors. Shapes and dtypes are checked in
+// fastdd::embedding_match and fastdd::embedding_match_pull for CPU tensors. Shapes and dtypes are checked in
 // fastdd/ops/embedding_match.py; what would read or write out of bounds is checked again here.
 #include "embedding_match_cpu.h"
 
@@ -70,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> embedding_match(const Tensor& real, const Ten
   return {distances, differences, totals};
 }
 
-Tensor embedding_pull(const std::optional<Tensor>& scale, const Tensor& x, const Tensor& totals, const Tensor& classes,
+Tensor embedding_match_pull(const std::optional<Tensor>& scale, const Tensor& x, const Tensor& totals, const Tensor& classes,
                       int64_t num_classes, int64_t n, double factor) {
   const ScalarType type = x.scalar_type();
   const bool f64 = type == ScalarType::Double;
@@ -78,7 +78,8 @@ Tensor embedding_pull(const std::optional<Tensor>& scale, const Tensor& x, const
   STD_TORCH_CHECK(num_classes > 0 && n % num_classes == 0, "n must be a multiple of the number of classes");
   const int64_t segments = x.size(0), columns = x.size(1), ipc = n / num_classes;
   const auto of_segments = [&](const Tensor& t) {
-    STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == segments && t.scalar_type() == type, "scale and totals must be [S], of x's dtype");
+    STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == segments && t.scalar_type() == type,
+                    "scale and totals must be [S], of x's dtype");
     return torch::stable::contiguous(t);
   };
   const Tensor of = checked_classes(classes, segments, num_classes);
@@ -107,5 +108,5 @@ Tensor embedding_pull(const std::optional<Tensor>& scale, const Tensor& x, const
 
 STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
   m.impl("embedding_match", TORCH_BOX(&embedding_match));
-  m.impl("embedding_pull", TORCH_BOX(&embedding_pull));
+  m.impl("embedding_match_pull", TORCH_BOX(&embedding_match_pull));
 }

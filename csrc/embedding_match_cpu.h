@@ -1,4 +1,4 @@
-// CPU kernels of embedding_match and embedding_pull, free of torch.
+// CPU kernels of embedding_match and embedding_match_pull, free of torch.
 #pragma once
 
 #include <cstdint>

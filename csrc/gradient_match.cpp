@@ -1,4 +1,4 @@
-// fastdd::row_products, row_combine, row_distances and row_pull for CPU tensors. Shapes and dtypes are checked in
+// fastdd::gradient_match_products, _combine, _distances and _pull for CPU tensors. Shapes and dtypes are checked in
 // fastdd/ops/gradient_match.py; what would read or write out of bounds is checked again here.
 #include "gradient_match_cpu.h"
 
@@ -52,8 +52,8 @@ struct Prepared {
   }
 
   static Tensor checked(const Tensor& owners, const Tensor& real, const Tensor& synthetic) {
-    STD_TORCH_CHECK(real.dim() == 3 && synthetic.dim() == 3 && real.size(1) == synthetic.size(1) && real.size(2) == synthetic.size(2),
-                    "a must be [S, R, K] and b [C, R, K]");
+    STD_TORCH_CHECK(real.dim() == 3 && synthetic.dim() == 3, "a must be [S, R, K] and b [C, R, K]");
+    STD_TORCH_CHECK(real.size(1) == synthetic.size(1) && real.size(2) == synthetic.size(2), "a and b must have the same rows");
     STD_TORCH_CHECK(owners.dim() == 1 && owners.size(0) == real.size(0) && owners.scalar_type() == ScalarType::Long,
                     "classes must be int64 [S]");
     Tensor of = torch::stable::contiguous(owners);
@@ -70,8 +70,10 @@ struct Prepared {
   Tensor row_output() const {
     Tensor out = torch::stable::new_empty(b, {segments, call.rows});
     const size_t bytes = call.rows * (call.dtype == Dtype::f64 ? 8 : 4);
+    if (bytes == 0) return out;
+    char* to = static_cast<char*>(out.mutable_data_ptr());
     for (int64_t s = 0; s < segments; ++s) {
-      if (of.const_data_ptr<int64_t>()[s] < 0 && bytes > 0) std::memset(static_cast<char*>(out.mutable_data_ptr()) + s * bytes, 0, bytes);
+      if (of.const_data_ptr<int64_t>()[s] < 0) std::memset(to + s * bytes, 0, bytes);
     }
     return out;
   }
@@ -102,7 +104,7 @@ struct Prepared {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> row_products(const Tensor& a, const Tensor& b, const Tensor& classes) {
+std::tuple<Tensor, Tensor, Tensor> gradient_match_products(const Tensor& a, const Tensor& b, const Tensor& classes) {
   Prepared p(a, b, classes, false);
   Tensor ab = p.row_output(), aa = p.row_output(), bb = p.row_output();
   p.call.ab = ab.mutable_data_ptr();
@@ -112,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> row_products(const Tensor& a, const Tensor& b
   return {ab, aa, bb};
 }
 
-Tensor row_combine(const Tensor& p, const Tensor& q, const Tensor& a, const Tensor& b, const Tensor& classes) {
+Tensor gradient_match_combine(const Tensor& p, const Tensor& q, const Tensor& a, const Tensor& b, const Tensor& classes) {
   Prepared prepared(a, b, classes, false);
   const Tensor of_a = prepared.row_input(p), of_b = prepared.row_input(q);
   prepared.call.p = of_a.const_data_ptr();
@@ -120,7 +122,7 @@ Tensor row_combine(const Tensor& p, const Tensor& q, const Tensor& a, const Tens
   return prepared.combine();
 }
 
-Tensor row_distances(const Tensor& a, const Tensor& b, const Tensor& classes) {
+Tensor gradient_match_distances(const Tensor& a, const Tensor& b, const Tensor& classes) {
   Prepared p(a, b, classes, true);
   Tensor out = p.row_output();
   p.call.ab = out.mutable_data_ptr();
@@ -128,7 +130,7 @@ Tensor row_distances(const Tensor& a, const Tensor& b, const Tensor& classes) {
   return out;
 }
 
-Tensor row_pull(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes) {
+Tensor gradient_match_pull(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes) {
   Prepared prepared(a, b, classes, true);
   const Tensor of_difference = prepared.row_input(p);
   prepared.call.p = of_difference.const_data_ptr();
@@ -138,8 +140,8 @@ Tensor row_pull(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor&
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
-  m.impl("row_products", TORCH_BOX(&row_products));
-  m.impl("row_combine", TORCH_BOX(&row_combine));
-  m.impl("row_distances", TORCH_BOX(&row_distances));
-  m.impl("row_pull", TORCH_BOX(&row_pull));
+  m.impl("gradient_match_products", TORCH_BOX(&gradient_match_products));
+  m.impl("gradient_match_combine", TORCH_BOX(&gradient_match_combine));
+  m.impl("gradient_match_distances", TORCH_BOX(&gradient_match_distances));
+  m.impl("gradient_match_pull", TORCH_BOX(&gradient_match_pull));
 }

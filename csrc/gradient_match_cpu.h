@@ -1,4 +1,4 @@
-// CPU kernels of row_products, row_combine, row_distances and row_pull, free of torch.
+// CPU kernels of gradient_match_products, _combine, _distances and _pull, free of torch.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace fastdd {
 
-// Rows of a class's block are as many as keep b, its part that every segment of the class meets, in the first-level cache.
+// A work item's rows are as many as keep their part of b, which every segment of the class meets, in a near cache.
 constexpr int64_t kBlockElements = 8192;
 
 struct RowsCall {
@@ -18,7 +18,7 @@ struct RowsCall {
   const int64_t* starts;   // [classes + 1] into members
   const int64_t* members;  // segments, class by class
   int64_t rows, columns, block;
-  bool differences;        // of a - b (row_distances, row_pull) instead of a and b
+  bool differences;        // of a - b (_distances, _pull) instead of a and b
   // Products: [segments, rows]. Of differences, ab alone, which gets |a - b|^2.
   void *ab, *aa, *bb;
   // Combinations: p and q, [segments, rows]; out, [classes, rows, columns]. Of differences, no q.

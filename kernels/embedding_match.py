@@ -1,4 +1,4 @@
-"""Triton kernels of embedding_match and embedding_pull. Compiled and checked in the interpreter, not yet run on a GPU.
+"""Triton kernels of embedding_match. Compiled and checked in the interpreter, not yet run on a GPU.
 
 Two launches forward: the sums of segment_mean, to which the synthetic classes are added as further segments; then
 means, differences and their squared lengths. One launch backward. Sums are taken in a fixed order, without atomics.
@@ -181,10 +181,10 @@ def embedding_match(
     return distances, differences, totals
 
 
-def embedding_pull(
+def embedding_match_pull(
     scale: Tensor | None, x: Tensor, totals: Tensor, classes: Tensor, num_classes: int, n: int, factor: float
 ) -> Tensor:
-    """Launches for ``fastdd::embedding_pull``: one."""
+    """Launches for ``fastdd::embedding_match_pull``: one."""
     x, totals, classes = x.contiguous(), totals.contiguous(), classes.contiguous()
     segments, columns = x.shape
     _, acc = accumulator(x.dtype)

@@ -176,21 +176,21 @@ def _sums(p: Tensor, q: Tensor | None, a: Tensor, b: Tensor, classes: Tensor) ->
     return out
 
 
-def row_products(a: Tensor, b: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Launches for ``fastdd::row_products``: one."""
+def gradient_match_products(a: Tensor, b: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Launches for ``fastdd::gradient_match_products``: one."""
     return _multiply(a, b, classes, False)
 
 
-def row_combine(p: Tensor, q: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
-    """Launches for ``fastdd::row_combine``: one."""
+def gradient_match_combine(p: Tensor, q: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Launches for ``fastdd::gradient_match_combine``: one."""
     return _sums(p, q, a, b, classes)
 
 
-def row_distances(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
-    """Launches for ``fastdd::row_distances``: one."""
+def gradient_match_distances(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Launches for ``fastdd::gradient_match_distances``: one."""
     return _multiply(a, b, classes, True)[0]
 
 
-def row_pull(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
-    """Launches for ``fastdd::row_pull``: one."""
+def gradient_match_pull(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Launches for ``fastdd::gradient_match_pull``: one."""
     return _sums(p, None, a, b, classes)

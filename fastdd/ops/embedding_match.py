@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastdd.ops import _dispatch
-from fastdd.ops.segment_mean import check_segments
+from fastdd.ops.segment_mean import _check as check_segments
 from fastdd.reference import embedding_match as reference
 from fastdd.reference.segment_mean import accumulation_dtype
 
@@ -23,7 +23,7 @@ def _launch_match(real, synthetic, offsets, weights, classes, num_classes):
 
 
 def _launch_pull(scale, x, totals, classes, num_classes, n, factor):
-    return _triton("embedding_pull", scale, x, totals, classes, num_classes, n, factor)
+    return _triton("embedding_match_pull", scale, x, totals, classes, num_classes, n, factor)
 
 
 _MATCH = _dispatch.define(
@@ -33,9 +33,9 @@ _MATCH = _dispatch.define(
     _KERNELS,
 )
 _PULL = _dispatch.define(
-    "embedding_pull(Tensor? scale, Tensor x, Tensor totals, Tensor classes, SymInt num_classes, SymInt n, "
+    "embedding_match_pull(Tensor? scale, Tensor x, Tensor totals, Tensor classes, SymInt num_classes, SymInt n, "
     "float factor) -> Tensor",
-    reference.embedding_pull,
+    reference.embedding_match_pull,
     _KERNELS,
 )
 _dispatch.register_triton(_MATCH, _launch_match)
@@ -77,7 +77,7 @@ def _match_backward(ctx, g_distances, g_differences, _):
             pulled = _dispatch.peer(ctx, "segment_spread")(pulled, offsets, weights, n).to(dtype)
             real = pulled if real is None else real + pulled
         if ctx.needs_input_grad[1]:
-            pulled = _dispatch.peer(ctx, "embedding_pull")(g, x, totals, classes, ctx.num_classes, ctx.n, -factor)
+            pulled = _dispatch.peer(ctx, "embedding_match_pull")(g, x, totals, classes, ctx.num_classes, ctx.n, -factor)
             synthetic = pulled if synthetic is None else synthetic + pulled
     return real, synthetic, None, None, None, None
 

@@ -30,10 +30,10 @@ def _define(schema: str) -> str:
     return qualified
 
 
-_PRODUCTS = _define("row_products(Tensor a, Tensor b, Tensor classes) -> (Tensor, Tensor, Tensor)")
-_COMBINE = _define("row_combine(Tensor p, Tensor q, Tensor a, Tensor b, Tensor classes) -> Tensor")
-_DISTANCES = _define("row_distances(Tensor a, Tensor b, Tensor classes) -> Tensor")
-_PULL = _define("row_pull(Tensor p, Tensor a, Tensor b, Tensor classes) -> Tensor")
+_PRODUCTS = _define("gradient_match_products(Tensor a, Tensor b, Tensor classes) -> (Tensor, Tensor, Tensor)")
+_COMBINE = _define("gradient_match_combine(Tensor p, Tensor q, Tensor a, Tensor b, Tensor classes) -> Tensor")
+_DISTANCES = _define("gradient_match_distances(Tensor a, Tensor b, Tensor classes) -> Tensor")
+_PULL = _define("gradient_match_pull(Tensor p, Tensor a, Tensor b, Tensor classes) -> Tensor")
 
 
 def _rows_fake(a, b, classes):
@@ -45,19 +45,15 @@ def _products_fake(a, b, classes):
 
 
 def _combine_fake(p, q, a, b, classes):
-    return torch.empty_like(b, memory_format=torch.contiguous_format)
+    return b.new_empty(b.shape)
 
 
 def _pull_fake(p, a, b, classes):
-    return torch.empty_like(b, memory_format=torch.contiguous_format)
+    return b.new_empty(b.shape)
 
 
 def _save(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
-
-
-def _masked(a: Tensor, classes: Tensor) -> Tensor:
-    return torch.where((classes >= 0)[:, None, None], a, 0)
 
 
 def _products_backward(ctx, g_ab, g_aa, g_bb):
@@ -65,9 +61,9 @@ def _products_backward(ctx, g_ab, g_aa, g_bb):
     real = synthetic = None
     if ctx.needs_input_grad[0]:
         of_class = reference.rows_of(b, classes)
-        real = (g_ab[..., None] * of_class + 2 * g_aa[..., None] * _masked(a, classes)).to(a.dtype)
+        real = (g_ab[..., None] * of_class + 2 * g_aa[..., None] * reference.present_rows(a, classes)).to(a.dtype)
     if ctx.needs_input_grad[1]:
-        synthetic = _dispatch.peer(ctx, "row_combine")(g_ab, 2 * g_bb, a, b, classes)
+        synthetic = _dispatch.peer(ctx, "gradient_match_combine")(g_ab, 2 * g_bb, a, b, classes)
     return real, synthetic, None
 
 
@@ -75,13 +71,13 @@ def _combine_backward(ctx, h):
     p, q, a, b, classes = ctx.saved_tensors
     g_p = g_q = real = synthetic = None
     if ctx.needs_input_grad[0]:
-        g_p, _, _ = _dispatch.peer(ctx, "row_products")(a, h, classes)
+        g_p, _, _ = _dispatch.peer(ctx, "gradient_match_products")(a, h, classes)
     if ctx.needs_input_grad[1]:
         g_q = reference.rows_of((b * h).sum(2), classes)
     if ctx.needs_input_grad[2]:
         real = (p[..., None] * reference.rows_of(h, classes)).to(a.dtype)
     if ctx.needs_input_grad[3]:
-        synthetic = _dispatch.peer(ctx, "row_combine")(torch.zeros_like(q), q, a, h, classes)
+        synthetic = _dispatch.peer(ctx, "gradient_match_combine")(torch.zeros_like(q), q, a, h, classes)
     return g_p, g_q, real, synthetic, None
 
 
@@ -89,9 +85,9 @@ def _distances_backward(ctx, g):
     a, b, classes = ctx.saved_tensors
     real = synthetic = None
     if ctx.needs_input_grad[0]:
-        real = (2 * g[..., None] * (_masked(a, classes) - reference.rows_of(b, classes))).to(a.dtype)
+        real = (2 * g[..., None] * (reference.present_rows(a, classes) - reference.rows_of(b, classes))).to(a.dtype)
     if ctx.needs_input_grad[1]:
-        synthetic = _dispatch.peer(ctx, "row_pull")(2 * g, a, b, classes)
+        synthetic = _dispatch.peer(ctx, "gradient_match_pull")(2 * g, a, b, classes)
     return real, synthetic, None
 
 
@@ -99,12 +95,12 @@ def _pull_backward(ctx, h):
     p, a, b, classes = ctx.saved_tensors
     g_p = real = synthetic = None
     if ctx.needs_input_grad[0]:
-        products, _, _ = _dispatch.peer(ctx, "row_products")(a, h, classes)
+        products, _, _ = _dispatch.peer(ctx, "gradient_match_products")(a, h, classes)
         g_p = reference.rows_of((b * h).sum(2), classes) - products
     if ctx.needs_input_grad[1]:
         real = -(p[..., None] * reference.rows_of(h, classes)).to(a.dtype)
     if ctx.needs_input_grad[2]:
-        synthetic = _dispatch.peer(ctx, "row_combine")(torch.zeros_like(p), p, a, h, classes)
+        synthetic = _dispatch.peer(ctx, "gradient_match_combine")(torch.zeros_like(p), p, a, h, classes)
     return g_p, real, synthetic, None
 
 
@@ -151,11 +147,15 @@ def _check(real: Sequence[Tensor], synthetic: Sequence[Tensor], classes: Tensor,
             raise ValueError(f"present is on {present.device} and the gradients on {device}: move one of them")
 
 
-def _rows(x: Tensor) -> Tensor:
+def _rows(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's gradients as rows of a matrix each: [n, out, in, h, w] -> [n, out, in * h * w]; below 2-D, one row."""
-    while x.dim() < 3:
-        x = x.unsqueeze(1)
-    return x.flatten(2)
+    channels_last = 0, 1, 3, 4, 2
+    if a.dim() == 5 and not a.is_contiguous() and a.permute(channels_last).is_contiguous():
+        # As convolutions give them; the order within a row doesn't matter, and this one needs no copy.
+        a, b = a.permute(channels_last), b.permute(channels_last)
+    while a.dim() < 3:
+        a, b = a.unsqueeze(1), b.unsqueeze(1)
+    return a.flatten(2), b.flatten(2)
 
 
 def _norm(square: Tensor) -> Tensor:
@@ -206,8 +206,8 @@ def gradient_match(
         RuntimeError: a backend asked for by name that can't run here.
 
     Two runs are bitwise equal, and do not depend on the number of threads. Cost: one pass over the real gradients, and
-    one more for the gradient in the synthetic ones, whatever the number of segments a class; nothing but row products
-    [S, rows] is kept.
+    one more for the gradient in the synthetic ones, whatever the number of segments a class. Besides the gradients
+    themselves, nothing but row products [S, rows] is kept.
 
     >>> real, synthetic = [torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]])], [torch.tensor([[[3.0, 0.0]]])]
     >>> classes = torch.tensor([0, 0])
@@ -219,18 +219,18 @@ def gradient_match(
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r} is not one of {', '.join(METRICS)}")
     _check(real, synthetic, classes, present)
-    layers = [(a, b) for a, b in zip(real, synthetic, strict=True) if metric != "ours" or a.dim() > 2]
+    layers = [_rows(a, b) for a, b in zip(real, synthetic, strict=True) if metric != "ours" or a.dim() > 2]
     if not layers:
         raise ValueError("metric 'ours' matches parameters of 2 or more dimensions, and there are none; use 'mse'")
-    chosen = _dispatch.choose("row_products", backend, classes.device)
+    chosen = _dispatch.choose("gradient_match_products", backend, classes.device)
     owners = classes if present is None else torch.where(present, classes, -1)
     dtype = layers[0][1].dtype
     # Sums over rows and layers are float64: they are small, and it leaves no rounding but that of the rows.
     if metric == "mse":
-        distances = _op("row_distances", chosen)
-        return sum(distances(_rows(a), _rows(b), owners).sum(1, dtype=torch.float64) for a, b in layers).to(dtype)
-    products = _op("row_products", chosen)
-    rows = zip(*[products(_rows(a), _rows(b), owners) for a, b in layers], strict=True)
+        distances = _op("gradient_match_distances", chosen)
+        return sum(distances(a, b, owners).sum(1, dtype=torch.float64) for a, b in layers).to(dtype)
+    products = _op("gradient_match_products", chosen)
+    rows = zip(*[products(a, b, owners) for a, b in layers], strict=True)
     ab, aa, bb = (torch.cat(of_layers, 1) for of_layers in rows)
     if metric == "cos":
         ab, aa, bb = (t.sum(1, keepdim=True, dtype=torch.float64) for t in (ab, aa, bb))

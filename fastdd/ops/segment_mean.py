@@ -67,8 +67,7 @@ _dispatch.register_autograd(_MEAN, _mean_backward, _mean_setup)
 _dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup)
 
 
-def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
-    """Raises ValueError for offsets or weights that don't fit n rows on ``device``; offsets' contents on CPUs only."""
+def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
     if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
     if offsets.device != device:
@@ -127,7 +126,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, b
     if x.dim() != 2:
         raise ValueError(f"x must be [N, D], not {list(x.shape)}: flatten the rest with x.flatten(1)")
     n = x.shape[0]
-    check_segments(offsets, weights, n, x.device)
+    _check(offsets, weights, n, x.device)
     chosen = _dispatch.choose("segment_mean", backend, x.device)
     if chosen == "reference":
         return reference.segment_mean(x, offsets, weights)
@@ -163,7 +162,7 @@ def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int, *
         raise TypeError(f"g must be float32 or float64, not {g.dtype}")
     if g.dim() != 2 or g.shape[0] != offsets.shape[0] - 1:
         raise ValueError(f"g must be [S, D] with S = {offsets.shape[0] - 1} segments, not {list(g.shape)}")
-    check_segments(offsets, weights, n, g.device)
+    _check(offsets, weights, n, g.device)
     chosen = _dispatch.choose("segment_spread", backend, g.device)
     if chosen == "reference":
         return reference.segment_spread(g, offsets, weights, n)

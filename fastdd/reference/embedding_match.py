@@ -25,7 +25,7 @@ def embedding_match(
     return differences.square().sum(1), differences, totals
 
 
-def embedding_pull(
+def embedding_match_pull(
     scale: Tensor | None, x: Tensor, totals: Tensor, classes: Tensor, num_classes: int, n: int, factor: float
 ) -> Tensor:
     """``out[j] = factor / IPC * sum of scale[s] x[s]`` over the segments s of j's class that have a total; [n, D]."""

@@ -9,6 +9,11 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _sums(x: Tensor, segment: Tensor, segments: int) -> Tensor:
+    """Sums of x's rows per segment, in x's dtype; in between float64, as index_add adds one row after the other."""
+    return x.new_zeros(segments, *x.shape[1:], dtype=torch.float64).index_add(0, segment, x.double()).to(x.dtype)
+
+
 def segment_totals(
     offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -16,7 +21,7 @@ def segment_totals(
     lengths = offsets.diff()
     segment = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths, output_size=n)
     w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
-    return segment, w, torch.zeros(len(lengths), dtype=dtype, device=offsets.device).index_add(0, segment, w)
+    return segment, w, _sums(w, segment, len(lengths))
 
 
 def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -34,8 +39,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None) -> T
     """
     dtype = accumulation_dtype(x.dtype)
     segment, share = segment_shares(offsets, weights, x.shape[0], dtype)
-    out = torch.zeros(offsets.shape[0] - 1, x.shape[1], dtype=dtype, device=x.device)
-    return out.index_add(0, segment, x.to(dtype) * share[:, None])
+    return _sums(x.to(dtype) * share[:, None], segment, offsets.shape[0] - 1)
 
 
 def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -> Tensor:

@@ -23,20 +23,25 @@ def main() -> None:
             p, q = torch.randn(2, 6, rows, dtype=wide)
             exact = a.double(), b.double(), classes
             for got, right in (
-                (kernels.row_products(a, b, classes), reference.row_products(*exact)),
-                (kernels.row_combine(p, q, a, b, classes), reference.row_combine(p.double(), q.double(), *exact)),
-                (kernels.row_distances(a, b, classes), reference.row_distances(*exact)),
-                (kernels.row_pull(p, a, b, classes), reference.row_pull(p.double(), *exact)),
+                (kernels.gradient_match_products(a, b, classes), reference.gradient_match_products(*exact)),
+                (
+                    kernels.gradient_match_combine(p, q, a, b, classes),
+                    reference.gradient_match_combine(p.double(), q.double(), *exact),
+                ),
+                (kernels.gradient_match_distances(a, b, classes), reference.gradient_match_distances(*exact)),
+                (kernels.gradient_match_pull(p, a, b, classes), reference.gradient_match_pull(p.double(), *exact)),
             ):
                 torch.testing.assert_close(
                     got, right if isinstance(right, torch.Tensor) else tuple(right), check_dtype=False, **tolerance
                 )
     # No segments at all, and more of them than one block of classes holds.
     none = torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 2, 3), torch.ones(3, 2, 3), classes[:0]
-    assert torch.equal(kernels.row_combine(*none), torch.zeros(3, 2, 3))
+    assert torch.equal(kernels.gradient_match_combine(*none), torch.zeros(3, 2, 3))
     classes = torch.arange(200) % 2
     a, b = torch.randn(200, 1, 5), torch.randn(2, 1, 5)
-    torch.testing.assert_close(kernels.row_products(a, b, classes), reference.row_products(a, b, classes))
+    torch.testing.assert_close(
+        kernels.gradient_match_products(a, b, classes), reference.gradient_match_products(a, b, classes)
+    )
     real, synthetic = torch.randn(2, 1, 2, dtype=torch.float64), torch.randn(1, 1, 2, dtype=torch.float64)
     leaves = real.requires_grad_(), synthetic.requires_grad_()
     for metric in ("ours", "mse"):

@@ -54,13 +54,14 @@ def pulled(function, arguments, g=None):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_error_is_at_most_twice_plain_torchs(device, weighted, dtype):
-    arguments = case(0, [300, 0, 1, 3000, 17, 40], 371, dtype, weighted, device)
+    # Many segments: the error of one is a matter of luck, half a unit in its last place.
+    arguments = case(0, [300, 0, 1, 3000, 17, 40] * 5, 371, dtype, weighted, device)
     exact = pulled(truth, (arguments[0], arguments[1].double(), *arguments[2:]))
     ours = pulled(embedding_match, arguments)
     plain = pulled(lambda *a: truth(*a, dtype=torch.float32), arguments)
     assert ours[0].dtype == ours[1].dtype == torch.float32
     for got, theirs, right in zip(ours, plain, exact, strict=True):
-        assert (got.double() - right).abs().max() <= 2 * (theirs.double() - right).abs().max()
+        assert (got.double() - right).norm() <= 2 * (theirs.double() - right).norm()
 
 
 @settings(deadline=None, max_examples=40)
@@ -169,7 +170,7 @@ def test_opcheck(device, dtype):
     x = torch.randn(3, 3, device=device, requires_grad=True)
     totals = torch.tensor([1.0, 0.0, 2.0], device=device)
     for scale in (None, g):
-        torch.library.opcheck(torch.ops.fastdd.embedding_pull, (scale, x, totals, classes, CLASSES, 6, -2.0))
+        torch.library.opcheck(torch.ops.fastdd.embedding_match_pull, (scale, x, totals, classes, CLASSES, 6, -2.0))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -250,3 +251,15 @@ def test_what_does_not_fit_is_refused():
     for wrong in (-1, 3):
         with pytest.raises(ValueError, match=f"from 0 to 2; got {wrong}"):
             match(classes=torch.tensor([0, wrong]))
+
+
+def test_compiles_without_graph_breaks():
+    real, synthetic, *rest = case(10, [5, 0, 6], 8, torch.float32, True)
+    synthetic.requires_grad_()
+
+    def loss(s):
+        return embedding_match(real, s, *rest).sum()
+
+    (expected,) = torch.autograd.grad(loss(synthetic), synthetic)
+    (got,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(synthetic), synthetic)
+    assert torch.equal(got, expected)

@@ -257,10 +257,10 @@ def test_opcheck(device, dtype):
     p, q = torch.randn(2, 3, 2, device=device, requires_grad=True)
     p, q, b = (t.detach().requires_grad_() for t in (p, q, b))
     for of, real in ((classes, a), (owners, a.clone().requires_grad_())):
-        torch.library.opcheck(torch.ops.fastdd.row_products, (real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.row_combine, (p, q, real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.row_distances, (real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.row_pull, (p, real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_products, (real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_combine, (p, q, real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_distances, (real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_pull, (p, real, b, of))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -283,6 +283,28 @@ def test_strides_do_not_matter(device, metric):
         for make in (lambda r: r.expand(3, *r.shape[1:]), lambda r: r.repeat(3, *[1] * (r.dim() - 1)))
     )
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_channels_last_gradients_are_not_copied(device, metric):
+    """As torch.stack leaves the weight gradients of channels-last convolutions."""
+    real, synthetic, classes = case(11, [1, 0, 1], 2, torch.float64, device, [(3, 4, 3, 3)])
+    expected = pulled(gradient_match, real, synthetic, classes, metric=metric)
+    weights = [[w.contiguous(memory_format=torch.channels_last) for w in of] for of in (real[0], synthetic[0])]
+    real, synthetic = ([torch.stack(of)] for of in weights)
+    assert not real[0].is_contiguous()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        gradient_match(real, [s.requires_grad_() for s in synthetic], classes, metric=metric)
+    for t in (*real, *synthetic):
+        assert t.data_ptr() in [k.data_ptr() for k in kept]
+    got = pulled(gradient_match, real, synthetic, classes, metric=metric)
+    for a, b in zip(got, expected, strict=True):
+        assert (a - b).norm() <= 1e-14 * b.norm()
+    got = pulled(gradient_match, real, [s.contiguous() for s in synthetic], classes, metric=metric)
+    for a, b in zip(got, expected, strict=True):
+        assert (a - b).norm() <= 1e-14 * b.norm()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -330,3 +352,18 @@ def test_what_does_not_fit_is_refused():
         gradient_match(real, synthetic, classes, present=classes)
     with pytest.raises(ValueError, match="2 or more dimensions, and there are none"):
         gradient_match(real[1:], synthetic[1:], classes)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_compiles_without_graph_breaks(metric):
+    real, synthetic, classes = case(12, [1, 0, 1], 2, torch.float32, shapes=[(3, 5)])
+    present = torch.tensor([True, False, True])
+    synthetic[0].requires_grad_()
+
+    def loss(s):
+        return gradient_match(real, [s], classes, metric=metric, present=present).sum()
+
+    (expected,) = torch.autograd.grad(loss(synthetic[0]), synthetic)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    (got,) = torch.autograd.grad(compiled(synthetic[0]), synthetic)
+    assert torch.equal(got, expected)
