@@ -10,6 +10,14 @@
 #include "augment_math.h"
 #include "lanes.h"
 
+#ifdef __AVX512F__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12 warns of its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
 namespace fastdd {
 namespace {
 
@@ -27,6 +35,8 @@ using PixelOf = typename Pixel<T>::type;
 
 // Pixels of a row whose coordinates and weights are computed together.
 constexpr int kBlock = 16;
+// Columns of the largest window in groups of four.
+constexpr int kWindow = (kLargestWindow + 3) / 4 * 4;
 
 // One thread's buffers.
 template <class T>
@@ -42,7 +52,8 @@ struct Scratch {
       : channels(call.channels), height(call.height), width(call.width), plane(int64_t(call.height) * call.width),
         count(channels * plane) {
     const int border = adjoint ? 2 * kLargestWindow : 3;
-    memory = std::malloc((2 * count + kChannels * (size_t(height + border) * (width + border))) * sizeof(T));
+    const size_t pixels = size_t(height + border) * (width + border) + kBlock;  // blocks are written and windows read whole
+    memory = std::malloc((2 * count + kChannels * pixels) * sizeof(T));
     source = static_cast<T*>(memory);
     image = source + count;
     grid = reinterpret_cast<PixelOf<T>*>(image + count);
@@ -84,27 +95,61 @@ bool keeps_pixels(const Row<T>& r) {
   return r.a == 1 && r.b == 0 && r.c == 0 && r.d == 0 && r.e == 1 && r.f == 0;
 }
 
+inline int least(int a, int b) { return a < b ? a : b; }
+
 inline int between(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
+
+// out[y][x] = in[y + ty][x + tx], zeros outside: one run of memory, but for the columns that it brings from a neighbouring row.
+template <class T>
+void shift(const T* in, T* out, int height, int width, int tx, int ty) {
+  const int64_t plane = int64_t(height) * width;
+  if (tx <= -width || tx >= width || ty <= -height || ty >= height) {
+    std::memset(out, 0, plane * sizeof(T));
+    return;
+  }
+  const int64_t offset = int64_t(ty) * width + tx;
+  const int64_t first = offset < 0 ? -offset : 0, last = offset > 0 ? plane - offset : plane;
+  std::memset(out, 0, first * sizeof(T));
+  std::memcpy(out + first, in + first + offset, (last - first) * sizeof(T));
+  std::memset(out + last, 0, (plane - last) * sizeof(T));
+  const int left = tx > 0 ? width - tx : 0, right = tx > 0 ? width : -tx;
+  for (int x = left; x < right; ++x) {
+    for (int y = 0; y < height; ++y) out[int64_t(y) * width + x] = T(0);
+  }
+}
 
 // out[y][x] = in[sy * y + ty][sx * x + tx], zeros outside.
 template <class T>
-void move(const T* in, T* out, int height, int width, int sx, int tx, int sy, int ty) {
+void mirror(const T* in, T* __restrict out, int height, int width, int sx, int tx, int sy, int ty) {
   const int first = between(sx > 0 ? -tx : tx - (width - 1), 0, width);
   const int last = between(sx > 0 ? width - tx : tx + 1, first, width);
   for (int y = 0; y < height; ++y, out += width) {
     const int v = sy * y + ty;
-    if (v < 0 || v >= height) {
-      std::memset(out, 0, width * sizeof(T));
-      continue;
-    }
-    for (int x = 0; x < first; ++x) out[x] = T(0);
     const T* start = in + int64_t(v) * width + tx;
-    if (sx > 0) {
-      for (int x = first; x < last; ++x) out[x] = start[x];
-    } else {
-      for (int x = first; x < last; ++x) out[x] = start[-x];
+    int x = v < 0 || v >= height ? width : first;
+    for (int k = 0; k < x; ++k) out[k] = T(0);
+    for (; sx < 0 && x + 4 <= last; x += 4) {
+      PixelOf<T> four;
+      std::memcpy(&four, start - x - 3, sizeof four);
+      four = __builtin_shufflevector(four, four, 3, 2, 1, 0);
+      std::memcpy(out + x, &four, sizeof four);
     }
-    for (int x = last; x < width; ++x) out[x] = T(0);
+    for (; x < last; ++x) out[x] = start[sx * x];
+    for (; x < width; ++x) out[x] = T(0);
+  }
+}
+
+// A row's whole-pixel move of all channels, or its transpose.
+template <class T>
+void move(const T* in, T* out, int channels, int height, int width, const Row<T>& r, bool transposed) {
+  const int sx = static_cast<int>(r.a), sy = static_cast<int>(r.e);
+  const int tx = static_cast<int>(transposed ? -r.a * r.c : r.c), ty = static_cast<int>(transposed ? -r.e * r.f : r.f);
+  for (int c = 0; c < channels; ++c, in += int64_t(height) * width, out += int64_t(height) * width) {
+    if (sx > 0 && sy > 0) {
+      shift(in, out, height, width, tx, ty);
+    } else {
+      mirror(in, out, height, width, sx, tx, sy, ty);
+    }
   }
 }
 
@@ -160,58 +205,215 @@ void cut(T* image, const Row<T>& r, int channels, int height, int width) {
   }
 }
 
-template <class V>
-inline void transpose(V& a, V& b, V& c, V& d) {
-  const V ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  const V ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-  b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-  c = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
-  d = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
-}
+// What a warp does with up to kBlock pixels of a row, for M channels. Tail pixels of a block have coordinates of their own, which
+// are in bounds.
+template <class T>
+struct Block {
+  using V = PixelOf<T>;
+
+  static void transpose(V (&p)[4]) {
+    const V ab = __builtin_shufflevector(p[0], p[1], 0, 4, 1, 5), cd = __builtin_shufflevector(p[2], p[3], 0, 4, 1, 5);
+    const V ef = __builtin_shufflevector(p[0], p[1], 2, 6, 3, 7), gh = __builtin_shufflevector(p[2], p[3], 2, 6, 3, 7);
+    p[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    p[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    p[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+    p[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+  }
+
+  // Planes to pixels. Up to kBlock pixels at out are written, those from `count` on with zeros.
+  template <int M>
+  static void interleave(const T* in, int64_t plane, int count, V* out) {
+    int x = 0;
+    for (; x + 4 <= count; x += 4) {
+      V p[4] = {};
+      for (int c = 0; c < M; ++c) std::memcpy(&p[c], in + c * plane + x, sizeof(V));
+      transpose(p);
+      std::memcpy(out + x, p, sizeof p);
+    }
+    for (; x < count; ++x) {
+      V p = {};
+      for (int c = 0; c < M; ++c) p[c] = in[c * plane + x];
+      out[x] = p;
+    }
+  }
+
+  // Pixels, given four at a time, to planes.
+  template <int M, class Four>
+  static void separate(const Four& four, T* out, int64_t plane, int count) {
+    for (int k = 0; k < count; k += 4) {
+      V p[4];
+      four(k, p);
+      transpose(p);
+      for (int c = 0; c < M; ++c) {
+        if (k + 4 <= count) {
+          std::memcpy(out + c * plane + k, &p[c], sizeof(V));
+        } else {
+          std::memcpy(out + c * plane + k, &p[c], (count - k) * sizeof(T));
+        }
+      }
+    }
+  }
+
+  // Interpolates pixel k at offset fx, fy from the grid's pixel at index[k].
+  template <int M>
+  static void sample(const V* grid, int pitch, const int* index, const T* fx, const T* fy, T* out, int64_t plane, int count) {
+    separate<M>(
+        [&](int k, V (&p)[4]) {
+          for (int i = 0; i < 4; ++i) {
+            const V* at = grid + index[k + i];
+            p[i] = bilinear(fx[k + i], fy[k + i], at[0], at[1], at[pitch], at[pitch + 1]);
+          }
+        },
+        out, plane, count);
+  }
+
+  // Sums windows of ny * nx pixels, that of pixel k from the grid's pixel at index[k] on, with weights [ny][kWindow][kBlock].
+  template <int M, int K>
+  static void gather(const V* grid, int pitch, const int* index, const T (*weights)[kBlock], int nx, int ny, T* out,
+                     int64_t plane, int count) {
+    separate<M>(
+        [&](int k, V (&p)[4]) {
+          for (int i = 0; i < 4; ++i) p[i] = V{};
+          for (int j = 0; j < ny; ++j) {
+            for (int i = 0; i < nx; ++i) {
+              const T* weight = weights[j * kWindow + i] + k;
+              for (int l = 0; l < 4; ++l) p[l] += weight[l] * grid[index[k + l] + j * pitch + i];
+            }
+          }
+        },
+        out, plane, count);
+  }
+};
+
+#ifdef __AVX512F__
+// Four pixels to a register.
+template <>
+struct Block<float> {
+  using V = PixelOf<float>;
+
+  static __mmask16 mask(int count) { return static_cast<__mmask16>((1 << count) - 1); }
+
+  template <int M>
+  static void interleave(const float* in, int64_t plane, int count, V* out) {
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m512 channel[M];
+    for (int c = 0; c < M; ++c) channel[c] = _mm512_maskz_loadu_ps(mask(count), in + c * plane);
+    for (int k = 0; k < 4; ++k) {
+      const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * k));
+      __m512 p = _mm512_maskz_permutexvar_ps(0x1111, which, channel[0]);
+      for (int c = 1; c < M; ++c) p = _mm512_mask_permutexvar_ps(p, 0x1111 << c, which, channel[c]);
+      _mm512_storeu_ps(out + 4 * k, p);
+    }
+  }
+
+  template <int M>
+  static void separate(const __m512 (&four)[4], float* out, int64_t plane, int count) {
+    const __m512i channel = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    for (int c = 0; c < M; ++c) {
+      const __m512i which = _mm512_add_epi32(channel, _mm512_set1_epi32(c));
+      __m512 p = _mm512_permutexvar_ps(which, four[0]);
+      for (int k = 1; k < 4; ++k) p = _mm512_mask_permutexvar_ps(p, 0xf << (4 * k), which, four[k]);
+      _mm512_mask_storeu_ps(out + c * plane, mask(count), p);
+    }
+  }
+
+  // Two taps of pixel a and two of pixel b.
+  static __m512 taps(const V* a, const V* b) {
+    const __m512 first = _mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(a)));
+    return _mm512_insertf32x8(first, _mm256_loadu_ps(reinterpret_cast<const float*>(b)), 1);
+  }
+
+  template <int M>
+  static void sample(const V* grid, int pitch, const int* index, const float* fx, const float* fy, float* out, int64_t plane,
+                     int count) {
+    const __m512i two = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m512 across = _mm512_loadu_ps(fx), down = _mm512_loadu_ps(fy);
+    __m512 four[4];
+    for (int k = 0; k < 4; ++k) {
+      __m512 row[2];
+      for (int i = 0; i < 2; ++i) {
+        const int at = 4 * k + 2 * i;
+        const V *a = grid + index[at], *b = grid + index[at + 1];
+        const __m512 above = taps(a, b), below = taps(a + pitch, b + pitch);
+        const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(two, _mm512_set1_epi32(at)), down);
+        row[i] = _mm512_fmadd_ps(weight, _mm512_sub_ps(below, above), above);
+      }
+      const __m512 left = _mm512_shuffle_f32x4(row[0], row[1], 0x88), right = _mm512_shuffle_f32x4(row[0], row[1], 0xdd);
+      const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(spread, _mm512_set1_epi32(4 * k)), across);
+      four[k] = _mm512_fmadd_ps(weight, _mm512_sub_ps(right, left), left);
+    }
+    separate<M>(four, out, plane, count);
+  }
+
+  template <int M, int K>
+  static void gather(const V* grid, int pitch, const int* index, const float (*weights)[kBlock], int nx, int ny, float* out,
+                     int64_t plane, int count) {
+    constexpr int most = K > 0 ? K : kLargestWindow;
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const int rows = K > 0 ? K : ny, groups = K > 0 ? (K + 3) / 4 : (nx + 3) / 4;
+    V of[most][(most + 3) / 4][kBlock];
+    for (int j = 0; j < rows; ++j) {
+      for (int g = 0; g < groups; ++g) interleave<4>(weights[j * kWindow + 4 * g], kBlock, kBlock, of[j][g]);
+    }
+    __m512 four[4];
+    for (int k = 0; k < 4; ++k) {
+      __m512 sum[4] = {};
+      for (int j = 0; j < rows; ++j) {
+        for (int g = 0; g < groups; ++g) {
+          const __m512 weight = _mm512_loadu_ps(of[j][g] + 4 * k);
+          for (int i = 0; i < 4; ++i) {
+            const __m512 p = _mm512_loadu_ps(grid + index[4 * k + i] + j * pitch + 4 * g);
+            const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * i));
+            sum[i] = _mm512_fmadd_ps(_mm512_permutexvar_ps(which, weight), p, sum[i]);
+          }
+        }
+      }
+      const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(sum[0], sum[1], 0x44), _mm512_shuffle_f32x4(sum[0], sum[1], 0xee));
+      const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2], sum[3], 0x44), _mm512_shuffle_f32x4(sum[2], sum[3], 0xee));
+      four[k] = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    }
+    separate<M>(four, out, plane, count);
+  }
+};
+#endif
 
 // Fills s.grid with the M channels at `in`, with `before` and `after` zero pixels around.
 template <int M, class T>
 void interleave(Scratch<T>& s, const T* in, int before, int after) {
   using V = PixelOf<T>;
-  const int pitch = s.width + before + after;
-  std::memset(static_cast<void*>(s.grid), 0, sizeof(V) * (pitch * before));
-  std::memset(static_cast<void*>(s.grid + int64_t(pitch) * (s.height + before)), 0, sizeof(V) * (pitch * after));
-  for (int y = 0; y < s.height; ++y) {
-    V* out = s.grid + int64_t(y + before) * pitch;
-    for (int x = 0; x < before; ++x) out[x] = V{};
-    for (int x = s.width + before; x < pitch; ++x) out[x] = V{};
-    out += before;
-    const T* row = in + int64_t(y) * s.width;
-    int x = 0;
-    for (; x + 4 <= s.width; x += 4) {
-      V p[4] = {};
-      for (int c = 0; c < M; ++c) std::memcpy(&p[c], row + c * s.plane + x, sizeof(V));
-      transpose(p[0], p[1], p[2], p[3]);
-      for (int k = 0; k < 4; ++k) out[x + k] = p[k];
-    }
-    for (; x < s.width; ++x) {
-      V p = {};
-      for (int c = 0; c < M; ++c) p[c] = row[c * s.plane + x];
-      out[x] = p;
-    }
+  const int gap = before + after, pitch = s.width + gap;
+  V* row = s.grid + int64_t(before) * pitch + before;
+  std::memset(static_cast<void*>(s.grid), 0, reinterpret_cast<char*>(row) - reinterpret_cast<char*>(s.grid));
+  for (int y = 0; y < s.height; ++y, row += pitch, in += s.width) {
+    for (int x = 0; x < s.width; x += kBlock) Block<T>::template interleave<M>(in + x, s.plane, least(kBlock, s.width - x), row + x);
+    for (int x = 0; x < gap; ++x) row[s.width + x] = V{};
   }
+  std::memset(static_cast<void*>(row), 0, sizeof(V) * pitch * after);
 }
 
-// Writes pixel(0), pixel(1) ... to the M planes at out, up to kBlock of them.
-template <int M, class T, class Sample>
-inline void write_block(T* out, int64_t plane, int count, const Sample& pixel) {
-  using V = PixelOf<T>;
-  count = count < kBlock ? count : kBlock;
-  int k = 0;
-  for (; k + 4 <= count; k += 4) {
-    V p[4] = {pixel(k), pixel(k + 1), pixel(k + 2), pixel(k + 3)};
-    transpose(p[0], p[1], p[2], p[3]);
-    for (int c = 0; c < M; ++c) std::memcpy(out + c * plane + k, &p[c], sizeof(V));
-  }
-  for (; k < count; ++k) {
-    const V p = pixel(k);
-    for (int c = 0; c < M; ++c) out[c * plane + k] = p[c];
+// Where a row of results samples.
+template <class T>
+struct Line {
+  T *fx, *fy;
+  int* index;
+};
+
+template <class T>
+void locate(const Row<T>& r, int y, int height, int width, int pitch, const Line<T>& line) {
+  const T a = r.a, d = r.d, x0 = r.b * T(y) + r.c, y0 = r.e * T(y) + r.f;
+  T *__restrict fx = line.fx, *__restrict fy = line.fy;
+  int* __restrict index = line.index;
+  for (int start = 0; start < width; start += kBlock) {
+    for (int k = 0; k < kBlock; ++k) {
+      const T x = T(start + k);
+      const T sx = to_border(a * x + x0, width);
+      const T sy = to_border(d * x + y0, height);
+      const int u = floor_of(sx), v = floor_of(sy);
+      fx[start + k] = sx - T(u);
+      fy[start + k] = sy - T(v);
+      index[start + k] = v * pitch + u;
+    }
   }
 }
 
@@ -221,38 +423,29 @@ void warp(Scratch<T>& s, const Row<T>& r, const T* in, T* image) {
   interleave<M>(s, in, 1, 2);
   const int width = s.width, height = s.height, pitch = width + 3;
   const PixelOf<T>* origin = s.grid + pitch + 1;
-  T fx[kBlock], fy[kBlock];
-  int index[kBlock];
+  T fx[2][64], fy[2][64];
+  int index[2][64];
+  const Line<T> line[2] = {{fx[0], fy[0], index[0]}, {fx[1], fy[1], index[1]}};
+  locate(r, 0, height, width, pitch, line[0]);
   for (int y = 0; y < height; ++y) {
-    const T x0 = r.b * T(y) + r.c, y0 = r.e * T(y) + r.f;
-    for (int start = 0; start < width; start += kBlock) {
-      for (int k = 0; k < kBlock; ++k) {
-        const T x = T(start + k);
-        const T sx = to_border(r.a * x + x0, width);
-        const T sy = to_border(r.d * x + y0, height);
-        const int u = floor_of(sx), v = floor_of(sy);
-        fx[k] = sx - T(u);
-        fy[k] = sy - T(v);
-        index[k] = v * pitch + u;
-      }
-      write_block<M>(image + int64_t(y) * width + start, s.plane, width - start, [&](int k) {
-        const PixelOf<T>* p = origin + index[k];
-        return bilinear(fx[k], fy[k], p[0], p[1], p[pitch], p[pitch + 1]);
-      });
+    const Line<T>& now = line[y % 2];
+    if (y + 1 < height) locate(r, y + 1, height, width, pitch, line[(y + 1) % 2]);
+    for (int x = 0; x < width; x += kBlock) {
+      Block<T>::template sample<M>(origin, pitch, now.index + x, now.fx + x, now.fy + x, image + int64_t(y) * width + x, s.plane,
+                                   least(kBlock, width - x));
     }
   }
 }
 
-// Transpose of warp(): every source pixel gathers from the window of result pixels that can have sampled it. K is the side
-// of the window; 0 leaves it to the row.
+// Transpose of warp(): every source pixel gathers from the window of result pixels that can have sampled it. K is a side that the
+// window does not exceed, or 0.
 template <int M, int K, class T>
 void warp_adjoint(Scratch<T>& s, const Row<T>& r, const Window<T>& w, const T* in, T* image) {
-  const int nx = K > 0 ? K : w.nx, ny = K > 0 ? K : w.ny;
-  const int border = nx > ny ? nx : ny;
+  const int nx = K > 0 ? K : w.nx, ny = K > 0 ? K : w.ny, border = nx > ny ? nx : ny;
   interleave<M>(s, in, border, border);
   const int width = s.width, height = s.height, pitch = width + 2 * border;
   const PixelOf<T>* origin = s.grid + int64_t(border) * pitch + border;
-  T dx[kBlock], dy[kBlock], weights[K > 0 ? K * K : kLargestWindow * kLargestWindow][kBlock];
+  T dx[kBlock], dy[kBlock], weights[kLargestWindow * kWindow][kBlock] = {};
   int index[kBlock];
   for (int v = 0; v < height; ++v) {
     for (int start = 0; start < width; start += kBlock) {
@@ -266,18 +459,12 @@ void warp_adjoint(Scratch<T>& s, const Row<T>& r, const Window<T>& w, const T* i
       }
       for (int j = 0; j < ny; ++j) {
         for (int i = 0; i < nx; ++i) {
-          T* weight = weights[j * nx + i];
+          T* weight = weights[j * kWindow + i];
           for (int k = 0; k < kBlock; ++k) weight[k] = weight_of(r, dx[k], dy[k], i, j);
         }
       }
-      write_block<M>(image + int64_t(v) * width + start, s.plane, width - start, [&](int k) {
-        const PixelOf<T>* p = origin + index[k];
-        PixelOf<T> sum = {};
-        for (int j = 0; j < ny; ++j) {
-          for (int i = 0; i < nx; ++i) sum += weights[j * nx + i][k] * p[j * pitch + i];
-        }
-        return sum;
-      });
+      Block<T>::template gather<M, K>(origin, pitch, index, weights, nx, ny, image + int64_t(v) * width + start, s.plane,
+                                      least(kBlock, width - start));
     }
   }
 }
@@ -333,10 +520,7 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
     if (kept) {
       // Nothing to warp.
     } else if (moves_pixels(r)) {
-      for (int c = 0; c < s.channels; ++c) {
-        move(pixels + c * s.plane, image + c * s.plane, s.height, s.width, static_cast<int>(r.a), static_cast<int>(r.c),
-             static_cast<int>(r.e), static_cast<int>(r.f));
-      }
+      move(pixels, image, s.channels, s.height, s.width, r, false);
       pixels = image;
     } else {
       for_groups(s.channels, [&]<int M>(int c) { warp<M>(s, r, pixels + c * s.plane, image + c * s.plane); });
@@ -374,9 +558,7 @@ bool adjoint(const AugmentCall& call, int64_t begin, int64_t end) {
     }
     if (!kept) {
       if (moves_pixels(r)) {
-        const int a = static_cast<int>(r.a), e = static_cast<int>(r.e);
-        const int c = -a * static_cast<int>(r.c), f = -e * static_cast<int>(r.f);
-        for (int k = 0; k < s.channels; ++k) move(pixels + k * s.plane, image + k * s.plane, s.height, s.width, a, c, e, f);
+        move(pixels, image, s.channels, s.height, s.width, r, true);
       } else {
         const Window<T> w = window_of(r);
         for_groups(s.channels, [&]<int M>(int c) {
