@@ -12,8 +12,8 @@
 
 #ifdef __AVX512F__
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12 warns of its own header
-#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12 warns of its own header
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
@@ -35,32 +35,227 @@ using PixelOf = typename Pixel<T>::type;
 
 // Pixels of a row whose coordinates and weights are computed together.
 constexpr int kBlock = 16;
-// Columns of the largest window in groups of four.
-constexpr int kWindow = (kLargestWindow + 3) / 4 * 4;
+
+// The next multiple of four.
+constexpr int in_fours(int n) { return (n + 3) / 4 * 4; }
 
 // One thread's buffers.
 template <class T>
 struct Scratch {
-  int channels, height, width;
+  int channels, height, width, padded;
   int64_t plane, count;
   T* source;         // [C, H, W]
   T* image;          // [C, H, W]
   PixelOf<T>* grid;  // an interleaved image with a zero border
+  T *fx, *fy;        // where two rows of the result sample: [2, W], W in whole blocks
+  int* index;
   void* memory;
 
   Scratch(const AugmentCall& call, bool adjoint)
-      : channels(call.channels), height(call.height), width(call.width), plane(int64_t(call.height) * call.width),
-        count(channels * plane) {
+      : channels(call.channels), height(call.height), width(call.width), padded((width + kBlock - 1) / kBlock * kBlock),
+        plane(int64_t(height) * width), count(channels * plane) {
     const int border = adjoint ? 2 * kLargestWindow : 3;
-    const size_t pixels = size_t(height + border) * (width + border) + kBlock;  // blocks are written and windows read whole
-    memory = std::malloc((2 * count + kChannels * pixels) * sizeof(T));
+    const size_t pixels = size_t(height + border) * (width + border) + kBlock;  // blocks are written whole
+    const size_t located = adjoint ? 0 : size_t(2) * padded;
+    memory = std::malloc((2 * count + kChannels * pixels + 2 * located) * sizeof(T) + located * sizeof(int));
     source = static_cast<T*>(memory);
     image = source + count;
     grid = reinterpret_cast<PixelOf<T>*>(image + count);
+    fx = reinterpret_cast<T*>(grid + pixels);
+    fy = fx + located;
+    index = reinterpret_cast<int*>(fy + located);
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() { std::free(memory); }
 };
+
+// What is done with kBlock pixels of a row at a time, or the first `count` of them (indices, offsets and weights are there for all),
+// and M channels. Inlined: a call would load the constants of every shuffle again.
+template <class T>
+struct Block {
+  using V = PixelOf<T>;
+
+  static void transpose(V (&p)[4]) {
+    const V ab = __builtin_shufflevector(p[0], p[1], 0, 4, 1, 5), cd = __builtin_shufflevector(p[2], p[3], 0, 4, 1, 5);
+    const V ef = __builtin_shufflevector(p[0], p[1], 2, 6, 3, 7), gh = __builtin_shufflevector(p[2], p[3], 2, 6, 3, 7);
+    p[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    p[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    p[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+    p[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+  }
+
+  // out[k] = last[-k]
+  static void reverse(const T* last, T* out) {
+    for (int k = 0; k < kBlock; k += 4) {
+      V four;
+      std::memcpy(&four, last - k - 3, sizeof four);
+      four = __builtin_shufflevector(four, four, 3, 2, 1, 0);
+      std::memcpy(out + k, &four, sizeof four);
+    }
+  }
+
+  // Planes to pixels. Up to kBlock pixels at out are written, those from `count` on with zeros.
+  template <int M>
+  [[gnu::always_inline]] static void interleave(const T* in, int64_t plane, int count, V* out) {
+    int x = 0;
+    for (; x + 4 <= count; x += 4) {
+      V p[4] = {};
+      for (int c = 0; c < M; ++c) std::memcpy(&p[c], in + c * plane + x, sizeof(V));
+      transpose(p);
+      std::memcpy(out + x, p, sizeof p);
+    }
+    for (; x < count; ++x) {
+      V p = {};
+      for (int c = 0; c < M; ++c) p[c] = in[c * plane + x];
+      out[x] = p;
+    }
+  }
+
+  // Pixels, given four at a time, to planes.
+  template <int M, class Four>
+  [[gnu::always_inline]] static void separate(const Four& four, T* out, int64_t plane, int count) {
+    for (int k = 0; k < count; k += 4) {
+      V p[4];
+      four(k, p);
+      transpose(p);
+      for (int c = 0; c < M; ++c) {
+        if (k + 4 <= count) {
+          std::memcpy(out + c * plane + k, &p[c], sizeof(V));
+        } else {
+          std::memcpy(out + c * plane + k, &p[c], (count - k) * sizeof(T));
+        }
+      }
+    }
+  }
+
+  // Interpolates pixel k at offset fx, fy from the grid's pixel at index[k].
+  template <int M>
+  [[gnu::always_inline]] static void sample(const V* grid, int pitch, const int* index, const T* fx, const T* fy, T* out,
+                                            int64_t plane, int count) {
+    separate<M>(
+        [&](int k, V (&p)[4]) {
+          for (int i = 0; i < 4; ++i) {
+            const V* at = grid + index[k + i];
+            p[i] = bilinear(fx[k + i], fy[k + i], at[0], at[1], at[pitch], at[pitch + 1]);
+          }
+        },
+        out, plane, count);
+  }
+
+  // Sums windows of nx by ny pixels, at most K by K, that of pixel k from the grid's pixel at index[k] on, with weights
+  // [ny][in_fours(K)][kBlock], zero from column nx on.
+  template <int M, int K>
+  [[gnu::always_inline]] static void gather(const V* grid, int pitch, const int* index, const T (*weights)[kBlock], int nx,
+                                            int ny, T* out, int64_t plane, int count) {
+    separate<M>(
+        [&](int k, V (&p)[4]) {
+          for (int i = 0; i < 4; ++i) p[i] = V{};
+          for (int j = 0; j < ny; ++j) {
+            for (int i = 0; i < nx; ++i) {
+              const T* weight = weights[j * in_fours(K) + i] + k;
+              for (int l = 0; l < 4; ++l) p[l] += weight[l] * grid[index[k + l] + j * pitch + i];
+            }
+          }
+        },
+        out, plane, count);
+  }
+};
+
+#ifdef __AVX512F__
+// Four pixels to a register.
+template <>
+struct Block<float> {
+  using V = PixelOf<float>;
+
+  static __mmask16 mask(int count) { return static_cast<__mmask16>((1 << count) - 1); }
+
+  static void reverse(const float* last, float* out) {
+    const __m512i lanes = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    _mm512_storeu_ps(out, _mm512_permutexvar_ps(lanes, _mm512_loadu_ps(last - 15)));
+  }
+
+  template <int M>
+  [[gnu::always_inline]] static void interleave(const float* in, int64_t plane, int count, V* out) {
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m512 channel[M];
+    for (int c = 0; c < M; ++c) channel[c] = _mm512_maskz_loadu_ps(mask(count), in + c * plane);
+    for (int k = 0; k < 4; ++k) {
+      const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * k));
+      __m512 p = _mm512_maskz_permutexvar_ps(0x1111, which, channel[0]);
+      for (int c = 1; c < M; ++c) p = _mm512_mask_permutexvar_ps(p, 0x1111 << c, which, channel[c]);
+      _mm512_storeu_ps(out + 4 * k, p);
+    }
+  }
+
+  template <int M>
+  [[gnu::always_inline]] static void separate(const __m512 (&four)[4], float* out, int64_t plane, int count) {
+    const __m512i channel = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    for (int c = 0; c < M; ++c) {
+      const __m512i which = _mm512_add_epi32(channel, _mm512_set1_epi32(c));
+      __m512 p = _mm512_permutexvar_ps(which, four[0]);
+      for (int k = 1; k < 4; ++k) p = _mm512_mask_permutexvar_ps(p, 0xf << (4 * k), which, four[k]);
+      _mm512_mask_storeu_ps(out + c * plane, mask(count), p);
+    }
+  }
+
+  // Two taps of pixel a and two of pixel b.
+  static __m512 taps(const V* a, const V* b) {
+    const __m512 first = _mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(a)));
+    return _mm512_insertf32x8(first, _mm256_loadu_ps(reinterpret_cast<const float*>(b)), 1);
+  }
+
+  template <int M>
+  [[gnu::always_inline]] static void sample(const V* grid, int pitch, const int* index, const float* fx, const float* fy,
+                                            float* out, int64_t plane, int count) {
+    const __m512i two = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m512 across = _mm512_loadu_ps(fx), down = _mm512_loadu_ps(fy);
+    __m512 four[4];
+    for (int k = 0; k < 4; ++k) {
+      __m512 row[2];
+      for (int i = 0; i < 2; ++i) {
+        const int at = 4 * k + 2 * i;
+        const V *a = grid + index[at], *b = grid + index[at + 1];
+        const __m512 above = taps(a, b), below = taps(a + pitch, b + pitch);
+        const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(two, _mm512_set1_epi32(at)), down);
+        row[i] = _mm512_fmadd_ps(weight, _mm512_sub_ps(below, above), above);
+      }
+      const __m512 left = _mm512_shuffle_f32x4(row[0], row[1], 0x88), right = _mm512_shuffle_f32x4(row[0], row[1], 0xdd);
+      const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(spread, _mm512_set1_epi32(4 * k)), across);
+      four[k] = _mm512_fmadd_ps(weight, _mm512_sub_ps(right, left), left);
+    }
+    separate<M>(four, out, plane, count);
+  }
+
+  template <int M, int K>
+  [[gnu::always_inline]] static void gather(const V* grid, int pitch, const int* index, const float (*weights)[kBlock],
+                                            int nx, int ny, float* out, int64_t plane, int count) {
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    V of[K][in_fours(K) / 4][kBlock];  // four weights of a window's row
+    for (int j = 0; j < ny; ++j) {
+      for (int i = 0; i < nx; i += 4) interleave<4>(weights[j * in_fours(K) + i], kBlock, kBlock, of[j][i / 4]);
+    }
+    __m512 four[4];
+    for (int k = 0; k < 4; ++k) {
+      __m512 sum[4] = {};
+      for (int j = 0; j < ny; ++j) {
+        for (int i = 0; i < nx; i += 4) {
+          const __m512 weight = _mm512_loadu_ps(of[j][i / 4] + 4 * k);
+          for (int l = 0; l < 4; ++l) {
+            const __m512 p = _mm512_loadu_ps(grid + index[4 * k + l] + j * pitch + i);
+            const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * l));
+            sum[l] = _mm512_fmadd_ps(_mm512_permutexvar_ps(which, weight), p, sum[l]);
+          }
+        }
+      }
+      const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(sum[0], sum[1], 0x44), _mm512_shuffle_f32x4(sum[0], sum[1], 0xee));
+      const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2], sum[3], 0x44), _mm512_shuffle_f32x4(sum[2], sum[3], 0xee));
+      four[k] = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    }
+    separate<M>(four, out, plane, count);
+  }
+};
+#endif
 
 // The pixels of image n in the computing type: the caller's own, or converted into `to`.
 template <class T, class In>
@@ -84,7 +279,7 @@ const T* pixels_of(const AugmentCall& call, int64_t n, T* to) {
 inline bool whole(float v) { return v > -1e6f && v < 1e6f && v == static_cast<float>(static_cast<int>(v)); }
 inline bool whole(double v) { return v > -1e6 && v < 1e6 && v == static_cast<double>(static_cast<int>(v)); }
 
-// A shift by whole pixels, mirrored or not: copied, not interpolated.
+// A shift by whole pixels, mirrored or not: copied, not interpolated. The identity is one.
 template <class T>
 bool moves_pixels(const Row<T>& r) {
   return r.b == 0 && r.d == 0 && (r.a == 1 || r.a == -1) && (r.e == 1 || r.e == -1) && whole(r.c) && whole(r.f);
@@ -128,12 +323,7 @@ void mirror(const T* in, T* __restrict out, int height, int width, int sx, int t
     const T* start = in + int64_t(v) * width + tx;
     int x = v < 0 || v >= height ? width : first;
     for (int k = 0; k < x; ++k) out[k] = T(0);
-    for (; sx < 0 && x + 4 <= last; x += 4) {
-      PixelOf<T> four;
-      std::memcpy(&four, start - x - 3, sizeof four);
-      four = __builtin_shufflevector(four, four, 3, 2, 1, 0);
-      std::memcpy(out + x, &four, sizeof four);
-    }
+    for (; sx < 0 && x + kBlock <= last; x += kBlock) Block<T>::reverse(start - x, out + x);
     for (; x < last; ++x) out[x] = start[sx * x];
     for (; x < width; ++x) out[x] = T(0);
   }
@@ -183,8 +373,8 @@ void colour(const T* in, T* out, int channels, int64_t plane, const Row<T>& r) {
     grey = grey * share + r.brightness;
     for (int c = 0; c < channels; ++c) {
       V v = part.load(in + c * plane + i) + r.brightness;
-      if (channels > 1 && r.saturation != 1) v = (v - grey) * r.saturation + grey;
-      if (r.contrast != 1) v = (v - mean) * r.contrast + mean;
+      if (channels > 1 && r.saturation != 1) v = about_mean(v, grey, r.saturation);
+      if (r.contrast != 1) v = about_mean(v, mean, r.contrast);
       part.store(out + c * plane + i, v);
     }
   });
@@ -205,179 +395,6 @@ void cut(T* image, const Row<T>& r, int channels, int height, int width) {
   }
 }
 
-// What a warp does with up to kBlock pixels of a row, for M channels. Tail pixels of a block have coordinates of their own, which
-// are in bounds.
-template <class T>
-struct Block {
-  using V = PixelOf<T>;
-
-  static void transpose(V (&p)[4]) {
-    const V ab = __builtin_shufflevector(p[0], p[1], 0, 4, 1, 5), cd = __builtin_shufflevector(p[2], p[3], 0, 4, 1, 5);
-    const V ef = __builtin_shufflevector(p[0], p[1], 2, 6, 3, 7), gh = __builtin_shufflevector(p[2], p[3], 2, 6, 3, 7);
-    p[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-    p[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    p[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
-    p[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
-  }
-
-  // Planes to pixels. Up to kBlock pixels at out are written, those from `count` on with zeros.
-  template <int M>
-  static void interleave(const T* in, int64_t plane, int count, V* out) {
-    int x = 0;
-    for (; x + 4 <= count; x += 4) {
-      V p[4] = {};
-      for (int c = 0; c < M; ++c) std::memcpy(&p[c], in + c * plane + x, sizeof(V));
-      transpose(p);
-      std::memcpy(out + x, p, sizeof p);
-    }
-    for (; x < count; ++x) {
-      V p = {};
-      for (int c = 0; c < M; ++c) p[c] = in[c * plane + x];
-      out[x] = p;
-    }
-  }
-
-  // Pixels, given four at a time, to planes.
-  template <int M, class Four>
-  static void separate(const Four& four, T* out, int64_t plane, int count) {
-    for (int k = 0; k < count; k += 4) {
-      V p[4];
-      four(k, p);
-      transpose(p);
-      for (int c = 0; c < M; ++c) {
-        if (k + 4 <= count) {
-          std::memcpy(out + c * plane + k, &p[c], sizeof(V));
-        } else {
-          std::memcpy(out + c * plane + k, &p[c], (count - k) * sizeof(T));
-        }
-      }
-    }
-  }
-
-  // Interpolates pixel k at offset fx, fy from the grid's pixel at index[k].
-  template <int M>
-  static void sample(const V* grid, int pitch, const int* index, const T* fx, const T* fy, T* out, int64_t plane, int count) {
-    separate<M>(
-        [&](int k, V (&p)[4]) {
-          for (int i = 0; i < 4; ++i) {
-            const V* at = grid + index[k + i];
-            p[i] = bilinear(fx[k + i], fy[k + i], at[0], at[1], at[pitch], at[pitch + 1]);
-          }
-        },
-        out, plane, count);
-  }
-
-  // Sums windows of ny * nx pixels, that of pixel k from the grid's pixel at index[k] on, with weights [ny][kWindow][kBlock].
-  template <int M, int K>
-  static void gather(const V* grid, int pitch, const int* index, const T (*weights)[kBlock], int nx, int ny, T* out,
-                     int64_t plane, int count) {
-    separate<M>(
-        [&](int k, V (&p)[4]) {
-          for (int i = 0; i < 4; ++i) p[i] = V{};
-          for (int j = 0; j < ny; ++j) {
-            for (int i = 0; i < nx; ++i) {
-              const T* weight = weights[j * kWindow + i] + k;
-              for (int l = 0; l < 4; ++l) p[l] += weight[l] * grid[index[k + l] + j * pitch + i];
-            }
-          }
-        },
-        out, plane, count);
-  }
-};
-
-#ifdef __AVX512F__
-// Four pixels to a register.
-template <>
-struct Block<float> {
-  using V = PixelOf<float>;
-
-  static __mmask16 mask(int count) { return static_cast<__mmask16>((1 << count) - 1); }
-
-  template <int M>
-  static void interleave(const float* in, int64_t plane, int count, V* out) {
-    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    __m512 channel[M];
-    for (int c = 0; c < M; ++c) channel[c] = _mm512_maskz_loadu_ps(mask(count), in + c * plane);
-    for (int k = 0; k < 4; ++k) {
-      const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * k));
-      __m512 p = _mm512_maskz_permutexvar_ps(0x1111, which, channel[0]);
-      for (int c = 1; c < M; ++c) p = _mm512_mask_permutexvar_ps(p, 0x1111 << c, which, channel[c]);
-      _mm512_storeu_ps(out + 4 * k, p);
-    }
-  }
-
-  template <int M>
-  static void separate(const __m512 (&four)[4], float* out, int64_t plane, int count) {
-    const __m512i channel = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    for (int c = 0; c < M; ++c) {
-      const __m512i which = _mm512_add_epi32(channel, _mm512_set1_epi32(c));
-      __m512 p = _mm512_permutexvar_ps(which, four[0]);
-      for (int k = 1; k < 4; ++k) p = _mm512_mask_permutexvar_ps(p, 0xf << (4 * k), which, four[k]);
-      _mm512_mask_storeu_ps(out + c * plane, mask(count), p);
-    }
-  }
-
-  // Two taps of pixel a and two of pixel b.
-  static __m512 taps(const V* a, const V* b) {
-    const __m512 first = _mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(a)));
-    return _mm512_insertf32x8(first, _mm256_loadu_ps(reinterpret_cast<const float*>(b)), 1);
-  }
-
-  template <int M>
-  static void sample(const V* grid, int pitch, const int* index, const float* fx, const float* fy, float* out, int64_t plane,
-                     int count) {
-    const __m512i two = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    const __m512 across = _mm512_loadu_ps(fx), down = _mm512_loadu_ps(fy);
-    __m512 four[4];
-    for (int k = 0; k < 4; ++k) {
-      __m512 row[2];
-      for (int i = 0; i < 2; ++i) {
-        const int at = 4 * k + 2 * i;
-        const V *a = grid + index[at], *b = grid + index[at + 1];
-        const __m512 above = taps(a, b), below = taps(a + pitch, b + pitch);
-        const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(two, _mm512_set1_epi32(at)), down);
-        row[i] = _mm512_fmadd_ps(weight, _mm512_sub_ps(below, above), above);
-      }
-      const __m512 left = _mm512_shuffle_f32x4(row[0], row[1], 0x88), right = _mm512_shuffle_f32x4(row[0], row[1], 0xdd);
-      const __m512 weight = _mm512_permutexvar_ps(_mm512_add_epi32(spread, _mm512_set1_epi32(4 * k)), across);
-      four[k] = _mm512_fmadd_ps(weight, _mm512_sub_ps(right, left), left);
-    }
-    separate<M>(four, out, plane, count);
-  }
-
-  template <int M, int K>
-  static void gather(const V* grid, int pitch, const int* index, const float (*weights)[kBlock], int nx, int ny, float* out,
-                     int64_t plane, int count) {
-    constexpr int most = K > 0 ? K : kLargestWindow;
-    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    const int rows = K > 0 ? K : ny, groups = K > 0 ? (K + 3) / 4 : (nx + 3) / 4;
-    V of[most][(most + 3) / 4][kBlock];
-    for (int j = 0; j < rows; ++j) {
-      for (int g = 0; g < groups; ++g) interleave<4>(weights[j * kWindow + 4 * g], kBlock, kBlock, of[j][g]);
-    }
-    __m512 four[4];
-    for (int k = 0; k < 4; ++k) {
-      __m512 sum[4] = {};
-      for (int j = 0; j < rows; ++j) {
-        for (int g = 0; g < groups; ++g) {
-          const __m512 weight = _mm512_loadu_ps(of[j][g] + 4 * k);
-          for (int i = 0; i < 4; ++i) {
-            const __m512 p = _mm512_loadu_ps(grid + index[4 * k + i] + j * pitch + 4 * g);
-            const __m512i which = _mm512_add_epi32(spread, _mm512_set1_epi32(4 * i));
-            sum[i] = _mm512_fmadd_ps(_mm512_permutexvar_ps(which, weight), p, sum[i]);
-          }
-        }
-      }
-      const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(sum[0], sum[1], 0x44), _mm512_shuffle_f32x4(sum[0], sum[1], 0xee));
-      const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(sum[2], sum[3], 0x44), _mm512_shuffle_f32x4(sum[2], sum[3], 0xee));
-      four[k] = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    }
-    separate<M>(four, out, plane, count);
-  }
-};
-#endif
-
 // Fills s.grid with the M channels at `in`, with `before` and `after` zero pixels around.
 template <int M, class T>
 void interleave(Scratch<T>& s, const T* in, int before, int after) {
@@ -389,31 +406,24 @@ void interleave(Scratch<T>& s, const T* in, int before, int after) {
     for (int x = 0; x < s.width; x += kBlock) Block<T>::template interleave<M>(in + x, s.plane, least(kBlock, s.width - x), row + x);
     for (int x = 0; x < gap; ++x) row[s.width + x] = V{};
   }
-  std::memset(static_cast<void*>(row), 0, sizeof(V) * pitch * after);
+  // From the end of the last row; and what a window read in fours takes from behind the grid, times zero.
+  std::memset(static_cast<void*>(row - before), 0, sizeof(V) * (pitch * after + 4));
 }
 
-// Where a row of results samples.
+// Where the pixels of row y sample.
 template <class T>
-struct Line {
-  T *fx, *fy;
-  int* index;
-};
-
-template <class T>
-void locate(const Row<T>& r, int y, int height, int width, int pitch, const Line<T>& line) {
+void locate(Scratch<T>& s, const Row<T>& r, int y) {
+  const int width = s.width, height = s.height, padded = s.padded, pitch = width + 3;
   const T a = r.a, d = r.d, x0 = r.b * T(y) + r.c, y0 = r.e * T(y) + r.f;
-  T *__restrict fx = line.fx, *__restrict fy = line.fy;
-  int* __restrict index = line.index;
-  for (int start = 0; start < width; start += kBlock) {
-    for (int k = 0; k < kBlock; ++k) {
-      const T x = T(start + k);
-      const T sx = to_border(a * x + x0, width);
-      const T sy = to_border(d * x + y0, height);
-      const int u = floor_of(sx), v = floor_of(sy);
-      fx[start + k] = sx - T(u);
-      fy[start + k] = sy - T(v);
-      index[start + k] = v * pitch + u;
-    }
+  T *__restrict fx = s.fx + y % 2 * padded, *__restrict fy = s.fy + y % 2 * padded;
+  int* __restrict index = s.index + y % 2 * padded;
+  for (int x = 0; x < padded; ++x) {
+    const T sx = to_border(a * T(x) + x0, width);
+    const T sy = to_border(d * T(x) + y0, height);
+    const int u = floor_of(sx), v = floor_of(sy);
+    fx[x] = sx - T(u);
+    fy[x] = sy - T(v);
+    index[x] = v * pitch + u;
   }
 }
 
@@ -421,31 +431,27 @@ void locate(const Row<T>& r, int y, int height, int width, int pitch, const Line
 template <int M, class T>
 void warp(Scratch<T>& s, const Row<T>& r, const T* in, T* image) {
   interleave<M>(s, in, 1, 2);
-  const int width = s.width, height = s.height, pitch = width + 3;
+  const int pitch = s.width + 3;
   const PixelOf<T>* origin = s.grid + pitch + 1;
-  T fx[2][64], fy[2][64];
-  int index[2][64];
-  const Line<T> line[2] = {{fx[0], fy[0], index[0]}, {fx[1], fy[1], index[1]}};
-  locate(r, 0, height, width, pitch, line[0]);
-  for (int y = 0; y < height; ++y) {
-    const Line<T>& now = line[y % 2];
-    if (y + 1 < height) locate(r, y + 1, height, width, pitch, line[(y + 1) % 2]);
-    for (int x = 0; x < width; x += kBlock) {
-      Block<T>::template sample<M>(origin, pitch, now.index + x, now.fx + x, now.fy + x, image + int64_t(y) * width + x, s.plane,
-                                   least(kBlock, width - x));
+  locate(s, r, 0);
+  for (int y = 0; y < s.height; ++y) {
+    locate(s, r, y + 1);  // a row ahead: loads wait long for addresses that have just been written
+    for (int x = 0; x < s.width; x += kBlock) {
+      const int at = y % 2 * s.padded + x;
+      Block<T>::template sample<M>(origin, pitch, s.index + at, s.fx + at, s.fy + at, image + int64_t(y) * s.width + x, s.plane,
+                                   least(kBlock, s.width - x));
     }
   }
 }
 
-// Transpose of warp(): every source pixel gathers from the window of result pixels that can have sampled it. K is a side that the
-// window does not exceed, or 0.
+// Transpose of warp(): every source pixel gathers from the window of result pixels that can have sampled it, at most K by K.
 template <int M, int K, class T>
 void warp_adjoint(Scratch<T>& s, const Row<T>& r, const Window<T>& w, const T* in, T* image) {
-  const int nx = K > 0 ? K : w.nx, ny = K > 0 ? K : w.ny, border = nx > ny ? nx : ny;
+  const int nx = K == kLargestWindow ? w.nx : K, ny = K == kLargestWindow ? w.ny : K, border = nx > ny ? nx : ny;
   interleave<M>(s, in, border, border);
   const int width = s.width, height = s.height, pitch = width + 2 * border;
   const PixelOf<T>* origin = s.grid + int64_t(border) * pitch + border;
-  T dx[kBlock], dy[kBlock], weights[kLargestWindow * kWindow][kBlock] = {};
+  T dx[kBlock], dy[kBlock], weights[K * in_fours(K)][kBlock] = {};
   int index[kBlock];
   for (int v = 0; v < height; ++v) {
     for (int start = 0; start < width; start += kBlock) {
@@ -459,7 +465,7 @@ void warp_adjoint(Scratch<T>& s, const Row<T>& r, const Window<T>& w, const T* i
       }
       for (int j = 0; j < ny; ++j) {
         for (int i = 0; i < nx; ++i) {
-          T* weight = weights[j * kWindow + i];
+          T* weight = weights[j * in_fours(K) + i];
           for (int k = 0; k < kBlock; ++k) weight[k] = weight_of(r, dx[k], dy[k], i, j);
         }
       }
@@ -517,13 +523,12 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
     T* image = target<T, Out>(call, s, n);
     const bool kept = keeps_pixels(r);
     const T* pixels = pixels_of<T, In>(call, n, kept ? image : s.source);
-    if (kept) {
-      // Nothing to warp.
-    } else if (moves_pixels(r)) {
-      move(pixels, image, s.channels, s.height, s.width, r, false);
-      pixels = image;
-    } else {
-      for_groups(s.channels, [&]<int M>(int c) { warp<M>(s, r, pixels + c * s.plane, image + c * s.plane); });
+    if (!kept) {
+      if (moves_pixels(r)) {
+        move(pixels, image, s.channels, s.height, s.width, r, false);
+      } else {
+        for_groups(s.channels, [&]<int M>(int c) { warp<M>(s, r, pixels + c * s.plane, image + c * s.plane); });
+      }
       pixels = image;
     }
     if (colours(r)) {
@@ -565,7 +570,7 @@ bool adjoint(const AugmentCall& call, int64_t begin, int64_t end) {
           if (w.nx <= 3 && w.ny <= 3) {
             warp_adjoint<M, 3>(s, r, w, pixels + c * s.plane, image + c * s.plane);
           } else {
-            warp_adjoint<M, 0>(s, r, w, pixels + c * s.plane, image + c * s.plane);
+            warp_adjoint<M, kLargestWindow>(s, r, w, pixels + c * s.plane, image + c * s.plane);
           }
         });
       }

@@ -91,8 +91,9 @@ FASTDD_HD T tent(T t) {
 }
 
 // (v - mean) * factor + mean: saturation with the mean over channels, contrast with the mean over the image.
-template <class T>
-FASTDD_HD T about_mean(T v, T mean, T factor) {
+// V and M are T or vectors of T.
+template <class V, class M, class T>
+FASTDD_HD V about_mean(V v, M mean, T factor) {
   return (v - mean) * factor + mean;
 }
 
