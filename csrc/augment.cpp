@@ -5,7 +5,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -70,7 +72,27 @@ struct Prepared {
   }
 };
 
+// As _check_values in fastdd/ops/augment.py, which words the message for the user.
+template <class P>
+void check_params(const P* params, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const P* p = params + i * fastdd::kColumns;
+    bool finite = true;
+    for (int k = 0; k < fastdd::kColumns; ++k) finite &= std::isfinite(p[k]);
+    STD_TORCH_CHECK(finite, "params row ", i, " is not finite");
+    const double a = p[fastdd::kA], b = p[fastdd::kB], d = p[fastdd::kD], e = p[fastdd::kE];
+    const double squares = a * a + b * b + d * d + e * e, det = std::abs(a * e - b * d);
+    const double twice = std::sqrt(std::max(squares + 2 * det, 0.0)) - std::sqrt(std::max(squares - 2 * det, 0.0));
+    STD_TORCH_CHECK(!(twice < 2 * fastdd::kSmallestScale), "the matrix of params row ", i, " enlarges too much or is singular");
+  }
+}
+
 void run_cpu(const Prepared& p, bool adjoint) {
+  if (p.call.params_f64) {
+    check_params(static_cast<const double*>(p.call.params), p.call.n_rows);
+  } else {
+    check_params(static_cast<const float*>(p.call.params), p.call.n_rows);
+  }
   if (p.images == 0) return;
   if (p.call.rows != nullptr) {
     for (int64_t i = 0; i < p.images; ++i) {

@@ -80,16 +80,20 @@ FASTDD_HD V bilinear(T fx, T fy, V p00, V p01, V p10, V p11) {
   return above + fy * (below - above);
 }
 
+FASTDD_HD float absolute(float t) { return __builtin_fabsf(t); }
+FASTDD_HD double absolute(double t) { return __builtin_fabs(t); }
+
 // Weight of the tap at distance t: what bilinear() uses, (1 - |t|)+.
 template <class T>
 FASTDD_HD T tent(T t) {
-  const T w = T(1) - (t < T(0) ? -t : t);
+  const T w = T(1) - absolute(t);
   return w > T(0) ? w : T(0);
 }
 
 // (v - mean) * factor + mean: saturation with the mean over channels, contrast with the mean over the image.
-template <class T>
-FASTDD_HD T about_mean(T v, T mean, T factor) {
+// V and M are T or vectors of T.
+template <class V, class M, class T>
+FASTDD_HD V about_mean(V v, M mean, T factor) {
   return (v - mean) * factor + mean;
 }
 
@@ -106,11 +110,6 @@ struct Window {
   int nx, ny;
   bool valid;
 };
-
-template <class T>
-FASTDD_HD T absolute(T t) {
-  return t < T(0) ? -t : t;
-}
 
 template <class T>
 FASTDD_HD Window<T> window_of(const Row<T>& r) {

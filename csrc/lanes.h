@@ -1,5 +1,5 @@
-// Vectors of 64 bytes in the compiler's own vector extension: the same source for every instruction set. Only for *_cpu.cpp,
-// where everything has internal linkage.
+// Vectors in the compiler's own vector extension, as wide as the variant's registers (wider ones would live in memory): the same
+// source for every instruction set. Only for *_cpu.cpp, where everything has internal linkage.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,20 @@ struct bf16 {
   uint16_t bits;
 };
 
-typedef float F32 __attribute__((vector_size(64)));
-typedef int32_t I32 __attribute__((vector_size(64)));
-typedef uint32_t U32 __attribute__((vector_size(64)));
-typedef uint16_t U16 __attribute__((vector_size(32)));
-typedef double F64 __attribute__((vector_size(64)));
-typedef int64_t I64 __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+
+typedef float F32 __attribute__((vector_size(kBytes)));
+typedef int32_t I32 __attribute__((vector_size(kBytes)));
+typedef uint32_t U32 __attribute__((vector_size(kBytes)));
+typedef uint16_t U16 __attribute__((vector_size(kBytes / 2)));
+typedef double F64 __attribute__((vector_size(kBytes)));
+typedef int64_t I64 __attribute__((vector_size(kBytes)));
 
 template <class T>
 struct Lanes;  // the vector in which elements of type T are computed
@@ -27,7 +35,7 @@ struct Lanes<float> {
   using Scalar = float;
   using Vector = F32;
   using Mask = I32;
-  static constexpr int64_t kCount = 16;
+  static constexpr int64_t kCount = kBytes / 4;
   static Vector load(const float* p) {
     Vector v;
     std::memcpy(&v, p, sizeof v);
@@ -41,7 +49,7 @@ struct Lanes<double> {
   using Scalar = double;
   using Vector = F64;
   using Mask = I64;
-  static constexpr int64_t kCount = 8;
+  static constexpr int64_t kCount = kBytes / 8;
   static Vector load(const double* p) {
     Vector v;
     std::memcpy(&v, p, sizeof v);
@@ -55,7 +63,7 @@ struct Lanes<bf16> {
   using Scalar = float;
   using Vector = F32;
   using Mask = I32;
-  static constexpr int64_t kCount = 16;
+  static constexpr int64_t kCount = kBytes / 4;
   static Vector load(const bf16* p) {
     U16 half;
     std::memcpy(&half, p, sizeof half);

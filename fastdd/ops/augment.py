@@ -6,6 +6,8 @@ class, and gradients flow through it. Here a transform is a row of numbers, so o
 class, or every image, has its own. Flip, crop, scale and rotation are all one 2x3 matrix.
 """
 
+import functools
+from collections.abc import Callable
 from enum import IntEnum
 
 import numpy as np
@@ -56,17 +58,67 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
     return row.repeat(n, 1)
 
 
+def _check_values(params: Tensor, rows: Tensor | None, n: int) -> None:
+    """Raise ValueError for rows that don't exist, for what isn't finite and for matrices that enlarge too much."""
+    if rows is not None and n and _dispatch.readable(rows):
+        low, high = rows.aminmax()
+        if low < 0 or high >= params.shape[0]:
+            raise ValueError(
+                f"rows must be in 0..{params.shape[0] - 1}, the rows of params; got {int(low)}..{int(high)}"
+            )
+    if _dispatch.readable(params):
+        p = params.numpy()
+        if not np.isfinite(p).all():
+            raise ValueError(f"params row {int(np.argwhere(~np.isfinite(p))[0, 0])} is not finite")
+        a, b, d, e = (p[:, i].astype(np.float64) for i in (Param.A, Param.B, Param.D, Param.E))
+        # Smallest singular value s of a 2x2 matrix: s t = |det|, s^2 + t^2 = sum of squares.
+        squares, det = a * a + b * b + d * d + e * e, np.abs(a * e - b * d)
+        small = (
+            np.sqrt(np.maximum(squares + 2 * det, 0)) - np.sqrt(np.maximum(squares - 2 * det, 0)) < 2 * SMALLEST_SCALE
+        )
+        if small.any():
+            i = int(np.argmax(small))
+            raise ValueError(
+                f"params row {i}: the matrix {p[i, :6].tolist()} "
+                f"enlarges more than {1 / SMALLEST_SCALE:g} times or is singular"
+            )
+
+
+def _checked(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The C++ kernels look at the values themselves, in a tenth of the time; the reference does not."""
+
+    @functools.wraps(function)
+    def check_and_run(x: Tensor, params: Tensor, rows: Tensor | None, *rest) -> Tensor:
+        _check_values(params, rows, x.shape[0])
+        return function(x, params, rows, *rest)
+
+    return check_and_run
+
+
+_reference_augment, _reference_adjoint, _reference_uint8 = map(
+    _checked, (reference.augment, reference.augment_adjoint, reference.augment_uint8)
+)
+
 _AUGMENT = _dispatch.define(
-    "augment(Tensor x, Tensor params, Tensor? rows, bool linear) -> Tensor", reference.augment, _KERNELS
+    "augment(Tensor x, Tensor params, Tensor? rows, bool linear) -> Tensor", _reference_augment, _KERNELS
 )
 _ADJOINT = _dispatch.define(
-    "augment_adjoint(Tensor g, Tensor params, Tensor? rows) -> Tensor", reference.augment_adjoint, _KERNELS
+    "augment_adjoint(Tensor g, Tensor params, Tensor? rows) -> Tensor", _reference_adjoint, _KERNELS
 )
 _UINT8 = _dispatch.define(
     "augment_uint8(Tensor x, Tensor params, Tensor? rows, Tensor mean, Tensor std, ScalarType dtype) -> Tensor",
-    reference.augment_uint8,
+    _reference_uint8,
     _KERNELS,
 )
+
+
+def _run(op: Callable[..., Tensor], x: Tensor, params: Tensor, rows: Tensor | None, *rest) -> Tensor:
+    """Call an op; what its kernel refuses is told as the reference tells it."""
+    try:
+        return op(x, params, rows, *rest)
+    except RuntimeError:
+        _check_values(params, rows, x.shape[0])
+        raise
 
 
 def _same_shape(x, *_):
@@ -110,26 +162,6 @@ def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:
     for name, t in (("params", params), ("rows", rows)):
         if t is not None and t.device != x.device:
             raise ValueError(f"{name} are on {t.device} and x on {x.device}: move one of them")
-    if rows is not None and n and _dispatch.readable(rows):
-        low, high = rows.aminmax()
-        if low < 0 or high >= count:
-            raise ValueError(f"rows must be in 0..{count - 1}, the rows of params; got {int(low)}..{int(high)}")
-    if _dispatch.readable(params):
-        p = params.numpy()
-        if not np.isfinite(p).all():
-            raise ValueError(f"params row {int(np.argwhere(~np.isfinite(p))[0, 0])} is not finite")
-        a, b, d, e = (p[:, i].astype(np.float64) for i in (Param.A, Param.B, Param.D, Param.E))
-        # Smallest singular value s of a 2x2 matrix: s t = |det|, s^2 + t^2 = sum of squares.
-        squares, det = a * a + b * b + d * d + e * e, np.abs(a * e - b * d)
-        small = (
-            np.sqrt(np.maximum(squares + 2 * det, 0)) - np.sqrt(np.maximum(squares - 2 * det, 0)) < 2 * SMALLEST_SCALE
-        )
-        if small.any():
-            i = int(np.argmax(small))
-            raise ValueError(
-                f"params row {i}: the matrix {p[i, :6].tolist()} "
-                f"enlarges more than {1 / SMALLEST_SCALE:g} times or is singular"
-            )
 
 
 def augment(
@@ -186,8 +218,8 @@ def augment(
         if mean is not None or std is not None or dtype not in (None, x.dtype):
             raise ValueError("mean, std and dtype are for uint8 images; floating-point images are taken as normalised")
         if _dispatch.choose("augment", backend, x.device) == "reference":
-            return reference.augment(x, params, rows)
-        return torch.ops.fastdd.augment(x, params, rows, False)
+            return _reference_augment(x, params, rows)
+        return _run(torch.ops.fastdd.augment, x, params, rows, False)
     if mean is None or std is None or mean.shape != (x.shape[1],) or std.shape != (x.shape[1],):
         raise ValueError(f"uint8 images need mean and std of shape [{x.shape[1]}]")
     if mean.device != x.device or std.device != x.device:
@@ -196,8 +228,8 @@ def augment(
     if dtype not in _FLOATS:
         raise TypeError(f"dtype must be float32, float64 or bfloat16, not {dtype}")
     if _dispatch.choose("augment", backend, x.device) == "reference":
-        return reference.augment_uint8(x, params, rows, mean, std, dtype)
-    return torch.ops.fastdd.augment_uint8(x, params, rows, mean, std, dtype)
+        return _reference_uint8(x, params, rows, mean, std, dtype)
+    return _run(torch.ops.fastdd.augment_uint8, x, params, rows, mean, std, dtype)
 
 
 def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -210,5 +242,5 @@ def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, ba
         raise TypeError(f"g must be float32, float64 or bfloat16, not {g.dtype}")
     _check(g, params, rows)
     if _dispatch.choose("augment_adjoint", backend, g.device) == "reference":
-        return reference.augment_adjoint(g, params, rows)
-    return torch.ops.fastdd.augment_adjoint(g, params, rows)
+        return _reference_adjoint(g, params, rows)
+    return _run(torch.ops.fastdd.augment_adjoint, g, params, rows)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastdd import rng
@@ -142,6 +142,85 @@ def test_whole_pixel_shifts_and_flips_are_exact(dtype, backend, device):
     transposed[2, :, :-3, 2:] = x[2, :, 3:, :-2]
     transposed[3, :, :, :6] = x[3].flip(-1, -2)[:, :, 2:]
     assert torch.equal(augment_adjoint(x, params, backend=backend), transposed)
+
+
+def mirrored(size, dx, dy, left_right, upside_down):
+    """Shifted by (dx, dy) and mirrored about the image's centre: a matrix that the CPU copies by."""
+    height, width = size
+    a, e = (-1.0 if left_right else 1.0), (-1.0 if upside_down else 1.0)
+    return [a, 0, dx + (width - 1) * left_right, 0, e, dy + (height - 1) * upside_down]
+
+
+def copied(x, params):
+    """Matrices of whole numbers, by indexing; then cutout."""
+    rows = []
+    for image, p in zip(x, params.long().tolist(), strict=True):
+        v, u = torch.arange(x.shape[2]) * p[Param.E] + p[Param.F], torch.arange(x.shape[3]) * p[Param.A] + p[Param.C]
+        inside = ((v >= 0) & (v < x.shape[2]))[:, None] & (u >= 0) & (u < x.shape[3])
+        inside[p[Param.TOP] : p[Param.BOTTOM], p[Param.LEFT] : p[Param.RIGHT]] = False
+        rows.append(image[:, v.clamp(0, x.shape[2] - 1)][:, :, u.clamp(0, x.shape[3] - 1)] * inside)
+    return torch.stack(rows)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 1000),
+    channels=st.integers(1, 5),
+    height=st.integers(1, 11),
+    width=st.integers(1, 40),
+    shift=st.tuples(st.integers(-45, 45), st.integers(-12, 12)),
+    flips=st.tuples(st.booleans(), st.booleans()),
+    steps=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+)
+def test_copies_followed_by_any_steps(seed, channels, height, width, shift, flips, steps, dtype):
+    size = (height, width)
+    params = identity_params(2, dtype=torch.float64)
+    params[0, :6] = torch.tensor(mirrored(size, *shift, *flips))
+    colour = torch.tensor([0.5, 1.75, 0.625], dtype=torch.float64)
+    params[:, Param.BRIGHTNESS : Param.TOP] = torch.where(
+        torch.tensor(steps[:3]), colour, params[:, Param.BRIGHTNESS : Param.TOP]
+    )
+    if steps[3]:
+        params[:, Param.TOP :] = random_params(seed, 2, size)[:, Param.TOP :]
+    x, g = images(seed, (2, channels, *size), dtype), images(seed + 1, (2, channels, *size), dtype)
+    leaf = x.double().requires_grad_()
+    expected = plain(leaf, params)
+    (adjoint,) = torch.autograd.grad(expected, leaf, g.double())
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.04}[dtype]
+    torch.testing.assert_close(augment(x, params).double(), expected.detach(), rtol=0, atol=tolerance)
+    torch.testing.assert_close(augment_adjoint(g, params).double(), adjoint, rtol=0, atol=tolerance)
+    if not any(steps[:3]):
+        leaf = x.clone().requires_grad_()
+        expected = copied(leaf, params)
+        (adjoint,) = torch.autograd.grad(expected, leaf, g)
+        assert torch.equal(augment(x, params), expected)
+        assert torch.equal(augment_adjoint(g, params), adjoint)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=st.integers(0, 1000),
+    channels=st.integers(1, 6),
+    height=st.integers(1, 18),
+    width=st.integers(1, 70),
+    matrix=st.tuples(*[st.integers(-24, 24)] * 4),
+    shift=st.tuples(st.integers(-100, 600), st.integers(-100, 200)),
+)
+def test_float32_warps_are_exact_where_the_arithmetic_is(seed, channels, height, width, matrix, shift):
+    # Eighths of a pixel and small whole numbers: nothing is rounded, whichever way the taps are added up.
+    a, b, d, e = (v / 8 for v in matrix)
+    squares, det = a * a + b * b + d * d + e * e, abs(a * e - b * d)
+    assume(math.sqrt(squares + 2 * det) - math.sqrt(max(squares - 2 * det, 0)) > 0.51)
+    params = identity_params(2)
+    params[0, :6] = torch.tensor([a, b, shift[0] / 8, d, e, shift[1] / 8])
+    params[1, :6] = torch.tensor([1.0, b, shift[1] / 8, -b, 1.0, shift[0] / 8])  # a small window, as DSA's
+    x = torch.randint(-64, 65, (2, channels, height, width), generator=torch.Generator().manual_seed(seed)).float()
+    # Memory that is not written is not read: leaves NaN behind for the next call's buffers.
+    augment_adjoint(torch.full_like(x, math.nan), params), augment(torch.full_like(x, math.nan), params)
+    for function in (augment, augment_adjoint):
+        expected = function(x.double(), params.double(), backend="reference")
+        assert torch.equal(function(x, params).double(), expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -284,21 +363,10 @@ def test_what_does_not_fit_is_refused():
         augment(x, params[:, :12])
     with pytest.raises(ValueError, match="2 rows for 3 images"):
         augment(x, params[:2])
-    with pytest.raises(ValueError, match=r"0\.\.2, the rows of params; got 0\.\.3"):
-        augment(x, params, torch.tensor([0, 3, 1]))
     with pytest.raises(ValueError, match=r"rows must be int64 \[3\]"):
         augment(x, params, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"params\.detach"):
         augment(x, params.requires_grad_())
-    for matrix in ((0.2, 0, 0, 0, 1, 0), (1, 1, 0, 1, 1, 0), (0, 0, 0, 0, 0, 0)):
-        wrong = identity_params(3)
-        wrong[1, :6] = torch.tensor(matrix)
-        with pytest.raises(ValueError, match=r"params row 1: the matrix .* more than 4 times or is singular"):
-            augment(x, wrong)
-    wrong = identity_params(3)
-    wrong[2, Param.C] = math.nan
-    with pytest.raises(ValueError, match="row 2 is not finite"):
-        augment(x, wrong)
     params = identity_params(3)
     with pytest.raises(ValueError, match=r"uint8 images need mean and std of shape \[2\]"):
         augment(x.byte(), params)
@@ -306,3 +374,45 @@ def test_what_does_not_fit_is_refused():
         augment(x, params, mean=torch.zeros(2), std=torch.ones(2))
     with pytest.raises(TypeError, match=r"not torch\.float16"):
         augment(x.byte(), params, mean=torch.zeros(2), std=torch.ones(2), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["augment", "augment_adjoint", "uint8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_that_do_not_fit_are_refused(dtype, kind, backend):
+    x, params = torch.zeros(3, 2, 4, 4), identity_params(3, dtype=dtype)
+    if kind == "uint8":
+        normalisation = {"mean": torch.zeros(2), "std": torch.ones(2)}
+
+        def run(p, rows=None):
+            return augment(x.byte(), p, rows, backend=backend, **normalisation)
+    else:
+
+        def run(p, rows=None):
+            return {"augment": augment, "augment_adjoint": augment_adjoint}[kind](x, p, rows, backend=backend)
+
+    for wrong in ([0, 3, 1], [0, -1, 1]):
+        with pytest.raises(ValueError, match=r"0\.\.2, the rows of params; got (0\.\.3|-1\.\.1)"):
+            run(params, torch.tensor(wrong))
+    for matrix in ((0.2, 0, 0, 0, 1, 0), (1, 1, 0, 1, 1, 0), (0, 0, 0, 0, 0, 0)):
+        wrong = params.clone()
+        wrong[1, :6] = torch.tensor(matrix)
+        with pytest.raises(ValueError, match=r"params row 1: the matrix .* more than 4 times or is singular"):
+            run(wrong)
+    for value in (math.nan, math.inf, -math.inf):
+        wrong = params.clone()
+        wrong[2, Param.RIGHT] = value
+        with pytest.raises(ValueError, match="row 2 is not finite"):
+            run(wrong)
+    # The largest that is allowed: 4 times.
+    edge = params.clone()
+    edge[:, [Param.A, Param.E]] = 0.25
+    assert run(edge).shape == x.shape
+
+
+def test_ops_of_the_dispatcher_refuse_values_too():
+    x, wrong = torch.zeros(3, 2, 4, 4), identity_params(3)
+    wrong[1, Param.A] = 0
+    for op, rest in ((torch.ops.fastdd.augment, [False]), (torch.ops.fastdd.augment_adjoint, [])):
+        with pytest.raises((RuntimeError, ValueError), match=r"params row 1.*singular"):
+            op(x, wrong, None, *rest)
