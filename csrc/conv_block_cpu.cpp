@@ -15,26 +15,22 @@ void norm_act_pool_images(const NormActPoolCall& call, int64_t begin, int64_t en
 
 namespace {
 
+// Rows of the product that the micro-kernel makes at once: what the registers hold.
 #if defined(__AVX512F__)
-constexpr int kBytes = 64, kRows = 12;
+constexpr int kRows = 12;
 #elif defined(__AVX2__)
-constexpr int kBytes = 32, kRows = 6;
+constexpr int kRows = 6;
 #else
-constexpr int kBytes = 16, kRows = 4;
+constexpr int kRows = 4;
 #endif
-typedef float Vec __attribute__((vector_size(kBytes)));
-constexpr int64_t kLanes = kBytes / 4;
+using Vec = Lanes<float>::Vector;
+constexpr int64_t kLanes = Lanes<float>::kCount;
 constexpr int64_t kPanel = 2 * kLanes;  // columns of the product that the micro-kernel makes at once
 // Rows of a Winograd product that share a pass over the filters.
 constexpr int64_t kGroupRows = 64;
 
-inline Vec load(const float* p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline Vec load(const float* p) { return Lanes<float>::load(p); }
+inline void store(float* p, Vec v) { Lanes<float>::store(p, v); }
 
 inline int64_t panels(int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
 

@@ -67,7 +67,8 @@ _dispatch.register_autograd(_MEAN, _mean_backward, _mean_setup)
 _dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup)
 
 
-def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+    """Raises ValueError for offsets or weights that do not fit n rows on ``device``; contents are read on CPUs only."""
     if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
     if offsets.device != device:

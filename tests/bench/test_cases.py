@@ -71,7 +71,7 @@ def test_labels_are_unique_and_every_case_is_described():
 
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.label)
 def test_inputs_are_a_function_of_the_seed(case):
-    assert next(iter(BACKENDS)) in case.backends(None)
+    assert {"torch", "fastdd"} <= set(case.backends(None)) <= set(BACKENDS)
     if case.name.startswith(("augment", "segment")):
         first, again, other = (case.inputs(seed, torch.device("cpu"), True).x for seed in (0, 0, 1))
         assert torch.equal(first, again)
