@@ -69,6 +69,17 @@ struct Scratch {
   ~Scratch() { std::free(memory); }
 };
 
+// Four elements out of a's, which are numbers 0 to 3, and b's.
+template <int I, int J, int K, int L, class V>
+FASTDD_HD V pick(V a, V b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, I, J, K, L);
+#else  // gcc has the other only since 12
+  const decltype(a < b) lanes = {I, J, K, L};
+  return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 // What is done with kBlock pixels of a row at a time, or the first `count` of them (indices, offsets and weights are there for all),
 // and M channels. Inlined: a call would load the constants of every shuffle again.
 template <class T>
@@ -76,12 +87,12 @@ struct Block {
   using V = PixelOf<T>;
 
   static void transpose(V (&p)[4]) {
-    const V ab = __builtin_shufflevector(p[0], p[1], 0, 4, 1, 5), cd = __builtin_shufflevector(p[2], p[3], 0, 4, 1, 5);
-    const V ef = __builtin_shufflevector(p[0], p[1], 2, 6, 3, 7), gh = __builtin_shufflevector(p[2], p[3], 2, 6, 3, 7);
-    p[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-    p[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    p[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
-    p[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+    const V ab = pick<0, 4, 1, 5>(p[0], p[1]), cd = pick<0, 4, 1, 5>(p[2], p[3]);
+    const V ef = pick<2, 6, 3, 7>(p[0], p[1]), gh = pick<2, 6, 3, 7>(p[2], p[3]);
+    p[0] = pick<0, 1, 4, 5>(ab, cd);
+    p[1] = pick<2, 3, 6, 7>(ab, cd);
+    p[2] = pick<0, 1, 4, 5>(ef, gh);
+    p[3] = pick<2, 3, 6, 7>(ef, gh);
   }
 
   // out[k] = last[-k]
@@ -89,7 +100,7 @@ struct Block {
     for (int k = 0; k < kBlock; k += 4) {
       V four;
       std::memcpy(&four, last - k - 3, sizeof four);
-      four = __builtin_shufflevector(four, four, 3, 2, 1, 0);
+      four = pick<3, 2, 1, 0>(four, four);
       std::memcpy(out + k, &four, sizeof four);
     }
   }

@@ -182,7 +182,8 @@ def test_copies_followed_by_any_steps(seed, channels, height, width, shift, flip
         torch.tensor(steps[:3]), colour, params[:, Param.BRIGHTNESS : Param.TOP]
     )
     if steps[3]:
-        params[:, Param.TOP :] = random_params(seed, 2, size)[:, Param.TOP :]
+        corners = random_params(seed, 2, size)[:, Param.TOP :].view(2, 2, 2)
+        params[:, Param.TOP :] = corners.sort(1).values.flatten(1)
     x, g = images(seed, (2, channels, *size), dtype), images(seed + 1, (2, channels, *size), dtype)
     leaf = x.double().requires_grad_()
     expected = plain(leaf, params)
@@ -216,11 +217,24 @@ def test_float32_warps_are_exact_where_the_arithmetic_is(seed, channels, height,
     params[0, :6] = torch.tensor([a, b, shift[0] / 8, d, e, shift[1] / 8])
     params[1, :6] = torch.tensor([1.0, b, shift[1] / 8, -b, 1.0, shift[0] / 8])  # a small window, as DSA's
     x = torch.randint(-64, 65, (2, channels, height, width), generator=torch.Generator().manual_seed(seed)).float()
-    # Memory that is not written is not read: leaves NaN behind for the next call's buffers.
-    augment_adjoint(torch.full_like(x, math.nan), params), augment(torch.full_like(x, math.nan), params)
     for function in (augment, augment_adjoint):
         expected = function(x.double(), params.double(), backend="reference")
         assert torch.equal(function(x, params).double(), expected)
+
+
+@pytest.mark.parametrize("width", range(5, 40))
+def test_the_image_before_leaves_nothing_behind(width):
+    # One thread's buffers serve its images in turn. The first is enlarged: the adjoint's window and border are wider.
+    height = 6
+    params = identity_params(2)
+    params[0, [Param.A, Param.E]] = 0.3
+    # Half of the windows lie beyond the lower right corner.
+    params[1, :6] = torch.tensor([1.0, 0.25, -width / 2, -0.25, 1.0, -height / 2])
+    x = images(14, (2, 3, height, width), torch.float32)
+    for function in (augment, augment_adjoint):
+        expected = function(x, params)[1]
+        x[0] = math.nan
+        assert torch.equal(function(x, params)[1], expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
