@@ -21,7 +21,7 @@ PARAMETERS = ("weights", "all")
 
 _Result = TypeVar("_Result")
 # 64 images of 32x32 a pass: as fast as any number from 16 on, in bounded memory.
-_CHUNK_PIXELS = 64 * 32 * 32
+_CHUNK_PIXELS = 16 * 32 * 32
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def group_grad(
             Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
             (in eval mode). ``auto``: fused on GPUs for ``weights``, else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
-            on GPUs, and 65,536 pixels with ``slices`` on CPUs.
+            on GPUs, and 16,384 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
 
     Returns:
