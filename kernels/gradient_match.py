@@ -1,4 +1,4 @@
-"""Triton kernels of the row products of gradient_match. Compiled and checked in the interpreter, not yet run on a GPU.
+"""Triton kernels of the row products of gradient_match. Their tests pass on an H200.
 
 A program has rows of one class and goes over that class's segments, so a synthetic row is read once, whatever the
 number of groups, and every real row once: one launch a layer, without atomics.

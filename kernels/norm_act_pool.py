@@ -1,5 +1,5 @@
 """Triton kernels of norm_act_pool, its backward and its double backward, with the formulas of
-fastdd/reference/norm_act_pool.py. Compiled and checked in the interpreter, not yet run on a GPU.
+fastdd/reference/norm_act_pool.py. Their tests pass on an H200.
 
 A program has one image and a block of channels, and reads it as 2x2 windows: a tuple of tiles [WINDOWS, CHANNELS], one
 for each pixel of a window in reading order, so that pooling stays within a thread. Windows at an odd edge stick out:

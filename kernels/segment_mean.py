@@ -1,4 +1,4 @@
-"""Triton kernels of segment_mean and segment_spread. Compiled and checked in the interpreter, not yet run on a GPU.
+"""Triton kernels of segment_mean and segment_spread. Their tests pass on an H200.
 
 Rows of a segment are summed in float32 (float64 for float64), upcast as they are loaded. A long segment is split over
 several programs, by shapes alone: [K, S, D] partial sums, added in order by a second kernel. So there are no atomics,

@@ -144,6 +144,7 @@ def test_every_setting_of_distill_reaches_the_run(run, tmp_path):
         "iterations": 1,
         "lr_img": 0.5,
         "method": "dm",
+        "precision": "bf16",
         "sampling": "stratified",
         "seed": 5,
         "width": 4,

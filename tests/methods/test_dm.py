@@ -90,3 +90,21 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     whole = dm.target_means(net, real, segments, params)
     monkeypatch.setattr(models, "chunk_size", lambda *_: 7)
     assert (dm.target_means(net, real, segments, params) - whole).abs().max() <= 1e-14
+
+
+def test_bf16_is_for_the_embeddings_of_real_images_only():
+    net, real, batch, synthetic, params = problem()
+    segments = debias.mode("fairdd")(batch)
+    truth = dm.target_means(net, real, segments, params)
+    net, synthetic = net.float(), synthetic.detach().float().requires_grad_()
+    real = DeviceImages(real.pixels.float())
+    embeddings = dm.real_embeddings(net, real, segments, params, "bf16")
+    assert embeddings.dtype == torch.bfloat16
+    means = dm.target_means(net, real, segments, params, "bf16")
+    assert means.dtype == torch.float32
+    assert 0 < (means - truth).norm() <= 1e-2 * truth.norm()
+    loss = dm.loss(net, real, segments, synthetic, params, "bf16")
+    (gradient,) = torch.autograd.grad(loss, synthetic)
+    (single,) = torch.autograd.grad(dm.loss(net, real, segments, synthetic, params), synthetic)
+    assert loss.dtype == gradient.dtype == torch.float32
+    assert 0 < (gradient - single).norm() <= 3e-2 * single.norm()

@@ -34,6 +34,7 @@ def test_what_is_given_wins_and_none_is_not_given():
         ({"dsa_strategy": "colour"}, "dsa_strategy: .*colour"),
         ({"lr_img": float("nan")}, "lr_img"),
         ({"init": "zero"}, "init: "),
+        ({"precision": "fp16"}, r"precision: .*\(got .fp16.\)"),
         ({"learning_rate": 1}, "learning_rate: "),
     ],
 )
