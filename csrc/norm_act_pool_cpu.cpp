@@ -56,7 +56,7 @@ struct Image {
   }
 
   // Mean and variance in blocks of pixels, each block from its own mean, blocks merged (Chan, Golub and LeVeque 1979): no
-  // difference of large squares.
+  // difference of large squares. All relative to the first pixel, so that a large mean is rounded only once.
   void find_stats(const NormActPoolCall& call, const T* x, int64_t n) {
     constexpr int64_t kBlock = 16;
     A* squares = sums;
@@ -66,16 +66,17 @@ struct Image {
       const A to_mean = A(count) / A(start + count), to_square = A(start) * to_mean, inverse = A(1) / A(count);
       for_lanes<T>(channels, [&](int64_t c, auto part) {
         const T* at = x + start * channels + c;
+        const V first = part.load(x + c);
         V v[kBlock], sum = {}, square = {};
         if (count == kBlock) {
-          for (int p = 0; p < kBlock; ++p) sum += v[p] = part.load(at + p * channels);
+          for (int p = 0; p < kBlock; ++p) sum += v[p] = part.load(at + p * channels) - first;
           const V own = sum * inverse;
           for (int p = 0; p < kBlock; ++p) square += (v[p] - own) * (v[p] - own);
         } else {
-          for (int64_t p = 0; p < count; ++p) sum += part.load(at + p * channels);
+          for (int64_t p = 0; p < count; ++p) sum += part.load(at + p * channels) - first;
           const V own = sum * inverse;
           for (int64_t p = 0; p < count; ++p) {
-            const V apart = part.load(at + p * channels) - own;
+            const V apart = part.load(at + p * channels) - first - own;
             square += apart * apart;
           }
         }
@@ -84,6 +85,9 @@ struct Image {
         Lanes<A>::store(squares + c, Lanes<A>::load(squares + c) + square + delta * delta * to_square);
       });
     }
+    for_lanes<T>(channels, [&](int64_t c, auto part) {
+      Lanes<A>::store(mean + c, Lanes<A>::load(mean + c) + part.load(x + c));
+    });
     A* stats = static_cast<A*>(call.stats) + 2 * n * channels;
     for (int64_t c = 0; c < channels; ++c) {
       rstd[c] = A(1) / square_root(squares[c] / A(pixels) + A(call.eps));
@@ -94,9 +98,10 @@ struct Image {
   }
 };
 
+// ReLU that hands NaN on: a run must see it.
 template <class V>
 inline V positive(V v) {
-  return v > 0 ? v : V{};
+  return v < 0 ? V{} : v;
 }
 
 // Calls visit(pixels, window): `pixels` are the offsets of the K pixels of a window, `window` that of its output; and

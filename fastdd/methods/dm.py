@@ -31,12 +31,12 @@ def real_embeddings(
     Networks with batch norm take each class as one batch of its own, as their statistics would otherwise mix classes
     (or chunks).
     """
+    dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
     if couples_samples(net):
         sizes = torch.bincount(classes, minlength=len(params)).tolist()
     else:
-        sizes = models.chunk_size(net, real.pixels)
-    dtype = torch.bfloat16 if precision == "bf16" else None
+        sizes = models.chunk_size(net, real.pixels, dtype or torch.float32)
     embed = net.embedder(dtype)
     return torch.cat(
         [

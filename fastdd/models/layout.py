@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-# Activations of the first block for one chunk, in floats: 8 MB. glibc maps blocks above 32 MB anew at every use, and
+# Activations of the first block for one chunk, in bytes. glibc maps blocks above 32 MB anew at every use, and
 # the page faults cost as much as the convolutions (ConvNet-D3, 640 images of 3x32x32, 2 cores: 0.22 s in chunks of 16,
 # 0.41 s from 32 on; with freed memory kept, fastdd._malloc, 0.23 s in chunks of any size).
-_CHUNK_FLOATS = 1 << 21
+_CHUNK_BYTES = 1 << 23
 # oneDNN's channels-last convolutions, with the norms and pools between them, win from about this many pixels
 # (same machine, freed memory kept: 28x28 1.0x, 32x32 1.2x, 64x64 1.4x faster; 16x16 1.4x slower).
 _CHANNELS_LAST_PIXELS = 28 * 28
@@ -22,8 +22,8 @@ def fast_layout(images: Tensor) -> Tensor:
     return images
 
 
-def chunk_size(net: nn.Module, images: Tensor) -> int:
-    """How many of the images [N, C, H, W] to put through ``net`` at once when no gradient is needed; at least 1.
+def chunk_size(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    """How many of the images [N, C, H, W] to put through ``net`` at once, in ``dtype``; at least 1.
 
     On CPUs a chunk whose activations malloc can reuse; on GPUs all of them. Only for networks that treat every image by
     itself.
@@ -31,7 +31,7 @@ def chunk_size(net: nn.Module, images: Tensor) -> int:
     if images.device.type != "cpu":
         return max(1, len(images))
     width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
-    return max(8, _CHUNK_FLOATS // (width * images.shape[-2] * images.shape[-1]))
+    return max(8, _CHUNK_BYTES // (dtype.itemsize * width * images.shape[-2] * images.shape[-1]))
 
 
 def exact_convolutions() -> AbstractContextManager:

@@ -145,15 +145,25 @@ def test_results_do_not_depend_on_the_number_of_threads(pool):
         assert all(torch.equal(first, other) for other in others)
 
 
-@pytest.mark.parametrize(
-    ("device", "size"), [("cpu", 16), *(pytest.param("cuda", n, marks=pytest.mark.gpu) for n in (16, 48))]
-)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [16, 33, 48])
 def test_a_large_mean_does_not_cancel_the_variance(device, size):
     x, weight, bias = case(6, (8, 64, size, size), torch.float32, device)
     x = x + 1000
     exact = plain(x.double(), weight.double(), bias.double(), "avg")
     error = (norm_act_pool(x, weight, bias).double() - exact).norm()
     assert error <= 2 * (plain(x, weight, bias, "avg").double() - exact).norm()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pool", POOLS)
+def test_nan_is_handed_on(pool, device):
+    x, weight, bias = case(9, (2, 3, 4, 4), torch.float32, device)
+    x[1, 2, 3, 1] = torch.nan
+    y = norm_act_pool(x, weight, bias, pool=pool)
+    assert y[1, 2].isnan().all()
+    assert not y[0].isnan().any()
+    assert not y[1, :2].isnan().any()
 
 
 def test_equal_pixels_give_zero_variance_and_finite_derivatives():
