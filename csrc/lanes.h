@@ -5,12 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bf16.h"
+
 namespace fastdd {
 namespace {
-
-struct bf16 {
-  uint16_t bits;
-};
 
 #if defined(__AVX512F__)
 constexpr int kBytes = 64;

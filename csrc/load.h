@@ -4,12 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bf16.h"
+
 namespace fastdd {
 namespace {
-
-struct bf16 {
-  uint16_t bits;
-};
 
 inline float load(const float* p) { return *p; }
 inline double load(const double* p) { return *p; }
