@@ -2,10 +2,18 @@
 
 from collections.abc import Callable
 
-from fastdd.debias import fairdd, none
+from fastdd.debias import fairdd, none, weightings
 from fastdd.debias.segments import Batch, Segments
 
-MODES: dict[str, Callable[[Batch], Segments]] = {"none": none.segments, "fairdd": fairdd.segments}
+MODES: dict[str, Callable[[Batch], Segments]] = {
+    "none": none.segments,
+    "fairdd": fairdd.segments,
+    # The class again; the batch then has weights (fastdd.debias.kde), or was drawn in proportion to them.
+    "kde": none.segments,
+    "fairdd-iw": weightings.inverse_size,
+    "fairdd-ldam": weightings.ldam,
+    "fairdd-groupdro": weightings.group_dro,
+}
 
 
 def mode(name: str) -> Callable[[Batch], Segments]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from fastdd.debias.segments import Batch, Segments, uniform_segments
+from fastdd.debias.segments import Batch, Segments, segments_by
 
 
 def segments(batch: Batch) -> Segments:
@@ -13,4 +13,4 @@ def segments(batch: Batch) -> Segments:
     """
     segment = batch.classes * batch.num_groups + batch.groups
     classes = torch.arange(batch.num_classes, device=batch.rows.device).repeat_interleave(batch.num_groups)
-    return uniform_segments(batch, segment, classes)
+    return segments_by(batch, segment, classes)

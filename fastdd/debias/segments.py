@@ -16,6 +16,10 @@ class Batch:
         groups: int64 [M], protected group of each sample.
         num_classes: C.
         num_groups: G.
+        counts: int64 [C, G], images of every class and group in the whole data set; for modes that ask how large a
+            group is.
+        weights: float32 [M], above 0: how much each sample counts within its class; only their ratios matter. None
+            where samples have no weights, or were drawn in proportion to them.
     """
 
     rows: Tensor
@@ -23,6 +27,8 @@ class Batch:
     groups: Tensor
     num_classes: int
     num_groups: int
+    counts: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,16 @@ class Segments:
         offsets: int64 [S+1], where each segment starts (CSR).
         weights: float32 [M]; they sum to 1 over every segment that is not empty.
         classes: int64 [S], class of each segment; non-decreasing.
+        importance: float32 [S], the factor of each segment's distance; None: 1 for all.
+        worst: whether only the segment with the largest distance counts, of every class.
     """
 
     rows: Tensor
     offsets: Tensor
     weights: Tensor
     classes: Tensor
+    importance: Tensor | None = None
+    worst: bool = False
 
     @property
     def present(self) -> Tensor:
@@ -59,8 +69,23 @@ class Segments:
         return self.classes.repeat_interleave(self.offsets.diff(), output_size=len(self.rows))
 
 
-def uniform_segments(batch: Batch, segment: Tensor, classes: Tensor) -> Segments:
-    """Segments with equal weights within each.
+    def total(self, distances: Tensor) -> Tensor:
+        """A method's loss from its distance of every segment, [S] -> scalar: their weighted sum, or that of the worst.
+
+        >>> segments = Segments(*[torch.zeros(4)] * 3, classes=torch.tensor([0, 0, 1, 1]), worst=True)
+        >>> segments.total(torch.tensor([1.0, 3.0, 2.0, 0.0]))
+        tensor(5.)
+        """
+        if self.importance is not None:
+            distances = distances * self.importance.to(distances.dtype)
+        if self.worst:
+            largest = distances.new_zeros(int(self.classes[-1]) + 1)
+            distances = largest.scatter_reduce(0, self.classes, distances, "amax")
+        return distances.sum()
+
+
+def segments_by(batch: Batch, segment: Tensor, classes: Tensor) -> Segments:
+    """Segments of given samples, each sample with its share of the segment: 1/n, or in proportion to its weight.
 
     Args:
         batch: M samples.
@@ -68,6 +93,14 @@ def uniform_segments(batch: Batch, segment: Tensor, classes: Tensor) -> Segments
         classes: int64 [S], class of each segment.
     """
     order = torch.argsort(segment, stable=True)
+    segment = segment[order]
     counts = torch.zeros_like(classes).scatter_add_(0, segment, torch.ones_like(segment))
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Segments(batch.rows[order], offsets, 1.0 / counts[segment[order]].to(torch.float32), classes)
+    if batch.weights is None:
+        weights = 1.0 / counts[segment].to(torch.float32)
+    else:
+        # Totals by differences of float64 prefix sums: no atomics, so two runs have the same bits.
+        given = batch.weights[order].double()
+        sums = torch.cat([given.new_zeros(1), given.cumsum(0)])
+        weights = (given / (sums[offsets[1:]] - sums[offsets[:-1]])[segment]).to(torch.float32)
+    return Segments(batch.rows[order], offsets, weights, classes)

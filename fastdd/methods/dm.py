@@ -89,6 +89,7 @@ def loss(
         embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
     else:
         embeddings = torch.cat([net.embed(chunk) for chunk in images.split(models.chunk_size(net, images))])
-    return ops.embedding_match(
+    distances = ops.embedding_match(
         pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes
-    ).sum()
+    )
+    return segments.total(distances)
