@@ -68,7 +68,6 @@ class Segments:
         """int64 [M], class of each sample."""
         return self.classes.repeat_interleave(self.offsets.diff(), output_size=len(self.rows))
 
-
     def total(self, distances: Tensor) -> Tensor:
         """A method's loss from its distance of every segment, [S] -> scalar: their weighted sum, or that of the worst.
 
