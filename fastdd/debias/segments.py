@@ -1,6 +1,6 @@
 """Weighted segments of real data: the only thing that a matching method knows about bias."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,18 @@ class Segments:
         """int64 [M], class of each sample."""
         return self.classes.repeat_interleave(self.offsets.diff(), output_size=len(self.rows))
 
+    def part(self, first: int, last: int) -> "Segments":
+        """The segments ``first`` .. ``last - 1`` by themselves; waits for the device."""
+        start, end = self.offsets[[first, last]].tolist()
+        return replace(
+            self,
+            rows=self.rows[start:end],
+            offsets=self.offsets[first : last + 1] - start,
+            weights=self.weights[start:end],
+            classes=self.classes[first:last],
+            importance=None if self.importance is None else self.importance[first:last],
+        )
+
     def total(self, distances: Tensor) -> Tensor:
         """A method's loss from its distance of every segment, [S] -> scalar: their weighted sum, or that of the worst.
 
@@ -78,7 +90,7 @@ class Segments:
         if self.importance is not None:
             distances = distances * self.importance.to(distances.dtype)
         if self.worst:
-            largest = distances.new_zeros(int(self.classes[-1]) + 1)
+            largest = distances.new_zeros(int(self.classes.max()) + 1)
             distances = largest.scatter_reduce(0, self.classes, distances, "amax")
         return distances.sum()
 

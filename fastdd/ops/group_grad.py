@@ -102,9 +102,10 @@ def _slices(job: _Job) -> list[Tensor]:
         for low in range(start, end, job.chunk):
             value = job.value(slice(low, min(low + job.chunk, end)))
             grads = torch.autograd.grad(value, leaves, create_graph=job.create_graph, materialize_grads=True)
+            grads = [grad.to(accumulation_dtype(grad.dtype)) for grad in grads]
             sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
-        for column, total in zip(columns, sums or map(torch.zeros_like, leaves), strict=True):
-            column.append(total.to(accumulation_dtype(total.dtype)))
+        for column, leaf, total in zip(columns, leaves, sums or [None] * len(leaves), strict=True):
+            column.append(torch.zeros_like(leaf, dtype=accumulation_dtype(leaf.dtype)) if total is None else total)
     # One at a time, so that no more than one parameter is held twice.
     return [torch.stack(columns.pop(0)) for _ in leaves]
 
