@@ -27,7 +27,7 @@ def random_dataset(classes: int = 10, groups: int = 10, per_class: int = 512, si
 
 @dataclass(frozen=True)
 class FirstStep:
-    """What :class:`fastdd.session.run.Stepper` draws at step 0.
+    """What :class:`fastdd.session.stepper.Stepper` draws at step 0.
 
     Attributes:
         rows: int64 [M], the real batch, class-major.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
@@ -42,20 +43,25 @@ def distill(
     device: str = "auto",
     checkpoint_seconds: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
+    weights: np.ndarray | torch.Tensor | None = None,
+    groups: np.ndarray | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Condense a data set into a few synthetic images per class.
 
     Args:
         data: from :func:`fastdd.data.load`, or built by hand.
-        method: dm, distribution matching.
-        debias: none, or fairdd to match every protected group alike.
+        method: dm (distribution matching), dc (gradient matching), dsa (the same with Siamese augmentation).
+        debias: none; fairdd to match every protected group alike (fairdd-iw, fairdd-ldam and fairdd-groupdro are the
+            weightings of its ablation); kde to let images count by ``weights``.
         ipc: synthetic images per class.
         out: run folder, for the set, a preview, metrics and checkpoints; None keeps everything in memory.
         resume: continue the run that ``out`` holds; the result is bit-identical to an uninterrupted run's.
         device: auto, cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
         progress: called about once a second with a :class:`fastdd.session.Progress`.
+        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
+        groups: int64 [N], from 0, in place of the training images' protected attribute.
         **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
@@ -81,6 +87,8 @@ def distill(
         device=pick_device(device),
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
+        weights=None if weights is None else np.asarray(weights),
+        groups=groups,
     )
     if out is not None:
         preview(synthetic, Path(out) / "preview.png")

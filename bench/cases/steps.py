@@ -12,7 +12,7 @@ from fastdd.bench.case import FLOOR, Case, Result, pairs
 from fastdd.bench.problem import Problem, random_dataset
 from fastdd.bench.published import PublishedLoop, draw, operation_of
 from fastdd.bench.upstream import Upstream, UpstreamLoop
-from fastdd.session.run import Stepper
+from fastdd.session.stepper import Stepper, make
 
 # The loss is one number, whose error in plain PyTorch is next to nothing by chance: it is held to ten times what was
 # seen in float32, and in bfloat16 to one rounding of an embedding.
@@ -32,7 +32,7 @@ class Steps:
     @cached_property
     def _fastdd(self) -> Stepper:
         problem = self.problem
-        return Stepper(problem.config, problem.dataset, problem.device, problem.images)
+        return make(problem.config, problem.dataset, problem.device, problem.images)
 
     @cached_property
     def batched(self) -> BatchedSteps:
@@ -174,7 +174,7 @@ class Step(Case):
 
 def _ours(problem: Problem) -> tuple[Tensor, Tensor]:
     """Gradient and loss of our first step; the momentum is then the gradient."""
-    stepper = Stepper(problem.config, problem.dataset, problem.device, problem.images)
+    stepper = make(problem.config, problem.dataset, problem.device, problem.images)
     loss = stepper.step(0)
     return stepper.momentum, loss
 

@@ -13,19 +13,20 @@ _RANK_BITS = _LAST - 1
 
 
 class Sampler:
-    """Draws a batch of rows of every class, uniformly and without replacement.
+    """Draws a batch of rows of every class: uniformly and without replacement, or in proportion to weights.
 
     ``random`` does as the published code (``get_images``): a random batch of the class, whatever the groups, so that a
     small group may be absent. ``stratified`` splits each class's batch as evenly as possible over the groups present
     in the class: a group smaller than its share gives all its rows, the others make up for it, and a remainder of one
-    each goes to the groups of the lowest numbers.
+    each goes to the groups of the lowest numbers. ``weighted`` draws with replacement, in proportion to the weights.
 
     Args:
         labels: int64 [N], 0..num_classes-1; every class must be there.
         groups: int64 [N], 0..num_groups-1.
         num_classes, num_groups: how many there are.
-        batch: rows a class and draw; a class with fewer rows gives all of them.
-        mode: ``random`` or ``stratified``.
+        batch: rows a class and draw; without replacement, a class with fewer rows gives all of them.
+        mode: ``random``, ``stratified`` or ``weighted``.
+        weights: float [N], at least 0, some above 0 in every class; a row of weight 0 is never drawn, in any mode.
         device: where to draw.
 
     Attributes:
@@ -33,8 +34,8 @@ class Sampler:
         counts: int64 [num_classes], rows a class and draw, on the CPU; M is their sum.
 
     Raises:
-        ValueError: a batch below 1, an unknown mode, labels or groups out of range or of another shape, a class
-            without rows.
+        ValueError: a batch below 1, an unknown mode, labels, groups or weights out of range or of another shape, a
+            class without rows (of positive weight), ``weighted`` without weights.
         TypeError: labels or groups that aren't int64.
 
     Cost of a draw: random numbers and a top-k over num_classes (stratified: class-group cells) times the largest of
@@ -54,13 +55,16 @@ class Sampler:
         num_groups: int,
         batch: int,
         *,
-        mode: Literal["random", "stratified"] = "random",
+        mode: Literal["random", "stratified", "weighted"] = "random",
+        weights: Tensor | None = None,
         device: torch.device | str = "cpu",
     ):
         if batch < 1:
             raise ValueError(f"batch must be at least 1 row a class, not {batch}")
-        if mode not in ("random", "stratified"):
-            raise ValueError(f"mode must be random or stratified, not {mode!r}")
+        if mode not in ("random", "stratified", "weighted"):
+            raise ValueError(f"mode must be random, stratified or weighted, not {mode!r}")
+        if mode == "weighted" and weights is None:
+            raise ValueError("drawing in proportion to weights needs weights")
         for name, values, limit in (("labels", labels, num_classes), ("groups", groups, num_groups)):
             if values.dtype != torch.int64:
                 raise TypeError(f"{name} must be int64, not {values.dtype}")
@@ -68,7 +72,13 @@ class Sampler:
                 raise ValueError(f"{name} must be one value a row, [{len(labels)}], not {list(values.shape)}")
             if len(values) and (values.min() < 0 or values.max() >= limit):
                 raise ValueError(f"{name} must lie in 0..{limit - 1}, found {values.min()}..{values.max()}")
-        labels, groups = labels.cpu(), groups.cpu()
+        labels, groups, there = labels.cpu(), groups.cpu(), torch.arange(len(labels))
+        if weights is not None:
+            if weights.shape != labels.shape or not (weights >= 0).all() or not weights.isfinite().all():
+                raise ValueError(f"weights must be [{len(labels)}], finite and at least 0")
+            weights = weights.cpu().double()
+            there = (weights > 0).nonzero()[:, 0]
+        labels, groups = labels[there], groups[there]
         per_class = torch.bincount(labels, minlength=num_classes)
         if (per_class == 0).any():
             raise ValueError(f"class {int((per_class == 0).nonzero()[0])} has no rows to draw from")
@@ -78,15 +88,22 @@ class Sampler:
         order = torch.argsort(cells, stable=True)
         lane_cells, sizes = torch.unique_consecutive(cells[order], return_counts=True)
         lane_classes = lane_cells // num_groups if mode == "stratified" else lane_cells
-        takes = torch.cat([_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
+        if mode == "weighted":
+            takes = torch.full_like(sizes, batch)
+        else:
+            takes = torch.cat([_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
 
         lanes, longest, self._most = len(sizes), int(sizes.max()), int(takes.max())
         table = torch.zeros(lanes, longest, dtype=torch.int64)
-        there = torch.arange(longest) < sizes[:, None]
-        table[there] = order
+        filled = torch.arange(longest) < sizes[:, None]
+        table[filled] = there[order]
         taken = torch.arange(self._most) < takes[:, None]
         self._table = table.to(device)
-        self._absent = (~there).to(device)
+        self._absent = (~filled).to(device)
+        self._cumulative = None
+        if mode == "weighted":
+            sums = torch.where(filled, weights[table], 0).cumsum(1)
+            self._cumulative = (sums / sums[:, -1:]).to(device)
         self._positions = taken.flatten().nonzero()[:, 0].to(device)
         self.counts = torch.zeros(num_classes, dtype=torch.int64).index_add_(0, lane_classes, takes)
         self.classes = torch.arange(num_classes).repeat_interleave(self.counts).to(device)
@@ -98,10 +115,16 @@ class Sampler:
             key: of this draw, from :func:`fastdd.rng.key`.
         """
         lanes, longest = self._table.shape
-        ranks = rng.bits(rng.lanes(key, lanes, self._table.device), longest) & _RANK_BITS
-        ranks = ranks.masked_fill(self._absent, _LAST)
-        first = ranks.topk(self._most, dim=1, largest=False).indices
-        return self._table.gather(1, first).flatten()[self._positions]
+        keys = rng.lanes(key, lanes, self._table.device)
+        if self._cumulative is None:
+            ranks = rng.bits(keys, longest) & _RANK_BITS
+            ranks = ranks.masked_fill(self._absent, _LAST)
+            drawn = ranks.topk(self._most, dim=1, largest=False).indices
+        else:
+            # The first row whose share, with all before it, exceeds u: 53 bits, so that u < 1.
+            u = (rng.bits(keys, self._most) >> 11 & ((1 << 53) - 1)).double() * 2.0**-53
+            drawn = torch.searchsorted(self._cumulative, u, right=True)
+        return self._table.gather(1, drawn).flatten()[self._positions]
 
 
 def _shares(sizes: list[int], batch: int) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd import models, ops, rng
 from fastdd.data import Dataset, DeviceImages
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics
+from fastdd.methods.training import train_epoch
 
 _TEST_BATCH = 256
 
@@ -87,7 +87,6 @@ class Evaluation:
 
 
 def _train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> None:
-    device = labels.device
     learning_rate = protocol.learning_rate
 
     def optimiser():
@@ -98,14 +97,9 @@ def _train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol:
     sgd = optimiser()
     net.train()
     for epoch in range(protocol.epochs + 1):
-        order = rng.permutation(rng.key(*key, epoch), len(labels), device)
-        for number, rows in enumerate(order.split(protocol.batch)):
-            lanes = rng.lanes(rng.key(*key, epoch, number), len(rows), device)
-            params = ops.dsa_params(protocol.dsa_strategy, lanes, images.size, shared_op=True)
-            loss = F.cross_entropy(net(images.read(rows, params)), labels[rows])
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
+        train_epoch(
+            net, images, labels, sgd, batch=protocol.batch, dsa_strategy=protocol.dsa_strategy, key=(*key, epoch)
+        )
         if epoch == protocol.epochs // 2 + 1:
             learning_rate *= 0.1
             sgd = optimiser()

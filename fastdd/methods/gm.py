@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastdd import models, ops
+from fastdd import ops
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 

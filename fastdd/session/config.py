@@ -5,36 +5,45 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastdd import models, ops
 from fastdd.debias import mode
+from fastdd.methods import gm
 
-METHODS = ("dm",)
+METHODS = ("dm", "dc", "dsa")
+# What only gradient matching has.
+_GRADIENT_SETTINGS = ("metric", "outer_loop", "inner_loop", "lr_net", "batch_train", "memory")
 
 
 class RunConfig(BaseModel):
     """Settings of one distillation run. ``RunConfig.for_run(...)`` fills what is not given from the presets.
 
     Attributes:
-        method: dm.
-        debias: none or fairdd.
+        method: dm, dc (gradient matching), or dsa (the same with Siamese augmentation).
+        debias: none, fairdd (or one of its weightings: fairdd-iw, fairdd-ldam, fairdd-groupdro), or kde.
         dataset: name of the data set.
         ipc: synthetic images per class.
-        iterations: steps of the outer loop.
+        iterations: random networks; with dm each serves one step, with dc and dsa ``outer_loop`` of them.
         arch, width, depth: network whose random instances embed the images; width and depth replace the name's.
         batch_real: real images per class and step.
         lr_img, momentum: SGD on the synthetic images.
         init: start from random real images of the class, or from standard normal noise.
         dsa_strategy: operations of differentiable Siamese augmentation, joined by _; none for no augmentation.
-        sampling: random draws a batch from the class, as published; stratified splits it evenly over groups.
-        precision: fp32, or bf16 for the embeddings of real images (sums and the synthetic side stay fp32).
+        sampling: random draws a batch from the class, as published; stratified splits it evenly over groups; weighted
+            draws in proportion to the weights of debias=kde, and then counts alike what it drew.
+        precision: fp32, or bf16 for the real images' pass through the network (sums and the synthetic side stay fp32).
         seed: every draw of the run is a function of it.
+        metric: (dc, dsa, as all below) the gradients' distance: ours (as published), mse or cos.
+        outer_loop: matching steps an iteration.
+        inner_loop: epochs of training on the synthetic images between two of them.
+        lr_net, batch_train: of that training: plain SGD.
+        memory: auto, or low for one class at a time on GPUs too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    method: Literal["dm"] = "dm"
+    method: Literal["dm", "dc", "dsa"] = "dm"
     debias: str = "none"
     dataset: str
     ipc: int = Field(ge=1)
@@ -47,9 +56,15 @@ class RunConfig(BaseModel):
     momentum: float = Field(ge=0, lt=1)
     init: Literal["real", "noise"]
     dsa_strategy: str
-    sampling: Literal["random", "stratified"] = "random"
+    sampling: Literal["random", "stratified", "weighted"] = "random"
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = Field(default=0, ge=0)
+    metric: Literal["ours", "mse", "cos"] | None = None
+    outer_loop: int | None = Field(default=None, ge=1)
+    inner_loop: int | None = Field(default=None, ge=0)
+    lr_net: float | None = Field(default=None, gt=0)
+    batch_train: int | None = Field(default=None, ge=1)
+    memory: Literal["auto", "low"] | None = None
 
     @field_validator("arch")
     @classmethod
@@ -67,6 +82,20 @@ class RunConfig(BaseModel):
     def _known_operations(cls, value: str) -> str:
         return "_".join(ops.parse_strategy(value)) or "none"
 
+    @model_validator(mode="after")
+    def _settings_of_the_method(self) -> "RunConfig":
+        for name in _GRADIENT_SETTINGS:
+            given = getattr(self, name) is not None
+            if given and self.method == "dm":
+                raise ValueError(f"{name} is a setting of dc and dsa, not of dm")
+            if not given and self.method != "dm":
+                raise ValueError(f"{self.method} needs {name}")
+        if self.method == "dc" and self.dsa_strategy != "none":
+            raise ValueError(f"dc has no augmentation; with {self.dsa_strategy!r} it is method dsa")
+        if self.sampling == "weighted" and self.debias != "kde":
+            raise ValueError(f"sampling weighted is for debias kde, not {self.debias}")
+        return self
+
     @classmethod
     def for_run(cls, *, dataset: str, method: str = "dm", ipc: int = 10, **settings: Any) -> "RunConfig":
         """A configuration from the presets for (method, data set, IPC), with ``settings`` over them.
@@ -81,7 +110,12 @@ class RunConfig(BaseModel):
             raise ValueError(f"unknown method {method!r}; one of: {', '.join(METHODS)}")
         if ipc < 1:
             raise ValueError(f"IPC must be at least 1, not {ipc}")
-        return cls.parse({**preset(method, dataset, ipc), **given, "method": method, "dataset": dataset, "ipc": ipc})
+        debias = given.get("debias", "none")
+        shipped = preset(method, dataset, ipc, debias)
+        if method != "dm":
+            loops = dict(zip(("outer_loop", "inner_loop"), gm.loops(ipc), strict=True))
+            shipped = {**loops, **shipped}
+        return cls.parse({**shipped, **given, "method": method, "dataset": dataset, "ipc": ipc})
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "RunConfig":
@@ -90,18 +124,25 @@ class RunConfig(BaseModel):
             return cls.model_validate(dict(settings))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "settings"
             reason = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:  # of several settings together, which it names
+                raise ValueError(reason) from None
+            where = ".".join(map(str, first["loc"]))
             raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
 
 
-def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """The shipped settings for a method, data set and IPC (``presets/METHOD.yaml``, which names their source)."""
+def preset(method: str, dataset: str, ipc: int, debias: str = "none") -> dict[str, Any]:
+    """The shipped settings of a run (``presets/METHOD.yaml``, which names their source); what a rule asks for must
+    all hold."""
     text = resources.files("fastdd.session").joinpath("presets", f"{method}.yaml").read_text(encoding="utf-8")
     shipped = yaml.safe_load(text)
     settings = dict(shipped["settings"])
     for rule in shipped["rules"]:
         when = rule["when"]
-        if when.get("dataset", dataset) == dataset and ipc >= when.get("min_ipc", ipc):
+        if (
+            when.get("dataset", dataset) == dataset
+            and debias in when.get("debias", [debias])
+            and ipc >= when.get("min_ipc", ipc)
+        ):
             settings.update(rule["settings"])
     return settings

@@ -22,6 +22,7 @@ from fastdd.session.config import RunConfig
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 SYNTHETIC = "synthetic.safetensors"
+_CHECKPOINT_SCHEMA = 2
 
 
 @dataclass
@@ -30,20 +31,19 @@ class State:
 
     Attributes:
         step: steps done.
-        images: float32 [C * IPC, channels, H, W].
-        momentum: float32, likewise: SGD's buffer.
+        tensors: what the steps to come depend on (:meth:`fastdd.session.stepper.Stepper.state`).
         seconds: time spent in the loop so far.
     """
 
     step: int
-    images: Tensor
-    momentum: Tensor
+    tensors: dict[str, Tensor]
     seconds: float
 
     def digest(self) -> str:
-        """SHA-256 over the step and the bits of both tensors."""
+        """SHA-256 over the step and the bits of all tensors."""
         hash_ = hashlib.sha256(str(self.step).encode())
-        for tensor in (self.images, self.momentum):
+        for name, tensor in sorted(self.tensors.items()):
+            hash_.update(name.encode())
             hash_.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return hash_.hexdigest()
 
@@ -112,15 +112,16 @@ class RunFolder:
             if other != value:
                 raise ValueError(f"{self.path} holds a run with {name}={other}, not {value}; choose another --out")
         if found_digest != data_digest:
-            raise ValueError(f"{self.path} holds a run on other data of the name {found.dataset!r}")
+            raise ValueError(
+                f"{self.path} holds a run on other data of the name {found.dataset!r}, or other weights or groups"
+            )
 
     def save(self, state: State) -> None:
         """Write a checkpoint; the one before it stays as ``checkpoint.previous.pt``."""
         content = {
-            "schema": 1,
+            "schema": _CHECKPOINT_SCHEMA,
             "step": state.step,
-            "images": state.images.detach().cpu(),
-            "momentum": state.momentum.detach().cpu(),
+            "tensors": {name: tensor.detach().cpu() for name, tensor in state.tensors.items()},
             "seconds": state.seconds,
             "digest": state.digest(),
         }
@@ -143,7 +144,9 @@ class RunFolder:
                 continue
             try:
                 content = torch.load(path, weights_only=True, map_location="cpu")
-                state = State(content["step"], content["images"], content["momentum"], content["seconds"])
+                if content["schema"] != _CHECKPOINT_SCHEMA:
+                    raise ValueError(f"it has schema {content['schema']}, this version reads {_CHECKPOINT_SCHEMA}")
+                state = State(content["step"], content["tensors"], content["seconds"])
                 if state.digest() != content["digest"]:
                     raise ValueError("its digest does not match its content")
             except Exception as error:  # torch.load raises whatever its parser meets

@@ -1,24 +1,25 @@
 """The loop of a run."""
 
+import hashlib
 import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from fastdd import models, ops, rng
-from fastdd.data import Dataset, DeviceImages, Sampler, SyntheticSet
-from fastdd.debias import Batch, mode
-from fastdd.methods import dm
+from fastdd import models, rng
+from fastdd.data import Dataset, SyntheticSet
 from fastdd.session.config import RunConfig
 from fastdd.session.folder import SYNTHETIC, RunFolder, State
-from fastdd.session.sets import check_ipc, describe, random_set
+from fastdd.session.sets import check_ipc, describe, random_set, with_groups
+from fastdd.session.stepper import make
 
 # Losses wait on the device until there are this many, or for this long: reading each would stall it at every step.
 _LOSSES_HELD, _LOSSES_HELD_SECONDS = 200, 1.0
@@ -29,8 +30,8 @@ class Progress:
     """Where a run is.
 
     Attributes:
-        step: steps done.
-        total: steps of the run.
+        step: matching steps done.
+        total: matching steps of the run.
         loss: of the last step.
         seconds: spent in the loop so far, over all starts.
     """
@@ -39,61 +40,6 @@ class Progress:
     total: int
     loss: float
     seconds: float
-
-
-class Stepper:
-    """One step of a method after another, on images that it holds.
-
-    Args:
-        config: the run.
-        dataset: its train split is matched.
-        device: where.
-        images: float32 [C * IPC, channels, H, W], normalised, class-major; copied.
-    """
-
-    def __init__(self, config: RunConfig, dataset: Dataset, device: torch.device, images: Tensor):
-        self._config = config
-        self._segments = mode(config.debias)
-        self._num_classes, self._num_groups = dataset.num_classes, dataset.num_groups
-        self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
-        self._groups = torch.as_tensor(dataset.train.groups, device=device)
-        self._sampler = Sampler(
-            torch.as_tensor(dataset.train.labels),
-            torch.as_tensor(dataset.train.groups),
-            dataset.num_classes,
-            dataset.num_groups,
-            config.batch_real,
-            mode=config.sampling,
-            device=device,
-        )
-        net = models.build(
-            config.arch,
-            dataset.channels,
-            dataset.num_classes,
-            dataset.size,
-            width=config.width,
-            depth=config.depth,
-            device=device,
-        )
-        self._net = net.train().requires_grad_(False)
-        self._init = models.ParameterInit(self._net)
-        self.images = images.to(device, copy=True).requires_grad_()
-        self.momentum = torch.zeros_like(images, device=device)
-
-    def step(self, number: int) -> Tensor:
-        """Do step ``number``: a fresh network, a batch, an augmentation, one update. Returns its loss, a scalar."""
-        seed = self._config.seed
-        self._init.fill(rng.key(seed, "net", number))
-        rows = self._sampler.draw(rng.key(seed, "batch", number))
-        batch = Batch(rows, self._sampler.classes, self._groups[rows], self._num_classes, self._num_groups)
-        keys = rng.lanes(rng.key(seed, "dsa", number), self._num_classes, rows.device)
-        params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
-        loss = dm.loss(self._net, self._real, self._segments(batch), self.images, params, self._config.precision)
-        (gradient,) = torch.autograd.grad(loss, self.images)
-        with torch.no_grad():
-            self.momentum.mul_(self._config.momentum).add_(gradient)
-            self.images.sub_(self.momentum, alpha=self._config.lr_img)
-        return loss.detach()
 
 
 @contextmanager
@@ -113,6 +59,16 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _digest(dataset: Dataset, weights: np.ndarray | None, groups: np.ndarray | None) -> str:
+    """Of everything besides the configuration that decides a run."""
+    extra = [np.ascontiguousarray(values) for values in (weights, groups) if values is not None]
+    if not extra:
+        return dataset.digest()
+    return hashlib.sha256(
+        b"".join([dataset.digest().encode(), *(a.dtype.str.encode() + a.tobytes() for a in extra)])
+    ).hexdigest()
+
+
 def run(
     config: RunConfig,
     dataset: Dataset,
@@ -122,6 +78,9 @@ def run(
     device: torch.device | str = "cpu",
     checkpoint_seconds: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> SyntheticSet:
     """Distil ``dataset`` as ``config`` says.
 
@@ -135,6 +94,9 @@ def run(
         device: cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
         progress: called about once a second, and at the end.
+        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
+        groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
+        about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
 
     Returns:
         The synthetic set, on the CPU.
@@ -147,24 +109,29 @@ def run(
     """
     device = torch.device(device)
     check_ipc(dataset, config.ipc)
+    if (weights is not None) != (config.debias == "kde"):
+        raise ValueError(
+            f"debias={config.debias} takes {'no weights' if weights is not None else 'weights of the training images'}"
+        )
+    train = dataset if groups is None else with_groups(dataset, groups)
     start = random_set(dataset, config.ipc, config.seed)
     images = start.images
     if config.init == "noise":
         images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
-    stepper = Stepper(config, dataset, device, images)
+    stepper = make(config, train, device, images, None if weights is None else torch.as_tensor(weights))
+    total = config.iterations * stepper.per_iteration
 
     folder, step, seconds = None, 0, 0.0
     if out is not None:
-        size = 8 * images.numel() + 2**16
-        folder = RunFolder(out, config, dataset.digest(), resume=resume, size=size)
+        size = sum(tensor.nbytes for tensor in stepper.state().values()) + 2**16
+        folder = RunFolder(out, config, _digest(dataset, weights, groups), resume=resume, size=size)
         saved = folder.load() if resume else None
         if saved is not None:
-            if saved.step > config.iterations:
-                raise ValueError(f"{out} has done {saved.step} iterations, more than the {config.iterations} asked for")
+            if saved.step > total:
+                done = saved.step // stepper.per_iteration
+                raise ValueError(f"{out} has done {done} iterations, more than the {config.iterations} asked for")
             step, seconds = saved.step, saved.seconds
-            with torch.no_grad():
-                stepper.images.copy_(saved.images)
-            stepper.momentum.copy_(saved.momentum)
+            stepper.restore(saved.tensors)
         folder.keep_metrics(step)
 
     began = saved_at = read_at = time.perf_counter()
@@ -185,7 +152,7 @@ def run(
         if folder:
             folder.log([{"step": first + i, "loss": value} for i, value in enumerate(values)])
         if progress:
-            progress(Progress(step, config.iterations, values[-1], spent))
+            progress(Progress(step, total, values[-1], spent))
 
     def checkpoint() -> None:
         nonlocal good, saved_at
@@ -193,26 +160,32 @@ def run(
             if not torch.isfinite(stepper.images).all():
                 raise RuntimeError(f"the images are not finite after step {step - 1}; lower lr_img ({config.lr_img})")
             spent = seconds + time.perf_counter() - began
-            folder.save(State(step, stepper.images, stepper.momentum, spent))
+            folder.save(State(step, stepper.state(), spent))
             good, saved_at = step, time.perf_counter()
 
     with _stop_requests() as stop, models.exact_convolutions():
-        while step < config.iterations:
+        while step < total:
             losses.append(stepper.step(step))
             step += 1
             now = time.perf_counter()
             stopping = stop.is_set()
-            done = step == config.iterations or stopping
+            done = step == total or stopping
             due = now - saved_at >= checkpoint_seconds
             if done or due or len(losses) >= _LOSSES_HELD or now - read_at >= _LOSSES_HELD_SECONDS:
                 read_losses()
             if done or due:
                 checkpoint()
-            if stopping and step < config.iterations:
-                raise KeyboardInterrupt(f"stopped after {step} of {config.iterations} iterations")
+            if stopping and step < total:
+                raise KeyboardInterrupt(f"stopped after {step} of {total} steps")
 
     metadata = describe(
-        dataset, method=config.method, debias=config.debias, run=config.model_dump(), ipc=config.ipc, seed=config.seed
+        dataset,
+        method=config.method,
+        debias=config.debias,
+        run=config.model_dump(),
+        ipc=config.ipc,
+        seed=config.seed,
+        **(about or {}),
     )
     result = SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata)
     if folder:

@@ -1,5 +1,8 @@
 """First synthetic sets: what a run starts from, and the baseline that it has to beat."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from fastdd import rng
@@ -18,6 +21,19 @@ def check_ipc(dataset: Dataset, ipc: int) -> None:
             f"IPC {ipc} is larger than class {dataset.class_names[smallest]!r} of {dataset.name}, "
             f"which has {counts[smallest]} training images"
         )
+
+
+def with_groups(dataset: Dataset, groups: np.ndarray) -> Dataset:
+    """The data set with other groups for its training images, from 0; what is known of the test images' is lost."""
+    groups = np.asarray(groups)
+    if groups.shape != dataset.train.labels.shape or groups.dtype != np.int64 or groups.min() < 0:
+        raise ValueError(
+            f"groups must be int64 [{len(dataset.train)}] from 0, one a training image, "
+            f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if groups.size else ''}"
+        )
+    names = tuple(f"group {number}" for number in range(int(groups.max()) + 1))
+    test = replace(dataset.test, groups=np.zeros_like(dataset.test.groups))
+    return replace(dataset, train=replace(dataset.train, groups=groups), test=test, group_names=names)
 
 
 def describe(dataset: Dataset, ipc: int, **more: object) -> dict:

@@ -146,5 +146,37 @@ def test_what_does_not_fit_is_refused(arguments, error, message):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mode must be random or stratified, not 'balanced'"):
+    with pytest.raises(ValueError, match="mode must be random, stratified or weighted, not 'balanced'"):
         Sampler(ROWS, ROWS, 1, 1, 2, mode="balanced")
+
+
+def test_weighted_draws_are_in_proportion_to_weights():
+    """With replacement: 20,000 draws of a class of three rows, against their shares; weight 0 is never drawn."""
+    labels, weights = torch.tensor([0, 1, 0, 1, 0, 1]), torch.tensor([1.0, 5, 3, 0, 6, 5])
+    sampler = Sampler(labels, torch.zeros_like(labels), 2, 1, 20_000, mode="weighted", weights=weights)
+    rows = sampler.draw(rng.key(0, "test"))
+    assert sampler.counts.tolist() == [20_000, 20_000]
+    assert torch.equal(labels[rows], sampler.classes)
+    shares = torch.bincount(rows, minlength=6) / 20_000
+    # Four standard deviations of the least certain share.
+    assert (shares - torch.tensor([0.1, 0.5, 0.3, 0, 0.6, 0.5])).abs().max() <= 4 * (0.25 / 20_000) ** 0.5
+    assert shares[3] == 0
+
+
+@pytest.mark.parametrize("mode", ["random", "stratified"])
+def test_a_row_of_weight_zero_is_never_drawn(mode):
+    labels = torch.arange(12) % 2
+    weights = (torch.arange(12) % 3).float()
+    sampler = Sampler(labels, labels * 0, 2, 1, 12, mode=mode, weights=weights)
+    assert sorted(sampler.draw(rng.key(0, "test")).tolist()) == [1, 2, 4, 5, 7, 8, 10, 11]
+
+
+def test_bad_weights():
+    labels = torch.tensor([0, 0, 1])
+    for weights in ([1.0, 1.0], [1.0, -1.0, 1.0], [1.0, float("nan"), 1.0]):
+        with pytest.raises(ValueError, match="weights must be"):
+            Sampler(labels, labels, 2, 2, 1, weights=torch.tensor(weights))
+    with pytest.raises(ValueError, match="class 1 has no rows"):
+        Sampler(labels, labels, 2, 2, 1, weights=torch.tensor([1.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match="needs weights"):
+        Sampler(labels, labels, 2, 2, 1, mode="weighted")

@@ -1,0 +1,205 @@
+"""Steps of a run: what is drawn, which method makes a loss of it, and how the synthetic images follow."""
+
+import torch
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.data import Dataset, DeviceImages, Sampler
+from fastdd.debias import Batch, Segments, mode
+from fastdd.methods import dm, gm
+from fastdd.methods.training import train_epoch
+from fastdd.session.config import RunConfig
+
+# As published: real images a class whose statistics batch norms are frozen at.
+_BATCH_NORM_IMAGES = 16
+
+
+class Stepper:
+    """One step after another, on images that it holds: here those of distribution matching.
+
+    Args:
+        config: the run.
+        dataset: its train split is matched.
+        device: where.
+        images: float32 [C * IPC, channels, H, W], normalised, class-major; copied.
+        weights: float [N], of the training images, for ``debias=kde``.
+
+    Attributes:
+        images: the synthetic images, a leaf that requires a gradient.
+        momentum: SGD's buffer, of their shape; after the first step their gradient.
+        per_iteration: steps an iteration.
+    """
+
+    per_iteration = 1
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        device: torch.device,
+        images: Tensor,
+        weights: Tensor | None = None,
+    ):
+        self._config = config
+        self._segments = mode(config.debias)
+        self._num_classes, self._num_groups = dataset.num_classes, dataset.num_groups
+        self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
+        self._labels, self._groups = (
+            torch.as_tensor(values, device=device) for values in (dataset.train.labels, dataset.train.groups)
+        )
+        self._counts = torch.as_tensor(dataset.train.counts(dataset.num_classes, dataset.num_groups), device=device)
+        self._weights = None if weights is None else weights.to(device)
+        self._sampler = self._make_sampler(config.batch_real, config.sampling)
+        net = models.build(
+            config.arch,
+            dataset.channels,
+            dataset.num_classes,
+            dataset.size,
+            width=config.width,
+            depth=config.depth,
+            device=device,
+        )
+        self._net = net.train().requires_grad_(False)
+        self._init = models.ParameterInit(self._net)
+        self.images = images.to(device, copy=True).requires_grad_()
+        self.momentum = torch.zeros_like(images, device=device)
+
+    def _make_sampler(self, batch: int, sampling: str) -> Sampler:
+        return Sampler(
+            self._labels,
+            self._groups,
+            self._num_classes,
+            self._num_groups,
+            batch,
+            mode=sampling,
+            weights=self._weights,
+            device=self._labels.device,
+        )
+
+    def step(self, number: int) -> Tensor:
+        """Do step ``number`` of the run. Returns its loss, a scalar."""
+        return self.match(number)
+
+    def match(self, number: int) -> Tensor:
+        """The matching of step ``number``: a network, a batch, an augmentation, one update. Returns its loss."""
+        seed = self._config.seed
+        self._prepare_network(number)
+        rows = self._sampler.draw(rng.key(seed, "batch", number))
+        drawn_by_weight = self._weights is None or self._config.sampling == "weighted"
+        batch = Batch(
+            rows,
+            self._sampler.classes,
+            self._groups[rows],
+            self._num_classes,
+            self._num_groups,
+            self._counts,
+            None if drawn_by_weight else self._weights[rows],
+        )
+        keys = rng.lanes(rng.key(seed, "dsa", number), self._num_classes, rows.device)
+        params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
+        loss, gradient = self._loss_and_gradient(self._segments(batch), params)
+        with torch.no_grad():
+            self.momentum.mul_(self._config.momentum).add_(gradient)
+            self.images.sub_(self.momentum, alpha=self._config.lr_img)
+        return loss
+
+    def _prepare_network(self, number: int) -> None:
+        self._init.fill(rng.key(self._config.seed, "net", number))
+
+    def _loss_and_gradient(self, segments: Segments, params: Tensor) -> tuple[Tensor, Tensor]:
+        loss = dm.loss(self._net, self._real, segments, self.images, params, self._config.precision)
+        (gradient,) = torch.autograd.grad(loss, self.images)
+        return loss.detach(), gradient
+
+    def state(self) -> dict[str, Tensor]:
+        """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
+        return {"images": self.images.detach(), "momentum": self.momentum}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state` was."""
+        own = self.state()
+        if own.keys() != state.keys():
+            raise ValueError(f"a checkpoint of other tensors: {', '.join(sorted(own.keys() ^ state.keys()))}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+class GradientStepper(Stepper):
+    """Steps of gradient matching (DC, DSA): an iteration is one network, matched and trained in turns.
+
+    A step is one matching step and, unless it is the iteration's last, the training of the network on the synthetic
+    images that follows it.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        device: torch.device,
+        images: Tensor,
+        weights: Tensor | None = None,
+    ):
+        super().__init__(config, dataset, device, images, weights)
+        self.per_iteration = config.outer_loop
+        self._net.requires_grad_(True)
+        self._synthetic_labels = torch.arange(dataset.num_classes, device=device).repeat_interleave(config.ipc)
+        norms = [layer for layer in self._net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+        self._norm_sampler = self._make_sampler(_BATCH_NORM_IMAGES, "random") if norms else None
+
+    def step(self, number: int) -> Tensor:
+        loss = self.match(number)
+        if (number + 1) % self.per_iteration:
+            self.train(number)
+        return loss
+
+    def train(self, number: int) -> None:
+        """The training of the network that follows matching step ``number``: plain SGD on the synthetic images."""
+        config, images = self._config, DeviceImages(self.images.detach())
+        self._net.train()
+        sgd = torch.optim.SGD(self._net.parameters(), lr=config.lr_net)
+        for epoch in range(config.inner_loop):
+            train_epoch(
+                self._net,
+                images,
+                self._synthetic_labels,
+                sgd,
+                batch=config.batch_train,
+                dsa_strategy=config.dsa_strategy,
+                key=(config.seed, "inner", number, epoch),
+            )
+        sgd.zero_grad()
+
+    def _prepare_network(self, number: int) -> None:
+        if number % self.per_iteration == 0:
+            self._init.fill(rng.key(self._config.seed, "net", number // self.per_iteration))
+        if self._norm_sampler is not None:
+            rows = self._norm_sampler.draw(rng.key(self._config.seed, "norm-batch", number))
+            gm.calibrate_norms(self._net, self._real, rows)
+
+    def _loss_and_gradient(self, segments: Segments, params: Tensor) -> tuple[Tensor, Tensor]:
+        config = self._config
+        return gm.loss_and_gradient(
+            self._net,
+            self._real,
+            segments,
+            self.images,
+            params,
+            metric=config.metric,
+            precision=config.precision,
+            memory=config.memory,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), **{f"net.{name}": tensor for name, tensor in self._net.state_dict().items()}}
+
+
+def make(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    images: Tensor,
+    weights: Tensor | None = None,
+) -> Stepper:
+    """The stepper of the run's method; arguments as those of :class:`Stepper`."""
+    kind = Stepper if config.method == "dm" else GradientStepper
+    return kind(config, dataset, device, images, weights)
