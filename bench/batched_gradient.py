@@ -94,7 +94,7 @@ class BatchedGradientSteps(BatchedSteps):
         images = self.images.detach().contiguous(memory_format=torch.channels_last)
         net = self._net.requires_grad_()
         sgd = torch.optim.SGD(net.parameters(), lr=config.lr_net, foreach=True)
-        for _ in range(config.inner_epochs):
+        for _ in range(config.inner_loop):
             for rows in torch.randperm(len(images), device=images.device).split(config.batch_train):
                 sgd.zero_grad()
                 for some in rows.split(len(rows) if images.is_cuda else _CHUNK):

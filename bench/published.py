@@ -174,6 +174,11 @@ class PublishedLoop:
         self._sgd.step()
         return loss.detach()
 
+    def gradient(self, net: nn.Module, rows: Iterable, drawn: Iterable) -> tuple[Tensor, Tensor]:
+        """Gradient of the images, and loss, of given draws: of every class its rows and its augmentation."""
+        loss = self.loss(net, rows, drawn)
+        return torch.autograd.grad(loss, self.images)[0], loss.detach()
+
     def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
         """The loss of given draws: of every class its rows and its augmentation."""
         config = self._problem.config

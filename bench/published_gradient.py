@@ -78,13 +78,13 @@ class PublishedGradientLoop(PublishedLoop):
         return match_loss(synthetic, real, self._problem.config.metric)
 
     def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
-        """The loss of given draws: of every class its rows and its augmentation. Classes without any are left out."""
+        """The loss of given draws: of every class its rows and its augmentation."""
         config = self._problem.config
-        parameters = [*net.parameters()]
+        parameters = [p.requires_grad_() for p in net.parameters()]
         # In float64, a group's images go through the network alone: the same gradient, a sixth of the time.
         alone = self._dtype == torch.float64
         loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
-        per_class = zip(rows_of_classes, drawn_of_classes, self.images.split(config.ipc), strict=False)
+        per_class = zip(rows_of_classes, drawn_of_classes, self.images.split(config.ipc), strict=True)
         for label, (rows, drawn, images) in enumerate(per_class):
             real = self.augment(self._real[rows], drawn)
             labels = torch.ones(len(real), dtype=torch.long, device=real.device) * label
@@ -121,7 +121,7 @@ class PublishedGradientLoop(PublishedLoop):
         config, device = self._problem.config, self._problem.device
         images, labels = copy.deepcopy(self.images.detach()), copy.deepcopy(self._labels)
         loader = DataLoader(TensorDataset(images, labels), batch_size=config.batch_train, shuffle=True, num_workers=0)
-        for _ in range(config.inner_epochs):
+        for _ in range(config.inner_loop):
             loss_sum, right, count = 0.0, 0, 0
             for batch, of_batch in loader:
                 batch, of_batch = batch.to(device, self._dtype), of_batch.long().to(device)
