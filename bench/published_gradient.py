@@ -44,10 +44,16 @@ class PublishedGradientLoop(PublishedLoop):
     """Matching steps of DC, DSA and FairDD's DC, and the network's training between them, as published.
 
     One network serves all steps, where published code makes one for every ten or so.
+
+    Args:
+        problem, dtype: as those of PublishedLoop.
+        groups_alone: send every group's images through the network alone, where published code goes back through the
+            whole batch for every group: the same gradient (instance norm keeps images apart) in a sixth of the time.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32, groups_alone: bool = False):
         super().__init__(problem, dtype)
+        self._groups_alone = groups_alone
         self._labels = torch.arange(problem.dataset.num_classes, device=problem.device).repeat_interleave(
             problem.config.ipc
         )
@@ -81,19 +87,17 @@ class PublishedGradientLoop(PublishedLoop):
         """The loss of given draws: of every class its rows and its augmentation."""
         config = self._problem.config
         parameters = [p.requires_grad_() for p in net.parameters()]
-        # In float64, a group's images go through the network alone: the same gradient, a sixth of the time.
-        alone = self._dtype == torch.float64
         loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
         per_class = zip(rows_of_classes, drawn_of_classes, self.images.split(config.ipc), strict=True)
         for label, (rows, drawn, images) in enumerate(per_class):
             real = self.augment(self._real[rows], drawn)
             labels = torch.ones(len(real), dtype=torch.long, device=real.device) * label
             if config.debias == "fairdd":
-                output = None if alone else net(real)
+                output = None if self._groups_alone else net(real)
                 synthetic = self._synthetic(net, parameters, images, drawn, label)
                 groups = self._groups[rows]
                 for group in torch.unique(groups):
-                    own = net(real[groups == group]) if alone else output[groups == group]
+                    own = net(real[groups == group]) if self._groups_alone else output[groups == group]
                     cross_entropy = F.cross_entropy(own, labels[groups == group])
                     gradients = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
                     loss = loss + self.match_loss(synthetic, [g.detach().clone() for g in gradients])

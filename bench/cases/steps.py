@@ -60,6 +60,8 @@ class Step(Case):
         dtype: of the real side; bfloat16 needs a run's ``precision``.
     """
 
+    memory = True
+
     def __init__(
         self,
         name: str,

@@ -265,6 +265,9 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")
     ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also measure peak memory, of steps; takes twice as long.")
+    ] = False,
     default_malloc: Annotated[
         bool, typer.Option("--default-malloc", help="Don't keep freed memory (other commands always do).")
     ] = False,
@@ -289,6 +292,7 @@ def bench(
         threads=threads,
         seed=seed,
         quick=quick,
+        memory=memory,
     )
 
 
