@@ -44,13 +44,14 @@ def gsc_loss(embeddings: Tensor, labels: Tensor, *, temperature: float = 0.2, q:
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """How the encoder is trained: Adam, random batches, no augmentation.
+    """How the encoder is trained: Adam with a rate that falls linearly to 0, random batches, no augmentation.
 
     Attributes:
         encoder: ``small`` or ``resnet18``, the published one (:class:`fastdd.models.Encoder`).
         steps: of training. Few: with more the encoder learns the classes too, and densities tell less of the bias.
         batch: images a step.
-        learning_rate, weight_decay: Adam's, as published for colour-biased digits.
+        learning_rate, weight_decay: Adam's, as published for colour-biased digits; the published rate stays the same
+            throughout, which leaves a class's figures to the last few steps.
         temperature, q: of :func:`gsc_loss`, as published.
 
     Raises:
@@ -58,7 +59,7 @@ class EmbeddingSettings:
     """
 
     encoder: str = "small"
-    steps: int = 50
+    steps: int = 60
     batch: int = 256
     learning_rate: float = 0.01
     weight_decay: float = 1e-4
@@ -124,6 +125,7 @@ def train_embedding(
                 order = rng.permutation(rng.key(seed, "bias-embedding", epoch), n, labels.device)
             rows = order[number * batch : (number + 1) * batch]
             loss = gsc_loss(net(images.read(rows)), labels[rows], temperature=settings.temperature, q=settings.q)
+            adam.param_groups[0]["lr"] = settings.learning_rate * (1 - step / settings.steps)
             adam.zero_grad()
             loss.backward()
             adam.step()
