@@ -73,8 +73,10 @@ def distill(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
-    method: Annotated[str, typer.Option(help="dm.")] = "dm",
-    debias: Annotated[str, typer.Option(help="none or fairdd.")] = "none",
+    method: Annotated[str, typer.Option(help="dm, dc (gradient matching) or dsa (dc with augmentation).")] = "dm",
+    debias: Annotated[
+        str, typer.Option(help="none, fairdd (or fairdd-iw, fairdd-ldam, fairdd-groupdro), or kde.")
+    ] = "none",
     ipc: Annotated[int, typer.Option(help="Synthetic images per class.")] = 10,
     iterations: Annotated[Optional[int], typer.Option(help="Steps.", show_default="preset")] = None,  # noqa: UP045
     out: Annotated[
@@ -96,9 +98,30 @@ def distill(
         typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),
     ] = None,
     sampling: Annotated[
-        str, typer.Option(help="random (published) or stratified: batches with even group counts.")
+        str,
+        typer.Option(help="random (published), stratified (even group counts) or weighted (kde: in proportion)."),
     ] = "random",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the embeddings of real images.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for the real images' pass.")] = "fp32",
+    metric: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="dc, dsa: distance of gradients: ours, mse or cos.", show_default="ours"),
+    ] = None,
+    outer_loop: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="dc, dsa: matching steps an iteration.", show_default="published for the IPC"),
+    ] = None,
+    inner_loop: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="dc, dsa: epochs of training between two of them.", show_default="published"),
+    ] = None,
+    lr_net: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="dc, dsa: step size of that training.", show_default="preset"),
+    ] = None,
+    memory: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="dc, dsa: auto, or low for one class at a time on GPUs too.", show_default="auto"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     checkpoint_seconds: Annotated[float, typer.Option(help="Least time between two checkpoints.", min=0)] = 30.0,
@@ -138,6 +161,11 @@ def distill(
         dsa_strategy=dsa_strategy,
         sampling=sampling,
         precision=precision,
+        metric=metric,
+        outer_loop=outer_loop,
+        inner_loop=inner_loop,
+        lr_net=lr_net,
+        memory=memory,
         seed=seed,
     )
 

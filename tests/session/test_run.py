@@ -1,5 +1,6 @@
 """Runs: reproducible, resumable bit for bit after kills at any moment, never half a file, clear refusals."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -18,6 +19,7 @@ from fastdd import session
 from fastdd.data import Dataset, Split, SyntheticSet, load
 from fastdd.session import RunConfig
 from fastdd.session.folder import RunFolder
+from fastdd.session.stepper import GradientStepper
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,85 @@ def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     steps = [json.loads(line) for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert steps == [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert not list(killed.glob(".*.partial"))
+
+
+def gradient_config(method="dsa", **settings):
+    return config(method=method, **{"iterations": 2, "outer_loop": 3, "inner_loop": 2, "debias": "fairdd", **settings})
+
+
+@pytest.mark.parametrize("arch", ["ConvNet", "ConvNetBN"])
+@pytest.mark.parametrize("done", [1, 3, 5])
+def test_gradient_matching_stopped_within_an_iteration_resumes_to_the_same_bits(
+    digits, tmp_path, monkeypatch, arch, done
+):
+    """The network, trained between the steps of an iteration, is part of the checkpoint."""
+    settings = gradient_config(arch=arch)
+    whole = session.run(settings, digits)
+    own_step = GradientStepper.step
+
+    def step(self, number):
+        if number == done:
+            raise KeyboardInterrupt
+        return own_step(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GradientStepper, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(settings, digits, out=tmp_path, checkpoint_seconds=0)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == done
+    assert torch.equal(session.run(settings, digits, out=tmp_path, resume=True).images, whole.images)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == list(range(6))
+
+
+def test_the_network_is_trained_between_matching_steps(digits):
+    """With two steps an iteration, the second one's loss depends on the training before it."""
+    settings = [gradient_config(iterations=1, outer_loop=2, inner_loop=loop) for loop in (0, 5)]
+    assert not torch.equal(*(session.run(of_loop, digits).images for of_loop in settings))
+    single = [gradient_config(iterations=1, outer_loop=1, inner_loop=loop) for loop in (0, 5)]
+    assert torch.equal(*(session.run(of_loop, digits).images for of_loop in single))
+
+
+@pytest.mark.parametrize("method", ["dc", "dsa"])
+def test_gradient_matching_reduces_its_loss(digits, method, tmp_path):
+    """Over iterations of one step each, whose networks are not trained and so comparable."""
+    settings = gradient_config(method, iterations=60, outer_loop=1, inner_loop=0, lr_img=1.0, init="noise")
+    session.run(settings, digits, out=tmp_path)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_weights_decide_what_is_matched(digits):
+    """All weight on bias-conflicting images: the same set as from these images alone."""
+    conflicting = digits.train.groups != digits.train.labels
+    weights = conflicting / conflicting.sum()
+    made = session.run(config(debias="kde", init="noise"), digits, weights=weights)
+    alone = Split(*(values[conflicting] for values in (digits.train.images, digits.train.labels, digits.train.groups)))
+    expected = session.run(config(init="noise"), dataclasses.replace(digits, train=alone))
+    torch.testing.assert_close(made.images, expected.images)
+    assert (made.images - session.run(config(init="noise"), digits).images).abs().max() > 0.1
+    weighted = session.run(config(debias="kde", init="noise", sampling="weighted"), digits, weights=weights)
+    assert not torch.equal(made.images, weighted.images)
+
+
+def test_weights_and_their_mode_belong_together(digits):
+    weights = np.ones(len(digits.train.labels))
+    with pytest.raises(ValueError, match="debias=kde takes weights of the training images"):
+        session.run(config(debias="kde"), digits)
+    with pytest.raises(ValueError, match="debias=none takes no weights"):
+        session.run(config(), digits, weights=weights)
+    with pytest.raises(ValueError, match=r"weights must be \[1297\]"):
+        session.run(config(debias="kde"), digits, weights=weights[1:])
+
+
+def test_weights_and_groups_are_part_of_a_run(digits, tmp_path):
+    groups = np.arange(len(digits.train.labels)) % 3
+    first = session.run(config(debias="fairdd"), digits, out=tmp_path, groups=groups)
+    assert not torch.equal(first.images, session.run(config(debias="fairdd"), digits).images)
+    with pytest.raises(ValueError, match="or other weights or groups"):
+        session.run(config(debias="fairdd"), digits, out=tmp_path, resume=True)
+    for wrong in (groups[1:], groups.astype(np.int32), groups - 1):
+        with pytest.raises(ValueError, match="groups must be int64"):
+            session.run(config(debias="fairdd"), digits, groups=wrong)
 
 
 def test_more_iterations_extend_a_run_exactly(digits, tmp_path):
