@@ -218,6 +218,63 @@ def evaluate(
 
 
 @app.command()
+def weights(
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    embedding: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--embedding", help="Embeddings [N, D] (.npy), in place of training.", show_default=False),
+    ] = None,
+    earlier: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", help="Earlier weights, whose embeddings to use.", show_default=False),
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="small, or resnet18 (published).")] = "small",
+    steps: Annotated[int, typer.Option(help="Training steps of the encoder.")] = 60,
+    variance: Annotated[float, typer.Option(help="Of the kernel; larger is more even.")] = 0.1,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over scores; higher is more even.")] = 0.5,
+    clip: Annotated[str, typer.Option(help="Largest score, or none.")] = "3",
+    score: Annotated[str, typer.Option(help="Unit of scores: median or mean of the class, minmax or none.")] = "median",
+    scope: Annotated[str, typer.Option(help="What a density is taken over: class, batch or dataset.")] = "class",
+    density: Annotated[str, typer.Option(help="exact, or knn (FAISS), with bounds.")] = "exact",
+    k: Annotated[int, typer.Option(help="Neighbours of density knn.")] = 256,
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The weights (.safetensors).", show_default="runs/weights-DATASET.safetensors"),
+    ] = None,
+    plot: Annotated[Optional[Path], typer.Option(help="Picture (PNG).", show_default=False)] = None,  # noqa: UP045
+    json: Json = None,
+) -> None:
+    """Weights of the training images against a bias that no one has labelled, and what they do to every class."""
+    from fastdd.cli.weights import run_weights
+
+    run_weights(
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        embedding=embedding,
+        earlier=earlier,
+        clip=clip,
+        out=out,
+        plot=plot,
+        json=json,
+        encoder=encoder,
+        steps=steps,
+        variance=variance,
+        temperature=temperature,
+        score=score,
+        scope=scope,
+        density=density,
+        k=k,
+        seed=seed,
+        device=device,
+    )
+
+
+@app.command()
 def info() -> None:
     """Versions, devices, and which fast paths are active, and why."""
     from fastdd.cli.info import run_info

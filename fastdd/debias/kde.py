@@ -240,16 +240,7 @@ def load_weights(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
         RuntimeError: a file that can't be read.
     """
     path = Path(path)
-    if path.suffix == ".npy":
-        weights = load_array(path)
-    else:
-        made = KdeWeights.load(path)
-        weights, digest = made.weights, made.metadata.get("dataset_digest")
-        if digest is not None and digest != dataset.digest():
-            raise ValueError(
-                f"{path} has weights of {made.metadata.get('dataset')} with digest {digest[:12]}, "
-                f"not of this {dataset.name} with {dataset.digest()[:12]}"
-            )
+    weights = _load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).weights
     try:
         check_weights(weights, len(dataset.train), dataset.train.labels)
     except ValueError as error:
@@ -257,14 +248,30 @@ def load_weights(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def load_array(path: str | os.PathLike) -> np.ndarray:
-    """The array in a ``.npy`` file, which may hold no Python objects.
+def load_embeddings(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
+    """Embeddings [N, D] of the data set's training images, from a file of :meth:`KdeWeights.save` or a ``.npy``.
 
     Raises:
         FileNotFoundError: no such file.
-        RuntimeError: another kind of file, or a damaged one.
+        ValueError: a file of another data set.
+        RuntimeError: a file that can't be read.
     """
     path = Path(path)
+    return _load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).embeddings
+
+
+def _load_of(path: Path, dataset: Dataset) -> KdeWeights:
+    made = KdeWeights.load(path)
+    digest = made.metadata.get("dataset_digest")
+    if digest is not None and digest != dataset.digest():
+        raise ValueError(
+            f"{path} is of {made.metadata.get('dataset')} with digest {digest[:12]}, "
+            f"not of this {dataset.name} with digest {dataset.digest()[:12]}"
+        )
+    return made
+
+
+def _load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
