@@ -13,13 +13,19 @@ from fastdd._version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data
-    from fastdd.api import distill, evaluate
+    from fastdd.api import distill, evaluate, kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
 
-__all__ = ["__version__", "data", "diff_augment", "distill", "evaluate"]
+__all__ = ["__version__", "data", "diff_augment", "distill", "evaluate", "kde_weights", "pseudo_groups"]
 
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
-_HOMES = {"distill": "fastdd.api", "evaluate": "fastdd.api", "diff_augment": "fastdd.ops"}
+_HOMES = {
+    "distill": "fastdd.api",
+    "evaluate": "fastdd.api",
+    "kde_weights": "fastdd.api",
+    "pseudo_groups": "fastdd.api",
+    "diff_augment": "fastdd.ops",
+}
 
 
 def __getattr__(name: str):

@@ -2,17 +2,24 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fastdd import files
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
+from fastdd.debias import kde
+from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
+from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
+from fastdd.debias.pseudo_groups import ClusterSettings
+from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
 from fastdd.evaluation import Evaluation, Protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
-from fastdd.session import Progress, RunConfig, random_set
+from fastdd.session import GROUPS, WEIGHTS, Progress, RunConfig, check_ipc, check_out, random_set
 from fastdd.session import run as _run
 
 # Training on everything needs fewer passes than training on a few images.
@@ -43,8 +50,9 @@ def distill(
     device: str = "auto",
     checkpoint_seconds: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
-    weights: np.ndarray | torch.Tensor | None = None,
-    groups: np.ndarray | None = None,
+    weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None = None,
+    groups: np.ndarray | str | os.PathLike | None = None,
+    embedding_progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Condense a data set into a few synthetic images per class.
@@ -60,8 +68,12 @@ def distill(
         device: auto, cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
         progress: called about once a second with a :class:`fastdd.session.Progress`.
-        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
-        groups: int64 [N], from 0, in place of the training images' protected attribute.
+        weights: of the training images, for debias kde: from :func:`kde_weights`, an array [N] (at least 0, some above
+            0 in every class), or the path of either (``.safetensors``, ``.npy``). None: those in the folder of a run
+            that is resumed, else those of :func:`kde_weights` with its defaults.
+        groups: in place of the training images' protected attribute: int64 [N] from 0, the path of such a ``.npy``, or
+            kmeans or dbscan for those that :func:`pseudo_groups` finds.
+        embedding_progress: called with (steps done, steps) while a bias embedding is trained for either.
         **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
@@ -79,20 +91,79 @@ def distill(
     torch.Size([10, 3, 16, 16])
     """
     config = RunConfig.for_run(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
+    target = pick_device(device)
+    check_ipc(data, ipc)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_out(folder, resume)
+    embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
+    about: dict[str, Any] = {}
+    if config.debias == "kde":
+        weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
+    if isinstance(groups, str | os.PathLike):
+        about["groups"] = Path(groups).name
+    groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
     synthetic = _run(
         config,
         data,
         out=out,
         resume=resume,
-        device=pick_device(device),
+        device=target,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
-        weights=None if weights is None else np.asarray(weights),
+        weights=weights,
         groups=groups,
+        about=about,
     )
     if out is not None:
         preview(synthetic, Path(out) / "preview.png")
     return synthetic
+
+
+def _training_weights(
+    data: Dataset,
+    weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None,
+    stored: Path | None,
+    resume: bool,
+    **embedding: Any,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Checked weights of a run, and what they are. They are kept in the run's folder, and read from it to resume."""
+    if weights is None and resume and stored is not None and stored.exists():
+        weights = stored
+    if weights is None:
+        weights = kde_weights(data, **embedding)
+    about: dict[str, Any] = {"source": "array"}
+    if isinstance(weights, str | os.PathLike):
+        about = {"source": Path(weights).name}
+        array = kde.load_weights(weights, data)  # checks that they are this data set's
+        if Path(weights).suffix != ".npy":
+            weights = kde.KdeWeights.load(weights)
+    if isinstance(weights, kde.KdeWeights):
+        array, about = weights.weights, weights.metadata
+    elif isinstance(weights, np.ndarray | torch.Tensor):
+        array = np.asarray(weights)
+    found = kde.diagnose(array, data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    if isinstance(weights, kde.KdeWeights) and stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        weights.save(stored)
+    return array, {**about, "diagnostics": asdict(found)}
+
+
+def _training_groups(
+    data: Dataset, groups: np.ndarray | str | os.PathLike | None, stored: Path | None, resume: bool, **embedding: Any
+) -> np.ndarray | None:
+    """Groups of a run in place of the data set's, if any. Those found are kept in its folder, and read to resume."""
+    if groups is None or isinstance(groups, np.ndarray):
+        return groups
+    if groups not in CLUSTERINGS:
+        return kde.load_array(groups)
+    if resume and stored is not None and stored.exists():
+        return kde.load_array(stored)
+    found, _ = pseudo_groups(data, method=groups, **embedding)
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(stored, lambda file: np.save(file, found))
+    return found
 
 
 def evaluate(
@@ -195,3 +266,138 @@ def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
         own = synthetic.metadata.get(name)
         if own is not None and tuple(own) != tuple(getattr(data, name)):
             raise ValueError(f"the synthetic images are normalised with {name} {own}, not {data.name}'s")
+
+
+Embedding = np.ndarray | torch.Tensor | str | os.PathLike | Callable[[torch.Tensor], torch.Tensor]
+
+
+def kde_weights(
+    data: Dataset,
+    *,
+    embedding: Embedding | None = None,
+    encoder: str = EmbeddingSettings.encoder,
+    steps: int = EmbeddingSettings.steps,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> kde.KdeWeights:
+    """Weights of the training images against a bias that no one has labelled: how rare an image is in its class.
+
+    An encoder learns what is easy in the data, the bias; a kernel density in its space says how common an image is; the
+    weights grow with 1 / density ("Mitigating Bias in Dataset Distillation"; :func:`fastdd.debias.kde.kde_weights` has
+    the formula). Groups are not looked at; where they are known, the diagnostics say how much weight is on
+    bias-conflicting images.
+
+    Args:
+        data: its training images.
+        embedding: what to measure distances in, in place of training an encoder: an array [N, D], the path of one
+            (``.npy``) or of saved weights, whose embeddings are used, or a module or another function on normalised
+            images [n, C, H, W] -> [n, D] (a module is used in evaluation mode). ``variance`` is meant for rows of unit
+            length; rows are used as they are.
+        encoder: small, or resnet18, as published.
+        steps: of the encoder's training; with many more it learns the classes too.
+        seed: every draw is a function of it.
+        device: auto, cpu or cuda.
+        progress: called with (steps done, steps) of the training.
+        **settings: any other of :class:`fastdd.debias.kde.KdeSettings`: variance, temperature, score, clip, scope,
+            density, k, batch.
+
+    Returns:
+        ``.weights`` float32 [N] for :func:`distill`, ``.diagnostics(...)``, ``.save(path)``.
+
+    Raises:
+        ValueError: settings out of range, an embedding that does not fit, a class with fewer than 2 images.
+        RuntimeError: a GPU that is not there, density knn without FAISS, a damaged file.
+
+    Warns:
+        RuntimeWarning: a class whose weights amount to fewer than 5 images.
+
+    >>> import fastdd
+    >>> made = fastdd.kde_weights(fastdd.data.load("c-digits"), steps=2)
+    >>> made.weights.shape, made.embeddings.shape
+    ((1297,), (1297, 128))
+    """
+    target = pick_device(device)
+    chosen = kde.KdeSettings(seed=seed, **settings)
+    chosen.check_backend(target)
+    kde.check_labels(data.train.labels)
+    rows, about = _embeddings(data, embedding, encoder, steps, seed, target, progress)
+    made = kde.kde_weights(rows, data.train.labels, class_names=data.class_names, **asdict(chosen))
+    found = made.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    return replace(
+        made,
+        metadata={
+            **made.metadata,
+            "dataset": data.name,
+            "dataset_digest": data.digest(),
+            "embedding": about,
+            "diagnostics": asdict(found),
+        },
+    )
+
+
+def pseudo_groups(
+    data: Dataset,
+    *,
+    embedding: Embedding | None = None,
+    encoder: str = EmbeddingSettings.encoder,
+    steps: int = EmbeddingSettings.steps,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> tuple[np.ndarray, int]:
+    """Groups of the training images where none are known: clusters of a bias embedding, for ``distill(groups=)``.
+
+    Args:
+        data: its training images.
+        embedding, encoder, steps, seed, device, progress: as in :func:`kde_weights`.
+        **settings: any other of :class:`fastdd.debias.pseudo_groups.ClusterSettings`: method, num_groups, per_class,
+            eps, min_samples.
+
+    Returns:
+        int64 [N], and the number of groups.
+
+    Raises:
+        ValueError: settings out of range, an embedding that does not fit.
+        RuntimeError: a GPU that is not there, a damaged file.
+    """
+    target = pick_device(device)
+    chosen = ClusterSettings(seed=seed, **settings)
+    rows, _ = _embeddings(data, embedding, encoder, steps, seed, target, progress)
+    return _pseudo_groups(rows, data.train.labels, **asdict(chosen))
+
+
+def _embeddings(
+    data: Dataset,
+    embedding: Embedding | None,
+    encoder: str,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """float32 [N, D] on the device, and what it came from."""
+    if embedding is None:
+        training = EmbeddingSettings(encoder=encoder, steps=steps)
+        rows = train_embedding(data, training, seed=seed, device=device, progress=progress)
+        about: dict[str, Any] = {**asdict(training), "seed": seed}
+    elif isinstance(embedding, str | os.PathLike):
+        rows, about = kde.load_embeddings(embedding, data), {"source": Path(embedding).name}
+    elif isinstance(embedding, np.ndarray | torch.Tensor):
+        rows, about = embedding, {"source": "array"}
+    elif callable(embedding):
+        images = DeviceImages.of(data.train.images, data.mean, data.std, device)
+        if isinstance(embedding, torch.nn.Module):
+            training_mode = embedding.training
+            try:
+                rows = embed(embedding.to(device).eval(), images)
+            finally:
+                embedding.train(training_mode)
+        else:
+            rows = embed(embedding, images)
+        about = {"source": getattr(embedding, "__name__", type(embedding).__name__)}
+    else:
+        raise TypeError(f"an embedding is an array, a path, a module or a function, not {type(embedding).__name__}")
+    return kde.check_embeddings(rows, len(data.train)).to(device), about

@@ -58,6 +58,9 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and pictures.")] = Path("runs/demo"),
+    full: Annotated[
+        bool, typer.Option("--full", help="Also DC, DC+FairDD and DM+KDE: under six minutes on two cores.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     json: Json = None,
@@ -65,7 +68,7 @@ def demo(
     """Distil embedded, colour-biased digits with DM and DM+FairDD, and compare; under two minutes on two cores."""
     from fastdd.cli.demo import run_demo
 
-    run_demo(out=out, seed=seed, device=device, json=json)
+    run_demo(out=out, full=full, seed=seed, device=device, json=json)
 
 
 @app.command()
@@ -122,6 +125,14 @@ def distill(
         Optional[str],  # noqa: UP045
         typer.Option(help="dc, dsa: auto, or low for one class at a time on GPUs too.", show_default="auto"),
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--weights", help="kde: from fastdd weights, or a .npy.", show_default="computed"),
+    ] = None,
+    groups: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="fairdd: kmeans or dbscan (groups found, not given), or a .npy.", show_default="given"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     checkpoint_seconds: Annotated[float, typer.Option(help="Least time between two checkpoints.", min=0)] = 30.0,
@@ -144,6 +155,8 @@ def distill(
         bias_ratio=bias_ratio,
         out=out,
         resume=resume,
+        weights=weights,
+        groups=groups,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
         evaluation={"nets": nets, "epochs": epochs} if evaluate or json else None,
@@ -212,6 +225,63 @@ def evaluate(
         nets=nets,
         epochs=epochs,
         dsa_strategy=dsa_strategy,
+        seed=seed,
+        device=device,
+    )
+
+
+@app.command()
+def weights(
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    embedding: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--embedding", help="Embeddings [N, D] (.npy), in place of training.", show_default=False),
+    ] = None,
+    earlier: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", help="Earlier weights, whose embeddings to use.", show_default=False),
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="small, or resnet18 (published).")] = "small",
+    steps: Annotated[int, typer.Option(help="Training steps of the encoder.")] = 60,
+    variance: Annotated[float, typer.Option(help="Of the kernel; larger is more even.")] = 0.1,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over scores; higher is more even.")] = 0.5,
+    clip: Annotated[str, typer.Option(help="Largest score, or none.")] = "3",
+    score: Annotated[str, typer.Option(help="Unit of scores: median or mean of the class, minmax or none.")] = "median",
+    scope: Annotated[str, typer.Option(help="What a density is taken over: class, batch or dataset.")] = "class",
+    density: Annotated[str, typer.Option(help="exact, or knn (FAISS), with bounds.")] = "exact",
+    k: Annotated[int, typer.Option(help="Neighbours of density knn.")] = 256,
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The weights (.safetensors).", show_default="runs/weights-DATASET.safetensors"),
+    ] = None,
+    plot: Annotated[Optional[Path], typer.Option(help="Picture (PNG).", show_default=False)] = None,  # noqa: UP045
+    json: Json = None,
+) -> None:
+    """Weights of the training images against a bias that no one has labelled, and what they do to every class."""
+    from fastdd.cli.weights import run_weights
+
+    run_weights(
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        embedding=embedding,
+        earlier=earlier,
+        clip=clip,
+        out=out,
+        plot=plot,
+        json=json,
+        encoder=encoder,
+        steps=steps,
+        variance=variance,
+        temperature=temperature,
+        score=score,
+        scope=scope,
+        density=density,
+        k=k,
         seed=seed,
         device=device,
     )

@@ -2,5 +2,18 @@
 
 from fastdd.report.pictures import preview
 from fastdd.report.results import document, group_table, read_json, result_row, table, write_json
+from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
-__all__ = ["document", "group_table", "preview", "read_json", "result_row", "table", "write_json"]
+__all__ = [
+    "document",
+    "group_table",
+    "plot_weights",
+    "preview",
+    "read_json",
+    "result_row",
+    "table",
+    "weight_rows",
+    "weight_summary",
+    "weight_table",
+    "write_json",
+]

@@ -1,0 +1,111 @@
+"""What weights do to every class: a table, rows for JSON, and a picture."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdd import files
+from fastdd.debias.kde import Diagnostics
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_DPI = 110
+_ALIGNED, _CONFLICTING = "#7a8794", "#c8553d"
+
+
+def weight_rows(diagnostics: Diagnostics, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a class: class, images, ess, largest (n * w), conflict_share and conflict_mass (None: not known)."""
+    unknown = [None] * len(class_names)
+    columns = {
+        "class": class_names,
+        "images": diagnostics.counts,
+        "ess": diagnostics.ess,
+        "largest": diagnostics.largest,
+        "conflict_share": diagnostics.conflict_share or unknown,
+        "conflict_mass": diagnostics.conflict_mass or unknown,
+    }
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def weight_table(diagnostics: Diagnostics, class_names: Sequence[str], title: str | None = None) -> "Table":
+    """:func:`weight_rows` and their means as a rich table; shares in percent."""
+    from rich.table import Table
+
+    known = diagnostics.conflict_mass is not None
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    for name in ("images", "ESS", "largest n*w", *(("conflicting, %", "their weight, %") if known else ())):
+        table.add_column(name, justify="right")
+    rows = weight_rows(diagnostics, class_names)
+    formats = {"images": ".0f", "ess": ".1f", "largest": ".1f"}
+    if known:
+        formats |= {"conflict_share": ".1%", "conflict_mass": ".1%"}
+
+    def add(name: str, figures: dict[str, float]) -> None:
+        table.add_row(name, *(format(figures[column], style).rstrip("%") for column, style in formats.items()))
+
+    for row in rows:
+        add(row["class"], row)
+    table.add_section()
+    add("mean", {column: float(np.mean([row[column] for row in rows])) for column in formats})
+    return table
+
+
+def weight_summary(diagnostics: Mapping[str, Any]) -> str:
+    """One line from the fields of :class:`fastdd.debias.kde.Diagnostics`.
+
+    >>> weight_summary({"counts": [50], "ess": [15.0], "conflict_mass": [0.6], "conflict_share": [0.1]})
+    'weights: worth 15 of 50 images a class (least 15); 60 % of them on bias-conflicting images, which are 10 %'
+    """
+    ess = diagnostics["ess"]
+    line = f"weights: worth {np.mean(ess):.0f} of {np.mean(diagnostics['counts']):.0f} images a class"
+    line += f" (least {min(ess):.0f})"
+    if diagnostics["conflict_mass"] is not None:
+        mass, share = (np.mean(diagnostics[name]) for name in ("conflict_mass", "conflict_share"))
+        line += f"; {mass:.0%} of them on bias-conflicting images, which are {share:.0%}".replace("%", " %")
+    return line
+
+
+def plot_weights(
+    diagnostics: Diagnostics, class_names: Sequence[str], path: str | os.PathLike, title: str = ""
+) -> None:
+    """Write a PNG: images by n * w, bias-aligned and bias-conflicting apart where known; ESS and weight per class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), dpi=_DPI, layout="constrained")
+    spread, sizes = figure.subplots(1, 2, width_ratios=(3, 4))
+    edges = np.array(diagnostics.edges)
+    total = np.array(diagnostics.histogram).sum(0)
+    conflicting = diagnostics.conflict_histogram
+    of_conflicting = np.zeros_like(total) if conflicting is None else np.array(conflicting).sum(0)
+    parts = [(total - of_conflicting, _ALIGNED, "all images" if conflicting is None else "bias-aligned")]
+    if conflicting is not None:
+        parts.append((of_conflicting, _CONFLICTING, "bias-conflicting"))
+    for counts, color, label in parts:
+        spread.stairs(counts, edges, fill=True, alpha=0.75, color=color, label=label)
+    filled = np.flatnonzero(total)
+    spread.set(
+        xscale="log",
+        yscale="log",
+        xlim=(edges[max(0, filled[0] - 1)], edges[min(len(total), filled[-1] + 2)]),
+        ylim=(0.8, 2 * total.max()),
+        xlabel="n * weight (1: as much as on average)",
+        ylabel="training images",
+    )
+    spread.legend(frameon=False)
+
+    places = np.arange(len(class_names))
+    sizes.bar(places, diagnostics.ess, 0.62, color=_ALIGNED)
+    sizes.set(ylabel="effective sample size", ylim=(0, 1.2 * max(diagnostics.ess)))
+    sizes.set_xticks(places, class_names, rotation=0 if max(map(len, class_names)) < 4 else 45)
+    if diagnostics.conflict_mass is not None:
+        mass = sizes.twinx()
+        mass.plot(places, 100 * np.array(diagnostics.conflict_mass), "o", color=_CONFLICTING)
+        mass.plot(places, 100 * np.array(diagnostics.conflict_share), "_", color=_CONFLICTING, markersize=12)
+        mass.set(ylim=(0, 105))
+        mass.set_ylabel("bias-conflicting, %: weight (dots), images (dashes)", color=_CONFLICTING)
+    figure.suptitle(title)
+    files.write_atomic(path, lambda file: figure.savefig(file, format="png"))
