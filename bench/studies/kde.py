@@ -96,9 +96,9 @@ def draw(rows: list[dict[str, Any]], path: str | os.PathLike) -> None:
         if number == 0:
             top.set_ylabel("unbiased accuracy, %")
             below.set_ylabel("weight on\nconflicting, %", color=_MASS)
-            top.legend(frameon=False, loc="lower left", fontsize=8)
         if number == len(KNOBS) - 1:
             sizes.set_ylabel("effective sample size", color=_ESS)
+            top.legend(frameon=False, loc="center right", fontsize=8)
         else:
             sizes.set_yticklabels([])
     figure.suptitle(f"c-digits, 95 % bias-aligned, {IPC} images a class; grey: default")
