@@ -35,12 +35,17 @@ class BatchedSteps:
         config = problem.config
         self._sgd = torch.optim.SGD([self.images], lr=config.lr_img, momentum=config.momentum, foreach=True)
 
-    def step(self) -> Tensor:
-        """One iteration; returns its loss."""
-        config, data = self._problem.config, self._problem.dataset
+    def network_of_step(self) -> nn.Module:
+        """The network that a step matches with: the same one, initialised anew."""
         for layer in self._net.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
+        return self._net
+
+    def step(self) -> Tensor:
+        """One iteration; returns its loss."""
+        config, data = self._problem.config, self._problem.dataset
+        net = self.network_of_step()
         count = min(config.batch_real, self._table.shape[1])
         chosen = torch.rand(self._table.shape, device=self._problem.device).topk(count).indices
         rows = self._table.gather(1, chosen).flatten()
@@ -48,13 +53,19 @@ class BatchedSteps:
         for _ in range(data.num_classes):
             drawn.append(draw(config.dsa_strategy, self._seed, data.size))
             self._seed += 1
-        loss = self.loss(self._net, rows, [count] * data.num_classes, drawn)
-        (self.images.grad,) = torch.autograd.grad(loss, self.images)
+        self.images.grad, loss = self.gradient(net, rows, [count] * data.num_classes, drawn)
         self._sgd.step()
-        return loss.detach()
+        return loss
 
-    def loss(self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]) -> Tensor:
-        """The loss of given draws: rows class by class, how many of each class, and the augmentations."""
+    def gradient(
+        self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient of the images and loss, of given draws: rows class by class, how many of each class, and the
+        augmentations."""
+        loss = self._loss(net, rows, counts, drawn)
+        return torch.autograd.grad(loss, self.images)[0], loss.detach()
+
+    def _loss(self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]) -> Tensor:
         config, device = self._problem.config, self._problem.device
 
         def augmented(images: Tensor, sizes: list[int]) -> Tensor:

@@ -30,6 +30,7 @@ class Case:
         dtype: of the inputs that matter.
         variant: what tells cases of the same name apart, as in their shapes: ``{"segments": 10}``.
         once: backends that take minutes: measured by a single call, which is the check as well.
+        memory: whether its peak memory is of interest (``--memory``).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     dtype = torch.float32
     variant: dict[str, int]
     once: frozenset[str] = frozenset()
+    memory = False
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Any:
         """What all backends get; a function of the seed. ``quick``: as small as makes sense, for tests."""

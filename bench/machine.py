@@ -5,14 +5,16 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from fastdd import _ext, _malloc
+from fastdd import _ext, _malloc, models
 from fastdd._version import __version__
 from fastdd.bench.timing import Stopwatch
 
@@ -44,6 +46,18 @@ def describe(device: torch.device) -> dict[str, Any]:
         "simd_active": _ext.build_info().get("simd_active"),
         "keeps_freed_memory": _malloc.keeps_freed_memory(),
     }
+
+
+@contextmanager
+def conditions(device: torch.device, seed: int) -> Iterator[None]:
+    """What all backends compute under: float32 convolutions in float32 and repeatably, as runs do; a global random
+    state of the seed, put back afterwards (published code draws from it)."""
+    gpus = [device] if device.type == "cuda" else []
+    with models.exact_convolutions(), torch.random.fork_rng(gpus), warnings.catch_warnings():
+        # Published code is older than the arguments that these ask for.
+        warnings.filterwarnings("ignore", message=".*(meshgrid|align_corners).*", category=UserWarning)
+        torch.manual_seed(seed)
+        yield
 
 
 def ceilings(device: torch.device, quick: bool) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class ConvNet(nn.Module):
         """[N, D], in the memory format that the images have."""
         return self.features(images).flatten(1)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, num_classes]."""
+        return self.classifier(self.embed(images))
+
 
 def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
     """One DSA operation on ``x`` [N, C, H, W] with the parameters of ``row`` [13], on the CPU: slices and one grid."""

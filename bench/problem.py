@@ -51,18 +51,20 @@ class Problem:
         dataset: real images.
         device: where.
         images: float32 [C * IPC, channels, H, W], the synthetic images to start from.
+        weights: float32 [N], above 0, of the real images; None: all alike.
     """
 
     config: RunConfig
     dataset: Dataset
     device: torch.device
     images: Tensor
+    weights: Tensor | None = None
 
     @classmethod
-    def make(cls, dataset: Dataset, device: torch.device, **settings) -> "Problem":
+    def make(cls, dataset: Dataset, device: torch.device, weights: Tensor | None = None, **settings) -> "Problem":
         """On a data set, with settings of :class:`fastdd.session.RunConfig`."""
         config = RunConfig.for_run(dataset=dataset.name, iterations=1, **settings)
-        return cls(config, dataset, device, random_set(dataset, config.ipc, config.seed).images)
+        return cls(config, dataset, device, random_set(dataset, config.ipc, config.seed).images, weights)
 
     def network(self) -> ConvNet:
         """The run's network from PyTorch's layers, randomly initialised from the global generator."""

@@ -24,8 +24,12 @@ def draw(strategy: str, seed: int, size: tuple[int, int], device: torch.device |
     device, scales and angles on the CPU.
 
     Returns:
-        float64 row on the CPU, and a name out of DSA_OPS. A flip that does not happen is an identity row.
+        float64 row on the CPU, and a name out of DSA_OPS. A flip that does not happen is an identity row, and so is
+        the strategy "none".
     """
+    row = identity_params(1, dtype=torch.float64)[0]
+    if strategy == "none":
+        return row, "flip"
     height, width = size
     numbers = iter(range(seed, seed + 5))
 
@@ -40,7 +44,6 @@ def draw(strategy: str, seed: int, size: tuple[int, int], device: torch.device |
 
     names = strategy.split("_")
     operation = names[int(torch.randint(0, len(names), (1,), generator=generator("cpu")))]
-    row = identity_params(1, dtype=torch.float64)[0]
     if operation == "color":
         row[Param.BRIGHTNESS], row[Param.SATURATION] = uniform() - 0.5, 2 * uniform()
         row[Param.CONTRAST] = uniform() + 0.5
@@ -152,11 +155,16 @@ class PublishedLoop:
         """``x`` under an augmentation that :meth:`draw` returned."""
         return augment(x, *drawn)
 
-    def step(self) -> Tensor:
-        """One iteration; returns its loss."""
+    def network_of_step(self) -> nn.Module:
+        """The network that a step matches with: made anew at every step, without gradients of its own."""
         net = self.network().to(self._problem.device).train()
         for parameter in net.parameters():
             parameter.requires_grad = False
+        return net
+
+    def step(self) -> Tensor:
+        """One iteration; returns its loss."""
+        net = self.network_of_step()
         batch = self._problem.config.batch_real
         rows = (self._random.permutation(rows)[:batch] for rows in self._rows)
         drawn = (self.draw(int(self._random.randint(100_000))) for _ in self._rows)
@@ -165,6 +173,11 @@ class PublishedLoop:
         loss.backward()
         self._sgd.step()
         return loss.detach()
+
+    def gradient(self, net: nn.Module, rows: Iterable, drawn: Iterable) -> tuple[Tensor, Tensor]:
+        """Gradient of the images, and loss, of given draws: of every class its rows and its augmentation."""
+        loss = self.loss(net, rows, drawn)
+        return torch.autograd.grad(loss, self.images)[0], loss.detach()
 
     def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
         """The loss of given draws: of every class its rows and its augmentation."""

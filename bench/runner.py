@@ -1,16 +1,15 @@
 """Check, then time: rows of every backend of every case, and speed-ups only where results match."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastdd import models
 from fastdd.bench import machine, schema
 from fastdd.bench.case import ALLOWED, BASELINES, Case
+from fastdd.bench.memory import peak_bytes
 from fastdd.bench.timing import Stopwatch, alternate
 from fastdd.bench.upstream import Upstream
 
@@ -23,6 +22,7 @@ def run(
     reps: int = 7,
     budget: float = 5.0,
     quick: bool = False,
+    memory: bool = False,
     upstream: Upstream | None = None,
     argv: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
@@ -35,14 +35,14 @@ def run(
         reps: least number of timed calls of a backend.
         budget: seconds for the timing of a case; more calls follow until they are spent.
         quick: tiny inputs: the rows say nothing about speed.
+        memory: measure the peak memory of cases that ask for it as well (:mod:`fastdd.bench.memory`).
         upstream: published code to measure too.
         argv: the command line, for the file.
 
     Yields:
-        The document (:mod:`fastdd.bench.schema`) after every case, with all rows so far. All backends compute
-        float32 convolutions in float32 and repeatably, as runs do (:func:`fastdd.models.exact_convolutions`).
+        The document (:mod:`fastdd.bench.schema`) after every case, with all rows so far.
 
-    The global random state is as before afterwards (published code draws from it).
+    All backends compute under :func:`fastdd.bench.machine.conditions`; the global random state is as before afterwards.
     """
     document = {
         "schema": schema.SCHEMA,
@@ -59,14 +59,12 @@ def run(
         },
         "rows": [],
     }
-    gpus = [device] if device.type == "cuda" else []
-    with models.exact_convolutions(), torch.random.fork_rng(gpus), warnings.catch_warnings():
-        # Published code is older than the arguments that these ask for.
-        warnings.filterwarnings("ignore", message=".*(meshgrid|align_corners).*", category=UserWarning)
-        torch.manual_seed(seed)
+    with machine.conditions(device, seed):
         document["meta"]["ceilings"] = machine.ceilings(device, quick)
         for case in cases:
-            rows, errors = measure(case, device, seed=seed, reps=reps, budget=budget, quick=quick, upstream=upstream)
+            rows, errors = measure(
+                case, device, seed=seed, reps=reps, budget=budget, quick=quick, memory=memory, upstream=upstream
+            )
             document["rows"] += rows
             document["meta"]["errors"] += errors
             yield document
@@ -80,6 +78,7 @@ def measure(
     reps: int,
     budget: float,
     quick: bool,
+    memory: bool,
     upstream: Upstream | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """The rows of one case, one a backend, and what went wrong."""
@@ -115,6 +114,12 @@ def measure(
     }
     timed, failed = alternate(functions, device, reps=reps, budget=budget)
     times, failures = {**timed, **times}, {**failures, **failed}
+    peaks: dict[str, int | None] = {}
+    for backend in [name for name in backends if memory and case.memory and name not in failures]:
+        try:
+            peaks[backend] = peak_bytes(case, backend, inputs, device, seed=seed, quick=quick, upstream=upstream)
+        except Exception as error:
+            failures[backend] = error
 
     plain, rows = errors.get("torch"), []
     for backend in backends:
@@ -128,6 +133,7 @@ def measure(
             "dtype": str(case.dtype).removeprefix("torch."),
             **facts,
             **_quantiles([] if backend in failures else times[backend]),
+            "peak_bytes": peaks.get(backend),
             "speedup": dict.fromkeys(BASELINES),
             **_verdict(errors.get(backend), budgets),
         }

@@ -1,6 +1,8 @@
 """The file that ``fastdd bench --json`` writes: its schema, and what makes a file valid.
 
-{"schema": 1, "meta": {...}, "rows": [...]}
+{"schema": 2, "meta": {...}, "rows": [...]}
+
+Files of schema 1, whose rows have no ``peak_bytes``, are valid too.
 """
 
 import json
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fastdd import files
 from fastdd.bench.case import BACKENDS
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class _Strict(BaseModel):
@@ -33,7 +35,8 @@ class Speedup(_Strict):
 
 class Row(_Strict):
     """One backend on one case. Times are microseconds; ``max_err`` and ``err_budget`` are relative to the fp64 truth's
-    size, null where there is no finite one (the times too, where the backend failed)."""
+    size, null where there is no finite one (the times too, where the backend failed). ``peak_bytes`` is the memory of
+    one call at its highest, above the state before it (:mod:`fastdd.bench.memory`), null where it was not measured."""
 
     case: str = Field(min_length=1)
     backend: Literal[tuple(BACKENDS)]
@@ -44,6 +47,7 @@ class Row(_Strict):
     median_us: float | None = Field(gt=0)
     q20_us: float | None = Field(gt=0)
     q80_us: float | None = Field(gt=0)
+    peak_bytes: int | None = Field(default=None, ge=0)
     bytes: int = Field(ge=0)
     flops: int = Field(ge=0)
     speedup: Speedup
@@ -129,9 +133,15 @@ class Meta(_Strict):
 
 
 class Document(_Strict):
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[1, 2] = Field(alias="schema")
     meta: Meta
     rows: list[Row]
+
+    @model_validator(mode="after")
+    def _no_later_fields(self) -> "Document":
+        if self.version == 1 and any("peak_bytes" in row.model_fields_set for row in self.rows):
+            raise ValueError("peak_bytes is a field of schema 2, and this is schema 1")
+        return self
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> "Document":
@@ -185,9 +195,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             content = json.load(file, parse_constant=refuse)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
         found = content.get("schema") if isinstance(content, dict) else None
-        raise ValueError(f"{path} has schema {found!r}, not {SCHEMA}")
+        raise ValueError(f"{path} has schema {found!r}, not 1 or {SCHEMA}")
     validate(content, str(path))
     return content
 

@@ -28,6 +28,9 @@ def table(document: dict[str, Any]) -> "Table":
     measured = [name for name in BASELINES if any(row["speedup"][name] for row in rows)]
     for name in measured:
         result.add_column(f"x {name}", justify="right", no_wrap=True)
+    with_memory = any(row.get("peak_bytes") is not None for row in rows)
+    if with_memory:
+        result.add_column("peak memory", justify="right", no_wrap=True)
     before = None
     for row in rows:
         label = case_label(row, rows)
@@ -45,7 +48,8 @@ def table(document: dict[str, Any]) -> "Table":
         if row["device"].startswith("cuda") and row["median_us"] and row["median_us"] < _LAUNCH_BOUND_US:
             verdict += ", launch-bound"
         speedups = [f"{value:.2f}" if (value := row["speedup"][name]) else "" for name in measured]
-        result.add_row("" if label == before else label, row["backend"], *cells, verdict, *speedups)
+        peak = [_memory(row.get("peak_bytes"))] if with_memory else []
+        result.add_row("" if label == before else label, row["backend"], *cells, verdict, *speedups, *peak)
         before = label
     return result
 
@@ -75,6 +79,10 @@ def rate_and_share(row: dict[str, Any], ceilings: dict[str, Any]) -> tuple[str, 
 
 def _time(us: float) -> str:
     return f"{us:.1f} us" if us < 1e3 else f"{us / 1e3:.2f} ms" if us < 1e6 else f"{us / 1e6:.2f} s"
+
+
+def _memory(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
 
 
 def _flops(gflops: float) -> str:

@@ -7,6 +7,8 @@ import torch
 
 WARM_UP = 2
 MOST_ROUNDS = 1000
+# Seconds. What takes longer by itself is timed by its first call alone: what warms up is less than its spread.
+LONG = 10.0
 # Written before every timed call on a GPU, so that none finds its inputs in the L2 cache: larger than any.
 _FLUSHED_BYTES = 256 << 20
 
@@ -40,6 +42,8 @@ def alternate(
 ) -> tuple[dict[str, list[float]], dict[str, Exception]]:
     """Times of every call of every function, and what the functions that failed raised.
 
+    A function whose first call takes longer than :data:`LONG` is not called again; that call is its time.
+
     Args:
         functions: by name. One that raises is left out from then on.
         device: where they work.
@@ -49,11 +53,12 @@ def alternate(
     stopwatch = Stopwatch(device)
     times: dict[str, list[float]] = {name: [] for name in functions}
     failures: dict[str, Exception] = {}
+    long: set[str] = set()
     began = time.perf_counter()
     for number in range(WARM_UP + MOST_ROUNDS):
         if number >= WARM_UP + reps and time.perf_counter() - began >= budget:
             break
-        running = [name for name in functions if name not in failures]
+        running = [name for name in functions if name not in failures and name not in long]
         for i in range(len(running)):
             name = running[(i + number) % len(running)]
             try:
@@ -61,6 +66,8 @@ def alternate(
             except Exception as error:
                 failures[name] = error
                 continue
-            if number >= WARM_UP:
+            if number == 0 and spent > 1e6 * LONG:
+                long.add(name)
+            if number >= WARM_UP or name in long:
                 times[name].append(spent)
     return times, failures

@@ -5,17 +5,18 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from fastdd.bench.problem import Problem
 from fastdd.bench.published import PublishedLoop
+from fastdd.bench.published_gradient import PublishedGradientLoop
 
 _NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
 _MOST_STAND_INS = 50
@@ -26,15 +27,20 @@ class Upstream:
     """The modules of a checkout.
 
     Attributes:
-        name: of its folder.
+        folder: where it is.
         commit: its git commit; None where that can't be told.
         utils, networks: its modules.
     """
 
-    name: str
+    folder: Path
     commit: str | None
     utils: ModuleType
     networks: ModuleType
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
 
     @classmethod
     def open(cls, folder: str | Path) -> "Upstream":
@@ -59,7 +65,7 @@ class Upstream:
                 )
         with _importing_from(folder):
             utils, networks = (_import(name, folder) for name in _NEEDED)
-        return cls(folder.name, _commit(folder), utils, networks)
+        return cls(folder, _commit(folder), utils, networks)
 
     def augment(self, x: Tensor, strategy: str, seed: int) -> Tensor:
         """``x`` under the Siamese augmentation of a seed."""
@@ -98,6 +104,14 @@ class UpstreamLoop(PublishedLoop):
 
     def augment(self, x: Tensor, drawn: int) -> Tensor:
         return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
+
+
+class UpstreamGradientLoop(UpstreamLoop, PublishedGradientLoop):
+    """Gradient matching with the checkout's own network, augmentation and distance."""
+
+    def match_loss(self, synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+        settings = SimpleNamespace(device=self._problem.device, dis_metric=self._problem.config.metric)
+        return self._code.utils.match_loss(synthetic, real, settings)
 
 
 class _Empty(type):

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastdd import files
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.debias import kde
 from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
+from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
 from fastdd.debias.pseudo_groups import ClusterSettings
 from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
 from fastdd.evaluation import Evaluation, Protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
-from fastdd.session import Progress, RunConfig, random_set
+from fastdd.session import GROUPS, WEIGHTS, Progress, RunConfig, check_ipc, check_out, random_set
 from fastdd.session import run as _run
 
 # Training on everything needs fewer passes than training on a few images.
@@ -48,8 +50,9 @@ def distill(
     device: str = "auto",
     checkpoint_seconds: float = 30.0,
     progress: Callable[[Progress], None] | None = None,
-    weights: np.ndarray | torch.Tensor | None = None,
-    groups: np.ndarray | None = None,
+    weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None = None,
+    groups: np.ndarray | str | os.PathLike | None = None,
+    embedding_progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Condense a data set into a few synthetic images per class.
@@ -65,8 +68,12 @@ def distill(
         device: auto, cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
         progress: called about once a second with a :class:`fastdd.session.Progress`.
-        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
-        groups: int64 [N], from 0, in place of the training images' protected attribute.
+        weights: of the training images, for debias kde: from :func:`kde_weights`, an array [N] (at least 0, some above
+            0 in every class), or the path of either (``.safetensors``, ``.npy``). None: those in the folder of a run
+            that is resumed, else those of :func:`kde_weights` with its defaults.
+        groups: in place of the training images' protected attribute: int64 [N] from 0, the path of such a ``.npy``, or
+            kmeans or dbscan for those that :func:`pseudo_groups` finds.
+        embedding_progress: called with (steps done, steps) while a bias embedding is trained for either.
         **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
@@ -84,20 +91,79 @@ def distill(
     torch.Size([10, 3, 16, 16])
     """
     config = RunConfig.for_run(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
+    target = pick_device(device)
+    check_ipc(data, ipc)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_out(folder, resume)
+    embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
+    about: dict[str, Any] = {}
+    if config.debias == "kde":
+        weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
+    if isinstance(groups, str | os.PathLike):
+        about["groups"] = Path(groups).name
+    groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
     synthetic = _run(
         config,
         data,
         out=out,
         resume=resume,
-        device=pick_device(device),
+        device=target,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
-        weights=None if weights is None else np.asarray(weights),
+        weights=weights,
         groups=groups,
+        about=about,
     )
     if out is not None:
         preview(synthetic, Path(out) / "preview.png")
     return synthetic
+
+
+def _training_weights(
+    data: Dataset,
+    weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None,
+    stored: Path | None,
+    resume: bool,
+    **embedding: Any,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Checked weights of a run, and what they are. They are kept in the run's folder, and read from it to resume."""
+    if weights is None and resume and stored is not None and stored.exists():
+        weights = stored
+    if weights is None:
+        weights = kde_weights(data, **embedding)
+    about: dict[str, Any] = {"source": "array"}
+    if isinstance(weights, str | os.PathLike):
+        about = {"source": Path(weights).name}
+        array = kde.load_weights(weights, data)  # checks that they are this data set's
+        if Path(weights).suffix != ".npy":
+            weights = kde.KdeWeights.load(weights)
+    if isinstance(weights, kde.KdeWeights):
+        array, about = weights.weights, weights.metadata
+    elif isinstance(weights, np.ndarray | torch.Tensor):
+        array = np.asarray(weights)
+    found = kde.diagnose(array, data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    if isinstance(weights, kde.KdeWeights) and stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        weights.save(stored)
+    return array, {**about, "diagnostics": asdict(found)}
+
+
+def _training_groups(
+    data: Dataset, groups: np.ndarray | str | os.PathLike | None, stored: Path | None, resume: bool, **embedding: Any
+) -> np.ndarray | None:
+    """Groups of a run in place of the data set's, if any. Those found are kept in its folder, and read to resume."""
+    if groups is None or isinstance(groups, np.ndarray):
+        return groups
+    if groups not in CLUSTERINGS:
+        return kde.load_array(groups)
+    if resume and stored is not None and stored.exists():
+        return kde.load_array(stored)
+    found, _ = pseudo_groups(data, method=groups, **embedding)
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(stored, lambda file: np.save(file, found))
+    return found
 
 
 def evaluate(

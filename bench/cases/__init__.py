@@ -3,11 +3,20 @@
 from fnmatch import fnmatchcase
 
 from fastdd.bench.case import Case
-from fastdd.bench.cases import augment, density, group_grad, matching, norm_act_pool, segment_mean, steps
+from fastdd.bench.cases import (
+    augment,
+    density,
+    gradient_steps,
+    group_grad,
+    matching,
+    norm_act_pool,
+    segment_mean,
+    steps,
+)
 
 CASES: list[Case] = [
     case
-    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, density, steps)
+    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, density, steps, gradient_steps)
     for case in module.CASES
 ]
 

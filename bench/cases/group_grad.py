@@ -65,7 +65,7 @@ class GroupGrad(Case):
         for x, labels in zip(images.split(inputs.lengths), inputs.labels.split(inputs.lengths), strict=True):
             chunk = len(x) if x.is_cuda else _CHUNK
             parts = [
-                torch.autograd.grad(F.cross_entropy(_logits(net, some), of, reduction="sum") / len(x), weights)
+                torch.autograd.grad(F.cross_entropy(net(some), of, reduction="sum") / len(x), weights)
                 for some, of in zip(x.split(chunk), labels.split(chunk), strict=True)
             ]
             found.append([sum(of_layer) for of_layer in zip(*parts, strict=True)])
@@ -83,7 +83,7 @@ class GroupGrad(Case):
     def _loop(inputs: Labelled, net: nn.Module, images: Tensor) -> Result:
         """One forward of the class, then a backward of all of it for every group."""
         groups = torch.arange(len(inputs.lengths), device=images.device).repeat_interleave(inputs.offsets.diff())
-        logits, weights, found = _logits(net, images), _weights(net), []
+        logits, weights, found = net(images), _weights(net), []
         for group in groups.unique():
             loss = F.cross_entropy(logits[groups == group], inputs.labels[groups == group])
             found.append(torch.autograd.grad(loss, weights, retain_graph=True))
@@ -105,10 +105,6 @@ class GroupGrad(Case):
 
 def _weights(net: nn.Module) -> list[Tensor]:
     return [p for p in net.parameters() if p.dim() > 1]
-
-
-def _logits(net: nn.Module, images: Tensor) -> Tensor:
-    return net.classifier(net.embed(images))
 
 
 CASES = [GroupGrad(1), GroupGrad(10)]

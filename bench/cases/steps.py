@@ -1,7 +1,7 @@
 """Whole steps of DM and DM+FairDD, and how their time grows with groups, batch, IPC and classes."""
 
 import itertools
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from fastdd.bench.case import FLOOR, Case, Result, pairs
 from fastdd.bench.problem import Problem, random_dataset
 from fastdd.bench.published import PublishedLoop, draw, operation_of
 from fastdd.bench.upstream import Upstream, UpstreamLoop
-from fastdd.session.stepper import Stepper, make
+from fastdd.data import Dataset
+from fastdd.session import stepper
 
 # The loss is one number, whose error in plain PyTorch is next to nothing by chance: it is held to ten times what was
 # seen in float32, and in bfloat16 to one rounding of an embedding.
@@ -20,31 +21,29 @@ _LOSS_FLOORS = {torch.float32: 2e-6, torch.bfloat16: torch.finfo(torch.bfloat16)
 
 
 class Steps:
-    """The steppers of all backends, each made when it is first asked for."""
+    """The steppers of all backends, each made when it is first asked for.
 
-    def __init__(self, problem: Problem, smooth: Problem, dtype: torch.dtype):
-        self.problem, self.smooth = problem, smooth
-        self._dtype, self._number, self._upstream = dtype, itertools.count(), None
+    Attributes:
+        problem: of the steps that are timed.
+        relu, smooth: of the first steps that are compared.
+        numbers: of our steps.
+    """
 
-    def fastdd_step(self) -> Tensor:
-        return self._fastdd.step(next(self._number))
+    def __init__(self, problem: Problem, relu: Problem, smooth: Problem):
+        self.problem, self.relu, self.smooth = problem, relu, smooth
+        self.numbers = itertools.count()
+        self._steppers: dict[str, Any] = {}
 
-    @cached_property
-    def _fastdd(self) -> Stepper:
-        problem = self.problem
-        return make(problem.config, problem.dataset, problem.device, problem.images)
+    def of(self, backend: str, make: Callable[[Problem], Any]) -> Any:
+        """The stepper of a backend."""
+        if backend not in self._steppers:
+            self._steppers[backend] = make(self.problem)
+        return self._steppers[backend]
 
-    @cached_property
-    def batched(self) -> BatchedSteps:
-        return BatchedSteps(self.problem, self._dtype)
 
-    @cached_property
-    def published(self) -> PublishedLoop:
-        return PublishedLoop(self.problem)
-
-    def upstream(self, code: Upstream) -> UpstreamLoop:
-        self._upstream = self._upstream or UpstreamLoop(self.problem, code)
-        return self._upstream
+def ours(problem: Problem) -> stepper.Stepper:
+    """Our stepper of a problem."""
+    return stepper.make(problem.config, problem.dataset, problem.device, problem.images, problem.weights)
 
 
 class Step(Case):
@@ -60,6 +59,8 @@ class Step(Case):
         classes, groups, batch_real, ipc: sizes; images are 3x32x32, the network is ConvNet (depth 3, width 128).
         dtype: of the real side; bfloat16 needs a run's ``precision``.
     """
+
+    memory = True
 
     def __init__(
         self,
@@ -79,20 +80,32 @@ class Step(Case):
         self._batch_real, self._ipc = batch_real, ipc
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Steps:
+        timed = self._problem(self._classes, "ConvNet", seed, device, quick)
+        checked = self._classes if quick else self._checked_classes()
+        relu = timed if checked == self._classes else self._problem(checked, "ConvNet", seed, device, quick)
+        return Steps(timed, relu, self._problem(checked, "ConvNetASwish", seed, device, quick))
+
+    def _checked_classes(self) -> int:
+        return self._classes
+
+    def _problem(self, classes: int, arch: str, seed: int, device: torch.device, quick: bool) -> Problem:
         settings: dict[str, Any] = {"width": 8, "depth": 2} if quick else {}
         batch = self._batch_real // 16 if quick else self._batch_real
         if self.dtype == torch.bfloat16:
             settings["precision"] = "bf16"
-        data = random_dataset(self._classes, self._groups, 2 * max(batch, self._ipc), 16 if quick else 32)
-        settings |= {"debias": self._debias, "ipc": self._ipc, "batch_real": batch, "seed": seed}
-        relu, smooth = (Problem.make(data, device, arch=arch, **settings) for arch in ("ConvNet", "ConvNetASwish"))
-        return Steps(relu, smooth, self.dtype)
+        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), 16 if quick else 32)
+        settings |= {"debias": self._debias, "ipc": self._ipc, "batch_real": batch, "seed": seed, "arch": arch}
+        return Problem.make(data, device, **settings, **self._settings(data, seed))
+
+    def _settings(self, data: Dataset, seed: int) -> dict[str, Any]:
+        """What else a run on this data needs."""
+        return {}
 
     def shape(self, inputs: Steps) -> dict[str, int | list[int]]:
         data, config = inputs.problem.dataset, inputs.problem.config
         return {
             "classes": data.num_classes,
-            "groups": 0 if self._debias == "none" else data.num_groups,
+            "groups": data.num_groups if self._debias == "fairdd" else 0,
             "batch_real": config.batch_real,
             "ipc": config.ipc,
             "image": [data.channels, *data.size],
@@ -101,47 +114,73 @@ class Step(Case):
         }
 
     def fastdd(self, inputs: Steps) -> Tensor:
-        return inputs.fastdd_step()
+        return inputs.of("fastdd", ours).match(next(inputs.numbers))
 
     def plain(self, inputs: Steps) -> Tensor:
-        return inputs.batched.step()
+        return inputs.of("torch", self._batched).step()
 
     def loop(self, inputs: Steps) -> Tensor:
-        return inputs.published.step()
+        return inputs.of("reference-loop", self._published).step()
 
     def upstream(self, inputs: Steps, code: Upstream) -> Tensor:
-        return inputs.upstream(code).step()
+        return inputs.of("upstream", lambda problem: self._upstream(problem, code)).step()
+
+    # What the baselines are made of.
+
+    def _batched(self, problem: Problem) -> BatchedSteps:
+        return BatchedSteps(problem, self.dtype)
+
+    def _published(self, problem: Problem, dtype: torch.dtype = torch.float32) -> PublishedLoop:
+        return PublishedLoop(problem, dtype)
+
+    def _upstream(self, problem: Problem, code: Upstream) -> UpstreamLoop:
+        return UpstreamLoop(problem, code)
 
     def truth(self, inputs: Steps) -> Result:
-        return self._first_step(inputs, lambda problem: _published(problem, torch.float64))
+        return self._first_step(inputs, lambda problem: self._first_published(problem, torch.float64))
 
     def check(self, backend: str, inputs: Steps, code: Upstream | None, truth: Result) -> list[float]:
         if backend == "upstream":
             return self._check_upstream(inputs, code)
         first = {
-            "fastdd": _ours,
-            "torch": lambda problem: _batched(problem, self.dtype),
-            "reference-loop": lambda problem: _published(problem, torch.float32),
+            "fastdd": _first_ours,
+            "torch": self._first_batched,
+            "reference-loop": lambda problem: self._first_published(problem, torch.float32),
         }[backend]
         return self.errors(self._first_step(inputs, first), truth)
 
     def _check_upstream(self, inputs: Steps, code: Upstream) -> list[float]:
         """Upstream draws its augmentation itself, so the truth is that of its draws."""
-        seeds = list(range(inputs.problem.config.seed, inputs.problem.config.seed + self._classes))
+        problem = inputs.relu
+        seeds = list(range(problem.config.seed, problem.config.seed + problem.dataset.num_classes))
 
         def truth(problem: Problem) -> tuple[Tensor, Tensor]:
             strategy, size = problem.config.dsa_strategy, problem.dataset.size
-            return _published(problem, torch.float64, [draw(strategy, seed, size, problem.device) for seed in seeds])
+            drawn = [draw(strategy, seed, size, problem.device) for seed in seeds]
+            return self._first_published(problem, torch.float64, drawn)
 
         def theirs(problem: Problem) -> tuple[Tensor, Tensor]:
-            return _gradient(UpstreamLoop(problem, code), code.network(problem), torch.float32, problem, seeds)
+            return _gradient(self._upstream(problem, code), code.network(problem), torch.float32, problem, seeds)
 
         return self.errors(self._first_step(inputs, theirs), self._first_step(inputs, truth))
+
+    def _first_batched(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        first, net = problem.first_step, problem.network()
+        net.load_state_dict(first.state)
+        net = net.to(problem.device, memory_format=torch.channels_last)
+        drawn = [(row, operation_of(row)) for row in first.params]
+        return self._batched(problem).gradient(net, first.rows, first.per_class, drawn)
+
+    def _first_published(
+        self, problem: Problem, dtype: torch.dtype, drawn: list | None = None
+    ) -> tuple[Tensor, Tensor]:
+        drawn = drawn or [(row, operation_of(row)) for row in problem.first_step.params]
+        return _gradient(self._published(problem, dtype), problem.network(), dtype, problem, drawn)
 
     @staticmethod
     def _first_step(inputs: Steps, first) -> Result:
         """Gradient with the smooth network, loss with ReLU."""
-        return first(inputs.smooth)[0], first(inputs.problem)[1]
+        return first(inputs.smooth)[0], first(inputs.relu)[1]
 
     def errors(self, results: Result, truth: Result) -> list[float]:
         """Relative to the norm: a gradient is one vector."""
@@ -158,47 +197,35 @@ class Step(Case):
 
     def flops(self, inputs: Steps) -> int:
         """Convolutions: the real and the synthetic images forward, the synthetic ones back to their pixels."""
-        problem, total = inputs.problem, 0
-        width, depth = problem.config.width or 128, problem.config.depth or 3
-        height, columns = problem.dataset.size
-        for block in range(depth):
-            channels = width if block else problem.dataset.channels
-            total += 2 * 9 * channels * width * (height >> block) * (columns >> block)
         real, synthetic = self._images(inputs)
-        return (real + 2 * synthetic) * total
+        return (real + 2 * synthetic) * sum(convolutions(inputs.problem))
 
     def _images(self, inputs: Steps) -> tuple[int, int]:
         config, classes = inputs.problem.config, inputs.problem.dataset.num_classes
         return classes * config.batch_real, classes * config.ipc
 
 
-def _ours(problem: Problem) -> tuple[Tensor, Tensor]:
+def convolutions(problem: Problem) -> list[int]:
+    """Arithmetic of every convolution of an image."""
+    width, (height, columns) = problem.config.width or 128, problem.dataset.size
+    return [
+        2 * 9 * (width if block else problem.dataset.channels) * width * (height >> block) * (columns >> block)
+        for block in range(problem.config.depth or 3)
+    ]
+
+
+def _first_ours(problem: Problem) -> tuple[Tensor, Tensor]:
     """Gradient and loss of our first step; the momentum is then the gradient."""
-    stepper = make(problem.config, problem.dataset, problem.device, problem.images)
-    loss = stepper.step(0)
-    return stepper.momentum, loss
-
-
-def _batched(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    steps, first = BatchedSteps(problem, dtype), problem.first_step
-    net = problem.network()
-    net.load_state_dict(first.state)
-    net = net.to(problem.device, memory_format=torch.channels_last)
-    loss = steps.loss(net, first.rows, first.per_class, [(row, operation_of(row)) for row in first.params])
-    return torch.autograd.grad(loss, steps.images)[0], loss.detach()
-
-
-def _published(problem: Problem, dtype: torch.dtype, drawn: list | None = None) -> tuple[Tensor, Tensor]:
-    drawn = drawn or [(row, operation_of(row)) for row in problem.first_step.params]
-    return _gradient(PublishedLoop(problem, dtype), problem.network(), dtype, problem, drawn)
+    own = ours(problem)
+    loss = own.match(0)
+    return own.momentum, loss
 
 
 def _gradient(loop: PublishedLoop, net, dtype: torch.dtype, problem: Problem, drawn: list) -> tuple[Tensor, Tensor]:
     first = problem.first_step
     net.load_state_dict(first.state)
     net = net.to(problem.device, dtype).requires_grad_(False)
-    loss = loop.loss(net, first.rows.split(first.per_class), drawn)
-    return torch.autograd.grad(loss, loop.images)[0], loss.detach()
+    return loop.gradient(net, first.rows.split(first.per_class), drawn)
 
 
 CASES = [

@@ -58,6 +58,9 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and pictures.")] = Path("runs/demo"),
+    full: Annotated[
+        bool, typer.Option("--full", help="Also DC, DC+FairDD and DM+KDE: under six minutes on two cores.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     json: Json = None,
@@ -65,7 +68,7 @@ def demo(
     """Distil embedded, colour-biased digits with DM and DM+FairDD, and compare; under two minutes on two cores."""
     from fastdd.cli.demo import run_demo
 
-    run_demo(out=out, seed=seed, device=device, json=json)
+    run_demo(out=out, full=full, seed=seed, device=device, json=json)
 
 
 @app.command()
@@ -122,6 +125,14 @@ def distill(
         Optional[str],  # noqa: UP045
         typer.Option(help="dc, dsa: auto, or low for one class at a time on GPUs too.", show_default="auto"),
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--weights", help="kde: from fastdd weights, or a .npy.", show_default="computed"),
+    ] = None,
+    groups: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="fairdd: kmeans or dbscan (groups found, not given), or a .npy.", show_default="given"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
     checkpoint_seconds: Annotated[float, typer.Option(help="Least time between two checkpoints.", min=0)] = 30.0,
@@ -144,6 +155,8 @@ def distill(
         bias_ratio=bias_ratio,
         out=out,
         resume=resume,
+        weights=weights,
+        groups=groups,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
         evaluation={"nets": nets, "epochs": epochs} if evaluate or json else None,
@@ -350,6 +363,9 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")
     ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also measure peak memory, of steps; takes twice as long.")
+    ] = False,
     default_malloc: Annotated[
         bool, typer.Option("--default-malloc", help="Don't keep freed memory (other commands always do).")
     ] = False,
@@ -374,6 +390,7 @@ def bench(
         threads=threads,
         seed=seed,
         quick=quick,
+        memory=memory,
     )
 
 

@@ -34,6 +34,7 @@ def run_bench(
     threads: int | None,
     seed: int,
     quick: bool,
+    memory: bool,
 ) -> None:
     selected = cases.select(globs)
     target = pick_device(device)
@@ -49,6 +50,7 @@ def run_bench(
         reps=(3 if quick else 7) if reps is None else reps,
         budget=(0.0 if quick else 5.0) if budget is None else budget,
         quick=quick,
+        memory=memory,
         upstream=code,
         # Files are shared and committed; folders of a machine have no place in them.
         argv=[Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],

@@ -1,4 +1,4 @@
-"""``fastdd demo``: what bias does to a distilled set, and what FairDD does about it, on embedded real digits."""
+"""``fastdd demo``: what bias does to a distilled set, and what can be done about it, on embedded real digits."""
 
 import time
 from pathlib import Path
@@ -10,14 +10,16 @@ from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
 
 _IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
+_SETS = [("dm", "none"), ("dm", "fairdd")]
+_FULL_SETS = [*_SETS, ("dm", "kde"), ("dc", "none"), ("dc", "fairdd")]
 
 
-def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
+def run_demo(*, out: Path, full: bool, seed: int, device: str, json: Path | None) -> None:
     pick_device(device)  # before any output
     if json is not None:
         files.check_writable(json)
     # Runs of the demo replace each other, so these are no run folders, which refuse that.
-    folders = {debias: out / f"dm-{debias}" for debias in ("none", "fairdd")}
+    folders = {kind: out / "-".join(kind) for kind in (_FULL_SETS if full else _SETS)}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -25,7 +27,7 @@ def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
     console.print(
         f"c-digits: {len(data.train)} real digits in ten colours, 90 % of each class in its own; "
         f"test set: {len(data.test)}, every digit in every colour. "
-        f"Distilling {_IPC} images per class, twice; then training {_NETS} networks on each set."
+        f"Distilling {_IPC} images per class, {len(folders)} times, and training {_NETS} networks on each set."
     )
     rows = []
 
@@ -36,15 +38,21 @@ def run_demo(*, out: Path, seed: int, device: str, json: Path | None) -> None:
 
     add("whole", "whole", nets=1, epochs=_WHOLE_EPOCHS)
     add("random", "random", ipc=_IPC, nets=_NETS, epochs=_EPOCHS)
-    pictures = []
-    for debias, folder in folders.items():
-        synthetic = distill_with_bar(data, f"dm {debias}", debias=debias, ipc=_IPC, seed=seed, device=device)
+    for (method, debias), folder in folders.items():
+        synthetic = distill_with_bar(
+            data,
+            f"{method} {debias}",
+            method=method,
+            debias=debias,
+            ipc=_IPC,
+            seed=seed,
+            device=device,
+        )
         synthetic.save(folder / "synthetic.safetensors")
         report.preview(synthetic, folder / "preview.png")
-        pictures.append(folder / "preview.png")
-        add(synthetic, "dm", debias, nets=_NETS, epochs=_EPOCHS)
+        add(synthetic, method, debias, nets=_NETS, epochs=_EPOCHS)
     console.print(report.table(rows, title="c-digits, test set, %, mean ± standard deviation over networks"))
-    console.print(f"synthetic images: {pictures[0]} (DM), {pictures[1]} (DM+FairDD)")
+    console.print("synthetic images: " + ", ".join(str(folder / "preview.png") for folder in folders.values()))
     console.print(f"{time.perf_counter() - began:.0f} s")
     if json is not None:
         report.write_json(json, report.document(rows, dataset_digest=data.digest()))

@@ -30,7 +30,10 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
             rate = (now.step - first[0].step) / seconds if seconds else None
             update(now.step, now.total, f"loss {now.loss:.4g}", rate)
 
-        return api.distill(data, progress=progress, **settings)
+        def embedding_progress(done: int, total: int) -> None:
+            update(done, total, "bias embedding")
+
+        return api.distill(data, progress=progress, embedding_progress=embedding_progress, **settings)
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
@@ -45,6 +48,8 @@ def run_distill(
     data_root: Path | None,
     bias_ratio: float | None,
     out: Path | None,
+    weights: Path | None,
+    groups: str | None,
     evaluation: dict[str, Any] | None,
     json: Path | None,
     **settings: Any,
@@ -54,7 +59,13 @@ def run_distill(
     data = load_dataset(dataset, data_root, bias_ratio)
     method, debias, ipc = settings["method"], settings["debias"], settings["ipc"]
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{ipc}"
-    synthetic = distill_with_bar(data, f"{method} {debias} {data.name}", out=out, **settings)
+    for option, given, modes in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
+        if given is not None and not debias.startswith(modes):
+            raise ValueError(f"--{option} is for --debias {modes}, not {debias}")
+    title = f"{method} {debias} {data.name}"
+    synthetic = distill_with_bar(data, title, out=out, weights=weights, groups=groups, **settings)
+    if debias == "kde":
+        console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
     rows = []
     if evaluation is not None:
         result = evaluate_with_bar(

@@ -241,7 +241,7 @@ def load_weights(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
         RuntimeError: a file that can't be read.
     """
     path = Path(path)
-    weights = _load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).weights
+    weights = load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).weights
     try:
         check_weights(weights, len(dataset.train), dataset.train.labels)
     except ValueError as error:
@@ -258,7 +258,7 @@ def load_embeddings(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
         RuntimeError: a file that can't be read.
     """
     path = Path(path)
-    return _load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).embeddings
+    return load_array(path) if path.suffix == ".npy" else _load_of(path, dataset).embeddings
 
 
 def _load_of(path: Path, dataset: Dataset) -> KdeWeights:
@@ -272,7 +272,7 @@ def _load_of(path: Path, dataset: Dataset) -> KdeWeights:
     return made
 
 
-def _load_array(path: Path) -> np.ndarray:
+def load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

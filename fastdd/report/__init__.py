@@ -2,7 +2,7 @@
 
 from fastdd.report.pictures import preview
 from fastdd.report.results import document, group_table, read_json, result_row, table, write_json
-from fastdd.report.weights import plot_weights, weight_rows, weight_table
+from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
     "document",
@@ -13,6 +13,7 @@ __all__ = [
     "result_row",
     "table",
     "weight_rows",
+    "weight_summary",
     "weight_table",
     "write_json",
 ]

@@ -1,7 +1,7 @@
 """What weights do to every class: a table, rows for JSON, and a picture."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,21 @@ def weight_table(diagnostics: Diagnostics, class_names: Sequence[str], title: st
     table.add_section()
     add("mean", {column: float(np.mean([row[column] for row in rows])) for column in formats})
     return table
+
+
+def weight_summary(diagnostics: Mapping[str, Any]) -> str:
+    """One line from the fields of :class:`fastdd.debias.kde.Diagnostics`.
+
+    >>> weight_summary({"counts": [50], "ess": [15.0], "conflict_mass": [0.6], "conflict_share": [0.1]})
+    'weights: worth 15 of 50 images a class (least 15); 60 % of them on bias-conflicting images, which are 10 %'
+    """
+    ess = diagnostics["ess"]
+    line = f"weights: worth {np.mean(ess):.0f} of {np.mean(diagnostics['counts']):.0f} images a class"
+    line += f" (least {min(ess):.0f})"
+    if diagnostics["conflict_mass"] is not None:
+        mass, share = (np.mean(diagnostics[name]) for name in ("conflict_mass", "conflict_share"))
+        line += f"; {mass:.0%} of them on bias-conflicting images, which are {share:.0%}".replace("%", " %")
+    return line
 
 
 def plot_weights(

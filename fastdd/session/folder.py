@@ -22,6 +22,8 @@ from fastdd.session.config import RunConfig
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 SYNTHETIC = "synthetic.safetensors"
+# Of debias kde, and of clusters in place of a protected attribute.
+WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
 _CHECKPOINT_SCHEMA = 2
 
 
@@ -48,6 +50,22 @@ class State:
         return hash_.hexdigest()
 
 
+def check_out(path: str | os.PathLike, resume: bool) -> None:
+    """ValueError if the folder ``path`` holds a run that is not to be continued, or files of something else.
+
+    The weights and groups that a run is about to use may be there before it.
+    """
+    path = Path(path)
+    if (path / CONFIG).exists():
+        if not resume:
+            raise ValueError(f"{path} already holds a run; continue it with --resume or choose another --out")
+    elif path.is_dir():
+        known = (".lock", WEIGHTS, GROUPS)
+        stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+        if stray:
+            raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
+
+
 class RunFolder:
     """Opens, or creates, the folder of one run, and holds it for this process.
 
@@ -71,10 +89,9 @@ class RunFolder:
             raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
         self._hold()
         files.remove_partials(self.path)
+        check_out(self.path, resume)
         if (self.path / CONFIG).exists():
-            self._check_same(config, data_digest, resume)
-        elif stray := sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock"):
-            raise ValueError(f"{self.path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
+            self._check_same(config, data_digest)
         # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.
         needed = 4 * size - sum(entry.stat().st_size for entry in self.path.iterdir())
         free = shutil.disk_usage(self.path).free
@@ -99,9 +116,7 @@ class RunFolder:
         except OSError:
             raise BlockingIOError(f"another process is running in {self.path}") from None
 
-    def _check_same(self, config: RunConfig, data_digest: str, resume: bool) -> None:
-        if not resume:
-            raise ValueError(f"{self.path} already holds a run; continue it with --resume or choose another --out")
+    def _check_same(self, config: RunConfig, data_digest: str) -> None:
         try:
             header = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
             found, found_digest = RunConfig.parse(header["run"]), header["data_digest"]

@@ -9,7 +9,7 @@ from torchvision.datasets.utils import download_url
 from no_such_package.deep import thing
 from networks import ConvNet
 from data_handler.celeba import CelebA
-from fastdd.bench import published
+from fastdd.bench import published, published_gradient
 
 class Faces(datasets.VisionDataset):
     pass
@@ -22,7 +22,7 @@ def DiffAugment(x, strategy='', seed=-1, param=None):
     return published.augment(x, row, operation)
 
 def match_loss(gw_syn, gw_real, args):
-    raise NotImplementedError
+    return published_gradient.match_loss(gw_syn, gw_real, args.dis_metric).to(args.device)
 """
 NETWORKS = """
 from fastdd.bench import plain

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastdd import ops, rng
-from fastdd.bench import cases, plain, published
+from fastdd.bench import cases, plain, published, published_gradient
 from fastdd.bench.case import BACKENDS
 
 SIZE = (16, 16)
@@ -50,6 +50,35 @@ def test_draws_are_the_first_of_published_code(n):
             assert torch.asin(row[3]).item() == pytest.approx((u[0] - 0.5) * 30 * torch.pi / 180)
 
 
+@pytest.mark.parametrize("metric", ["ours", "mse", "cos"])
+def test_the_published_distance_equals_ours(metric):
+    shapes = [(8, 3, 3, 3), (8,), (4, 6, 5), (10, 32), (10,)]
+    real, synthetic = (
+        [rng.normal(rng.key(side, "g", i), torch.Size(s).numel()).view(s).double() for i, s in enumerate(shapes)]
+        for side in (0, 1)
+    )
+    real[0][2] = 0  # a filter that no sample reaches
+    batched = ([g[None] for g in side] for side in (real, synthetic))
+    expected = ops.gradient_match(*batched, torch.tensor([0]), metric=metric)
+    assert published_gradient.match_loss(synthetic, real, metric).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_whole_batch():
+    """The truth takes the short way, the published loop the long one."""
+    case = cases.select(["step/dc+fairdd"])[0]
+    problem = case.inputs(0, torch.device("cpu"), True).smooth
+    first, results = problem.first_step, []
+    for alone in (True, False):
+        loop = published_gradient.PublishedGradientLoop(problem, torch.float64, groups_alone=alone)
+        net = problem.network()
+        net.load_state_dict(first.state)
+        drawn = [loop.draw(0)] * problem.dataset.num_classes
+        results.append(loop.gradient(net.double(), first.rows.split(first.per_class), drawn))
+    (short, loss), (long, same_loss) = results
+    assert (short - long).norm() < 1e-12 * long.norm()
+    assert loss.item() == pytest.approx(same_loss.item(), rel=1e-14)
+
+
 def test_globs_select_in_the_order_of_the_registry():
     assert [case.name for case in cases.select(["step/*", "augment/f*"])][:1] == ["augment/flip"]
     assert cases.select([]) == cases.CASES
@@ -65,6 +94,7 @@ def test_labels_are_unique_and_every_case_is_described():
     assert {f"augment/{name}" for name in (*ops.DSA_OPS, "mix")} <= set(labels)
     names = {case.name for case in cases.CASES}
     assert {"segment_mean", "step/dm", "step/dm+fairdd", "scale/groups", "scale/batch", "scale/ipc"} <= names
+    assert {"step/dc", "step/dc+fairdd", "step/dsa", "step/dsa+kde", "step/dc-inner"} <= names
     groups = [case.variant["groups"] for case in cases.select(["scale/groups"])]
     assert groups == [0, 2, 4, 6, 8, 10]
 
@@ -81,10 +111,15 @@ def test_inputs_are_a_function_of_the_seed(case):
 def test_full_sizes_are_those_of_the_goals():
     """Shapes only: nothing is run."""
     sizes = {}
-    for case in (*cases.select(["augment/mix", "step/dm"]), cases.select(["segment_mean"])[1]):
+    for case in (
+        *cases.select(["augment/mix", "step/dm", "step/dc+fairdd", "step/dc-inner"]),
+        cases.select(["segment_mean"])[1],
+    ):
         sizes[case.label] = case.shape(case.inputs(0, torch.device("cpu"), False))
     assert sizes["augment/mix"] == {"images": [256, 3, 32, 32]}
     assert sizes["segment_mean segments=100"] == {"rows": [2560, 2048], "segments": 100}
-    step = sizes["step/dm"]
-    assert (step["classes"], step["batch_real"], step["ipc"], step["image"]) == (10, 256, 10, [3, 32, 32])
-    assert (step["width"], step["depth"], step["groups"]) == (128, 3, 0)
+    for name, groups in (("step/dm", 0), ("step/dc+fairdd", 10)):
+        step = sizes[name]
+        assert (step["classes"], step["batch_real"], step["ipc"], step["image"]) == (10, 256, 10, [3, 32, 32])
+        assert (step["width"], step["depth"], step["groups"]) == (128, 3, groups)
+    assert sizes["step/dc-inner"]["images"] == [100, 3, 32, 32]

@@ -123,6 +123,14 @@ def test_table_gives_rates_and_shares():
     assert rate_and_share(row | {"flops": 90_000_000, "dtype": "float16"}, ceilings) == ("5.0 GB/s", 0.5)
 
 
+def test_peak_memory_is_a_column_where_it_was_measured():
+    (document,) = runner.run(cases.select(["augment/flip"]), torch.device("cpu"), quick=True, reps=1, budget=0)
+    assert "peak memory" not in shown(document)
+    document["rows"][0]["peak_bytes"], document["rows"][1]["peak_bytes"] = 2_345_678_901, 12_345_678
+    text = shown(document)
+    assert all(words in text for words in ("peak memory", "2.35 GB", "12.3 MB"))
+
+
 def test_short_times_on_a_gpu_are_called_launch_bound():
     (document,) = runner.run(cases.select(["augment/flip"]), torch.device("cpu"), quick=True, reps=1, budget=0)
     assert "launch-bound" not in shown(document)

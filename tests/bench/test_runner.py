@@ -192,15 +192,48 @@ def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
     assert rows["torch"]["match"]
 
 
+@pytest.mark.parametrize("factor", [1.001, 1.0])
+@pytest.mark.parametrize("name", ["step/dc+fairdd", "step/dsa+kde"])
+def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor):
+    from fastdd.methods import gm
+
+    right = gm.loss_and_gradient
+
+    def wrong(*arguments, **settings):
+        loss, gradient = right(*arguments, **settings)
+        gradient[-1, 0, 0, 0] += (factor - 1) * gradient.norm()
+        return loss, gradient
+
+    monkeypatch.setattr(gm, "loss_and_gradient", wrong)
+    _, rows = measure(*cases.select([name]))
+    assert rows["fastdd"]["match"] == (factor == 1)
+    assert (rows["fastdd"]["speedup"]["torch"] is not None) == (factor == 1)
+    assert rows["torch"]["match"]
+    assert rows["reference-loop"]["match"]
+
+
+def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
+    from fastdd.session import stepper
+
+    def other_rate(*arguments, **settings):
+        right(*arguments[:3], torch.optim.SGD(arguments[0].parameters(), lr=0.01001), **settings)
+
+    right = stepper.train_epoch
+    monkeypatch.setattr(stepper, "train_epoch", other_rate)
+    _, rows = measure(*cases.select(["step/dc-inner"]))
+    assert not rows["fastdd"]["match"]
+    assert rows["torch"]["match"]
+
+
 def test_upstream_is_a_backend_like_the_others(checkout):
     code = Upstream.open(checkout)
-    chosen = cases.select(["augment/mix", "step/dm+fairdd"])
-    document, _ = measure(*chosen, *cases.select(["segment_mean"])[:1], upstream=code)
+    names = ["augment/mix", "step/dm+fairdd", "step/dc", "step/dc+fairdd", "step/dsa"]
+    document, _ = measure(*cases.select(names), *cases.select(["segment_mean"])[:1], upstream=code)
     rows = [row for row in document["rows"] if row["backend"] == "upstream"]
-    assert [row["case"] for row in rows] == ["augment/mix", "step/dm+fairdd"]
+    assert [row["case"] for row in rows] == names
     assert all(row["match"] for row in rows)
     ours = [row for row in document["rows"] if row["backend"] == "fastdd"]
-    assert [row["speedup"]["upstream"] is not None for row in ours] == [True, True, False]
+    assert [row["speedup"]["upstream"] is not None for row in ours] == [True] * len(names) + [False]
     assert document["meta"]["upstream"] == {"name": "DatasetCondensation", "commit": None}
 
 

@@ -26,6 +26,7 @@ ROW = {
     "match": True,
     "max_err": 1e-7,
     "err_budget": 2e-7,
+    "peak_bytes": None,
 }
 META = {
     "utc": "2026-01-02T03:04:05Z",
@@ -59,10 +60,12 @@ UNTIMED = FAILED | {"reps": 0, "median_us": None, "q20_us": None, "q80_us": None
 
 
 def document(*rows, **meta):
-    return copy.deepcopy({"schema": 1, "meta": META | meta, "rows": list(rows)})
+    return copy.deepcopy({"schema": 2, "meta": META | meta, "rows": list(rows)})
 
 
-@pytest.mark.parametrize("rows", [[], [ROW], [ROW, ROW | {"backend": "torch"}], [FAILED], [UNTIMED]])
+@pytest.mark.parametrize(
+    "rows", [[], [ROW], [ROW, ROW | {"backend": "torch"}], [ROW | {"peak_bytes": 4096}], [FAILED], [UNTIMED]]
+)
 def test_good_files_round_trip(tmp_path, rows):
     path = tmp_path / "good.json"
     schema.write(path, document(*rows, git=None))
@@ -80,6 +83,7 @@ BAD = {
     "text for a number": (ROW | {"bytes": "10"}, r"rows\[0\].bytes: .*got '10'"),
     "unknown backend": (ROW | {"backend": "jax"}, r"rows\[0\].backend: .*got 'jax'"),
     "torch's dtype": (ROW | {"dtype": "torch.float32"}, r"rows\[0\].dtype"),
+    "less than no memory": (ROW | {"peak_bytes": -1}, r"rows\[0\].peak_bytes: .*greater than or equal to 0.*got -1"),
     "an extra field": (ROW | {"note": "x"}, r"rows\[0\].note: Extra inputs are not permitted"),
     "a field is missing": ({k: v for k, v in ROW.items() if k != "match"}, r"rows\[0\].match: Field required"),
     "speed-ups of another baseline": (ROW | {"speedup": {"jax": 1.0}}, r"rows\[0\].speedup"),
@@ -97,6 +101,15 @@ def test_bad_rows_are_refused_in_one_line(tmp_path, row, message):
     assert not (tmp_path / "f.json").exists()
 
 
+def test_files_of_schema_1_are_valid_as_they_were(tmp_path):
+    old = document({name: value for name, value in ROW.items() if name != "peak_bytes"}) | {"schema": 1}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert schema.read(tmp_path / "old.json") == old
+    old["rows"][0]["peak_bytes"] = 4096
+    with pytest.raises(ValueError, match="peak_bytes is a field of schema 2, and this is schema 1"):
+        schema.validate(old, "old.json")
+
+
 def test_bad_documents_are_refused():
     with pytest.raises(ValueError, match="repeats the case, backend and shape"):
         schema.validate(document(ROW, ROW), "f")
@@ -110,8 +123,8 @@ def test_bad_documents_are_refused():
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "has schema None, not 1"),
-        ('{"schema": 2}', "has schema 2, not 1"),
+        ("[]", "has schema None, not 1 or 2"),
+        ('{"schema": 3}', "has schema 3, not 1 or 2"),
         ('{"schema": 1, "rows": [NaN]}', "NaN is no JSON"),
     ],
 )

@@ -2,6 +2,7 @@ import time
 
 import torch
 
+from fastdd.bench import timing
 from fastdd.bench.timing import MOST_ROUNDS, WARM_UP, alternate
 
 CPU = torch.device("cpu")
@@ -36,3 +37,17 @@ def test_a_function_that_raises_is_left_out():
     times, failures = alternate({"broken": broken, "fine": lambda: None}, CPU, reps=3, budget=0)
     assert list(failures) == ["broken"]
     assert len(times["fine"]) == 3
+
+
+def test_what_takes_long_is_called_once(monkeypatch):
+    monkeypatch.setattr(timing, "LONG", 0.01)
+    calls = []
+
+    def slow():
+        calls.append(1)
+        time.sleep(0.02)
+
+    times, _ = alternate({"slow": slow, "fast": lambda: None}, CPU, reps=3, budget=0)
+    assert len(calls) == len(times["slow"]) == 1
+    assert times["slow"][0] > 2e4
+    assert len(times["fast"]) == 3
