@@ -11,17 +11,8 @@ _COLORS = {"reference-loop": "#b5651d", "torch": "#4a7fb5", "upstream": "#8a6fb0
 _DPI = 120
 
 
-def require() -> None:
-    """RuntimeError, with the fix, unless matplotlib is installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise RuntimeError("--plot needs matplotlib, which is not installed: pip install 'fastdd[bench]'") from None
-
-
 def write(path: str | os.PathLike, document: dict[str, Any]) -> None:
     """Draw a document to a PNG file, whole or not at all."""
-    require()
     from matplotlib.figure import Figure
 
     rows, meta = document["rows"], document["meta"]

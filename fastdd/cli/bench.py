@@ -40,8 +40,6 @@ def run_bench(
     target = pick_device(device)
     for path in filter(None, (json, plot)):
         files.check_writable(path)
-    if plot is not None:
-        draw.require()
     code = None if upstream is None else Upstream.open(upstream)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -35,7 +35,8 @@ _EDGES = 10.0 ** (np.arange(-16, 17) / 4)
 
 @dataclass(frozen=True)
 class KdeSettings:
-    """How embeddings become weights. The defaults are chosen for what they do (docs: KDE reweighting), see below.
+    """How embeddings become weights. The defaults are measured (``bench/studies/kde.py``): with an image's density in
+    units of its class's median, a rare image counts at most exp((3 - 1) / 0.5) = 55 times as much as a common one.
 
     The paper as it is written is ``KdeSettings(temperature=0.1, score="none", clip=None)``: its weights rest on one or
     two images a class, as 1 / density reaches 0.8 n and exp(10 / density) leaves the largest alone.
@@ -388,7 +389,7 @@ def kde_weights(
     >>> z = np.array([0.0] * 18 + [1.0] * 2)[:, None]
     >>> weights = kde_weights(z, np.zeros(20, np.int64), clip=2.0).weights
     >>> weights[[0, -1]].round(3), (weights[-1] / weights[0]).round(2), np.exp((2 - 1) / 0.5).round(2)
-    (array([0.031, 0.226], dtype=float32), np.float32(7.39), np.float64(7.39))
+    (array([0.031, 0.225], dtype=float32), np.float32(7.39), np.float64(7.39))
     """
     chosen = KdeSettings(**settings)
     check_labels(labels)

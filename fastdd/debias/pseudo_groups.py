@@ -22,7 +22,8 @@ class ClusterSettings:
         method: ``kmeans``, or ``dbscan`` as in the paper (which does not say its settings).
         num_groups: of ``kmeans``; None: as many as there are classes, for a bias with one value a class.
         per_class: cluster every class by itself; otherwise all images together, so that a value of the bias that is
-            rare in one class is found by those that have it in another.
+            rare in one class is found by the many that have it in another. (Adjusted Rand index against the true
+            colours within classes, c-digits and C-MNIST at 95 % aligned: 1.00 together, 0.1 to 0.8 by class.)
         eps: of ``dbscan``: neighbours are this near, in the embedding's units.
         min_samples: of ``dbscan``: with so many neighbours, itself included, an image is inside a cluster.
         seed: of k-means' restarts.
@@ -34,7 +35,7 @@ class ClusterSettings:
     method: str = "kmeans"
     num_groups: int | None = None
     per_class: bool = False
-    eps: float = 0.1
+    eps: float = 0.3
     min_samples: int = 5
     seed: int = 0
 
@@ -66,7 +67,8 @@ def pseudo_groups(embeddings: np.ndarray | Tensor, labels: np.ndarray, **setting
         ValueError: a setting out of range, more groups than images, embeddings of another length, not 2-D or not
             finite.
 
-    Deterministic on a machine and thread count.
+    Deterministic on a machine and thread count. Memory of ``dbscan``: every pair of neighbours (60,000 images of ten
+    tight groups: 3 GB).
 
     >>> pseudo_groups(np.array([[0.0], [0.1], [5.0]]), np.zeros(3, np.int64), num_groups=2)[1]
     2

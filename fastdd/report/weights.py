@@ -99,13 +99,17 @@ def plot_weights(
 
     places = np.arange(len(class_names))
     sizes.bar(places, diagnostics.ess, 0.62, color=_ALIGNED)
-    sizes.set(ylabel="effective sample size", ylim=(0, 1.2 * max(diagnostics.ess)))
+    sizes.set(ylabel="effective sample size", ylim=(0, 1.25 * max(diagnostics.ess)))
     sizes.set_xticks(places, class_names, rotation=0 if max(map(len, class_names)) < 4 else 45)
     if diagnostics.conflict_mass is not None:
         mass = sizes.twinx()
-        mass.plot(places, 100 * np.array(diagnostics.conflict_mass), "o", color=_CONFLICTING)
-        mass.plot(places, 100 * np.array(diagnostics.conflict_share), "_", color=_CONFLICTING, markersize=12)
-        mass.set(ylim=(0, 105))
-        mass.set_ylabel("bias-conflicting, %: weight (dots), images (dashes)", color=_CONFLICTING)
+        for values, marker, label in (
+            (diagnostics.conflict_mass, "o", "share of the weight"),
+            (diagnostics.conflict_share, "_", "share of the images"),
+        ):
+            mass.plot(places, 100 * np.array(values), marker, color=_CONFLICTING, markersize=9, label=label)
+        mass.set(ylim=(0, 125), yticks=range(0, 101, 20))
+        mass.set_ylabel("bias-conflicting, %", color=_CONFLICTING)
+        mass.legend(frameon=False, ncols=2, loc="upper right")
     figure.suptitle(title)
     files.write_atomic(path, lambda file: figure.savefig(file, format="png"))

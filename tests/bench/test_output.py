@@ -90,12 +90,6 @@ def test_unwritable_files_are_told_before_the_work(run, tmp_path):
         one_line(run("--case", "segment_mean", option, tmp_path / "no" / "x"), 1, "the folder of")
 
 
-def test_plot_without_matplotlib(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    result = run("--case", "segment_mean", "--quick", "--plot", tmp_path / "x.png")
-    one_line(result, 1, "pip install 'fastdd[bench]'")
-
-
 def test_a_mismatch_is_exit_code_1_and_the_file_is_written(run, tmp_path, monkeypatch):
     from fastdd import ops
 
