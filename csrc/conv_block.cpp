@@ -23,7 +23,8 @@ Tensor pack_filters(const Tensor& filters_, bool winograd) {
                   "filters must be float32 [O, I, 3, 3]");
   const int64_t outputs = filters.size(0), inputs = filters.size(1);
   Tensor packed = torch::stable::new_empty(filters, {FASTDD_DISPATCH(packed_size, outputs, inputs, winograd)});
-  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, winograd, packed.mutable_data_ptr<float>());
+  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, winograd, false, 0, inputs,
+                  packed.mutable_data_ptr<float>());
   return packed;
 }
 
@@ -40,7 +41,7 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
   call.width = x.size(2);
   call.inputs = x.size(3);
   call.padding = padding;
-  call.winograd = fastdd::takes_winograd(call.inputs, call.height, call.width, padding);
+  call.winograd = fastdd::conv_block_takes_winograd(call.inputs, call.height, call.width, padding);
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Float && packed.dim() == 1 &&
                       packed.size(0) == FASTDD_DISPATCH(packed_size, outputs, call.inputs, call.winograd),
                   "packed does not come from pack_filters for this shape");

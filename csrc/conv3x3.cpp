@@ -1,0 +1,122 @@
+// fastdd::conv3x3 and fastdd::conv3x3_weight for CPU tensors, all [N, H, W, C]. Shapes and dtypes are checked in
+// fastdd/ops/conv3x3.py; what would read or write out of bounds is checked again here.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <memory>
+#include <new>
+#include <optional>
+
+#include "conv3x3_cpu.h"
+
+namespace {
+
+using fastdd::Conv3x3Call;
+using fastdd::Conv3x3WeightCall;
+using fastdd::Conv3x3WeightSizes;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+using Floats = std::unique_ptr<float, void (*)(float*)>;
+
+Floats aligned(int64_t count) {
+  return {static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t(64))),
+          [](float* p) { ::operator delete(p, std::align_val_t(64)); }};
+}
+
+// Units of work that are worth waking a thread: about 100,000 multiplications.
+int64_t grain(int64_t multiplications) { return 1 + 100000 / (multiplications + 1); }
+
+Tensor conv3x3(const Tensor& x_, const Tensor& filters_, const std::optional<Tensor>& bias_, bool adjoint) {
+  const Tensor x = torch::stable::contiguous(x_), filters = torch::stable::contiguous(filters_);
+  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float, "x must be float32 [N, H, W, I]");
+  STD_TORCH_CHECK(filters.dim() == 4 && filters.size(2) == 3 && filters.size(3) == 3 && filters.scalar_type() == ScalarType::Float &&
+                      filters.size(adjoint ? 0 : 1) == x.size(3),
+                  "filters must be float32 [O, I, 3, 3], [I, O, 3, 3] for the adjoint");
+  Conv3x3Call call{};
+  call.images = x.size(0);
+  call.height = x.size(1);
+  call.width = x.size(2);
+  call.inputs = x.size(3);
+  call.outputs = filters.size(adjoint ? 1 : 0);
+  call.x = x.const_data_ptr<float>();
+  Tensor bias = filters;
+  if (bias_.has_value()) {
+    bias = torch::stable::contiguous(*bias_);
+    STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == call.outputs && bias.scalar_type() == ScalarType::Float,
+                    "bias must be float32 [O]");
+    call.bias = bias.const_data_ptr<float>();
+  }
+  Tensor y = torch::stable::new_empty(x, {call.images, call.height, call.width, call.outputs});
+  if (call.images * call.height * call.width * call.outputs == 0) return y;
+  call.y = y.mutable_data_ptr<float>();
+  const bool winograd = fastdd::takes_winograd(call.inputs);
+  const Floats packed = aligned(FASTDD_DISPATCH(packed_size, call.outputs, call.inputs, winograd));
+  call.filters = packed.get();
+  torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {
+    FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), call.outputs, call.inputs, winograd, adjoint, begin, end,
+                    packed.get());
+  });
+  const int64_t scratch = FASTDD_DISPATCH(conv3x3_scratch, call);
+  torch::stable::parallel_for(0, call.units(), grain(4 * call.width * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
+    const Floats memory = aligned(scratch);
+    FASTDD_DISPATCH(conv3x3_units, call, begin, end, memory.get());
+  });
+  return y;
+}
+
+Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
+  const Tensor x = torch::stable::contiguous(x_), g = torch::stable::contiguous(g_);
+  STD_TORCH_CHECK(x.dim() == 4 && g.dim() == 4 && x.size(0) == g.size(0) && x.size(1) == g.size(1) && x.size(2) == g.size(2) &&
+                      x.scalar_type() == ScalarType::Float && g.scalar_type() == ScalarType::Float,
+                  "x and g must be float32 [N, H, W, I] and [N, H, W, O]");
+  Conv3x3WeightCall call{};
+  call.images = x.size(0);
+  call.height = x.size(1);
+  call.width = x.size(2);
+  call.inputs = x.size(3);
+  call.outputs = g.size(3);
+  call.x = x.const_data_ptr<float>();
+  call.g = g.const_data_ptr<float>();
+  if (call.images * call.height * call.width * call.inputs * call.outputs == 0) {
+    return torch::stable::new_zeros(x, {call.outputs, call.inputs, 3, 3});
+  }
+  Tensor filters = torch::stable::new_empty(x, {call.outputs, call.inputs, 3, 3});
+  call.filters = filters.mutable_data_ptr<float>();
+  const Conv3x3WeightSizes sizes = FASTDD_DISPATCH(conv3x3_weight_sizes, call);
+  const Floats v = aligned(sizes.v), u = aligned(sizes.u), sums = aligned(sizes.sums);
+  call.v = v.get();
+  call.u = u.get();
+  call.sums = sums.get();
+  if (call.winograd()) {
+    const int64_t block = call.block_rows(), products = FASTDD_DISPATCH(conv3x3_weight_products_count, call);
+    for (int64_t first = 0; first < call.tile_rows(); first += block) {
+      const int64_t rows = call.tile_rows() - first < block ? call.tile_rows() - first : block;
+      const int64_t tiles = rows * call.tile_columns();
+      torch::stable::parallel_for(0, rows, grain(16 * call.tile_columns() * (call.inputs + call.outputs)),
+                                  [&](int64_t begin, int64_t end) {
+                                    FASTDD_DISPATCH(conv3x3_weight_transform, call, first, begin, end);
+                                  });
+      torch::stable::parallel_for(0, products, grain(tiles * call.inputs * 32), [&](int64_t begin, int64_t end) {
+        FASTDD_DISPATCH(conv3x3_weight_products, call, rows, first > 0, begin, end);
+      });
+    }
+  } else {
+    const int64_t pixels = call.images * call.height * call.width / call.parts();
+    torch::stable::parallel_for(0, call.parts(), grain(9 * pixels * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
+      FASTDD_DISPATCH(conv3x3_weight_direct, call, begin, end);
+    });
+  }
+  torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {
+    FASTDD_DISPATCH(conv3x3_weight_finish, call, begin, end);
+  });
+  return filters;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
+  m.impl("conv3x3", TORCH_BOX(&conv3x3));
+  m.impl("conv3x3_weight", TORCH_BOX(&conv3x3_weight));
+}
