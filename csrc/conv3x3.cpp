@@ -4,26 +4,21 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <memory>
-#include <new>
+#include <cstring>
 #include <optional>
 
 #include "conv3x3_cpu.h"
+#include "scratch.h"
 
 namespace {
 
+using fastdd::aligned;
 using fastdd::Conv3x3Call;
 using fastdd::Conv3x3WeightCall;
 using fastdd::Conv3x3WeightSizes;
+using fastdd::Floats;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-using Floats = std::unique_ptr<float, void (*)(float*)>;
-
-Floats aligned(int64_t count) {
-  return {static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t(64))),
-          [](float* p) { ::operator delete(p, std::align_val_t(64)); }};
-}
 
 // Units of work that are worth waking a thread: about 100,000 multiplications.
 int64_t grain(int64_t multiplications) { return 1 + 100000 / (multiplications + 1); }
@@ -103,9 +98,15 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
       });
     }
   } else {
-    const int64_t pixels = call.images * call.height * call.width / call.parts();
+    const int64_t size = sizes.sums / call.parts(), pixels = call.images * call.height * call.width / call.parts();
+    const int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
     torch::stable::parallel_for(0, call.parts(), grain(9 * pixels * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
-      FASTDD_DISPATCH(conv3x3_weight_direct, call, begin, end);
+      const Floats memory = aligned(scratch);
+      for (int64_t part = begin; part < end; ++part) {
+        float* own = call.sums + part * size;
+        std::memset(own, 0, size * sizeof(float));
+        FASTDD_DISPATCH(conv3x3_weight_direct, call, call.part_start(part), call.part_start(part + 1), own, memory.get());
+      }
     });
   }
   torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {

@@ -1,8 +1,6 @@
 // Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
 #include "conv3x3_cpu.h"
 
-#include <vector>
-
 #include "conv_tiles.h"
 
 namespace fastdd {
@@ -112,14 +110,16 @@ void direct(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch)
   }
   for (int64_t unit = begin; unit < end; ++unit) {
     neighbours(call.x, unit / call.height, unit % call.height, call.height, call.width, inputs, patch);
-    for (int64_t panel = 0; panel < panels(outputs); ++panel) {
-      product_of(call.width, patch, inputs, at, depth, call.filters + panel * depth * kPanel, made + panel * kPanel, columns);
-    }
     float* y = call.y + unit * call.width * outputs;
+    float* to = columns == outputs ? y : made;
+    for (int64_t panel = 0; panel < panels(outputs); ++panel) {
+      product_of(call.width, patch, inputs, at, depth, call.filters + panel * depth * kPanel, to + panel * kPanel, columns);
+    }
+    if (columns == outputs && call.bias == nullptr) continue;
     for (int64_t j = 0; j < call.width; ++j) {
       for_lanes<float>(outputs, [&](int64_t c, auto part) {
         const Vec bias = call.bias == nullptr ? Vec{} : part.load(call.bias + c);
-        part.store(y + j * outputs + c, load(made + j * columns + c) + bias);
+        part.store(y + j * outputs + c, load(to + j * columns + c) + bias);
       });
     }
   }
@@ -260,47 +260,45 @@ void conv3x3_weight_products(const Conv3x3WeightCall& call, int64_t rows, bool a
   }
 }
 
-void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
-  const WeightSizes sizes(call);
-  const int64_t inputs = call.inputs, outputs = call.outputs, depth = 9 * inputs, columns = sizes.columns;
+int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call) {
+  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * panels(call.outputs) * kPanel) + padded(9 * call.inputs);
+}
+
+void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums, float* scratch) {
+  const int64_t inputs = call.inputs, outputs = call.outputs, depth = 9 * inputs, columns = panels(outputs) * kPanel;
   const int64_t row = (call.width + 2) * inputs;
-  std::vector<float> patch(3 * row), gradients(columns == outputs ? 0 : call.width * columns);
-  std::vector<int64_t> at(depth);
+  float* patch = scratch;
+  float* gradients = patch + padded(3 * row);
+  int32_t* at = reinterpret_cast<int32_t*>(gradients + padded(call.width * columns));
   for (int64_t k = 0; k < depth; ++k) {
     const int64_t tap = k % 9;
-    at[k] = (tap / 3) * row + (tap % 3) * inputs + k / 9;
+    at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k / 9);
   }
-  for (int64_t part = begin; part < end; ++part) {
-    float* sums = call.sums + part * depth * columns;
-    std::memset(sums, 0, depth * columns * sizeof(float));
-    const int64_t from = part * call.images / call.parts(), to = (part + 1) * call.images / call.parts();
-    for (int64_t unit = from * call.height; unit < to * call.height; ++unit) {
-      neighbours(call.x, unit / call.height, unit % call.height, call.height, call.width, inputs, patch.data());
-      const float* g = call.g + unit * call.width * outputs;
-      if (columns != outputs) {
+  for (int64_t unit = begin * call.height; unit < end * call.height; ++unit) {
+    neighbours(call.x, unit / call.height, unit % call.height, call.height, call.width, inputs, patch);
+    const float* g = call.g + unit * call.width * outputs;
+    if (columns != outputs) {
+      for (int64_t j = 0; j < call.width; ++j) std::memcpy(gradients + j * columns, g + j * outputs, outputs * sizeof(float));
+      g = gradients;
+    }
+    for (int64_t panel = 0; panel < panels(outputs); ++panel) {
+      for (int64_t k = 0; k < depth; k += kTaps) {
+        const float* pixel[kTaps];
+        for (int m = 0; m < kTaps; ++m) pixel[m] = patch + at[k + m];
+        Vec sum[kTaps][2] = {};
         for (int64_t j = 0; j < call.width; ++j) {
-          std::memcpy(gradients.data() + j * columns, g + j * outputs, outputs * sizeof(float));
-        }
-        g = gradients.data();
-      }
-      for (int64_t panel = 0; panel < panels(outputs); ++panel) {
-        for (int64_t k = 0; k < depth; k += kTaps) {
-          const float* pixel[kTaps];
-          for (int m = 0; m < kTaps; ++m) pixel[m] = patch.data() + at[k + m];
-          Vec sum[kTaps][2] = {};
-          for (int64_t j = 0; j < call.width; ++j) {
-            const Vec g0 = load(g + j * columns + panel * kPanel), g1 = load(g + j * columns + panel * kPanel + kLanes);
-            for (int m = 0; m < kTaps; ++m) {
-              const Vec value = Vec{} + pixel[m][j * inputs];
-              sum[m][0] += value * g0;
-              sum[m][1] += value * g1;
-            }
-          }
+          const float* from = g + j * columns + panel * kPanel;
+          const Vec g0 = load(from), g1 = load(from + kLanes);
           for (int m = 0; m < kTaps; ++m) {
-            float* at_sum = sums + (k + m) * columns + panel * kPanel;
-            store(at_sum, load(at_sum) + sum[m][0]);
-            store(at_sum + kLanes, load(at_sum + kLanes) + sum[m][1]);
+            const Vec value = Vec{} + pixel[m][j * inputs];
+            sum[m][0] += value * g0;
+            sum[m][1] += value * g1;
           }
+        }
+        for (int m = 0; m < kTaps; ++m) {
+          float* to = sums + (k + m) * columns + panel * kPanel;
+          store(to, load(to) + sum[m][0]);
+          store(to + kLanes, load(to + kLanes) + sum[m][1]);
         }
       }
     }

@@ -41,6 +41,7 @@ struct Conv3x3WeightCall {
     return rows < tile_rows() ? rows : tile_rows();
   }
   int64_t parts() const { return images < 16 ? images : 16; }
+  int64_t part_start(int64_t part) const { return part * images / parts(); }
 };
 
 struct Conv3x3WeightSizes {
@@ -63,7 +64,9 @@ FASTDD_DECLARE_VARIANTS(void conv3x3_weight_transform(const Conv3x3WeightCall& c
 // Winograd: products [begin, end) of conv3x3_weight_products_count of a block of `rows` tile rows.
 FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_products_count(const Conv3x3WeightCall& call))
 FASTDD_DECLARE_VARIANTS(void conv3x3_weight_products(const Conv3x3WeightCall& call, int64_t rows, bool add, int64_t begin, int64_t end))
-// Direct: parts [begin, end) of the images.
-FASTDD_DECLARE_VARIANTS(void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end))
+// Direct: adds images [begin, end) to one part's sums.
+FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call))
+FASTDD_DECLARE_VARIANTS(void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums,
+                                                   float* scratch))
 // Input channels [begin, end) of the result, from the sums.
 FASTDD_DECLARE_VARIANTS(void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end))

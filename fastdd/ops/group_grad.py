@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from fastdd.ops.conv3x3 import Conv2d
 from fastdd.ops.grouped import grouped_conv_weight, grouped_outer
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
 from fastdd.reference.segment_mean import accumulation_dtype
@@ -209,6 +210,7 @@ def _norm(layer: nn.Module, x: Tensor, b: Tensor, offsets: Tensor, asked: set[st
 _RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv,
+    Conv2d: _conv,
     nn.GroupNorm: _norm,
     nn.LayerNorm: _norm,
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm),

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastdd.reference import norm_act_pool
+
 
 def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
     """[N, H, W, O] of x [N, H, W, I] and filters [O, I, 3, 3]; of the adjoint, which takes filters [I, O, 3, 3]."""
@@ -19,3 +21,19 @@ def conv3x3_weight(x: Tensor, g: Tensor) -> Tensor:
     return torch.nn.grad.conv2d_weight(
         x.permute(0, 3, 1, 2), (outputs, inputs, 3, 3), g.permute(0, 3, 1, 2), padding=1
     ).contiguous()
+
+
+def conv_norm_act_pool(
+    x: Tensor, filters: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, eps: float, pool: str
+) -> tuple[Tensor, Tensor]:
+    """y and stats as norm_act_pool's, of a convolution, whose bias ``shift`` the norm would only subtract again."""
+    return norm_act_pool.forward(conv3x3(x, filters, None, False), weight, bias, eps, pool)
+
+
+def conv_norm_act_pool_backward(
+    g: Tensor, x: Tensor, filters: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str
+) -> tuple[Tensor, ...]:
+    """Gradients of filters, weight and bias."""
+    z = conv3x3(x, filters, None, False)
+    dz, to_weight, to_bias = norm_act_pool.backward(g, z, weight, bias, stats, pool)
+    return conv3x3_weight(x, dz), to_weight, to_bias
