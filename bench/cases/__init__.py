@@ -3,11 +3,11 @@
 from fnmatch import fnmatchcase
 
 from fastdd.bench.case import Case
-from fastdd.bench.cases import augment, density, group_grad, matching, norm_act_pool, segment_mean, steps
+from fastdd.bench.cases import augment, conv3x3, density, group_grad, matching, norm_act_pool, segment_mean, steps
 
 CASES: list[Case] = [
     case
-    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, density, steps)
+    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, conv3x3, density, steps)
     for case in module.CASES
 ]
 

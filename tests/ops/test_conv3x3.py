@@ -57,7 +57,7 @@ def test_error_is_at_most_twice_plain_torchs(shape):
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 1000),
-    n=st.integers(0, 5),
+    n=st.integers(1, 5),
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 70),
     height=st.integers(1, 11),
@@ -84,6 +84,16 @@ def test_more_tiles_than_a_block_of_the_weight_gradient():
     expected = derivatives(plain, *(t.double() for t in tensors))
     for ours, truth in zip(derivatives(conv3x3, *tensors), expected, strict=True):
         assert torch.equal(ours.double(), truth)
+
+
+def test_no_images():
+    for inputs in (3, 16):
+        leaves = [torch.randn(s, requires_grad=True) for s in ((0, inputs, 4, 4), (5, inputs, 3, 3), (5,))]
+        y = conv3x3(*leaves)
+        assert y.shape == (0, 5, 4, 4)
+        to_x, *others = torch.autograd.grad(y.sum(), leaves)
+        assert to_x.shape == (0, inputs, 4, 4)
+        assert all(torch.equal(got, torch.zeros_like(leaf)) for got, leaf in zip(others, leaves[1:], strict=True))
 
 
 def test_any_order_of_derivative():

@@ -65,8 +65,11 @@ def test_error_is_at_most_twice_plain_torchs(shape, pool, images):
 def test_any_shape(seed, n, inputs, outputs, height, width, pool):
     tensors = case(seed, n, inputs, outputs, height, width)
     got = gradients(ours, tensors, pool)
-    separate = gradients(lambda *t: conv_norm_act_pool(*t[:2], *t[3:5], shift=t[2], pool=t[5], backend="reference"),
-                         [t.double() for t in tensors], pool)
+    separate = gradients(
+        lambda *t: conv_norm_act_pool(*t[:2], *t[3:5], shift=t[2], pool=t[5], backend="reference"),
+        [t.double() for t in tensors],
+        pool,
+    )
     for place, (mine, truth) in enumerate(zip(got, separate, strict=True)):
         assert mine.shape == truth.shape
         if place != 2 and mine.numel():
