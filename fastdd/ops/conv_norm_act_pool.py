@@ -20,8 +20,8 @@ _FORWARD = _dispatch.define(
     _KERNELS,
 )
 _BACKWARD = _dispatch.define(
-    "conv_norm_act_pool_backward(Tensor g, Tensor x, Tensor filters, Tensor weight, Tensor bias, Tensor stats, str pool)"
-    " -> (Tensor, Tensor, Tensor)",
+    "conv_norm_act_pool_backward(Tensor g, Tensor x, Tensor filters, Tensor weight, Tensor bias, Tensor stats,"
+    " str pool) -> (Tensor, Tensor, Tensor)",
     reference.conv_norm_act_pool_backward,
     _KERNELS,
 )
@@ -39,7 +39,7 @@ def _backward_fake(g, x, filters, weight, bias, stats, pool):
 
 
 def _setup(ctx, inputs, output):
-    x, filters, shift, weight, bias, _, ctx.pool = inputs
+    x, filters, _, weight, bias, _, ctx.pool = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, filters, weight, bias, output[1])
 

@@ -21,8 +21,9 @@ METHODS = ("auto", "slices", "fused")
 PARAMETERS = ("weights", "all")
 
 _Result = TypeVar("_Result")
-# 16 images of 32x32 a pass: as fast as any larger number, and blocks that malloc does not map anew at every use.
-_CHUNK_PIXELS = 16 * 32 * 32
+# 32 images of 32x32 a pass: of more, the activations of a block of ConvNet would be blocks that malloc maps anew at
+# every use, unless the block is one op.
+_CHUNK_PIXELS = 32 * 32 * 32
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -338,7 +339,7 @@ def group_grad(
             Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
             (in eval mode). ``auto``: fused on GPUs for ``weights``, else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
-            on GPUs, and 16,384 pixels with ``slices`` on CPUs.
+            on GPUs, and 32,768 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
 
     Returns:
