@@ -15,7 +15,6 @@ namespace {
 using fastdd::aligned;
 using fastdd::Conv3x3Call;
 using fastdd::Conv3x3WeightCall;
-using fastdd::Conv3x3WeightSizes;
 using fastdd::Floats;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -79,32 +78,22 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
   }
   Tensor filters = torch::stable::new_empty(x, {call.outputs, call.inputs, 3, 3});
   call.filters = filters.mutable_data_ptr<float>();
-  const Conv3x3WeightSizes sizes = FASTDD_DISPATCH(conv3x3_weight_sizes, call);
-  const Floats v = aligned(sizes.v), u = aligned(sizes.u), sums = aligned(sizes.sums);
-  call.v = v.get();
-  call.u = u.get();
+  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sums, call), scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
+  const Floats sums = aligned(size);
   call.sums = sums.get();
+  const int64_t pixels = call.images * call.height * call.width;
   if (call.winograd()) {
-    const int64_t block = call.block_rows(), products = FASTDD_DISPATCH(conv3x3_weight_products_count, call);
-    for (int64_t first = 0; first < call.tile_rows(); first += block) {
-      const int64_t rows = call.tile_rows() - first < block ? call.tile_rows() - first : block;
-      const int64_t tiles = rows * call.tile_columns();
-      torch::stable::parallel_for(0, rows, grain(16 * call.tile_columns() * (call.inputs + call.outputs)),
-                                  [&](int64_t begin, int64_t end) {
-                                    FASTDD_DISPATCH(conv3x3_weight_transform, call, first, begin, end);
-                                  });
-      torch::stable::parallel_for(0, products, grain(tiles * call.inputs * 32), [&](int64_t begin, int64_t end) {
-        FASTDD_DISPATCH(conv3x3_weight_products, call, rows, first > 0, begin, end);
-      });
-    }
+    torch::stable::parallel_for(0, 16, grain(pixels * call.inputs * call.outputs / 4), [&](int64_t begin, int64_t end) {
+      const Floats memory = aligned(scratch);
+      FASTDD_DISPATCH(conv3x3_weight_winograd, call, begin, end, memory.get());
+    });
   } else {
-    const int64_t size = sizes.sums / call.parts(), pixels = call.images * call.height * call.width / call.parts();
-    const int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
-    torch::stable::parallel_for(0, call.parts(), grain(9 * pixels * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
+    const int64_t own_size = size / call.parts(), work = 9 * pixels / call.parts() * call.inputs * call.outputs;
+    torch::stable::parallel_for(0, call.parts(), grain(work), [&](int64_t begin, int64_t end) {
       const Floats memory = aligned(scratch);
       for (int64_t part = begin; part < end; ++part) {
-        float* own = call.sums + part * size;
-        std::memset(own, 0, size * sizeof(float));
+        float* own = call.sums + part * own_size;
+        std::memset(own, 0, own_size * sizeof(float));
         FASTDD_DISPATCH(conv3x3_weight_direct, call, call.part_start(part), call.part_start(part + 1), own, memory.get());
       }
     });

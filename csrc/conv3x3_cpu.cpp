@@ -8,6 +8,8 @@ namespace {
 
 // Tiles of a Winograd product that share a pass over the filters.
 constexpr int64_t kGroupTiles = 64;
+// Tiles of a block of the weight gradient: its pixels stay in the core's cache while one frequency after the other is made.
+constexpr int64_t kBlockTiles = 128;
 // Rows of the weight gradient's products: they divide a vector of input channels.
 constexpr int kWeightRows = kLanes >= 16 ? 8 : 4;
 // Filter taps of the direct weight gradient that are made at once.
@@ -125,27 +127,61 @@ void direct(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch)
   }
 }
 
-// The weight gradient's arrays: v is [16, vector of inputs, tile, lane], u [16, panel, tile, column], sums
-// [16, panel, input, column]; directly, sums are [part, 9 inputs, column].
+// What of the weight gradient's memory is where. Winograd: sums are [16, panel, input, column]; v, the transformed x of a block of
+// tiles in one frequency, [vector of inputs, tile, lane], and u, of g, [panel, tile, column]. Directly, sums are
+// [part, 9 inputs, column].
 struct WeightSizes {
-  int64_t tiles, vectors, columns, v_step, u_step;
+  int64_t tile_rows, tile_columns, rows, tiles, vectors, columns;
 
   explicit WeightSizes(const Conv3x3WeightCall& call)
-      : tiles(call.block_rows() * call.tile_columns()), vectors((call.inputs + kLanes - 1) / kLanes),
-        columns(panels(call.outputs) * kPanel), v_step(vectors * tiles * kLanes + 16), u_step(columns * tiles + 16) {}
+      : tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2),
+        rows(kBlockTiles / tile_columns > 0 ? kBlockTiles / tile_columns : 1), tiles(rows * tile_columns),
+        vectors((call.inputs + kLanes - 1) / kLanes), columns(panels(call.outputs) * kPanel) {
+    if (rows > call.images * tile_rows) rows = call.images * tile_rows;
+  }
+
+  int64_t frequency() const { return columns * vectors * kLanes; }
 };
 
+// Row r of B^T d is d[first] + sign d[second]; of A g it is near g[0] + far g[1].
+struct Frequency {
+  int first, second;
+  float sign, near, far;
+};
+constexpr Frequency kFrequencies[4] = {{0, 2, -1, 1, 0}, {1, 2, 1, 1, 1}, {2, 1, -1, 1, -1}, {1, 3, -1, 0, -1}};
+
+// One frequency of tile (i, j): of the 4x4 pixels of x around it to v, and of its 2x2 pixels of g to u.
+inline void transform_tile(const Conv3x3WeightCall& call, const float* x, const float* g, int64_t i, int64_t j, int f,
+                           const float* zeros, int64_t tiles, float* v, float* u) {
+  const Frequency &down = kFrequencies[f / 4], &across = kFrequencies[f % 4];
+  const auto pixel = [&](const float* image, int64_t channels, int64_t h, int64_t w) {
+    return h >= 0 && h < call.height && w >= 0 && w < call.width ? image + (h * call.width + w) * channels : zeros;
+  };
+  const int64_t h0 = 2 * i - 1 + down.first, h1 = 2 * i - 1 + down.second;
+  const int64_t w0 = 2 * j - 1 + across.first, w1 = 2 * j - 1 + across.second;
+  const float *d00 = pixel(x, call.inputs, h0, w0), *d01 = pixel(x, call.inputs, h0, w1);
+  const float *d10 = pixel(x, call.inputs, h1, w0), *d11 = pixel(x, call.inputs, h1, w1);
+  for_lanes<float>(call.inputs, [&](int64_t c, auto part) {
+    const Vec above = part.load(d00 + c) + across.sign * part.load(d01 + c);
+    const Vec below = part.load(d10 + c) + across.sign * part.load(d11 + c);
+    store(v + c * tiles, above + down.sign * below);
+  });
+  const float *g00 = pixel(g, call.outputs, 2 * i, 2 * j), *g01 = pixel(g, call.outputs, 2 * i, 2 * j + 1);
+  const float *g10 = pixel(g, call.outputs, 2 * i + 1, 2 * j), *g11 = pixel(g, call.outputs, 2 * i + 1, 2 * j + 1);
+  for_lanes<float>(call.outputs, [&](int64_t c, auto part) {
+    const Vec above = across.near * part.load(g00 + c) + across.far * part.load(g01 + c);
+    const Vec below = across.near * part.load(g10 + c) + across.far * part.load(g11 + c);
+    store(u + (c / kPanel) * tiles * kPanel + c % kPanel, down.near * above + down.far * below);
+  });
+}
+
 template <bool Add>
-void weight_products(const Conv3x3WeightCall& call, int64_t rows, int64_t begin, int64_t end) {
-  const WeightSizes sizes(call);
-  const int64_t count = panels(call.outputs), depth = rows * call.tile_columns();
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t f = unit / count, panel = unit % count;
-    const float* u = call.u + f * sizes.u_step + panel * sizes.tiles * kPanel;
-    float* sums = call.sums + unit * sizes.vectors * kLanes * kPanel;
+void weight_products(const WeightSizes& sizes, int64_t depth, const float* v, const float* u, float* sums) {
+  for (int64_t panel = 0; panel < sizes.columns / kPanel; ++panel) {
     for (int64_t i = 0; i < sizes.vectors * kLanes; i += kWeightRows) {
-      const float* v = call.v + f * sizes.v_step + (i / kLanes) * sizes.tiles * kLanes + i % kLanes;
-      product<kWeightRows, Add>(v, 1, Every{kLanes}, depth, u, sums + i * kPanel, kPanel);
+      product<kWeightRows, Add>(v + (i / kLanes) * sizes.tiles * kLanes + i % kLanes, 1, Every{kLanes}, depth,
+                                u + panel * sizes.tiles * kPanel, sums, kPanel);
+      sums += kWeightRows * kPanel;
     }
   }
 }
@@ -211,57 +247,45 @@ void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* s
   }
 }
 
-Conv3x3WeightSizes conv3x3_weight_sizes(const Conv3x3WeightCall& call) {
+int64_t conv3x3_weight_sums(const Conv3x3WeightCall& call) {
   const WeightSizes sizes(call);
-  if (!call.winograd()) return {0, 0, call.parts() * 9 * call.inputs * sizes.columns};
-  return {16 * sizes.v_step, 16 * sizes.u_step, 16 * sizes.columns * sizes.vectors * kLanes};
-}
-
-void conv3x3_weight_transform(const Conv3x3WeightCall& call, int64_t first, int64_t begin, int64_t end) {
-  const WeightSizes sizes(call);
-  const int64_t inputs = call.inputs, outputs = call.outputs, rows = (call.height + 1) / 2;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t n = (first + row) / rows, i = (first + row) % rows;
-    const float* x = call.x + n * call.height * call.width * inputs;
-    const float* g = call.g + (n * call.height + 2 * i) * call.width * outputs;
-    for (int64_t j = 0; j < call.tile_columns(); ++j) {
-      const int64_t tile = row * call.tile_columns() + j;
-      for_lanes<float>(inputs, [&](int64_t c, auto part) {
-        float* to = call.v + c * sizes.tiles + tile * kLanes;
-        transform_patch(x, call.height, call.width, inputs, i, j, c, part, [&](int f, Vec v) { store(to + f * sizes.v_step, v); });
-      });
-      // A g A^T of the 2x2 gradients of a tile.
-      const bool right = 2 * j + 1 < call.width, below = 2 * i + 1 < call.height;
-      for_lanes<float>(outputs, [&](int64_t c, auto part) {
-        const float* from = g + 2 * j * outputs + c;
-        const Vec a = part.load(from), b = right ? part.load(from + outputs) : Vec{};
-        const Vec d = below ? part.load(from + call.width * outputs) : Vec{};
-        const Vec e = right && below ? part.load(from + (call.width + 1) * outputs) : Vec{};
-        const Vec t[4][2] = {{a, b}, {a + d, b + e}, {a - d, b - e}, {-d, -e}};
-        float* to = call.u + (c / kPanel) * sizes.tiles * kPanel + tile * kPanel + c % kPanel;
-        for (int r = 0; r < 4; ++r) {
-          store(to + 4 * r * sizes.u_step, t[r][0]);
-          store(to + (4 * r + 1) * sizes.u_step, t[r][0] + t[r][1]);
-          store(to + (4 * r + 2) * sizes.u_step, t[r][0] - t[r][1]);
-          store(to + (4 * r + 3) * sizes.u_step, -t[r][1]);
-        }
-      });
-    }
-  }
-}
-
-int64_t conv3x3_weight_products_count(const Conv3x3WeightCall& call) { return 16 * panels(call.outputs); }
-
-void conv3x3_weight_products(const Conv3x3WeightCall& call, int64_t rows, bool add, int64_t begin, int64_t end) {
-  if (add) {
-    weight_products<true>(call, rows, begin, end);
-  } else {
-    weight_products<false>(call, rows, begin, end);
-  }
+  return call.winograd() ? 16 * sizes.frequency() : call.parts() * 9 * call.inputs * sizes.columns;
 }
 
 int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call) {
-  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * panels(call.outputs) * kPanel) + padded(9 * call.inputs);
+  const WeightSizes sizes(call);
+  if (call.winograd()) {
+    return sizes.vectors * sizes.tiles * kLanes + sizes.columns * sizes.tiles + padded(call.inputs) + padded(call.outputs);
+  }
+  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * sizes.columns) + padded(9 * call.inputs);
+}
+
+void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch) {
+  const WeightSizes sizes(call);
+  float* v = scratch;
+  float* u = v + sizes.vectors * sizes.tiles * kLanes;
+  float* zeros = u + sizes.columns * sizes.tiles;
+  std::memset(zeros, 0, (padded(call.inputs) + padded(call.outputs)) * sizeof(float));
+  const int64_t all = call.images * sizes.tile_rows, pixels = call.height * call.width;
+  for (int64_t first = 0; first < all; first += sizes.rows) {
+    const int64_t rows = all - first < sizes.rows ? all - first : sizes.rows, depth = rows * sizes.tile_columns;
+    for (int64_t f = begin; f < end; ++f) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t n = (first + row) / sizes.tile_rows, i = (first + row) % sizes.tile_rows;
+        for (int64_t j = 0; j < sizes.tile_columns; ++j) {
+          const int64_t tile = row * sizes.tile_columns + j;
+          transform_tile(call, call.x + n * pixels * call.inputs, call.g + n * pixels * call.outputs, i, j, static_cast<int>(f),
+                         zeros, sizes.tiles, v + tile * kLanes, u + tile * kPanel);
+        }
+      }
+      float* sums = call.sums + f * sizes.frequency();
+      if (first == 0) {
+        weight_products<false>(sizes, depth, v, u, sums);
+      } else {
+        weight_products<true>(sizes, depth, v, u, sums);
+      }
+    }
+  }
 }
 
 void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums, float* scratch) {
@@ -307,14 +331,14 @@ void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t
 
 void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
   const WeightSizes sizes(call);
-  const int64_t inputs = call.inputs, outputs = call.outputs, columns = sizes.columns, count = panels(outputs);
+  const int64_t inputs = call.inputs, outputs = call.outputs, columns = sizes.columns;
   for (int64_t c = begin; c < end; ++c) {
     for (int64_t o = 0; o < outputs; o += kLanes) {
       alignas(64) float taps[9][kLanes];
       if (call.winograd()) {
         // G^T m G
         const float* from = call.sums + (o / kPanel * sizes.vectors * kLanes + c) * kPanel + o % kPanel;
-        const int64_t step = count * sizes.vectors * kLanes * kPanel;
+        const int64_t step = sizes.frequency();
         Vec t[3][4];
         for (int s = 0; s < 4; ++s) {
           const Vec m0 = load(from + s * step), m1 = load(from + (4 + s) * step);

@@ -186,7 +186,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_,
   }
   Tensor to_filters = torch::stable::new_empty(block.filters, {outputs, call.inputs, 3, 3});
   call.filters = to_filters.mutable_data_ptr<float>();
-  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sizes, call).sums / call.parts();
+  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sums, call) / call.parts();
   const Floats sums = aligned(size * call.parts()), norm_sums = aligned(2 * outputs * call.images);
   call.sums = sums.get();
   int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);

@@ -44,6 +44,7 @@ inline void product(const float* a, int64_t stride, At at, int64_t depth, const 
       sum[m][1] += value * b1;
     }
   }
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     float* to = c + m * columns;
     store(to, Add ? load(to) + sum[m][0] : sum[m][0]);
