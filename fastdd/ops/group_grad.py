@@ -356,11 +356,11 @@ def group_grad(
     Cost: that of one forward and one backward of the N samples, whatever the number of segments; memory of the result,
     S times the parameters, besides. Two runs are bitwise equal where the network's own layers are.
 
-    Why slices on CPUs: both take the time of their convolutions (ConvNet-D3, 256 images of 3x32x32 in 10 segments, 2
-    threads: 271 ms each), slices hold one segment's activations at a time and take any layer, and their second
-    derivatives need no unfolding (1.6x faster). Below three samples a segment fused wins (339 to 319 ms in 100
-    segments, 529 to 376 in 256). Why fused on GPUs: kernels of few samples are bound by their launch, and a slice needs
-    the offsets on the host.
+    Why slices on CPUs: a pass that needs the weights' gradients runs on ConvNet's own convolutions (256 images of
+    3x32x32 in 10 segments, 2 threads: 141 ms, fused 205), slices hold one segment's activations at a time and take any
+    layer, and their second derivatives need no unfolding. Below three samples a segment fused wins (309 to 233 ms in
+    100 segments, 714 to 302 in 256). Why fused on GPUs: kernels of few samples are bound by their launch, and a slice
+    needs the offsets on the host.
 
     >>> net = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
     >>> net.weight.fill_(0.0)

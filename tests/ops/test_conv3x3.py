@@ -239,7 +239,7 @@ def test_layer_is_nn_conv2d(options):
 
 def test_layer_follows_the_backend_and_autocast(monkeypatch):
     layer, x = ops.Conv2d(16, 6, 3, padding=1), torch.randn(3, 16, 8, 8)
-    assert layer.fits(x)
+    assert layer.fits(x) == _ext.available()
     assert not layer.fits(x.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
@@ -257,3 +257,12 @@ def test_gradients_of_a_network(channels, method):
     exact = group_grad(net.double(), images.double(), labels, offsets, method=method)
     for name, truth in exact.items():
         assert (got[name].double() - truth).norm() <= 1e-5 * truth.norm()
+
+
+def test_a_network_compiles_without_graph_breaks():
+    net, images = models.build("ConvNet", 3, 4, (16, 16), width=24, depth=2), torch.randn(3, 3, 16, 16)
+    results = []
+    for function in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
+        results.append(torch.autograd.grad(function(images).square().sum(), [*net.parameters()]))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
