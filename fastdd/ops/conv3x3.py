@@ -74,7 +74,7 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
         ValueError, TypeError: a shape, dtype or device that does not fit.
         RuntimeError: a backend asked for by name that can't run here.
 
-    Two runs are bitwise equal; on the CPU they do not depend on the number of threads. Cost: three times
+    Two runs of the C++ kernels are bitwise equal, and do not depend on the number of threads. Cost: three times
     ``9 N H W I O`` multiplications forward and backward, 2.25 times fewer by Winograd; scratch memory
     of 16/9 of the filters', and about 1 MB a thread for 128 channels.
 

@@ -98,8 +98,8 @@ def conv_norm_act_pool(
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`conv3x3` and :func:`norm_act_pool`.
 
-    Two runs are bitwise equal; on the CPU they do not depend on the number of threads. Cost: the convolution twice and
-    its weight gradient; 1 MB a thread and the result for 32x32 pixels and 128 filters.
+    Two runs of the C++ kernels are bitwise equal, and do not depend on the number of threads. Cost: the
+    convolution twice and its weight gradient; 1 MB a thread and the result for 32x32 pixels and 128 filters.
 
     >>> x = torch.tensor([[[[0.0, 0.0], [0.0, 4.0]]]])
     >>> middle = torch.zeros(1, 1, 3, 3)

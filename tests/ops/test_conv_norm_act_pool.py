@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdd import models
+from fastdd import _ext, models
 from fastdd.ops import conv_norm_act_pool
 
 POOLS = ["avg", "max", "none"]
@@ -104,6 +104,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.fastdd.conv_norm_act_pool_backward, (*tensors, "avg"))
 
 
+@pytest.mark.skipif(not _ext.available(), reason="PyTorch's own convolutions promise no such thing")
 def test_two_runs_and_any_number_of_threads_are_bitwise_equal():
     tensors, before, results = case(3, 37, 3, 48, 12, 12), torch.get_num_threads(), []
     try:
@@ -140,7 +141,7 @@ def test_a_network_trains_as_with_separate_layers():
         if name.startswith("features") and name.endswith("bias") and got[name].norm() < 1e-3:
             continue
         assert (got[name] - p.grad).norm() <= 1e-4 * p.grad.norm(), name
-    assert got["features.0.bias"].abs().max() == 0
+    assert not _ext.available() or got["features.0.bias"].abs().max() == 0
 
 
 def test_what_does_not_fit_is_refused():
