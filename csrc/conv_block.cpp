@@ -4,18 +4,32 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <memory>
-#include <new>
+#include <cstring>
+#include <optional>
 #include <string>
+#include <tuple>
 
 #include "conv_block_cpu.h"
+#include "scratch.h"
 
 namespace {
 
+using fastdd::aligned;
+using fastdd::Conv3x3Call;
+using fastdd::Conv3x3WeightCall;
 using fastdd::ConvBlockCall;
+using fastdd::Floats;
+using fastdd::NormActPoolCall;
 using fastdd::Pool;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+Pool parse(const std::string& name) {
+  if (name == "avg") return Pool::avg;
+  if (name == "max") return Pool::max;
+  STD_TORCH_CHECK(name == "none", "pool must be avg, max or none, not ", name);
+  return Pool::none;
+}
 
 Tensor pack_filters(const Tensor& filters_, bool winograd) {
   const Tensor filters = torch::stable::contiguous(filters_);
@@ -23,7 +37,8 @@ Tensor pack_filters(const Tensor& filters_, bool winograd) {
                   "filters must be float32 [O, I, 3, 3]");
   const int64_t outputs = filters.size(0), inputs = filters.size(1);
   Tensor packed = torch::stable::new_empty(filters, {FASTDD_DISPATCH(packed_size, outputs, inputs, winograd)});
-  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, winograd, packed.mutable_data_ptr<float>());
+  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, winograd, false, 0, inputs,
+                  packed.mutable_data_ptr<float>());
   return packed;
 }
 
@@ -40,13 +55,13 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
   call.width = x.size(2);
   call.inputs = x.size(3);
   call.padding = padding;
-  call.winograd = fastdd::takes_winograd(call.inputs, call.height, call.width, padding);
+  call.winograd = fastdd::conv_block_takes_winograd(call.inputs, call.height, call.width, padding);
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Float && packed.dim() == 1 &&
                       packed.size(0) == FASTDD_DISPATCH(packed_size, outputs, call.inputs, call.winograd),
                   "packed does not come from pack_filters for this shape");
   call.filters = packed.const_data_ptr<float>();
   call.tail.element = fastdd::Element::f32;
-  call.tail.pool = pool == "avg" ? Pool::avg : pool == "max" ? Pool::max : Pool::none;
+  call.tail.pool = parse(pool);
   call.tail.height = call.height + 2 * padding - 2;
   call.tail.width = call.width + 2 * padding - 2;
   call.tail.channels = outputs;
@@ -63,12 +78,152 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
   call.y = y.mutable_data_ptr<float>();
   const int64_t scratch = FASTDD_DISPATCH(conv_block_scratch, call);
   torch::stable::parallel_for(0, images, 4, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<float, void (*)(float*)> memory(
-        static_cast<float*>(::operator new(scratch * sizeof(float), std::align_val_t(64))),
-        [](float* p) { ::operator delete(p, std::align_val_t(64)); });
+    const Floats memory = aligned(scratch);
     FASTDD_DISPATCH(conv_block_images, call, begin, end, memory.get());
   });
   return y;
+}
+
+// What conv_norm_act_pool and its backward share: both convolve image after image into the core's cache.
+struct Training {
+  Tensor x, filters, weight, bias;
+  int64_t images, outputs, shrink;
+  Conv3x3Call convolution{};  // of one image
+  NormActPoolCall tail{};
+  Floats packed = aligned(0);
+  int64_t convolved, scratch;  // floats of an image's convolution, and of what the kernels need besides
+
+  Training(const Tensor& x_, const Tensor& filters_, const Tensor& weight_, const Tensor& bias_, const std::string& pool)
+      : x(torch::stable::contiguous(x_)), filters(torch::stable::contiguous(filters_)), weight(torch::stable::contiguous(weight_)),
+        bias(torch::stable::contiguous(bias_)) {
+    STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float, "x must be float32 [N, H, W, I]");
+    STD_TORCH_CHECK(filters.dim() == 4 && filters.size(1) == x.size(3) && filters.size(2) == 3 && filters.size(3) == 3 &&
+                        filters.scalar_type() == ScalarType::Float,
+                    "filters must be float32 [O, I, 3, 3]");
+    images = x.size(0);
+    outputs = filters.size(0);
+    convolution.images = 1;
+    convolution.height = tail.height = x.size(1);
+    convolution.width = tail.width = x.size(2);
+    convolution.inputs = x.size(3);
+    convolution.outputs = tail.channels = outputs;
+    for (const Tensor* t : {&weight, &bias}) {
+      STD_TORCH_CHECK(t->dim() == 1 && t->size(0) == outputs && t->scalar_type() == ScalarType::Float,
+                      "weight and bias must be float32 [O]");
+    }
+    tail.element = fastdd::Element::f32;
+    tail.pool = parse(pool);
+    tail.weight = weight.const_data_ptr();
+    tail.bias = bias.const_data_ptr();
+    shrink = tail.pool == Pool::none ? 1 : 2;
+    STD_TORCH_CHECK(tail.height >= shrink && tail.width >= shrink, "images are too small");
+    const bool winograd = fastdd::takes_winograd(convolution.inputs);
+    packed = aligned(FASTDD_DISPATCH(packed_size, outputs, convolution.inputs, winograd));
+    FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, convolution.inputs, winograd, false, 0,
+                    convolution.inputs, packed.get());
+    convolution.filters = packed.get();
+    convolved = (tail.height * tail.width * outputs + 15) / 16 * 16;
+    scratch = FASTDD_DISPATCH(conv3x3_scratch, convolution);
+    if (scratch < fastdd::norm_act_pool_scratch(outputs)) scratch = fastdd::norm_act_pool_scratch(outputs);
+  }
+
+  int64_t out_size() const { return (tail.height / shrink) * (tail.width / shrink) * outputs; }
+
+  // Convolves image n into `memory`, whose remainder is scratch; returns the call for the rest of the block.
+  NormActPoolCall convolve(int64_t n, const Tensor& stats, float* memory) const {
+    Conv3x3Call one = convolution;
+    one.x = x.const_data_ptr<float>() + n * one.height * one.width * one.inputs;
+    one.y = memory;
+    FASTDD_DISPATCH(conv3x3_units, one, 0, one.units(), memory + convolved);
+    NormActPoolCall rest = tail;
+    rest.x = memory;
+    rest.stats = const_cast<float*>(stats.const_data_ptr<float>()) + n * 2 * outputs;
+    return rest;
+  }
+};
+
+std::tuple<Tensor, Tensor> conv_norm_act_pool(const Tensor& x, const Tensor& filters, const std::optional<Tensor>&,
+                                              const Tensor& weight, const Tensor& bias, double eps, std::string pool) {
+  Training block(x, filters, weight, bias, pool);
+  block.tail.eps = eps;
+  Tensor y = torch::stable::new_empty(
+      block.x, {block.images, block.tail.height / block.shrink, block.tail.width / block.shrink, block.outputs});
+  Tensor stats = torch::stable::new_empty(block.x, {block.images, 2, block.outputs});
+  torch::stable::parallel_for(0, block.images, 1, [&](int64_t begin, int64_t end) {
+    const Floats memory = aligned(block.convolved + block.scratch);
+    for (int64_t n = begin; n < end; ++n) {
+      NormActPoolCall rest = block.convolve(n, stats, memory.get());
+      rest.y = y.mutable_data_ptr<float>() + n * block.out_size();
+      FASTDD_DISPATCH(norm_act_pool_images, rest, 0, 1, memory.get() + block.convolved);
+    }
+  });
+  return {y, stats};
+}
+
+// The convolution is made again rather than kept: reading it from memory would take longer.
+std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_, const Tensor& x, const Tensor& filters,
+                                                               const Tensor& weight, const Tensor& bias, const Tensor& stats_,
+                                                               std::string pool) {
+  const Training block(x, filters, weight, bias, pool);
+  const Tensor g = torch::stable::contiguous(g_), stats = torch::stable::contiguous(stats_);
+  const int64_t outputs = block.outputs;
+  STD_TORCH_CHECK(g.dim() == 4 && g.size(0) == block.images && g.size(1) == block.tail.height / block.shrink &&
+                      g.size(2) == block.tail.width / block.shrink && g.size(3) == outputs && g.scalar_type() == ScalarType::Float,
+                  "g must have y's shape and dtype");
+  STD_TORCH_CHECK(stats.dim() == 3 && stats.size(0) == block.images && stats.size(1) == 2 && stats.size(2) == outputs &&
+                      stats.scalar_type() == ScalarType::Float,
+                  "stats must be float32 [N, 2, O]");
+  Conv3x3WeightCall call{};
+  call.images = block.images;
+  call.height = block.tail.height;
+  call.width = block.tail.width;
+  call.inputs = block.convolution.inputs;
+  call.outputs = outputs;
+  STD_TORCH_CHECK(!call.winograd(), "conv_norm_act_pool_backward is for fewer than 16 input channels");
+  Tensor to_weight = torch::stable::new_zeros(block.weight, {outputs}), to_bias = torch::stable::new_zeros(block.weight, {outputs});
+  if (call.images * call.inputs * outputs == 0) {
+    return {torch::stable::new_zeros(block.filters, {outputs, call.inputs, 3, 3}), to_weight, to_bias};
+  }
+  Tensor to_filters = torch::stable::new_empty(block.filters, {outputs, call.inputs, 3, 3});
+  call.filters = to_filters.mutable_data_ptr<float>();
+  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sums, call) / call.parts();
+  const Floats sums = aligned(size * call.parts()), norm_sums = aligned(2 * outputs * call.images);
+  call.sums = sums.get();
+  int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
+  if (scratch < block.scratch) scratch = block.scratch;
+  torch::stable::parallel_for(0, call.parts(), 1, [&](int64_t begin, int64_t end) {
+    const Floats memory = aligned(block.convolved + scratch);
+    float* rest = memory.get() + block.convolved;
+    for (int64_t part = begin; part < end; ++part) {
+      float* own = call.sums + part * size;
+      std::memset(own, 0, size * sizeof(float));
+      for (int64_t n = call.part_start(part); n < call.part_start(part + 1); ++n) {
+        NormActPoolCall norm = block.convolve(n, stats, memory.get());
+        norm.g = g.const_data_ptr<float>() + n * block.out_size();
+        norm.dx = memory.get();  // in place of the convolution
+        norm.sums = norm_sums.get() + 2 * n * outputs;
+        FASTDD_DISPATCH(norm_act_pool_backward_images, norm, 0, 1, rest);
+        Conv3x3WeightCall one = call;
+        one.images = 1;
+        one.x = block.x.const_data_ptr<float>() + n * call.height * call.width * call.inputs;
+        one.g = memory.get();
+        FASTDD_DISPATCH(conv3x3_weight_direct, one, 0, 1, own, rest);
+      }
+    }
+  });
+  torch::stable::parallel_for(0, call.inputs, 1, [&](int64_t begin, int64_t end) {
+    FASTDD_DISPATCH(conv3x3_weight_finish, call, begin, end);
+  });
+  for (int64_t o = 0; o < outputs; ++o) {
+    double first = 0, second = 0;
+    for (int64_t n = 0; n < call.images; ++n) {
+      first += norm_sums.get()[2 * n * outputs + o];
+      second += norm_sums.get()[(2 * n + 1) * outputs + o];
+    }
+    to_weight.mutable_data_ptr<float>()[o] = static_cast<float>(first);
+    to_bias.mutable_data_ptr<float>()[o] = static_cast<float>(second);
+  }
+  return {to_filters, to_weight, to_bias};
 }
 
 }  // namespace
@@ -76,4 +231,6 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
 STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
   m.impl("pack_filters", TORCH_BOX(&pack_filters));
   m.impl("conv_block", TORCH_BOX(&conv_block));
+  m.impl("conv_norm_act_pool", TORCH_BOX(&conv_norm_act_pool));
+  m.impl("conv_norm_act_pool_backward", TORCH_BOX(&conv_norm_act_pool_backward));
 }

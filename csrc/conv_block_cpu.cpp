@@ -5,7 +5,7 @@
 // offsets: the direct one needs no unfolded copy.
 #include "conv_block_cpu.h"
 
-#include "lanes.h"
+#include "conv_tiles.h"
 
 namespace fastdd {
 
@@ -15,53 +15,8 @@ void norm_act_pool_images(const NormActPoolCall& call, int64_t begin, int64_t en
 
 namespace {
 
-// Rows of the product that the micro-kernel makes at once: what the registers hold.
-#if defined(__AVX512F__)
-constexpr int kRows = 12;
-#elif defined(__AVX2__)
-constexpr int kRows = 6;
-#else
-constexpr int kRows = 4;
-#endif
-using Vec = Lanes<float>::Vector;
-constexpr int64_t kLanes = Lanes<float>::kCount;
-constexpr int64_t kPanel = 2 * kLanes;  // columns of the product that the micro-kernel makes at once
 // Rows of a Winograd product that share a pass over the filters.
 constexpr int64_t kGroupRows = 64;
-
-inline Vec load(const float* p) { return Lanes<float>::load(p); }
-inline void store(float* p, Vec v) { Lanes<float>::store(p, v); }
-
-inline int64_t panels(int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
-
-// c[m, 0 .. kPanel) = sum over k of a[m * stride + at[k]] * b[k, 0 .. kPanel)
-template <int M>
-inline void product(const float* a, int64_t stride, const int32_t* at, int64_t depth, const float* b, float* c, int64_t columns) {
-  Vec sum[M][2] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    const Vec b0 = load(b + k * kPanel), b1 = load(b + k * kPanel + kLanes);
-    const float* from = a + at[k];
-    for (int m = 0; m < M; ++m) {
-      const Vec value = Vec{} + from[m * stride];
-      sum[m][0] += value * b0;
-      sum[m][1] += value * b1;
-    }
-  }
-  for (int m = 0; m < M; ++m) {
-    store(c + m * columns, sum[m][0]);
-    store(c + m * columns + kLanes, sum[m][1]);
-  }
-}
-
-inline void product_of(int64_t rows, const float* a, int64_t stride, const int32_t* at, int64_t depth, const float* b, float* c,
-                       int64_t columns) {
-  for (; rows >= kRows; rows -= kRows, a += kRows * stride, c += kRows * columns) {
-    product<kRows>(a, stride, at, depth, b, c, columns);
-  }
-  for (; rows >= 4; rows -= 4, a += 4 * stride, c += 4 * columns) product<4>(a, stride, at, depth, b, c, columns);
-  for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2>(a, stride, at, depth, b, c, columns);
-  if (rows > 0) product<1>(a, stride, at, depth, b, c, columns);
-}
 
 struct Sizes {
   int64_t height, width, pixels, outputs, columns, out_pixels;  // of the convolution's output; columns: outputs padded to panels
@@ -73,8 +28,6 @@ struct Sizes {
         out_pixels(call.tail.pool == Pool::none ? pixels : (height / 2) * (width / 2)),
         tiles(pixels / 4), group(tiles >= kGroupRows ? 1 : kGroupRows / (tiles > 0 ? tiles : 1)) {}
 };
-
-inline int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 // The convolution's output, [pixels, columns] with columns padded, to the pooled result of image n.
 inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t n, float* stats, float* scratch) {
@@ -129,29 +82,8 @@ void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float*
       for (int64_t c = 0; c < inputs; c += kLanes) {
         // The last vector is moved back over channels already done rather than cut.
         const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
-        Vec d[4][4];
-        for (int r = 0; r < 4; ++r) {
-          const int64_t h = 2 * i + r - 1;
-          for (int s = 0; s < 4; ++s) {
-            const int64_t w = 2 * j + s - 1;
-            const bool inside = h >= 0 && h < call.height && w >= 0 && w < call.width;
-            d[r][s] = inside ? load(x + (h * call.width + w) * inputs + channel) : Vec{};
-          }
-        }
-        Vec t[4][4];
-        for (int s = 0; s < 4; ++s) {
-          t[0][s] = d[0][s] - d[2][s];
-          t[1][s] = d[1][s] + d[2][s];
-          t[2][s] = d[2][s] - d[1][s];
-          t[3][s] = d[1][s] - d[3][s];
-        }
-        for (int r = 0; r < 4; ++r) {
-          float* at = tile + 4 * r * step + channel;
-          store(at, t[r][0] - t[r][2]);
-          store(at + step, t[r][1] + t[r][2]);
-          store(at + 2 * step, t[r][2] - t[r][1]);
-          store(at + 3 * step, t[r][1] - t[r][3]);
-        }
+        transform_patch(x, call.height, call.width, inputs, i, j, channel, Whole{},
+                        [&](int f, Vec v) { store(tile + f * step + channel, v); });
       }
     }
   }
@@ -217,37 +149,6 @@ void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scra
 }  // namespace
 
 namespace FASTDD_VARIANT {
-
-int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd) {
-  return (winograd ? 16 : 9) * inputs * panels(outputs) * kPanel;
-}
-
-// Direct: [panel, tap, input, column]; Winograd: G g G^T as [frequency, panel, input, column]. Columns beyond the last output are 0.
-void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, float* packed) {
-  std::memset(packed, 0, packed_size(outputs, inputs, winograd) * sizeof(float));
-  const int64_t count = panels(outputs);
-  for (int64_t o = 0; o < outputs; ++o) {
-    const int64_t panel = o / kPanel, column = o % kPanel;
-    for (int64_t c = 0; c < inputs; ++c) {
-      const float* g = filters + (o * inputs + c) * 9;
-      if (!winograd) {
-        for (int tap = 0; tap < 9; ++tap) packed[((panel * 9 + tap) * inputs + c) * kPanel + column] = g[tap];
-        continue;
-      }
-      float t[4][3];
-      for (int s = 0; s < 3; ++s) {
-        t[0][s] = g[s];
-        t[1][s] = 0.5f * (g[s] + g[3 + s] + g[6 + s]);
-        t[2][s] = 0.5f * (g[s] - g[3 + s] + g[6 + s]);
-        t[3][s] = g[6 + s];
-      }
-      for (int r = 0; r < 4; ++r) {
-        const float u[4] = {t[r][0], 0.5f * (t[r][0] + t[r][1] + t[r][2]), 0.5f * (t[r][0] - t[r][1] + t[r][2]), t[r][2]};
-        for (int s = 0; s < 4; ++s) packed[(((4 * r + s) * count + panel) * inputs + c) * kPanel + column] = u[s];
-      }
-    }
-  }
-}
 
 int64_t conv_block_scratch(const ConvBlockCall& call) {
   const Sizes sizes(call);

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from fastdd.bench.case import Case
 from fastdd.bench.cases import (
     augment,
+    conv3x3,
     density,
     gradient_steps,
     group_grad,
@@ -14,11 +15,9 @@ from fastdd.bench.cases import (
     steps,
 )
 
-CASES: list[Case] = [
-    case
-    for module in (augment, segment_mean, matching, group_grad, norm_act_pool, density, steps, gradient_steps)
-    for case in module.CASES
-]
+_MODULES = (augment, segment_mean, matching, group_grad, norm_act_pool, conv3x3, density, steps, gradient_steps)
+
+CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 
 
 def select(globs: list[str]) -> list[Case]:

@@ -79,7 +79,7 @@ class ConvNet(nn.Module):
         for block in range(depth):
             padding = 3 if block == 0 and channels == 1 else 1
             height, columns = height + 2 * padding - 2, columns + 2 * padding - 2
-            layers.append(nn.Conv2d(inputs, width, kernel_size=3, padding=padding))
+            layers.append(ops.Conv2d(inputs, width, kernel_size=3, padding=padding))
             if norm != "none":
                 layers.append(NORMS[norm](width, height, columns))
             layers.append(ACTIVATIONS[activation]())
@@ -106,8 +106,14 @@ class ConvNet(nn.Module):
         layers = iter(self.features)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                x, norm = layer(x), next(layers)
-                x = ops.norm_act_pool(x, norm.weight, norm.bias, eps=norm.eps, pool=self._fused_pool)
+                norm = next(layers)
+                tail = norm.weight, norm.bias
+                if layer.in_channels < 16 and layer.fits(x) and not x.requires_grad:
+                    x = ops.conv_norm_act_pool(
+                        layer.padded(x), layer.weight, *tail, shift=layer.bias, eps=norm.eps, pool=self._fused_pool
+                    )
+                else:
+                    x = ops.norm_act_pool(layer(x), *tail, eps=norm.eps, pool=self._fused_pool)
         return x.flatten(1)
 
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:

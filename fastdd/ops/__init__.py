@@ -2,7 +2,9 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
+from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
@@ -17,12 +19,15 @@ from fastdd.ops.segment_mean import segment_mean, segment_spread
 __all__ = [
     "DSA_OPS",
     "DSA_STRATEGY",
+    "Conv2d",
     "ConvBlock",
     "Implementation",
     "KnnDensity",
     "Param",
     "augment",
     "augment_adjoint",
+    "conv3x3",
+    "conv_norm_act_pool",
     "diff_augment",
     "dsa_params",
     "embedding_match",

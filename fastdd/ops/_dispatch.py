@@ -94,6 +94,7 @@ def _missing(backend: str, device: str) -> str:
     return ""
 
 
+@torch.compiler.assume_constant_result
 def has_kernel(op: str, device: torch.device) -> bool:
     """Whether ``op`` has a kernel of its own for the device that can run here."""
     own = _kernels[op].get(device.type)

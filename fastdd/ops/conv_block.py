@@ -85,7 +85,7 @@ class ConvBlock:
             z = F.conv2d(x, self._filters, padding=self._padding)
             return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self._pool, backend=self._backend)
         _, inputs, height, width = x.shape
-        # As takes_winograd in csrc/conv_block_cpu.h, which refuses filters packed for the other way.
+        # As conv_block_takes_winograd in csrc/conv_block_cpu.h, which refuses filters packed for the other way.
         winograd = inputs >= 16 and self._padding == 1 and height % 2 == 0 and width % 2 == 0
         if winograd not in self._packed:
             self._packed[winograd] = torch.ops.fastdd.pack_filters(self._filters, winograd)

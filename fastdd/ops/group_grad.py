@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from fastdd.ops.conv3x3 import Conv2d
 from fastdd.ops.grouped import grouped_conv_weight, grouped_outer
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
 from fastdd.reference.segment_mean import accumulation_dtype
@@ -20,8 +21,9 @@ METHODS = ("auto", "slices", "fused")
 PARAMETERS = ("weights", "all")
 
 _Result = TypeVar("_Result")
-# 16 images of 32x32 a pass: as fast as any larger number, and blocks that malloc does not map anew at every use.
-_CHUNK_PIXELS = 16 * 32 * 32
+# 32 images of 32x32 a pass: of more, the activations of a block of ConvNet would be blocks that malloc maps anew at
+# every use, unless the block is one op.
+_CHUNK_PIXELS = 32 * 32 * 32
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -210,6 +212,7 @@ def _norm(layer: nn.Module, x: Tensor, b: Tensor, offsets: Tensor, asked: set[st
 _RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv,
+    Conv2d: _conv,
     nn.GroupNorm: _norm,
     nn.LayerNorm: _norm,
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm),
@@ -337,7 +340,7 @@ def group_grad(
             Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
             (in eval mode). ``auto``: fused on GPUs for ``weights``, else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
-            on GPUs, and 16,384 pixels with ``slices`` on CPUs.
+            on GPUs, and 32,768 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
 
     Returns:
@@ -354,11 +357,11 @@ def group_grad(
     Cost: that of one forward and one backward of the N samples, whatever the number of segments; memory of the result,
     S times the parameters, besides. Two runs are bitwise equal where the network's own layers are.
 
-    Why slices on CPUs: both take the time of their convolutions (ConvNet-D3, 256 images of 3x32x32 in 10 segments, 2
-    threads: 271 ms each), slices hold one segment's activations at a time and take any layer, and their second
-    derivatives need no unfolding (1.6x faster). Below three samples a segment fused wins (339 to 319 ms in 100
-    segments, 529 to 376 in 256). Why fused on GPUs: kernels of few samples are bound by their launch, and a slice needs
-    the offsets on the host.
+    Why slices on CPUs: a pass that needs the weights' gradients runs on ConvNet's own convolutions (256 images of
+    3x32x32 in 10 segments, 2 threads: 141 ms, fused 205), slices hold one segment's activations at a time and take any
+    layer, and their second derivatives need no unfolding. Below three samples a segment fused wins (309 to 233 ms in
+    100 segments, 714 to 302 in 256). Why fused on GPUs: kernels of few samples are bound by their launch, and a slice
+    needs the offsets on the host.
 
     >>> net = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
     >>> net.weight.fill_(0.0)

@@ -1,0 +1,375 @@
+// Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
+#include "conv3x3_cpu.h"
+
+#include "conv_tiles.h"
+
+namespace fastdd {
+namespace {
+
+// Tiles of a Winograd product that share a pass over the filters.
+constexpr int64_t kGroupTiles = 64;
+// Tiles of a block of the weight gradient: its pixels stay in the core's cache while one frequency after the other is made.
+constexpr int64_t kBlockTiles = 128;
+// Rows of the weight gradient's products: they divide a vector of input channels.
+constexpr int kWeightRows = kLanes >= 16 ? 8 : 4;
+// Filter taps of the direct weight gradient that are made at once.
+constexpr int kTaps = 9;
+
+// A^T m A of 4x4 products to 2x2 pixels.
+inline void output_pixels(const Vec (&m)[16], Vec (&y)[4]) {
+  Vec rows[2][4];
+  for (int s = 0; s < 4; ++s) {
+    rows[0][s] = m[s] + m[4 + s] + m[8 + s];
+    rows[1][s] = m[4 + s] - m[8 + s] - m[12 + s];
+  }
+  for (int r = 0; r < 2; ++r) {
+    y[2 * r] = rows[r][0] + rows[r][1] + rows[r][2];
+    y[2 * r + 1] = rows[r][1] - rows[r][2] - rows[r][3];
+  }
+}
+
+struct Groups {
+  int64_t columns, tile_rows, tile_columns, rows, tiles, v_step, m_step;
+
+  explicit Groups(const Conv3x3Call& call)
+      : columns(panels(call.outputs) * kPanel), tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2),
+        rows(kGroupTiles / tile_columns > 0 ? kGroupTiles / tile_columns : 1), tiles(rows * tile_columns),
+        // Not a power of two apart, which would put all 16 into the same cache set.
+        v_step(padded(tiles * call.inputs) + 16), m_step(tiles * columns + 16) {}
+};
+
+void winograd(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
+  const Groups groups(call);
+  const int64_t inputs = call.inputs, outputs = call.outputs, columns = groups.columns;
+  float* transformed = scratch;                           // [16, tiles, inputs]
+  float* products = transformed + 16 * groups.v_step;     // [16, tiles, columns]
+  for (int64_t first = begin; first < end; first += groups.rows) {
+    const int64_t rows = end - first < groups.rows ? end - first : groups.rows;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
+      const float* x = call.x + n * call.height * call.width * inputs;
+      for (int64_t j = 0; j < groups.tile_columns; ++j) {
+        float* to = transformed + (row * groups.tile_columns + j) * inputs;
+        for (int64_t c = 0; c < inputs; c += kLanes) {
+          // The last vector is moved back over channels already done rather than cut.
+          const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
+          transform_patch(x, call.height, call.width, inputs, i, j, channel, Whole{},
+                          [&](int f, Vec v) { store(to + f * groups.v_step + channel, v); });
+        }
+      }
+    }
+    for (int f = 0; f < 16; ++f) {
+      for (int64_t panel = 0; panel < panels(outputs); ++panel) {
+        product_of(rows * groups.tile_columns, transformed + f * groups.v_step, inputs, Every{1}, inputs,
+                   call.filters + (f * panels(outputs) + panel) * inputs * kPanel,
+                   products + f * groups.m_step + panel * kPanel, columns);
+      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
+      float* y = call.y + (n * call.height + 2 * i) * call.width * outputs;
+      for (int64_t j = 0; j < groups.tile_columns; ++j) {
+        const float* from = products + (row * groups.tile_columns + j) * columns;
+        for_lanes<float>(outputs, [&](int64_t c, auto part) {
+          Vec m[16], pixels[4];
+          for (int f = 0; f < 16; ++f) m[f] = load(from + f * groups.m_step + c);
+          output_pixels(m, pixels);
+          const Vec bias = call.bias == nullptr ? Vec{} : part.load(call.bias + c);
+          for (int64_t r = 0; r < 2 && 2 * i + r < call.height; ++r) {
+            for (int64_t s = 0; s < 2 && 2 * j + s < call.width; ++s) {
+              part.store(y + (r * call.width + 2 * j + s) * outputs + c, pixels[2 * r + s] + bias);
+            }
+          }
+        });
+      }
+    }
+  }
+}
+
+// Row h of image n and its neighbours with padding, [3, width + 2, inputs].
+inline void neighbours(const float* x, int64_t n, int64_t h, int64_t height, int64_t width, int64_t inputs, float* to) {
+  const int64_t row = (width + 2) * inputs;
+  for (int64_t r = 0; r < 3; ++r) {
+    if (h + r < 1 || h + r > height) {
+      std::memset(to + r * row, 0, row * sizeof(float));
+      continue;
+    }
+    std::memset(to + r * row, 0, inputs * sizeof(float));
+    std::memcpy(to + r * row + inputs, x + (n * height + h + r - 1) * width * inputs, width * inputs * sizeof(float));
+    std::memset(to + (r + 1) * row - inputs, 0, inputs * sizeof(float));
+  }
+}
+
+void direct(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
+  const int64_t inputs = call.inputs, outputs = call.outputs, depth = 9 * inputs, columns = panels(outputs) * kPanel;
+  const int64_t row = (call.width + 2) * inputs;
+  float* patch = scratch;
+  float* made = patch + padded(3 * row);
+  int32_t* at = reinterpret_cast<int32_t*>(made + padded(call.width * columns));
+  for (int64_t k = 0; k < depth; ++k) {
+    const int64_t tap = k / inputs;
+    at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k % inputs);
+  }
+  for (int64_t unit = begin; unit < end; ++unit) {
+    neighbours(call.x, unit / call.height, unit % call.height, call.height, call.width, inputs, patch);
+    float* y = call.y + unit * call.width * outputs;
+    float* to = columns == outputs ? y : made;
+    for (int64_t panel = 0; panel < panels(outputs); ++panel) {
+      product_of(call.width, patch, inputs, at, depth, call.filters + panel * depth * kPanel, to + panel * kPanel, columns);
+    }
+    if (columns == outputs && call.bias == nullptr) continue;
+    for (int64_t j = 0; j < call.width; ++j) {
+      for_lanes<float>(outputs, [&](int64_t c, auto part) {
+        const Vec bias = call.bias == nullptr ? Vec{} : part.load(call.bias + c);
+        part.store(y + j * outputs + c, load(to + j * columns + c) + bias);
+      });
+    }
+  }
+}
+
+// What of the weight gradient's memory is where. Winograd: sums are [16, panel, input, column]; v, the transformed x of a block of
+// tiles in one frequency, [vector of inputs, tile, lane], and u, of g, [panel, tile, column]. Directly, sums are
+// [part, 9 inputs, column].
+struct WeightSizes {
+  int64_t tile_rows, tile_columns, rows, tiles, vectors, columns;
+
+  explicit WeightSizes(const Conv3x3WeightCall& call)
+      : tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2),
+        rows(kBlockTiles / tile_columns > 0 ? kBlockTiles / tile_columns : 1), tiles(rows * tile_columns),
+        vectors((call.inputs + kLanes - 1) / kLanes), columns(panels(call.outputs) * kPanel) {
+    if (rows > call.images * tile_rows) rows = call.images * tile_rows;
+  }
+
+  int64_t frequency() const { return columns * vectors * kLanes; }
+};
+
+// Row r of B^T d is d[first] + sign d[second]; of A g it is near g[0] + far g[1].
+struct Frequency {
+  int first, second;
+  float sign, near, far;
+};
+constexpr Frequency kFrequencies[4] = {{0, 2, -1, 1, 0}, {1, 2, 1, 1, 1}, {2, 1, -1, 1, -1}, {1, 3, -1, 0, -1}};
+
+// One frequency of tile (i, j): of the 4x4 pixels of x around it to v, and of its 2x2 pixels of g to u.
+inline void transform_tile(const Conv3x3WeightCall& call, const float* x, const float* g, int64_t i, int64_t j, int f,
+                           const float* zeros, int64_t tiles, float* v, float* u) {
+  const Frequency &down = kFrequencies[f / 4], &across = kFrequencies[f % 4];
+  const auto pixel = [&](const float* image, int64_t channels, int64_t h, int64_t w) {
+    return h >= 0 && h < call.height && w >= 0 && w < call.width ? image + (h * call.width + w) * channels : zeros;
+  };
+  const int64_t h0 = 2 * i - 1 + down.first, h1 = 2 * i - 1 + down.second;
+  const int64_t w0 = 2 * j - 1 + across.first, w1 = 2 * j - 1 + across.second;
+  const float *d00 = pixel(x, call.inputs, h0, w0), *d01 = pixel(x, call.inputs, h0, w1);
+  const float *d10 = pixel(x, call.inputs, h1, w0), *d11 = pixel(x, call.inputs, h1, w1);
+  for_lanes<float>(call.inputs, [&](int64_t c, auto part) {
+    const Vec above = part.load(d00 + c) + across.sign * part.load(d01 + c);
+    const Vec below = part.load(d10 + c) + across.sign * part.load(d11 + c);
+    store(v + c * tiles, above + down.sign * below);
+  });
+  const float *g00 = pixel(g, call.outputs, 2 * i, 2 * j), *g01 = pixel(g, call.outputs, 2 * i, 2 * j + 1);
+  const float *g10 = pixel(g, call.outputs, 2 * i + 1, 2 * j), *g11 = pixel(g, call.outputs, 2 * i + 1, 2 * j + 1);
+  for_lanes<float>(call.outputs, [&](int64_t c, auto part) {
+    const Vec above = across.near * part.load(g00 + c) + across.far * part.load(g01 + c);
+    const Vec below = across.near * part.load(g10 + c) + across.far * part.load(g11 + c);
+    store(u + (c / kPanel) * tiles * kPanel + c % kPanel, down.near * above + down.far * below);
+  });
+}
+
+template <bool Add>
+void weight_products(const WeightSizes& sizes, int64_t depth, const float* v, const float* u, float* sums) {
+  for (int64_t panel = 0; panel < sizes.columns / kPanel; ++panel) {
+    for (int64_t i = 0; i < sizes.vectors * kLanes; i += kWeightRows) {
+      product<kWeightRows, Add>(v + (i / kLanes) * sizes.tiles * kLanes + i % kLanes, 1, Every{kLanes}, depth,
+                                u + panel * sizes.tiles * kPanel, sums, kPanel);
+      sums += kWeightRows * kPanel;
+    }
+  }
+}
+
+}  // namespace
+
+namespace FASTDD_VARIANT {
+
+int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd) {
+  return (winograd ? 16 : 9) * inputs * panels(outputs) * kPanel;
+}
+
+// Direct: [panel, tap, input, column]; Winograd: G g G^T as [frequency, panel, input, column]. Columns beyond the last output are 0.
+void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, bool adjoint, int64_t begin, int64_t end,
+                  float* packed) {
+  const int64_t count = panels(outputs);
+  for (int64_t panel = 0; panel < count; ++panel) {
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t column = 0; column < kPanel; column += kLanes) {
+        alignas(64) float taps[9][kLanes] = {};
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          const int64_t o = panel * kPanel + column + lane;
+          if (o >= outputs) break;
+          const float* g = filters + (adjoint ? c * outputs + o : o * inputs + c) * 9;
+          for (int tap = 0; tap < 9; ++tap) taps[tap][lane] = g[adjoint ? 8 - tap : tap];
+        }
+        if (!winograd) {
+          for (int tap = 0; tap < 9; ++tap) {
+            store(packed + ((panel * 9 + tap) * inputs + c) * kPanel + column, load(taps[tap]));
+          }
+          continue;
+        }
+        Vec t[4][3];
+        for (int s = 0; s < 3; ++s) {
+          const Vec first = load(taps[s]), middle = load(taps[3 + s]), last = load(taps[6 + s]);
+          t[0][s] = first;
+          t[1][s] = 0.5f * (first + middle + last);
+          t[2][s] = 0.5f * (first - middle + last);
+          t[3][s] = last;
+        }
+        for (int r = 0; r < 4; ++r) {
+          const Vec u[4] = {t[r][0], 0.5f * (t[r][0] + t[r][1] + t[r][2]), 0.5f * (t[r][0] - t[r][1] + t[r][2]), t[r][2]};
+          for (int s = 0; s < 4; ++s) {
+            store(packed + (((4 * r + s) * count + panel) * inputs + c) * kPanel + column, u[s]);
+          }
+        }
+      }
+    }
+  }
+}
+
+int64_t conv3x3_scratch(const Conv3x3Call& call) {
+  const Groups groups(call);
+  if (takes_winograd(call.inputs)) return 16 * (groups.v_step + groups.m_step);
+  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * groups.columns) + padded(9 * call.inputs);
+}
+
+void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
+  if (takes_winograd(call.inputs)) {
+    winograd(call, begin, end, scratch);
+  } else {
+    direct(call, begin, end, scratch);
+  }
+}
+
+int64_t conv3x3_weight_sums(const Conv3x3WeightCall& call) {
+  const WeightSizes sizes(call);
+  return call.winograd() ? 16 * sizes.frequency() : call.parts() * 9 * call.inputs * sizes.columns;
+}
+
+int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call) {
+  const WeightSizes sizes(call);
+  if (call.winograd()) {
+    return sizes.vectors * sizes.tiles * kLanes + sizes.columns * sizes.tiles + padded(call.inputs) + padded(call.outputs);
+  }
+  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * sizes.columns) + padded(9 * call.inputs);
+}
+
+void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch) {
+  const WeightSizes sizes(call);
+  float* v = scratch;
+  float* u = v + sizes.vectors * sizes.tiles * kLanes;
+  float* zeros = u + sizes.columns * sizes.tiles;
+  std::memset(zeros, 0, (padded(call.inputs) + padded(call.outputs)) * sizeof(float));
+  const int64_t all = call.images * sizes.tile_rows, pixels = call.height * call.width;
+  for (int64_t first = 0; first < all; first += sizes.rows) {
+    const int64_t rows = all - first < sizes.rows ? all - first : sizes.rows, depth = rows * sizes.tile_columns;
+    for (int64_t f = begin; f < end; ++f) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t n = (first + row) / sizes.tile_rows, i = (first + row) % sizes.tile_rows;
+        for (int64_t j = 0; j < sizes.tile_columns; ++j) {
+          const int64_t tile = row * sizes.tile_columns + j;
+          transform_tile(call, call.x + n * pixels * call.inputs, call.g + n * pixels * call.outputs, i, j, static_cast<int>(f),
+                         zeros, sizes.tiles, v + tile * kLanes, u + tile * kPanel);
+        }
+      }
+      float* sums = call.sums + f * sizes.frequency();
+      if (first == 0) {
+        weight_products<false>(sizes, depth, v, u, sums);
+      } else {
+        weight_products<true>(sizes, depth, v, u, sums);
+      }
+    }
+  }
+}
+
+void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums, float* scratch) {
+  const int64_t inputs = call.inputs, outputs = call.outputs, depth = 9 * inputs, columns = panels(outputs) * kPanel;
+  const int64_t row = (call.width + 2) * inputs;
+  float* patch = scratch;
+  float* gradients = patch + padded(3 * row);
+  int32_t* at = reinterpret_cast<int32_t*>(gradients + padded(call.width * columns));
+  for (int64_t k = 0; k < depth; ++k) {
+    const int64_t tap = k % 9;
+    at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k / 9);
+  }
+  for (int64_t unit = begin * call.height; unit < end * call.height; ++unit) {
+    neighbours(call.x, unit / call.height, unit % call.height, call.height, call.width, inputs, patch);
+    const float* g = call.g + unit * call.width * outputs;
+    if (columns != outputs) {
+      for (int64_t j = 0; j < call.width; ++j) std::memcpy(gradients + j * columns, g + j * outputs, outputs * sizeof(float));
+      g = gradients;
+    }
+    for (int64_t panel = 0; panel < panels(outputs); ++panel) {
+      for (int64_t k = 0; k < depth; k += kTaps) {
+        const float* pixel[kTaps];
+        for (int m = 0; m < kTaps; ++m) pixel[m] = patch + at[k + m];
+        Vec sum[kTaps][2] = {};
+        for (int64_t j = 0; j < call.width; ++j) {
+          const float* from = g + j * columns + panel * kPanel;
+          const Vec g0 = load(from), g1 = load(from + kLanes);
+          for (int m = 0; m < kTaps; ++m) {
+            const Vec value = Vec{} + pixel[m][j * inputs];
+            sum[m][0] += value * g0;
+            sum[m][1] += value * g1;
+          }
+        }
+        for (int m = 0; m < kTaps; ++m) {
+          float* to = sums + (k + m) * columns + panel * kPanel;
+          store(to, load(to) + sum[m][0]);
+          store(to + kLanes, load(to + kLanes) + sum[m][1]);
+        }
+      }
+    }
+  }
+}
+
+void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
+  const WeightSizes sizes(call);
+  const int64_t inputs = call.inputs, outputs = call.outputs, columns = sizes.columns;
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t o = 0; o < outputs; o += kLanes) {
+      alignas(64) float taps[9][kLanes];
+      if (call.winograd()) {
+        // G^T m G
+        const float* from = call.sums + (o / kPanel * sizes.vectors * kLanes + c) * kPanel + o % kPanel;
+        const int64_t step = sizes.frequency();
+        Vec t[3][4];
+        for (int s = 0; s < 4; ++s) {
+          const Vec m0 = load(from + s * step), m1 = load(from + (4 + s) * step);
+          const Vec m2 = load(from + (8 + s) * step), m3 = load(from + (12 + s) * step);
+          const Vec half = 0.5f * (m1 + m2);
+          t[0][s] = m0 + half;
+          t[1][s] = 0.5f * (m1 - m2);
+          t[2][s] = half + m3;
+        }
+        for (int r = 0; r < 3; ++r) {
+          const Vec half = 0.5f * (t[r][1] + t[r][2]);
+          store(taps[3 * r], t[r][0] + half);
+          store(taps[3 * r + 1], 0.5f * (t[r][1] - t[r][2]));
+          store(taps[3 * r + 2], half + t[r][3]);
+        }
+      } else {
+        for (int tap = 0; tap < 9; ++tap) {
+          Vec sum = {};
+          for (int64_t part = 0; part < call.parts(); ++part) {
+            sum += load(call.sums + (part * 9 * inputs + 9 * c + tap) * columns + o);
+          }
+          store(taps[tap], sum);
+        }
+      }
+      for (int64_t lane = 0; lane < kLanes && o + lane < outputs; ++lane) {
+        float* to = call.filters + ((o + lane) * inputs + c) * 9;
+        for (int tap = 0; tap < 9; ++tap) to[tap] = taps[tap][lane];
+      }
+    }
+  }
+}
+
+}  // namespace FASTDD_VARIANT
+}  // namespace fastdd

@@ -1,0 +1,58 @@
+// CPU kernels of conv3x3 and conv3x3_weight, and the filters that they and conv_block read, free of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "simd.h"
+
+namespace fastdd {
+
+// Below 16 channels the transforms of Winograd's F(2x2, 3x3) (Lavin and Gray 2016) cost more than they save.
+inline bool takes_winograd(int64_t inputs) { return inputs >= 16; }
+
+// y = conv(x, filters) + bias with stride 1 and padding 1. Its unit of work is a row of y, or a row of 2x2 tiles.
+struct Conv3x3Call {
+  int64_t images, height, width, inputs, outputs;
+  const float* x;        // [images, height, width, inputs]
+  const float* filters;  // from pack_filters
+  const float* bias;     // [outputs] or null
+  float* y;              // [images, height, width, outputs]
+
+  int64_t units() const { return images * (takes_winograd(inputs) ? (height + 1) / 2 : height); }
+};
+
+// The gradient of the filters. With Winograd, `sums` of the products of both transformed sides, frequency by frequency; directly,
+// of parts of the images. A fixed order of additions either way, whoever does them.
+struct Conv3x3WeightCall {
+  int64_t images, height, width, inputs, outputs;
+  const float* x;  // [images, height, width, inputs]
+  const float* g;  // [images, height, width, outputs]
+  float* sums;
+  float* filters;  // [outputs, inputs, 3, 3], written
+
+  bool winograd() const { return takes_winograd(inputs); }
+  int64_t parts() const { return images < 16 ? images : 16; }
+  int64_t part_start(int64_t part) const { return part * images / parts(); }
+};
+
+}  // namespace fastdd
+
+// Floats that the packed filters take.
+FASTDD_DECLARE_VARIANTS(int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd))
+// Input channels [begin, end) of the packed filters; [outputs, inputs, 3, 3], or, for the adjoint, [inputs, outputs, 3, 3].
+FASTDD_DECLARE_VARIANTS(void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, bool adjoint,
+                                          int64_t begin, int64_t end, float* packed))
+// Floats of scratch memory that a call of conv3x3_units needs, 64-byte aligned.
+FASTDD_DECLARE_VARIANTS(int64_t conv3x3_scratch(const Conv3x3Call& call))
+FASTDD_DECLARE_VARIANTS(void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch))
+// Floats of `sums`.
+FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_sums(const Conv3x3WeightCall& call))
+// Floats of scratch memory that a call of either function below needs, 64-byte aligned.
+FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call))
+// Winograd: sums of frequencies [begin, end) of 16.
+FASTDD_DECLARE_VARIANTS(void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch))
+// Direct: adds images [begin, end) to one part's sums.
+FASTDD_DECLARE_VARIANTS(void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums,
+                                                   float* scratch))
+// Input channels [begin, end) of the result, from the sums.
+FASTDD_DECLARE_VARIANTS(void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end))
