@@ -156,7 +156,7 @@ def _training_groups(
     if groups is None or isinstance(groups, np.ndarray):
         return groups
     if groups not in CLUSTERINGS:
-        return kde.load_array(groups)
+        return kde.load_array(Path(groups))
     if resume and stored is not None and stored.exists():
         return kde.load_array(stored)
     found, _ = pseudo_groups(data, method=groups, **embedding)

@@ -207,8 +207,8 @@ class KdeWeights:
                 if text is None:
                     raise RuntimeError(f"{path} is a safetensors file but has no weights of fastdd")
                 metadata = json.loads(text)
-                if metadata.get("schema") != SCHEMA:
-                    raise RuntimeError(f"{path} has the schema {metadata.get('schema')}, this version reads {SCHEMA}")
+                if (schema := metadata.pop("schema", None)) != SCHEMA:
+                    raise RuntimeError(f"{path} has the schema {schema}, this version reads {SCHEMA}")
                 made = cls(*(file.get_tensor(name) for name in ("weights", "log_density", "embeddings")), metadata)
             check_weights(made.weights, len(made.embeddings))
         except (SafetensorError, ValueError, AttributeError) as error:

@@ -132,7 +132,20 @@ def one_line(result, code, *words):
         assert word in result[2]
 
 
-def test_every_setting_of_distill_reaches_the_run(run, tmp_path):
+GRADIENT_SETTINGS = {
+    "method": "dsa",
+    "metric": "cos",
+    "outer_loop": 2,
+    "inner_loop": 1,
+    "lr_net": 0.02,
+    "memory": "low",
+    "precision": "fp32",
+    "sampling": "random",
+}
+
+
+@pytest.mark.parametrize("of_method", [{}, GRADIENT_SETTINGS])
+def test_every_setting_of_distill_reaches_the_run(run, tmp_path, of_method):
     settings = {
         "arch": "ConvNetD1",
         "batch_real": 4,
@@ -148,6 +161,7 @@ def test_every_setting_of_distill_reaches_the_run(run, tmp_path):
         "sampling": "stratified",
         "seed": 5,
         "width": 4,
+        **of_method,
     }
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
     out = tmp_path / "r"
@@ -158,6 +172,50 @@ def test_every_setting_of_distill_reaches_the_run(run, tmp_path):
     assert {name: used[name] for name in settings} == settings
     made = SyntheticSet.load(out / "synthetic.safetensors")
     assert made.metadata["provenance"]["parameters"] == {"bias_ratio": 0.5}
+
+
+def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_path):
+    out = tmp_path / "r"
+    code, text, _ = run("distill", *SMALL, "--debias", "kde", "--method", "dc", "--out", out)
+    assert code == 0
+    assert "weights: worth" in text
+    made = SyntheticSet.load(out / "synthetic.safetensors").metadata["kde"]
+    assert made["kde"]["variance"] == 0.1
+    assert len(made["diagnostics"]["ess"]) == 10
+    before, images = (out / "weights.safetensors").read_bytes(), (out / "synthetic.safetensors").read_bytes()
+    assert run("distill", *SMALL, "--debias", "kde", "--method", "dc", "--out", out, "--resume")[0] == 0
+    assert (out / "weights.safetensors").read_bytes() == before
+    assert (out / "synthetic.safetensors").read_bytes() == images
+    other = ("--method", "dc", "--out", tmp_path / "other", "--weights", out / "weights.safetensors")
+    assert run("distill", *SMALL, "--debias", "kde", *other)[0] == 0
+    assert (tmp_path / "other" / "synthetic.safetensors").read_bytes() == images
+    # A run without its weights is another run.
+    np.save(tmp_path / "even.npy", np.ones(1297))
+    again = ("--method", "dc", "--out", out, "--resume", "--weights", tmp_path / "even.npy")
+    one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights or groups")
+
+
+def test_weights_from_an_array_of_ones_own(run, tmp_path):
+    np.save(tmp_path / "w.npy", np.arange(1, 1298))
+    options = ("--debias", "kde", "--weights", tmp_path / "w.npy", "--sampling", "weighted", "--out", tmp_path / "r")
+    assert run("distill", *SMALL, *options)[0] == 0
+    assert SyntheticSet.load(tmp_path / "r" / "synthetic.safetensors").metadata["kde"]["source"] == "w.npy"
+
+
+def test_groups_that_are_found_are_kept(run, tmp_path):
+    out = tmp_path / "r"
+    assert run("distill", *SMALL, "--debias", "fairdd", "--groups", "kmeans", "--out", out)[0] == 0
+    groups = np.load(out / "groups.npy")
+    assert groups.shape == (1297,)
+    assert len(np.unique(groups)) == 10
+    assert run("distill", *SMALL, "--debias", "fairdd", "--groups", "kmeans", "--out", out, "--resume")[0] == 0
+    images = (out / "synthetic.safetensors").read_bytes()
+    given = ("--groups", out / "groups.npy", "--out", tmp_path / "given")
+    assert run("distill", *SMALL, "--debias", "fairdd", *given)[0] == 0
+    theirs = SyntheticSet.load(tmp_path / "given" / "synthetic.safetensors")
+    assert theirs.metadata["groups"] == "groups.npy"
+    assert (theirs.images == SyntheticSet.load(out / "synthetic.safetensors").images).all()
+    assert (out / "synthetic.safetensors").read_bytes() == images
 
 
 def test_demo_tells_an_unwritable_out_before_the_work(run, tmp_path):
@@ -192,6 +250,46 @@ class TestBadInput:
         result = run("distill", "--dataset", "c-digits", "--ipc", 5000, "--out", tmp_path / "r")
         one_line(result, 2, "IPC 5000 is larger than class")
         assert not (tmp_path / "r").exists()
+
+    @pytest.mark.parametrize(
+        ("weights", "words"),
+        [
+            (np.r_[-1.0, np.ones(1296)], "finite and at least 0"),
+            (np.r_[np.nan, np.ones(1296)], "finite and at least 0"),
+            (np.zeros(1297), "all 0"),
+            (np.ones(5), "[1297]"),
+        ],
+    )
+    def test_weights(self, run, tmp_path, weights, words):
+        np.save(tmp_path / "w.npy", weights)
+        options = ("--debias", "kde", "--weights", tmp_path / "w.npy", "--out", tmp_path / "r")
+        one_line(run("distill", *SMALL, *options), 2, "w.npy", words)
+        assert not (tmp_path / "r").exists()
+
+    def test_weights_of_another_data_set(self, run, tmp_path):
+        file = tmp_path / "w.safetensors"
+        common = ("--dataset", "c-digits", "--bias-ratio", 0.5, "--steps", 1, "--out", file)
+        assert run("weights", *common)[0] == 0
+        result = run("distill", *SMALL, "--debias", "kde", "--weights", file, "--out", tmp_path / "r")
+        one_line(result, 2, "w.safetensors", "digest")
+
+    def test_weights_and_groups_without_their_mode(self, run, tmp_path):
+        one_line(run("distill", *SMALL, "--weights", "w.npy"), 2, "--weights is for --debias kde, not none")
+        result = run("distill", *SMALL, "--debias", "kde", "--groups", "kmeans")
+        one_line(result, 2, "--groups is for --debias fairdd, not kde")
+
+    def test_groups(self, run, tmp_path):
+        for groups, words in ((np.zeros(5, np.int64), "[1297]"), (np.zeros(1297), "int64")):
+            np.save(tmp_path / "g.npy", groups)
+            options = ("--debias", "fairdd", "--groups", tmp_path / "g.npy", "--out", tmp_path / "r")
+            one_line(run("distill", *SMALL, *options), 2, "groups must be int64", words)
+        options = ("--debias", "fairdd", "--groups", "k-means", "--out", tmp_path / "r")
+        one_line(run("distill", *SMALL, *options), 2, "k-means")
+
+    def test_an_out_that_holds_a_run_is_told_before_weights_are_computed(self, run, tmp_path):
+        assert run("distill", *SMALL, "--out", tmp_path)[0] == 0
+        one_line(run("distill", *SMALL, "--debias", "kde", "--out", tmp_path), 2, "already holds a run")
+        assert not (tmp_path / "weights.safetensors").exists()
 
     @pytest.mark.parametrize("ipc", [0, -1])
     def test_zero_or_negative_ipc(self, run, ipc):

@@ -147,7 +147,8 @@ def test_agrees_with_per_sample_gradients(method):
     def one(params, image, label):
         return F.cross_entropy(torch.func.functional_call(net, params, (image[None],)), label[None])
 
-    per_sample = torch.func.vmap(torch.func.grad(one), (None, 0, 0))(params, images, labels)
+    alone = [torch.func.grad(one)(params, image, label) for image, label in zip(images, labels, strict=True)]
+    per_sample = {name: torch.stack([grads[name] for grads in alone]) for name in params}
     got = group_grad(net, images, labels, offsets, weights, parameters="all", method=method)
     for k, grads in per_sample.items():
         for s, (start, end) in enumerate(pairwise(offsets.tolist())):
