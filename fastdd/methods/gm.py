@@ -19,9 +19,9 @@ from fastdd import ops
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 
-# Real gradients held at a time, in bytes. On CPUs those of three groups of a ConvNet with 320,010 parameters, so that
-# ten groups take no more memory than one; on GPUs those of 200, where launches cost more than memory.
-_GRADIENT_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+# Real gradients held at a time, in bytes. On CPUs those of six groups of a ConvNet with 320,010 parameters, so that
+# a hundred groups take hardly more memory than one; on GPUs those of 200, where launches cost more than memory.
+_GRADIENT_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
 # The published loops: IPC -> (matching steps an iteration, epochs of training between two of them).
 _LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _LOOPS_ABOVE_50 = (100, 10)  # FairDD's
@@ -88,7 +88,7 @@ def loss_and_gradient(
 
     Cost: one forward and backward of the real batch, whatever the number of groups; one forward, backward and second
     backward of the synthetic set. Memory: a chunk of real images, the real gradients of the segments at hand (at most
-    4 MiB on CPUs and 256 MiB on GPUs, or those of one segment), and the graph of the synthetic images at hand. Two runs
+    8 MiB on CPUs and 256 MiB on GPUs, or those of one segment), and the graph of the synthetic images at hand. Two runs
     are bitwise equal.
     """
     num_classes, on_cpu = len(params), synthetic.device.type == "cpu"
