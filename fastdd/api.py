@@ -128,22 +128,19 @@ def _training_weights(
     **embedding: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Checked weights of a run, and what they are. They are kept in the run's folder, and read from it to resume."""
-    if weights is None and resume and stored is not None and stored.exists():
-        weights = stored
+    kept = resume and stored is not None and stored.exists()
     if weights is None:
-        weights = kde_weights(data, **embedding)
-    about: dict[str, Any] = {"source": "array"}
+        weights = stored if kept else kde_weights(data, **embedding)
     if isinstance(weights, str | os.PathLike):
-        about = {"source": Path(weights).name}
-        array = kde.load_weights(weights, data)  # checks that they are this data set's
+        array, about = kde.load_weights(weights, data), {"source": Path(weights).name}
         if Path(weights).suffix != ".npy":
             weights = kde.KdeWeights.load(weights)
+    elif not isinstance(weights, kde.KdeWeights):
+        array, about = np.asarray(torch.as_tensor(weights).cpu()), {"source": "array"}
     if isinstance(weights, kde.KdeWeights):
         array, about = weights.weights, weights.metadata
-    elif isinstance(weights, np.ndarray | torch.Tensor):
-        array = np.asarray(weights)
     found = kde.diagnose(array, data.train.labels, data.train.groups if data.num_groups > 1 else None)
-    if isinstance(weights, kde.KdeWeights) and stored is not None:
+    if isinstance(weights, kde.KdeWeights) and stored is not None and not kept:
         stored.parent.mkdir(parents=True, exist_ok=True)
         weights.save(stored)
     return array, {**about, "diagnostics": asdict(found)}
