@@ -108,7 +108,7 @@ class ConvNet(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 norm = next(layers)
                 tail = norm.weight, norm.bias
-                if layer.in_channels < 16 and layer.fits(x) and not x.requires_grad:
+                if layer.fits(x) and not x.requires_grad:
                     x = ops.conv_norm_act_pool(
                         layer.padded(x), layer.weight, *tail, shift=layer.bias, eps=norm.eps, pool=self._fused_pool
                     )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fastdd import __version__, _ext, report
-from fastdd.cli import main
+from fastdd.cli import demo, main
 from fastdd.data import SyntheticSet
 
 
@@ -219,6 +219,30 @@ def test_groups_that_are_found_are_kept(run, tmp_path):
     assert theirs.metadata["groups"] == "groups.npy"
     assert (theirs.images == SyntheticSet.load(out / "synthetic.safetensors").images).all()
     assert (out / "synthetic.safetensors").read_bytes() == images
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_demo(run, tmp_path, monkeypatch, full):
+    """What it makes and tells, with next to no work in it."""
+    distill, evaluate = demo.distill_with_bar, demo.evaluate_with_bar
+    small = {"iterations": 1, "width": 4, "batch_real": 4}
+
+    def fast(*arguments, **settings):
+        loops = {"outer_loop": 1} if settings["method"] == "dc" else {}
+        return distill(*arguments, **{**settings, **small, **loops})
+
+    monkeypatch.setattr(demo, "distill_with_bar", fast)
+    monkeypatch.setattr(demo, "evaluate_with_bar", lambda *a, **s: evaluate(*a, **{**s, "nets": 1, "epochs": 1}))
+    file = tmp_path / "demo.json"
+    assert run("demo", *(["--full"] if full else []), "--out", tmp_path, "--json", file)[0] == 0
+    sets = [("dm", "none"), ("dm", "fairdd")]
+    sets += [("dm", "kde"), ("dc", "none"), ("dc", "fairdd")] if full else []
+    rows = [(row["method"], row["debias"]) for row in report.read_json(file)["rows"]]
+    assert rows == [("whole", "none"), ("random", "none"), *sets]
+    for method, debias in sets:
+        assert (tmp_path / f"{method}-{debias}" / "preview.png").exists()
+        made = SyntheticSet.load(tmp_path / f"{method}-{debias}" / "synthetic.safetensors")
+        assert made.metadata["run"]["method"] == method
 
 
 def test_demo_tells_an_unwritable_out_before_the_work(run, tmp_path):
