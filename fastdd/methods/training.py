@@ -1,4 +1,4 @@
-"""Training a network on a few images, as gradient matching does between its steps and evaluation does at length."""
+"""Training a network on images: between the steps of gradient matching, at length in evaluation, and as an expert."""
 
 import torch
 import torch.nn.functional as F
@@ -17,23 +17,30 @@ def train_epoch(
     batch: int,
     dsa_strategy: str,
     key: tuple,
+    weights: Tensor | None = None,
 ) -> None:
     """One pass over the images in random order: cross-entropy, one optimiser step a batch.
 
     Args:
         net: logits of images; trained as it is (``train()`` is the caller's).
         images: the training images.
-        labels: int64 [N], on the images' device.
+        labels: int64 [N] classes, or float32 [N, C] probabilities, on the images' device.
         sgd: over the network's parameters.
         batch: images a step.
         dsa_strategy: augmentation: one operation a batch, drawn from this list, parameters an image.
         key: run seed, stream and counters (:func:`fastdd.rng.key`); order and augmentation are functions of it.
+        weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided by
+            its size. None: 1 each.
     """
     order = rng.permutation(rng.key(*key), len(labels), labels.device)
     for number, rows in enumerate(order.split(batch)):
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
         params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
-        loss = F.cross_entropy(net(images.read(rows, params)), labels[rows])
+        logits = net(images.read(rows, params))
+        if weights is None:
+            loss = F.cross_entropy(logits, labels[rows])
+        else:
+            loss = (weights[rows] * F.cross_entropy(logits, labels[rows], reduction="none")).mean()
         sgd.zero_grad()
         loss.backward()
         sgd.step()

@@ -140,7 +140,7 @@ def preset(method: str, dataset: str, ipc: int, debias: str = "none") -> dict[st
     for rule in shipped["rules"]:
         when = rule["when"]
         if (
-            when.get("dataset", dataset) == dataset
+            dataset in when.get("dataset", [dataset])
             and debias in when.get("debias", [debias])
             and ipc >= when.get("min_ipc", ipc)
         ):
