@@ -6,6 +6,7 @@ from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
 from fastdd.data.store import check_store, is_store, open_store, save_store
 from fastdd.data.synthetic import SyntheticSet
+from fastdd.data.zca import Zca
 
 __all__ = [
     "Dataset",
@@ -13,6 +14,7 @@ __all__ = [
     "Sampler",
     "Split",
     "SyntheticSet",
+    "Zca",
     "available",
     "check_store",
     "is_store",
