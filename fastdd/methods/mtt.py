@@ -15,8 +15,8 @@ adjoint sweep lambda_N = dL / d theta_N = 2 (theta_N - theta*) / D, and for i = 
     dL/da -= lambda_{i+1} . g_i,    dL/dX_i += -a lambda_{i+1} . d g_i / d X_i,
     lambda_i = lambda_{i+1} - a lambda_{i+1} . d g_i / d theta_i,
 
-which needs theta_i, kept from the way there, and the graph of one step at a time, made again on the way back. TESLA takes
-every theta_i for a constant, which is this sweep with lambda_i = lambda_N throughout.
+which needs theta_i, kept from the way there, and the graph of one step at a time, made again on the way back. TESLA
+takes every theta_i for a constant, which is this sweep with lambda_i = lambda_N throughout.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,9 @@ from fastdd import models, ops
 from fastdd.methods.dm import couples_samples
 
 UNROLLS = ("exact", "full", "tesla")
+# Images at a time, in chunks for a forward pass: with twice as many a step is 10 % faster (50 images of 32x32, 2 cores:
+# 135 ms in halves, 152 ms in chunks of 16, 184 ms at once).
+_CHUNKS = 2
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,9 @@ def loss_and_gradients(
     Returns:
         Scalar loss and :class:`Gradients`.
 
-    Cost: exact, N training steps and N second-order steps (a full unroll saves the N forward passes of the former). Memory:
-    exact and tesla, the second-order graph of one chunk and N + 1 parameter vectors; full, the graphs of N steps. Two
-    runs are bitwise equal.
+    Cost: exact, N training steps and N second-order steps (a full unroll saves the former, but keeps every
+    graph). Memory: exact and tesla, the second-order graph of one chunk and N + 1 parameter vectors; full, the graphs
+    of N steps. Two runs are bitwise equal.
     """
     if unroll not in UNROLLS:
         raise ValueError(f"unroll must be one of {', '.join(UNROLLS)}, not {unroll!r}")
@@ -110,17 +113,16 @@ class _Student:
     def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, memory: str):
         self.net, self.images, self.labels = net, images.detach(), labels.detach()
         self.soft = labels.is_floating_point()
-        whole = couples_samples(net) or (memory == "auto" and images.device.type != "cpu")
-        self.chunk = len(images) if whole else models.chunk_size(net, images.cpu() if memory == "low" else images)
+        at_once = models.chunk_size(net, images, images.dtype, low_memory=memory == "low")
+        self.most = len(images) if couples_samples(net) else _CHUNKS * at_once
 
     def chunks(self, rows: Tensor, params: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(rows.split(self.chunk), params.split(self.chunk), strict=True)
+        parts = -(-len(rows) // self.most)
+        return zip(rows.chunk(parts), params.chunk(parts), strict=True)
 
     def gradient(self, views: Sequence[Tensor], x: Tensor, y: Tensor, params: Tensor, size: int, **options) -> tuple:
         """Of the cross-entropy, summed over some images of a batch of ``size``, in every parameter."""
-        output = functional_call(
-            self.net, dict(zip(_names(self.net), views, strict=True)), (ops.augment(x, params),)
-        )
+        output = functional_call(self.net, dict(zip(_names(self.net), views, strict=True)), (ops.augment(x, params),))
         loss = F.cross_entropy(output, y.softmax(1) if self.soft else y, reduction="sum") / size
         return torch.autograd.grad(loss, views, **options)
 
