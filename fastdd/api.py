@@ -222,7 +222,8 @@ def evaluate(
             learning_rate = synthetic.learning_rate
             if learning_rate is not None and learning_rate <= 0:
                 raise ValueError(
-                    f"its learned step size is {learning_rate:g}, with which nothing trains; give another (--lr-net)"
+                    f"the set's learned step size is {learning_rate:g}, with which nothing trains; "
+                    "give another (--lr-net)"
                 )
     if not run:
         run = RunConfig.for_run(dataset=data.name, ipc=ipc or 1).model_dump()
