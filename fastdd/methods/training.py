@@ -29,8 +29,8 @@ def train_epoch(
         batch: images a step.
         dsa_strategy: augmentation: one operation a batch, drawn from this list, parameters an image.
         key: run seed, stream and counters (:func:`fastdd.rng.key`); order and augmentation are functions of it.
-        weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided by
-            its size. None: 1 each.
+        weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
+            by its size. None: 1 each.
     """
     order = rng.permutation(rng.key(*key), len(labels), labels.device)
     for number, rows in enumerate(order.split(batch)):
