@@ -11,6 +11,7 @@ import torch
 
 from fastdd import files
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
+from fastdd.data.trajectories import Trajectories
 from fastdd.debias import kde
 from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
@@ -43,7 +44,7 @@ def distill(
     data: Dataset,
     *,
     method: str = "dm",
-    debias: str = "none",
+    debias: str | None = None,
     ipc: int = 10,
     out: str | os.PathLike | None = None,
     resume: bool = False,
@@ -52,6 +53,7 @@ def distill(
     progress: Callable[[Progress], None] | None = None,
     weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None = None,
     groups: np.ndarray | str | os.PathLike | None = None,
+    experts: Trajectories | str | os.PathLike | None = None,
     embedding_progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
@@ -59,9 +61,11 @@ def distill(
 
     Args:
         data: from :func:`fastdd.data.load`, or built by hand.
-        method: dm (distribution matching), dc (gradient matching), dsa (the same with Siamese augmentation).
-        debias: none; fairdd to match every protected group alike (fairdd-iw, fairdd-ldam and fairdd-groupdro are the
-            weightings of its ablation); kde to let images count by ``weights``.
+        method: dm (distribution matching), dc (gradient matching), dsa (the same with Siamese augmentation), or mtt
+            (trajectory matching, which needs ``experts``).
+        debias: none (the default); fairdd to match every protected group alike (fairdd-iw, fairdd-ldam and
+            fairdd-groupdro are the weightings of its ablation); kde to let images count by ``weights``. That of mtt is
+            its experts'.
         ipc: synthetic images per class.
         out: run folder, for the set, a preview, metrics and checkpoints; None keeps everything in memory.
         resume: continue the run that ``out`` holds; the result is bit-identical to an uninterrupted run's.
@@ -73,12 +77,14 @@ def distill(
             that is resumed, else those of :func:`kde_weights` with its defaults.
         groups: in place of the training images' protected attribute: int64 [N] from 0, the path of such a ``.npy``, or
             kmeans or dbscan for those that :func:`pseudo_groups` finds.
+        experts: of mtt, trained on ``data``: from :func:`train_experts`, or their folder. The network is theirs.
         embedding_progress: called with (steps done, steps) while a bias embedding is trained for either.
         **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
     Returns:
-        The synthetic set: normalised float32 images, labels, and metadata that says how to use them.
+        The synthetic set: normalised float32 images, labels, and metadata that says how to use them; with mtt also the
+        learned step size, soft labels and ZCA where there are any.
 
     Raises:
         ValueError: settings that are unknown or do not fit the data, or an ``out`` that holds another run.
@@ -90,7 +96,11 @@ def distill(
     >>> synthetic.images.shape
     torch.Size([10, 3, 16, 16])
     """
-    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
+    if experts is not None:
+        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
+        settings, trained = _of_experts(experts, settings)
+        debias = debias or trained
+    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
     target = pick_device(device)
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
@@ -98,8 +108,10 @@ def distill(
         check_out(folder, resume)
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
-    if config.debias == "kde":
+    if config.debias == "kde" and config.method != "mtt":
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
+    if config.method == "mtt" and (weights is not None or groups is not None):
+        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
@@ -113,11 +125,21 @@ def distill(
         progress=progress,
         weights=weights,
         groups=groups,
+        experts=experts,
         about=about,
     )
     if out is not None:
         preview(synthetic, Path(out) / "preview.png")
     return synthetic
+
+
+def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Settings with the network and the whitening of the experts where none are given, and the experts' debias mode."""
+    trained = experts.manifest["config"]
+    own = {"zca": experts.zca is not None}
+    if all(settings.get(name) is None for name in ("arch", "width", "depth")):
+        own |= {name: trained[name] for name in ("arch", "width", "depth")}
+    return {**own, **{name: value for name, value in settings.items() if value is not None}}, trained["debias"]
 
 
 def _training_weights(

@@ -76,10 +76,17 @@ def distill(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
-    method: Annotated[str, typer.Option(help="dm, dc (gradient matching) or dsa (dc with augmentation).")] = "dm",
+    method: Annotated[
+        str,
+        typer.Option(help="dm, dc (gradient matching), dsa (dc with augmentation) or mtt (trajectory matching)."),
+    ] = "dm",
     debias: Annotated[
-        str, typer.Option(help="none, fairdd (or fairdd-iw, fairdd-ldam, fairdd-groupdro), or kde.")
-    ] = "none",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="none, fairdd (or fairdd-iw, fairdd-ldam, fairdd-groupdro), or kde.",
+            show_default="none; mtt: experts'",
+        ),
+    ] = None,
     ipc: Annotated[int, typer.Option(help="Synthetic images per class.")] = 10,
     iterations: Annotated[Optional[int], typer.Option(help="Steps.", show_default="preset")] = None,  # noqa: UP045
     out: Annotated[
@@ -123,7 +130,55 @@ def distill(
     ] = None,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="dc, dsa: auto, or low for one class at a time on GPUs too.", show_default="auto"),
+        typer.Option(help="dc, dsa, mtt: auto, or low for small parts at a time on GPUs too.", show_default="auto"),
+    ] = None,
+    experts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--experts", help="mtt: folder of fastdd experts.", show_default=False),
+    ] = None,
+    expert_epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="mtt: epochs from the student's start to its target.", show_default="preset"),
+    ] = None,
+    max_start_epoch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="mtt: students start at an epoch below it.", show_default="preset"),
+    ] = None,
+    syn_steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="mtt: steps of a student.", show_default="preset"),
+    ] = None,
+    batch_syn: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="mtt: synthetic images a step.", show_default="preset; all"),
+    ] = None,
+    lr_teacher: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="mtt: first step size of students; it is learned.", show_default="preset"),
+    ] = None,
+    lr_lr: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="mtt: step size of that step size.", show_default="preset"),
+    ] = None,
+    step_size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="mtt: learn its log (stays positive), or it as it is: raw (published).", show_default="log"),
+    ] = None,
+    unroll: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="mtt: exact, full (every graph kept) or tesla (approximate).", show_default="exact"),
+    ] = None,
+    published_factor: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--published-factor", help="mtt, tesla: halve the images' gradient, as its code does."),
+    ] = None,
+    soft_labels: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="mtt: none, teacher (the target's) or learned.", show_default="none"),
+    ] = None,
+    lr_label: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="mtt: step size of learned soft labels.", show_default=False),
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
@@ -179,6 +234,18 @@ def distill(
         inner_loop=inner_loop,
         lr_net=lr_net,
         memory=memory,
+        experts=experts,
+        expert_epochs=expert_epochs,
+        max_start_epoch=max_start_epoch,
+        syn_steps=syn_steps,
+        batch_syn=batch_syn,
+        lr_teacher=lr_teacher,
+        lr_lr=lr_lr,
+        step_size=step_size,
+        unroll=unroll,
+        published_factor=published_factor,
+        soft_labels=soft_labels,
+        lr_label=lr_label,
         seed=seed,
     )
 

@@ -7,6 +7,7 @@ from fastdd import api, files, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.data import Dataset, SyntheticSet
+from fastdd.data.trajectories import Trajectories
 from fastdd.evaluation import Evaluation
 from fastdd.session import Progress
 
@@ -50,6 +51,8 @@ def run_distill(
     out: Path | None,
     weights: Path | None,
     groups: str | None,
+    experts: Path | None,
+    debias: str | None,
     evaluation: dict[str, Any] | None,
     json: Path | None,
     **settings: Any,
@@ -57,14 +60,18 @@ def run_distill(
     if json is not None:
         files.check_writable(json)
     data = load_dataset(dataset, data_root, bias_ratio)
-    method, debias, ipc = settings["method"], settings["debias"], settings["ipc"]
+    method, ipc = settings["method"], settings["ipc"]
+    trained = None if experts is None else Trajectories.open(experts)
+    debias = debias or (trained.manifest["config"]["debias"] if trained else "none")
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{ipc}"
     for option, given, modes in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
         if given is not None and not debias.startswith(modes):
             raise ValueError(f"--{option} is for --debias {modes}, not {debias}")
     title = f"{method} {debias} {data.name}"
-    synthetic = distill_with_bar(data, title, out=out, weights=weights, groups=groups, **settings)
-    if debias == "kde":
+    synthetic = distill_with_bar(
+        data, title, out=out, weights=weights, groups=groups, experts=trained, debias=debias, **settings
+    )
+    if "kde" in synthetic.metadata:
         console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
     rows = []
     if evaluation is not None:

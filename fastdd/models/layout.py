@@ -21,13 +21,13 @@ def fast_layout(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def chunk_size(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> int:
+def chunk_size(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32, *, low_memory: bool = False) -> int:
     """How many of the images [N, C, H, W] to put through ``net`` at once, in ``dtype``; at least 1.
 
-    On CPUs a chunk whose activations malloc can reuse; on GPUs all of them. Only for networks that treat every image by
-    itself.
+    On CPUs a chunk whose activations malloc can reuse; on GPUs all of them, unless memory is to be low. Only for
+    networks that treat every image by itself.
     """
-    if images.device.type != "cpu":
+    if images.device.type != "cpu" and not low_memory:
         return max(1, len(images))
     width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
     return max(8, _CHUNK_BYTES // (dtype.itemsize * width * images.shape[-2] * images.shape[-1]))

@@ -1,7 +1,6 @@
 """The loop of a run."""
 
 import hashlib
-import math
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ import torch
 
 from fastdd import models, rng
 from fastdd.data import Dataset, SyntheticSet
+from fastdd.data.trajectories import Trajectories
 from fastdd.session.config import RunConfig
 from fastdd.session.folder import SYNTHETIC, RunFolder, State
 from fastdd.session.sets import check_ipc, describe, random_set, with_groups
@@ -59,14 +59,42 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _digest(dataset: Dataset, weights: np.ndarray | None, groups: np.ndarray | None) -> str:
+def _digest(
+    dataset: Dataset, weights: np.ndarray | None, groups: np.ndarray | None, experts: Trajectories | None
+) -> str:
     """Of everything besides the configuration that decides a run."""
-    extra = [np.ascontiguousarray(values) for values in (weights, groups) if values is not None]
+    arrays = [np.ascontiguousarray(values) for values in (weights, groups) if values is not None]
+    extra = [a.dtype.str.encode() + a.tobytes() for a in arrays]
+    if experts is not None:
+        extra.append(experts.digest().encode())
     if not extra:
         return dataset.digest()
-    return hashlib.sha256(
-        b"".join([dataset.digest().encode(), *(a.dtype.str.encode() + a.tobytes() for a in extra)])
-    ).hexdigest()
+    return hashlib.sha256(b"".join([dataset.digest().encode(), *extra])).hexdigest()
+
+
+def _check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | None) -> None:
+    """ValueError unless a run of mtt, and no other, has experts, of this data set and this debias mode."""
+    if config.method != "mtt":
+        if experts is not None:
+            raise ValueError(f"experts are for method mtt, not {config.method}")
+        return
+    if experts is None:
+        raise ValueError("method mtt needs the trajectories of experts (fastdd experts trains them)")
+    about = experts.manifest
+    theirs = (about["channels"], *about["size"], about["num_classes"])
+    own = (dataset.channels, *dataset.size, dataset.num_classes)
+    if theirs != own:
+        raise ValueError(
+            f"the experts learned {about['dataset']}, images of {list(theirs[:3])} in {theirs[3]} classes; "
+            f"{dataset.name} has {list(own[:3])} in {own[3]}"
+        )
+    if about["dataset_digest"] not in (None, dataset.digest()):
+        raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
+    trained = about["config"]["debias"]
+    if trained != config.debias:
+        raise ValueError(
+            f"the experts were trained with debias={trained}, not {config.debias}: mtt's debias is that of its experts"
+        )
 
 
 def run(
@@ -80,6 +108,7 @@ def run(
     progress: Callable[[Progress], None] | None = None,
     weights: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    experts: Trajectories | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> SyntheticSet:
     """Distil ``dataset`` as ``config`` says.
@@ -96,6 +125,7 @@ def run(
         progress: called about once a second, and at the end.
         weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
+        experts: for method mtt, trained on ``dataset`` with ``config.debias``.
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
 
     Returns:
@@ -109,22 +139,25 @@ def run(
     """
     device = torch.device(device)
     check_ipc(dataset, config.ipc)
-    if (weights is not None) != (config.debias == "kde"):
+    _check_experts(config, dataset, experts)
+    if (weights is not None) != (config.debias == "kde" and config.method != "mtt"):
         raise ValueError(
-            f"debias={config.debias} takes {'no weights' if weights is not None else 'weights of the training images'}"
+            f"{config.method} with debias={config.debias} takes "
+            f"{'no weights' if weights is not None else 'weights of the training images'}"
         )
     train = dataset if groups is None else with_groups(dataset, groups)
-    start = random_set(dataset, config.ipc, config.seed)
+    zca = None if experts is None else experts.zca
+    start = random_set(dataset, config.ipc, config.seed, zca)
     images = start.images
     if config.init == "noise":
         images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
-    stepper = make(config, train, device, images, None if weights is None else torch.as_tensor(weights))
+    stepper = make(config, train, device, images, None if weights is None else torch.as_tensor(weights), experts)
     total = config.iterations * stepper.per_iteration
 
     folder, step, seconds = None, 0, 0.0
     if out is not None:
         size = sum(tensor.nbytes for tensor in stepper.state().values()) + 2**16
-        folder = RunFolder(out, config, _digest(dataset, weights, groups), resume=resume, size=size)
+        folder = RunFolder(out, config, _digest(dataset, weights, groups, experts), resume=resume, size=size)
         saved = folder.load() if resume else None
         if saved is not None:
             if saved.step > total:
@@ -145,9 +178,10 @@ def run(
         values = torch.stack(losses).tolist()
         losses, read_at = [], time.perf_counter()
         for i, value in enumerate(values):
-            if not math.isfinite(value):
-                kept = f"; the checkpoint of step {good} is kept" if folder and good else ""
-                raise RuntimeError(f"the loss of step {first + i} is {value}{kept}; lower lr_img ({config.lr_img})")
+            trouble = stepper.trouble(value)
+            if trouble is not None:
+                kept = f" (the checkpoint of step {good} is kept)" if folder and good else ""
+                raise RuntimeError(f"step {first + i}: {trouble}{kept}")
         spent = seconds + read_at - began
         if folder:
             folder.log([{"step": first + i, "loss": value} for i, value in enumerate(values)])
@@ -180,6 +214,7 @@ def run(
 
     metadata = describe(
         dataset,
+        zca=zca,
         method=config.method,
         debias=config.debias,
         run=config.model_dump(),
@@ -187,7 +222,7 @@ def run(
         seed=config.seed,
         **(about or {}),
     )
-    result = SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata)
+    result = SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata, **stepper.learned())
     if folder:
         result.save(folder.path / SYNTHETIC)
     return result

@@ -1,36 +1,30 @@
-"""Steps of a run: what is drawn, which method makes a loss of it, and how the synthetic images follow."""
+"""Steps on real images: what is drawn, which method makes a loss of it, and how the synthetic images follow."""
 
 import torch
 from torch import Tensor
 
 from fastdd import models, ops, rng
 from fastdd.data import Dataset, DeviceImages, Sampler
+from fastdd.data.trajectories import Trajectories
 from fastdd.debias import Batch, Segments, mode
 from fastdd.methods import dm, gm
 from fastdd.methods.training import train_epoch
 from fastdd.session.config import RunConfig
+from fastdd.session.stepper_base import Stepper, build_network
+from fastdd.session.trajectory_stepper import TrajectoryStepper
 
 # As published: real images a class whose statistics batch norms are frozen at.
 _BATCH_NORM_IMAGES = 16
 
 
-class Stepper:
-    """One step after another, on images that it holds: here those of distribution matching.
+class DistributionStepper(Stepper):
+    """Steps of distribution matching.
 
     Args:
-        config: the run.
+        config, device, images: as those of :class:`Stepper`.
         dataset: its train split is matched.
-        device: where.
-        images: float32 [C * IPC, channels, H, W], normalised, class-major; copied.
         weights: float [N], of the training images, for ``debias=kde``.
-
-    Attributes:
-        images: the synthetic images, a leaf that requires a gradient.
-        momentum: SGD's buffer, of their shape; after the first step their gradient.
-        per_iteration: steps an iteration.
     """
-
-    per_iteration = 1
 
     def __init__(
         self,
@@ -40,7 +34,7 @@ class Stepper:
         images: Tensor,
         weights: Tensor | None = None,
     ):
-        self._config = config
+        super().__init__(config, device, images)
         self._segments = mode(config.debias)
         self._num_classes, self._num_groups = dataset.num_classes, dataset.num_groups
         self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
@@ -50,19 +44,8 @@ class Stepper:
         self._counts = torch.as_tensor(dataset.train.counts(dataset.num_classes, dataset.num_groups), device=device)
         self._weights = None if weights is None else weights.to(device)
         self._sampler = self._make_sampler(config.batch_real, config.sampling)
-        net = models.build(
-            config.arch,
-            dataset.channels,
-            dataset.num_classes,
-            dataset.size,
-            width=config.width,
-            depth=config.depth,
-            device=device,
-        )
-        self._net = net.train().requires_grad_(False)
+        self._net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
         self._init = models.ParameterInit(self._net)
-        self.images = images.to(device, copy=True).requires_grad_()
-        self.momentum = torch.zeros_like(images, device=device)
 
     def _make_sampler(self, batch: int, sampling: str) -> Sampler:
         return Sampler(
@@ -77,7 +60,6 @@ class Stepper:
         )
 
     def step(self, number: int) -> Tensor:
-        """Do step ``number`` of the run. Returns its loss, a scalar."""
         return self.match(number)
 
     def match(self, number: int) -> Tensor:
@@ -98,9 +80,7 @@ class Stepper:
         keys = rng.lanes(rng.key(seed, "dsa", number), self._num_classes, rows.device)
         params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
         loss, gradient = self._loss_and_gradient(self._segments(batch), params)
-        with torch.no_grad():
-            self.momentum.mul_(self._config.momentum).add_(gradient)
-            self.images.sub_(self.momentum, alpha=self._config.lr_img)
+        self._update(gradient)
         return loss
 
     def _prepare_network(self, number: int) -> None:
@@ -111,20 +91,8 @@ class Stepper:
         (gradient,) = torch.autograd.grad(loss, self.images)
         return loss.detach(), gradient
 
-    def state(self) -> dict[str, Tensor]:
-        """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
-        return {"images": self.images.detach(), "momentum": self.momentum}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from what :meth:`state` was."""
-        own = self.state()
-        if own.keys() != state.keys():
-            raise ValueError(f"a checkpoint of other tensors: {', '.join(sorted(own.keys() ^ state.keys()))}")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
-
-
-class GradientStepper(Stepper):
+class GradientStepper(DistributionStepper):
     """Steps of gradient matching (DC, DSA): an iteration is one network, matched and trained in turns.
 
     A step is one matching step and, unless it is the iteration's last, the training of the network on the synthetic
@@ -199,7 +167,16 @@ def make(
     device: torch.device,
     images: Tensor,
     weights: Tensor | None = None,
+    experts: Trajectories | None = None,
 ) -> Stepper:
-    """The stepper of the run's method; arguments as those of :class:`Stepper`."""
-    kind = Stepper if config.method == "dm" else GradientStepper
+    """The stepper of the run's method.
+
+    Args:
+        config, device, images: as those of :class:`Stepper`.
+        dataset, weights: as those of :class:`DistributionStepper`.
+        experts: of mtt, which needs neither of them: its bias is in them.
+    """
+    if config.method == "mtt":
+        return TrajectoryStepper(config, device, images, experts)
+    kind = DistributionStepper if config.method == "dm" else GradientStepper
     return kind(config, dataset, device, images, weights)

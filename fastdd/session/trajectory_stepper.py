@@ -1,0 +1,149 @@
+"""Steps of trajectory matching: which expert, which epoch, which batches, and what is learned besides the images."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.data.trajectories import Trajectories
+from fastdd.methods import mtt
+from fastdd.session.config import RunConfig
+from fastdd.session.stepper_base import Stepper, build_network
+
+# Experts whose logits are the first of learned soft labels.
+_LABELLING_EXPERTS = 10
+# A student's loss that no run came back from, and what tells a learned step size and images that have run away.
+_DIVERGED, _GROWN, _LARGE = 100.0, 5.0, 50.0
+
+
+class TrajectoryStepper(Stepper):
+    """Steps of trajectory matching: a student of an expert, on images, step size and, if asked for, soft labels.
+
+    Args:
+        config, device, images: as those of :class:`Stepper`.
+        experts: the expert trajectories; their classes and images are the synthetic set's.
+
+    Raises:
+        ValueError: experts of another network or of too few epochs, or a batch larger than the synthetic set.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, images: Tensor, experts: Trajectories):
+        super().__init__(config, device, images)
+        about = experts.manifest
+        self._experts = experts
+        self._net = build_network(config, about["channels"], about["num_classes"], tuple(about["size"]), device)
+        experts.check_network(self._net, config.arch)
+        experts.check_epochs(config.max_start_epoch, config.expert_epochs)
+        if config.zca != (experts.zca is not None):
+            kind = "whitened images (ZCA)" if experts.zca else "images that are not whitened"
+            raise ValueError(f"the experts were trained on {kind}: zca={config.zca} does not fit them")
+        if config.batch_syn is not None and config.batch_syn > len(images):
+            raise ValueError(f"batch_syn {config.batch_syn} is larger than the synthetic set of {len(images)} images")
+        self._classes = torch.arange(about["num_classes"], device=device).repeat_interleave(config.ipc)
+        start = config.lr_teacher if config.step_size == "raw" else math.log(config.lr_teacher)
+        self._step = torch.tensor(start, device=device)
+        self._step_momentum = torch.zeros_like(self._step)
+        self._labels = None
+        if config.soft_labels != "none":
+            self._labels = self._expert_logits()
+            self._label_momentum = torch.zeros_like(self._labels)
+
+    @torch.no_grad()
+    def _expert_logits(self) -> Tensor:
+        """[M, classes], the mean over (at most ten) experts as they end, of the images to start from."""
+        some = range(min(self._experts.experts, _LABELLING_EXPERTS))
+        return torch.stack([self._logits(expert, self._experts.epochs) for expert in some]).mean(0)
+
+    @torch.no_grad()
+    def _logits(self, expert: int, epoch: int) -> Tensor:
+        theta = self._experts.at(expert, epoch, self.images.device)
+        batches = self.images.detach().split(models.chunk_size(self._net, self.images))
+        return torch.cat([mtt.logits(self._net, theta, batch) for batch in batches])
+
+    @property
+    def step_size(self) -> Tensor:
+        """The student's step size as it is now, a scalar."""
+        return self._step if self._config.step_size == "raw" else self._step.exp()
+
+    def step(self, number: int) -> Tensor:
+        config, device = self._config, self.images.device
+        draws = rng.bits(rng.key(config.seed, "trajectory", number), 2).tolist()
+        expert, epoch = (
+            draw % n for draw, n in zip(draws, (self._experts.experts, config.max_start_epoch), strict=True)
+        )
+        end = epoch + config.expert_epochs
+        if config.soft_labels == "teacher":
+            self._labels.copy_(self._logits(expert, end))
+        batches = self._batches(number)
+        size = self.images.shape[-2:]
+        params = [
+            ops.dsa_params(
+                config.dsa_strategy,
+                rng.lanes(rng.key(config.seed, "dsa", number, i), len(rows), device),
+                size,
+                shared_op=True,
+            )
+            for i, rows in enumerate(batches)
+        ]
+        step_size = self.step_size
+        loss, gradients = mtt.loss_and_gradients(
+            self._net,
+            self._experts.at(expert, epoch, device),
+            self._experts.at(expert, end, device),
+            self.images,
+            self._classes if self._labels is None else self._labels,
+            step_size,
+            batches,
+            params,
+            unroll=config.unroll,
+            memory=config.memory,
+        )
+        self._update(gradients.images * 0.5 if config.published_factor else gradients.images)
+        # d a / d log a = a; the rate makes the first update of a the published one, to first order.
+        rate, factor = (
+            (config.lr_lr, 1) if config.step_size == "raw" else (config.lr_lr / config.lr_teacher**2, step_size)
+        )
+        self._step_momentum.mul_(config.momentum).add_(gradients.step_size * factor)
+        self._step.sub_(self._step_momentum, alpha=rate)
+        if config.soft_labels == "learned":
+            self._label_momentum.mul_(config.momentum).add_(gradients.labels)
+            self._labels.sub_(self._label_momentum, alpha=config.lr_label)
+        return loss
+
+    def _batches(self, number: int) -> list[Tensor]:
+        """Rows of every step: the synthetic set in random order, again and again."""
+        config, images = self._config, len(self.images)
+        batches: list[Tensor] = []
+        while len(batches) < config.syn_steps:
+            key = rng.key(config.seed, "order", number, len(batches))
+            batches += rng.permutation(key, images, self.images.device).split(config.batch_syn or images)
+        return batches[: config.syn_steps]
+
+    def state(self) -> dict[str, Tensor]:
+        state = {**super().state(), "step_size": self._step, "step_size_momentum": self._step_momentum}
+        if self._labels is not None:
+            state |= {"labels": self._labels, "label_momentum": self._label_momentum}
+        return state
+
+    def learned(self) -> dict[str, Any]:
+        soft = None if self._labels is None else self._labels.softmax(1).cpu()
+        return {"learning_rate": self.step_size.item(), "soft_labels": soft, "zca": self._experts.zca}
+
+    def trouble(self, loss: float) -> str | None:
+        config, step_size = self._config, self.step_size.item()
+        if step_size <= 0:
+            return f"the learned step size is {step_size:.4g}; use step_size log, or lower lr_lr ({config.lr_lr:g})"
+        if loss <= _DIVERGED:
+            return None
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            what = f"the student ends {loss**0.5:.3g} times as far from its target as it starts"
+        if not step_size <= _GROWN * config.lr_teacher:
+            cause = f"its step size grew from {config.lr_teacher:g} to {step_size:.4g}; lower lr_lr ({config.lr_lr:g})"
+        elif not self.images.abs().max() <= _LARGE:
+            cause = f"its images reach {self.images.abs().max().item():.3g}; lower lr_img ({config.lr_img:g})"
+        else:
+            cause = f"lower lr_teacher ({config.lr_teacher:g}), its first step size, or syn_steps ({config.syn_steps})"
+        return f"{what}; {cause}"

@@ -1,0 +1,190 @@
+"""Trajectory matching against the graph over all steps, and TESLA against its own formula, in fp64."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from fastdd import models, ops, rng
+from fastdd.methods import mtt
+from fastdd.reference.mtt import mtt_loss, tesla_gradients
+
+CLASSES, IPC, SIZE, STEPS = 4, 3, 8, 5
+M = CLASSES * IPC
+DSA = "color_crop_cutout_flip_scale_rotate"
+
+
+def normal(name, *shape):
+    return rng.normal(rng.key(0, name), torch.Size(shape).numel()).view(shape).double()
+
+
+def problem(net_name="ConvNetD2", batch=M, strategy=DSA, soft=False, steps=STEPS):
+    """Arguments of ``loss_and_gradients``: a student that starts a little off its target."""
+    net = models.build(net_name, 3, CLASSES, (SIZE, SIZE), width=8, key=5).double().train()
+    start = mtt.parameters(net)
+    target = start + 0.01 * normal("target", len(start))
+    labels = normal("labels", M, CLASSES) if soft else torch.arange(CLASSES).repeat_interleave(IPC)
+    order = torch.cat([rng.permutation(rng.key(0, "order", i), M) for i in range(steps)])
+    batches = [rows for epoch in order.split(M) for rows in epoch.split(batch)][:steps]
+    params = [
+        ops.dsa_params(
+            strategy,
+            rng.lanes(rng.key(0, "dsa", i), len(rows)),
+            (SIZE, SIZE),
+            shared_op=True,
+            dtype=torch.float64,
+        )
+        for i, rows in enumerate(batches)
+    ]
+    step_size = torch.tensor(0.05, dtype=torch.float64)
+    return net, start, target, normal("images", M, 3, SIZE, SIZE), labels, step_size, batches, params
+
+
+def augmentations(params):
+    return [lambda x, p=p: ops.augment(x, p) for p in params]
+
+
+@contextmanager
+def plain_torch():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTDD_BACKEND", "reference")
+        yield
+
+
+@plain_torch()
+def literal(net, start, target, images, labels, step_size, batches, params):
+    """Loss, gradients in images, step size and soft labels (or None)."""
+    leaves = [images.clone().requires_grad_(), step_size.clone().requires_grad_()]
+    if labels.is_floating_point():
+        leaves.append(labels.clone().requires_grad_())
+    loss = mtt_loss(
+        net, start, target, leaves[0], (leaves[2:] or [labels])[0], leaves[1], batches, augmentations(params)
+    )
+    gradients = torch.autograd.grad(loss, leaves)
+    return loss.detach(), mtt.Gradients(*gradients[:2], gradients[2] if len(gradients) == 3 else None)
+
+
+@plain_torch()
+def literal_tesla(net, start, target, images, labels, step_size, batches, params):
+    images = images.clone().requires_grad_()
+    loss, to_images, to_step = tesla_gradients(
+        net, start, target, images, labels, step_size, batches, augmentations(params)
+    )
+    return loss, mtt.Gradients(to_images, to_step, None)
+
+
+def check(result, truth, tolerance=1e-12):
+    (loss, ours), (expected_loss, expected) = result, truth
+    assert abs(loss - expected_loss) <= tolerance * expected_loss
+    for name in ("images", "step_size", "labels"):
+        a, b = getattr(ours, name), getattr(expected, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert (a - b).norm() <= tolerance * b.norm(), name
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("batch", [M, 5])
+@pytest.mark.parametrize("strategy", ["none", DSA])
+def test_exact_and_full_equal_the_graph_over_all_steps(strategy, batch, soft):
+    arguments = problem(batch=batch, strategy=strategy, soft=soft)
+    truth = literal(*arguments)
+    check(mtt.loss_and_gradients(*arguments, unroll="exact"), truth)
+    check(mtt.loss_and_gradients(*arguments, unroll="full"), truth)
+
+
+@pytest.mark.parametrize("net_name", ["ConvNetBN", "ConvNetLN", "ConvNetGN", "ConvNetNN", "ConvNetASwish", "ConvNetMP"])
+def test_other_networks(net_name):
+    arguments = problem(net_name, batch=7)
+    check(mtt.loss_and_gradients(*arguments), literal(*arguments), 1e-11)
+
+
+@pytest.mark.parametrize("unroll", mtt.UNROLLS)
+def test_chunks_change_nothing_but_rounding(unroll, monkeypatch):
+    arguments = problem(soft=True)
+    truth = mtt.loss_and_gradients(*arguments, unroll=unroll)
+    monkeypatch.setattr(models, "chunk_size", lambda *_, **__: 2)
+    check(mtt.loss_and_gradients(*arguments, unroll=unroll), truth)
+
+
+@pytest.mark.parametrize("batch", [M, 5])
+def test_tesla_is_its_formula(batch):
+    arguments = problem(batch=batch)
+    check(mtt.loss_and_gradients(*arguments, unroll="tesla"), literal_tesla(*arguments))
+
+
+def test_tesla_is_exact_for_one_step_and_only_for_one():
+    one, several = problem(steps=1), problem()
+    check(mtt.loss_and_gradients(*one, unroll="tesla"), mtt.loss_and_gradients(*one))
+    tesla, exact = (mtt.loss_and_gradients(*several, unroll=unroll)[1].images for unroll in ("tesla", "exact"))
+    assert (tesla - exact).norm() > 0.05 * exact.norm()
+
+
+def test_the_step_sizes_gradient_is_the_slope_of_the_loss():
+    *before, step_size, batches, params = problem("ConvNetASwish")
+    h = 1e-5
+    above, below = (mtt.loss_and_gradients(*before, step_size + d, batches, params)[0] for d in (h, -h))
+    slope = mtt.loss_and_gradients(*before, step_size, batches, params)[1].step_size
+    assert slope == pytest.approx(((above - below) / (2 * h)).item(), rel=1e-6)
+
+
+def test_the_networks_own_parameters_are_not_used_or_changed():
+    arguments = problem()
+    net = arguments[0]
+    truth = mtt.loss_and_gradients(*arguments)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.fill_(3.0)
+    check(mtt.loss_and_gradients(*arguments), truth, 0)
+    assert all((p == 3.0).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("unroll", mtt.UNROLLS)
+def test_error_in_float32_is_at_most_twice_plain_torchs(unroll):
+    arguments = problem("ConvNetASwish")  # smooth: a ReLU that rounds across zero moves either gradient by 1e-3
+    truth = mtt.loss_and_gradients(*arguments, unroll=unroll)[1].images
+    net, *tensors, batches, params = arguments
+    single = [t.float() if t.is_floating_point() else t for t in tensors], batches, [p.float() for p in params]
+    flat = (net.float(), *single[0], *single[1:])
+    ours = mtt.loss_and_gradients(*flat, unroll=unroll)[1].images
+    plain = (literal_tesla if unroll == "tesla" else literal)(*flat)[1].images
+    errors = [((g.double() - truth).norm() / truth.norm()).item() for g in (ours, plain)]
+    assert errors[0] <= 2 * errors[1]
+    assert errors[1] < 1e-4
+
+
+@pytest.mark.parametrize("unroll", mtt.UNROLLS)
+def test_two_runs_have_the_same_bits(unroll):
+    net, start, target, images, labels, step_size, batches, params = problem()
+    arguments = (
+        net.float(),
+        *(t.float() for t in (start, target, images)),
+        labels,
+        step_size.float(),
+        batches,
+        [p.float() for p in params],
+    )
+    (_, a), (_, b) = (mtt.loss_and_gradients(*arguments, unroll=unroll) for _ in range(2))
+    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.step_size, b.step_size)
+
+
+def test_an_unknown_unroll_is_refused():
+    with pytest.raises(ValueError, match="unroll must be one of exact, full, tesla, not 'some'"):
+        mtt.loss_and_gradients(*problem(), unroll="some")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("unroll", mtt.UNROLLS)
+@pytest.mark.parametrize("memory", ["auto", "low"])
+def test_gpu_agrees(unroll, memory):
+    net, *tensors, batches, params = problem()
+    truth = mtt.loss_and_gradients(net, *tensors, batches, params, unroll=unroll)
+    there = (
+        net.cuda(),
+        *(t.cuda() for t in tensors),
+        [rows.cuda() for rows in batches],
+        [p.cuda() for p in params],
+    )
+    loss, found = mtt.loss_and_gradients(*there, unroll=unroll, memory=memory)
+    check((loss.cpu(), mtt.Gradients(found.images.cpu(), found.step_size.cpu(), None)), truth, 1e-10)
