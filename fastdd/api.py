@@ -196,11 +196,14 @@ def evaluate(
     depth: int | None = None,
     epochs: int | None = None,
     dsa_strategy: str | None = None,
+    learning_rate: float | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Train fresh networks on a set and test them on the data set's test split.
+
+    A set's soft labels are what they are trained to, and its ZCA whitens the test split.
 
     Args:
         what: a synthetic set, or the path of one or of a run folder; "random" for ``ipc`` real images per class,
@@ -211,6 +214,7 @@ def evaluate(
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
+        learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks).
@@ -219,7 +223,8 @@ def evaluate(
         Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
 
     Raises:
-        ValueError: a set whose images or classes do not fit the data, or settings that are not allowed.
+        ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
+            replaced, or settings that are not allowed.
     """
     target = pick_device(device)
     whole = isinstance(what, str) and what == "whole"
@@ -229,12 +234,19 @@ def evaluate(
         what = random_set(data, ipc, seed)
     if whole:
         images = DeviceImages.of(data.train.images, data.mean, data.std, target)
-        labels, run = torch.as_tensor(data.train.labels), {}
+        labels, zca, run = torch.as_tensor(data.train.labels), None, {}
     else:
         synthetic = what if isinstance(what, SyntheticSet) else load_synthetic(what)
         check_fits(synthetic, data)
-        images, labels = DeviceImages(synthetic.images.to(target)), synthetic.labels
+        images, labels, zca = DeviceImages(synthetic.images.to(target)), synthetic.targets, synthetic.zca
         run = synthetic.metadata.get("run", {})
+        if learning_rate is None:
+            learning_rate = synthetic.learning_rate
+            if learning_rate is not None and learning_rate <= 0:
+                raise ValueError(
+                    f"the set's learned step size is {learning_rate:g}, with which nothing trains; "
+                    "give another (--lr-net)"
+                )
     if not run:
         run = RunConfig.for_run(dataset=data.name, ipc=ipc or 1).model_dump()
     if arch is None:
@@ -242,6 +254,8 @@ def evaluate(
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
     strategy = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy
+    if learning_rate is None:
+        learning_rate = Protocol.learning_rate
     if epochs is None:
         epochs = _WHOLE_EPOCHS if whole else 300 if strategy == "none" else 1000
     return _evaluate(
@@ -252,8 +266,9 @@ def evaluate(
         width=width,
         depth=depth,
         nets=nets,
-        protocol=Protocol(epochs=epochs, dsa_strategy=strategy),
+        protocol=Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
         seed=seed,
+        zca=zca,
         progress=progress,
     )
 
@@ -274,14 +289,14 @@ def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
-    """ValueError if the set's images, classes or normalisation are not the data set's."""
+    """ValueError if the set's images, classes or normalisation (none with ZCA) are not the data set's."""
     shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
     if shape != expected:
         raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
     largest = int(synthetic.labels.max())
     if largest >= data.num_classes:
         raise ValueError(f"the synthetic set has label {largest}, but {data.name} has {data.num_classes} classes")
-    for name in ("mean", "std"):
+    for name in ("mean", "std") if synthetic.zca is None else ():
         own = synthetic.metadata.get(name)
         if own is not None and tuple(own) != tuple(getattr(data, name)):
             raise ValueError(f"the synthetic images are normalised with {name} {own}, not {data.name}'s")

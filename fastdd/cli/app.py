@@ -272,6 +272,10 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(help="Augmentation while training.", show_default="the run's"),
     ] = None,
+    lr_net: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Step size of the networks.", show_default="learned with the set, or 0.01"),
+    ] = None,
     deo: Annotated[str, typer.Option(help="range (published code) or pairwise (as the paper writes it).")] = "range",
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
     device: Device = "auto",
@@ -292,6 +296,7 @@ def evaluate(
         nets=nets,
         epochs=epochs,
         dsa_strategy=dsa_strategy,
+        learning_rate=lr_net,
         seed=seed,
         device=device,
     )

@@ -1,6 +1,7 @@
 """The synthetic set: what distillation makes, with everything needed to use it in one file."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,31 +9,44 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastdd.data.zca import Zca
 from fastdd.files import write_atomic
 
-SCHEMA = 1
+# 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others.
+SCHEMAS = (1, 2)
 _KEY = "fastdd"
 _LARGEST_HEADER = 100_000_000
+# Of the sum of a row of soft labels, which float32 rounds.
+_ROW_TOLERANCE = 1e-4
 
 
 @dataclass(eq=False)
 class SyntheticSet:
-    """Synthetic images in normalised space, their labels, and how they were made.
+    """Synthetic images in normalised or whitened space, their labels, and how they were made.
 
     Args:
-        images: float32 [M, C, H, W], normalised: (pixel / 255 - mean) / std.
+        images: float32 [M, C, H, W], normalised: (pixel / 255 - mean) / std; with ``zca`` whitened by it.
         labels: int64 [M].
         metadata: JSON-able; ``mean`` and ``std`` (one value a channel) and ``class_names`` are required, the rest
-            (dataset, method, debias, ipc, arch, seed, versions, ...) is kept as given. ``schema`` is set here.
+            (dataset, method, debias, ipc, arch, seed, versions, ...) is kept as given. ``schema`` is set here. With
+            ``zca``, ``mean`` and ``std`` are 0 and 1.
+        learning_rate: step size learned with the images (trajectory matching), to train networks on them. Any finite
+            number: in published code it can become negative, which evaluation refuses.
+        soft_labels: float32 [M, classes], probabilities, to train to in place of ``labels``.
+        zca: what whitens real images as these are; 38 MB of the file for 3x32x32 pixels.
 
     Raises:
-        TypeError: another dtype, or metadata that can't be written as JSON.
-        ValueError: shapes that don't fit, a label without a class name, or required metadata missing.
+        TypeError: another type or dtype, or metadata that can't be written as JSON.
+        ValueError: shapes that don't fit, a label without a class name, soft labels that are no probabilities, a
+            learning rate that is not finite, or required metadata missing.
     """
 
     images: Tensor
     labels: Tensor
     metadata: dict
+    learning_rate: float | None = None
+    soft_labels: Tensor | None = None
+    zca: Zca | None = None
 
     def __post_init__(self):
         if self.images.dtype != torch.float32:
@@ -54,11 +68,60 @@ class SyntheticSet:
         classes = len(self.metadata["class_names"])
         if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
+        self._check_learning_rate()
+        self._check_soft_labels(classes)
+        self._check_zca()
         try:
             # As it will be read back: tuples become lists.
-            self.metadata = json.loads(_dump({**self.metadata, "schema": SCHEMA}))
+            self.metadata = json.loads(_dump({**self.metadata, "schema": self._schema}))
         except (TypeError, ValueError) as error:
             raise TypeError(f"metadata must be JSON-able: {error}") from None
+
+    def _check_learning_rate(self) -> None:
+        if self.learning_rate is None:
+            return
+        if isinstance(self.learning_rate, bool) or not isinstance(self.learning_rate, int | float):
+            raise TypeError(f"learning_rate must be a number, not {type(self.learning_rate).__name__}")
+        if not math.isfinite(self.learning_rate):
+            raise ValueError(f"learning_rate must be finite, not {self.learning_rate}")
+        self.learning_rate = float(self.learning_rate)
+
+    def _check_soft_labels(self, classes: int) -> None:
+        rows = self.soft_labels
+        if rows is None:
+            return
+        if not isinstance(rows, Tensor) or rows.dtype != torch.float32:
+            raise TypeError(f"soft_labels must be a float32 tensor, not {getattr(rows, 'dtype', type(rows).__name__)}")
+        if rows.shape != (len(self.images), classes):
+            raise ValueError(f"soft_labels must have the shape {[len(self.images), classes]}, not {list(rows.shape)}")
+        sums = rows.sum(1)
+        # Written so that NaN is wrong too.
+        wrong = (~((sums - 1).abs() <= _ROW_TOLERANCE) | ~(rows >= 0).all(1)).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"soft_labels must be probabilities: row {row} sums to {sums[row]:g}, its least is {rows[row].min():g}"
+            )
+
+    def _check_zca(self) -> None:
+        if self.zca is None:
+            return
+        if not isinstance(self.zca, Zca):
+            raise TypeError(f"zca must be a Zca, not {type(self.zca).__name__}")
+        if self.images[0:1].numel() not in (0, len(self.zca.mean)):
+            raise ValueError(f"images {list(self.images.shape)} do not fit a ZCA of {len(self.zca.mean)} values")
+        for field, value in (("mean", 0), ("std", 1)):
+            if any(own != value for own in self.metadata[field]):
+                raise ValueError(f"metadata {field} must be {value} with zca, not {self.metadata[field]}")
+
+    @property
+    def _schema(self) -> int:
+        return 1 if self.learning_rate is None and self.soft_labels is None and self.zca is None else 2
+
+    @property
+    def targets(self) -> Tensor:
+        """What networks are trained to: ``soft_labels`` if there are any, else ``labels``."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file, atomically; equal content gives equal bytes.
@@ -68,8 +131,15 @@ class SyntheticSet:
         """
         from safetensors.torch import save
 
-        tensors = {"images": self.images.detach().cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
-        content = save(tensors, metadata={_KEY: _dump(self.metadata)})
+        tensors = {"images": self.images, "labels": self.labels}
+        if self.learning_rate is not None:
+            tensors["learning_rate"] = torch.tensor(self.learning_rate, dtype=torch.float64)
+        if self.soft_labels is not None:
+            tensors["soft_labels"] = self.soft_labels
+        if self.zca is not None:
+            tensors |= self.zca.tensors()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = save(tensors, metadata={_KEY: _dump({**self.metadata, "schema": self._schema})})
         write_atomic(path, lambda file: file.write(content))
 
     @classmethod
@@ -93,20 +163,34 @@ class SyntheticSet:
         except (KeyError, TypeError, ValueError):
             raise RuntimeError(f"{path} is a safetensors file but not a synthetic set of fastdd") from None
         schema = metadata.get("schema") if isinstance(metadata, dict) else None
-        if schema != SCHEMA:
-            raise RuntimeError(f"{path} has the schema {schema}, this version reads {SCHEMA}")
+        if schema not in SCHEMAS:
+            raise RuntimeError(f"{path} has the schema {schema}, this version reads {' and '.join(map(str, SCHEMAS))}")
         try:
             tensors = load(content)
-            return cls(tensors["images"], tensors["labels"], metadata)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(
+                tensors["images"],
+                tensors["labels"],
+                metadata,
+                learning_rate=tensors["learning_rate"].item() if "learning_rate" in tensors else None,
+                soft_labels=tensors.get("soft_labels"),
+                zca=Zca(tensors["zca.mean"], tensors["zca.matrix"]) if "zca.mean" in tensors else None,
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RuntimeError(f"{path} is damaged: {error}") from None
 
     def to_uint8(self) -> Tensor:
-        """Pixels 0..255, uint8 [M, C, H, W]: (images * std + mean) * 255, clamped and rounded half to even."""
+        """Pixels 0..255, uint8 [M, C, H, W]: (images * std + mean) * 255, clamped and rounded half to even.
+
+        With ``zca``, its inverse in place of ``std`` and ``mean``.
+        """
         images = self.images.detach()
-        shape = (1, -1, 1, 1)
-        mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
-        return ((images * std + mean) * 255).clamp(0, 255).round().to(torch.uint8)
+        if self.zca is not None:
+            pixels = self.zca.unwhiten(images)
+        else:
+            shape = (1, -1, 1, 1)
+            mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
+            pixels = images * std + mean
+        return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
 
 
 def _dump(metadata: dict) -> str:

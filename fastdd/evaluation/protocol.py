@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastdd import models, ops, rng
-from fastdd.data import Dataset, DeviceImages
+from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics
 from fastdd.methods.training import train_epoch
 
@@ -26,7 +26,7 @@ class Protocol:
 
     Attributes:
         epochs: 1000 with augmentation, 300 without, in the published code.
-        learning_rate: of the network.
+        learning_rate: of the network; trajectory matching is published with its learned step size.
         batch: training batch.
         dsa_strategy: augmentation while training: one operation a batch, drawn from this list, parameters an image.
     """
@@ -41,6 +41,8 @@ class Protocol:
     def __post_init__(self):
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"the networks' learning rate must be positive, not {self.learning_rate}")
         ops.parse_strategy(self.dsa_strategy)
 
 
@@ -128,13 +130,14 @@ def evaluate(
     nets: int = 5,
     protocol: Protocol | None = None,
     seed: int = 0,
+    zca: Zca | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
 
     Args:
         images: the training images: a synthetic set, a random subset, or the whole training split.
-        labels: int64 [N], on the images' device.
+        labels: int64 [N], or float32 [N, C] probabilities, on the images' device.
         dataset: its test split is used, with the images' device.
         arch: network name (:func:`fastdd.models.names`).
         width: filters a convolution, in place of the name's.
@@ -142,16 +145,22 @@ def evaluate(
         nets: networks.
         protocol: how they are trained; the published one by default.
         seed: initialisations, orders and augmentations are functions of it.
+        zca: whitens the test split, where the training images are whitened; None: it is normalised.
         progress: called with (networks done, networks).
 
     Raises:
-        ValueError: unknown network, no networks asked for, images that the network can't take.
+        ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
+            than C classes, a ``zca`` of another size.
 
     Cost: nets * (epochs + 1) * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
     machine and thread count.
     """
     if nets < 1:
         raise ValueError(f"nets must be at least 1, not {nets}")
+    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
+        raise ValueError(
+            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
+        )
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
@@ -159,7 +168,10 @@ def evaluate(
         arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth, device=device
     )
     init = models.ParameterInit(net)
-    test = DeviceImages.of(dataset.test.images, dataset.mean, dataset.std, device)
+    if zca is None:
+        test = DeviceImages.of(dataset.test.images, dataset.mean, dataset.std, device)
+    else:
+        test = zca.read(dataset.test.images, device)
     test_labels, test_groups = (
         torch.as_tensor(array, device=device) for array in (dataset.test.labels, dataset.test.groups)
     )

@@ -25,7 +25,7 @@ def result_row(
     """One result: what was evaluated, and mean and standard deviation over networks of every figure, in percent.
 
     ``ipc`` is None for the whole training set. ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``,
-    ``dsa_strategy``, ``seed`` and ``deo`` say how the figures came about.
+    ``learning_rate``, ``dsa_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
     return {
         "dataset": dataset,
@@ -37,6 +37,7 @@ def result_row(
         **evaluation.summary(deo),
         "seconds": evaluation.seconds,
         "epochs": evaluation.protocol.epochs,
+        "learning_rate": evaluation.protocol.learning_rate,
         "dsa_strategy": evaluation.protocol.dsa_strategy,
         "seed": evaluation.seed,
         "deo": deo,

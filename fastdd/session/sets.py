@@ -7,7 +7,7 @@ import torch
 
 from fastdd import rng
 from fastdd._version import __version__
-from fastdd.data import Dataset, Sampler, SyntheticSet
+from fastdd.data import Dataset, Sampler, SyntheticSet, Zca
 
 
 def check_ipc(dataset: Dataset, ipc: int) -> None:
@@ -36,15 +36,15 @@ def with_groups(dataset: Dataset, groups: np.ndarray) -> Dataset:
     return replace(dataset, train=replace(dataset.train, groups=groups), test=test, group_names=names)
 
 
-def describe(dataset: Dataset, ipc: int, **more: object) -> dict:
-    """Metadata that makes a synthetic set usable without its run: normalisation, classes, origin."""
+def describe(dataset: Dataset, ipc: int, zca: Zca | None = None, **more: object) -> dict:
+    """Metadata to use a synthetic set without its run: normalisation (none with ``zca``), classes, origin."""
     return {
         "schema": 1,
         "dataset": dataset.name,
         "dataset_digest": dataset.digest(),
         "class_names": list(dataset.class_names),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
+        "mean": list(dataset.mean) if zca is None else [0.0] * dataset.channels,
+        "std": list(dataset.std) if zca is None else [1.0] * dataset.channels,
         "provenance": dataset.provenance,
         "ipc": ipc,
         "versions": {"fastdd": __version__, "torch": torch.__version__},
@@ -52,16 +52,23 @@ def describe(dataset: Dataset, ipc: int, **more: object) -> dict:
     }
 
 
-def random_set(dataset: Dataset, ipc: int, seed: int = 0) -> SyntheticSet:
+def random_set(dataset: Dataset, ipc: int, seed: int = 0, zca: Zca | None = None) -> SyntheticSet:
     """``ipc`` random real images per class, class-major, normalised: the baseline, and the start of ``init=real``.
 
+    With ``zca`` the same images, whitened by it.
+
     Raises:
-        ValueError: a class with fewer than ``ipc`` images.
+        ValueError: a class with fewer than ``ipc`` images, or a ``zca`` of another size.
     """
     check_ipc(dataset, ipc)
     labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
     sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc)
     rows = sampler.draw(rng.key(seed, "real-images"))
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-    images = (torch.from_numpy(dataset.train.images[rows.numpy()]).float() / 255 - mean) / std
-    return SyntheticSet(images, labels[rows].clone(), describe(dataset, ipc, method="random", debias="none", seed=seed))
+    pixels = dataset.train.images[rows.numpy()]
+    if zca is not None:
+        images = zca.whiten(pixels)
+    else:
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+        images = (torch.from_numpy(pixels).float() / 255 - mean) / std
+    metadata = describe(dataset, ipc, zca, method="random", debias="none", seed=seed)
+    return SyntheticSet(images, labels[rows].clone(), metadata, zca=zca)

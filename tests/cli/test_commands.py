@@ -12,7 +12,8 @@ import yaml
 
 from fastdd import __version__, _ext, report
 from fastdd.cli import demo, main
-from fastdd.data import SyntheticSet
+from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
+from fastdd.session import random_set
 
 
 @pytest.fixture
@@ -92,6 +93,23 @@ def test_several_networks(run, tmp_path):
     arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
     assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
     assert [row["arch"] for row in report.read_json(tmp_path / "n.json")["rows"]] == ["ConvNetD1", "ConvNetD2"]
+
+
+@pytest.fixture
+def learned(tmp_path):
+    """The path of a set with a learned step size and ZCA."""
+    digits = load("c-digits")
+    made = random_set(digits, 1, zca=Zca.fit(digits.train.images))
+    made.learning_rate = 0.02
+    made.save(tmp_path / "learned.safetensors")
+    return tmp_path / "learned.safetensors"
+
+
+def test_evaluates_with_the_learned_step_size_or_another(run, learned, tmp_path):
+    arguments = ("evaluate", learned, "--nets", 1, "--epochs", 1, "--json", tmp_path / "l.json")
+    for given, rate in ((), 0.02), (("--lr-net", 0.05), 0.05):
+        assert run(*arguments, *given)[0] == 0
+        assert report.read_json(tmp_path / "l.json")["rows"][0]["learning_rate"] == rate
 
 
 def test_info_and_version_and_help(run):
@@ -383,6 +401,22 @@ class TestBadInput:
         made.images = made.images[..., :8, :8].contiguous()
         made.save(tmp_path / "small.safetensors")
         one_line(run("evaluate", tmp_path / "small.safetensors"), 2, "(3, 8, 8)", "(3, 16, 16)")
+
+    def test_evaluate_a_negative_learned_step_size(self, run, learned):
+        made = SyntheticSet.load(learned)
+        made.learning_rate = -0.003
+        made.save(learned)
+        message = "the set's learned step size is -0.003, with which nothing trains; give another (--lr-net)"
+        one_line(run("evaluate", learned), 2, message)
+        one_line(run("evaluate", learned, "--lr-net", -1), 2, "learning rate must be positive, not -1")
+        assert run("evaluate", learned, "--lr-net", 0.01, "--nets", 1, "--epochs", 1)[0] == 0
+
+    def test_evaluate_a_whitened_set_on_images_of_another_size(self, run, learned, tmp_path):
+        digits = load("c-digits")
+        split = Split(digits.train.images[..., :8, :8].copy(), digits.train.labels, digits.train.groups)
+        small = Dataset("small", split, split, digits.class_names, digits.group_names, digits.mean, digits.std, {})
+        save_store(small, tmp_path / "store")
+        one_line(run("evaluate", learned, "--dataset", tmp_path / "store"), 2, "(3, 16, 16)", "(3, 8, 8)")
 
     def test_debug_shows_the_traceback(self, run):
         code, _, errors = run("distill", "--dataset", "nope", "--debug")

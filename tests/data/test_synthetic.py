@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fastdd.data import SyntheticSet
+from fastdd.data import SyntheticSet, Zca
 
 METADATA = {
     "class_names": ("cat", "dog"),
@@ -26,6 +26,20 @@ def synthetic(**changes):
     return SyntheticSet(**({"images": images, "labels": torch.tensor([0, 0, 1, 1]), "metadata": METADATA} | changes))
 
 
+WHITENED = METADATA | {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+SOFT = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75]])
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def zca(pixels):
+    return Zca.fit(pixels)
+
+
 @pytest.fixture
 def saved(tmp_path):
     synthetic().save(tmp_path / "s.safetensors")
@@ -39,6 +53,42 @@ def test_what_is_written_is_read_back(saved):
     assert read.metadata == original.metadata
     assert read.metadata["schema"] == 1
     assert read.metadata["mean"] == [0.4914, 0.4822, 0.4465]
+    assert (read.learning_rate, read.soft_labels, read.zca) == (None, None, None)
+    assert torch.equal(read.targets, read.labels)
+
+
+def test_what_trajectory_matching_learns_is_part_of_the_file(tmp_path, zca):
+    original = synthetic(metadata=WHITENED, learning_rate=0.1 / 3, soft_labels=SOFT, zca=zca)
+    original.save(tmp_path / "s")
+    read = SyntheticSet.load(tmp_path / "s")
+    assert read.learning_rate == 0.1 / 3
+    assert torch.equal(read.soft_labels, SOFT)
+    assert torch.equal(read.targets, SOFT)
+    assert torch.equal(read.labels, original.labels)
+    assert torch.equal(read.zca.matrix, zca.matrix)
+    assert torch.equal(read.zca.mean, zca.mean)
+    assert read.metadata == original.metadata
+    read.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "s").read_bytes()
+    assert Zca.load(tmp_path / "s").digest() == zca.digest()
+
+
+def test_a_set_that_older_versions_would_use_wrongly_has_a_schema_that_they_refuse(tmp_path, zca):
+    """They know images and labels alone."""
+    for fields in ({"learning_rate": 0.02}, {"soft_labels": SOFT}, {"zca": zca, "metadata": WHITENED}):
+        made = synthetic(**fields)
+        made.save(tmp_path / "s")
+        assert made.metadata["schema"] == SyntheticSet.load(tmp_path / "s").metadata["schema"] == 2
+    made.zca = None
+    made.save(tmp_path / "s")
+    assert SyntheticSet.load(tmp_path / "s").metadata["schema"] == 1
+
+
+@pytest.mark.parametrize("learning_rate", [-0.003, 0.0, 1e-300, 3])
+def test_any_finite_learning_rate_is_read_back(tmp_path, learning_rate):
+    """Published code lets the learned step size become negative."""
+    synthetic(learning_rate=learning_rate).save(tmp_path / "s")
+    assert SyntheticSet.load(tmp_path / "s").learning_rate == learning_rate
 
 
 def test_equal_content_gives_equal_bytes_whatever_the_order_and_layout(saved, tmp_path):
@@ -82,9 +132,47 @@ def test_pixels_outside_the_range_are_clamped():
     assert data.to_uint8().flatten().tolist() == [0, 128, 255, 191]
 
 
+def test_whitened_images_become_the_pixels_that_they_were(pixels, zca):
+    images = zca.whiten(pixels[:4])
+    assert torch.equal(synthetic(images=images, metadata=WHITENED, zca=zca).to_uint8(), torch.from_numpy(pixels[:4]))
+    far = synthetic(images=1000 * images, metadata=WHITENED, zca=zca).to_uint8()
+    assert set(far.unique().tolist()) >= {0, 255}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate must be finite, not nan"),
+        ({"learning_rate": float("-inf")}, ValueError, "learning_rate must be finite, not -inf"),
+        ({"learning_rate": torch.tensor(0.1)}, TypeError, "learning_rate must be a number, not Tensor"),
+        ({"learning_rate": True}, TypeError, "learning_rate must be a number, not bool"),
+        ({"soft_labels": SOFT.double()}, TypeError, "soft_labels must be a float32 tensor, not torch.float64"),
+        ({"soft_labels": SOFT.tolist()}, TypeError, "soft_labels must be a float32 tensor, not list"),
+        ({"soft_labels": SOFT[:3]}, ValueError, r"soft_labels must have the shape \[4, 2\], not \[3, 2\]"),
+        ({"soft_labels": torch.ones(4, 3) / 3}, ValueError, r"soft_labels must have the shape \[4, 2\], not \[4, 3\]"),
+        ({"soft_labels": SOFT.log_softmax(1)}, ValueError, "soft_labels must be probabilities: row 0 sums to -"),
+        (
+            {"soft_labels": SOFT.clone().index_fill_(0, torch.tensor([2]), torch.nan)},
+            ValueError,
+            "soft_labels must be probabilities: row 2 sums to nan",
+        ),
+        (
+            {"soft_labels": torch.tensor([[1.5, -0.5]] * 4)},
+            ValueError,
+            "soft_labels must be probabilities: row 0 sums to 1, its least is -0.5",
+        ),
+        ({"zca": torch.eye(192)}, TypeError, "zca must be a Zca, not Tensor"),
+        (
+            {"zca": Zca(torch.zeros(5), torch.eye(5)), "metadata": WHITENED},
+            ValueError,
+            r"images \[4, 3, 8, 8\] do not fit a ZCA of 5 values",
+        ),
+        ({"zca": Zca(torch.zeros(192), torch.eye(192))}, ValueError, r"metadata mean must be 0 with zca, not \(0\.49"),
+        (
+            {"zca": Zca(torch.zeros(192), torch.eye(192)), "metadata": WHITENED | {"std": (1.0, 1.0, 2.0)}},
+            ValueError,
+            "metadata std must be 1 with zca",
+        ),
         (
             {"images": torch.zeros(4, 3, 8, 8, dtype=torch.float64)},
             TypeError,
@@ -132,8 +220,8 @@ def test_anothers_safetensors_file_is_named(tmp_path, metadata):
 
 
 def test_a_newer_schema_is_told(tmp_path):
-    save_file({"images": torch.zeros(2)}, tmp_path / "s", metadata={"fastdd": json.dumps({"schema": 2})})
-    with pytest.raises(RuntimeError, match="has the schema 2, this version reads 1"):
+    save_file({"images": torch.zeros(2)}, tmp_path / "s", metadata={"fastdd": json.dumps({"schema": 3})})
+    with pytest.raises(RuntimeError, match="has the schema 3, this version reads 1 and 2"):
         SyntheticSet.load(tmp_path / "s")
 
 
@@ -144,11 +232,28 @@ def test_a_set_without_labels_is_told(tmp_path):
         SyntheticSet.load(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"zca.mean": torch.zeros(192)}, "'zca.matrix'"),
+        ({"zca.mean": torch.zeros(192), "zca.matrix": torch.zeros(3)}, "ZCA needs a mean"),
+        ({"learning_rate": torch.zeros(2)}, "a Tensor with 2 elements"),
+        ({"learning_rate": torch.tensor(torch.inf)}, "learning_rate must be finite"),
+        ({"soft_labels": torch.zeros(4, 2)}, "soft_labels must be probabilities"),
+    ],
+)
+def test_a_damaged_part_is_told(tmp_path, tensors, message):
+    tensors |= {"images": synthetic().images, "labels": synthetic().labels}
+    save_file(tensors, tmp_path / "s", metadata={"fastdd": json.dumps(METADATA | {"schema": 2})})
+    with pytest.raises(RuntimeError, match=f"s is damaged: .*{message}"):
+        SyntheticSet.load(tmp_path / "s")
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_header_is_one_line_or_harmless(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
-    synthetic().save(folder / "s")
+    synthetic(learning_rate=0.1, soft_labels=SOFT).save(folder / "s")
     content = bytearray((folder / "s").read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, 500))] = data.draw(st.integers(0, 255))

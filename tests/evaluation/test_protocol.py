@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+import fastdd
 from fastdd import models, rng
-from fastdd.data import DeviceImages, load
+from fastdd.data import DeviceImages, SyntheticSet, Zca, load
 from fastdd.evaluation import Protocol, evaluate
 from fastdd.evaluation.protocol import _train
 from fastdd.session import random_set
@@ -16,15 +17,20 @@ def digits():
     return load("c-digits")
 
 
-def test_training_is_the_published_schedule(digits):
+@pytest.fixture(scope="module")
+def zca(digits):
+    return Zca.fit(digits.train.images)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03])
+def test_training_is_the_published_schedule(digits, rate):
     """epochs + 1 epochs; after epoch epochs // 2 + 1 a tenth of the rate and a new optimiser, so no momentum."""
     subset = random_set(digits, 3)
-    protocol = Protocol(epochs=5, batch=8, dsa_strategy="none")
+    protocol = Protocol(epochs=5, learning_rate=rate, batch=8, dsa_strategy="none")
     nets = [models.build("ConvNetD2", 3, 10, (16, 16), width=8, key=1) for _ in range(2)]
     _train(nets[0], DeviceImages(subset.images), subset.labels, protocol, (0, "test", 0))
 
     net = nets[1]
-    rate = 0.01
     sgd = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
     for epoch in range(6):
         for rows in rng.permutation(rng.key(0, "test", 0, epoch), 30).split(8):
@@ -57,6 +63,40 @@ def test_counts_are_those_of_plain_predictions(digits):
     values = [run.accuracy for run in made.metrics()]
     assert summary["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
     assert summary["accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2)
+
+
+def test_soft_labels_are_cross_entropy_with_probabilities(digits):
+    subset = random_set(digits, 3)
+    soft = torch.rand(30, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
+    protocol = Protocol(epochs=2, batch=8, dsa_strategy="none")
+    nets = [models.build("ConvNetD2", 3, 10, (16, 16), width=8, key=1) for _ in range(2)]
+    _train(nets[0], DeviceImages(subset.images), soft, protocol, (0, "test", 0))
+
+    rate = 0.01
+    sgd = torch.optim.SGD(nets[1].parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+    for epoch in range(3):
+        for rows in rng.permutation(rng.key(0, "test", 0, epoch), 30).split(8):
+            loss = -(soft[rows] * nets[1](subset.images[rows]).log_softmax(1)).sum() / len(rows)
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+    for ours, literal in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, literal, rtol=1e-5, atol=1e-6)
+
+
+def test_whitened_sets_are_tested_on_whitened_images(digits, zca):
+    subset = random_set(digits, 5, zca=zca)
+    protocol = Protocol(epochs=3)
+    made = evaluate(
+        DeviceImages(subset.images), subset.labels, digits, width=8, depth=2, nets=1, protocol=protocol, zca=zca
+    )
+    net = models.build("ConvNet", 3, 10, (16, 16), width=8, depth=2, key=rng.key(0, "evaluation-net", 0))
+    _train(net, DeviceImages(subset.images), subset.labels, protocol, (0, "evaluation", 0))
+    flat = torch.from_numpy(digits.test.images).flatten(1).double() / 255
+    whitened = ((flat - zca.mean.double()) @ zca.matrix.double()).float().view(digits.test.images.shape)
+    with torch.no_grad():
+        right = (net(whitened).argmax(1) == torch.from_numpy(digits.test.labels)).float()
+    assert abs(made.metrics()[0].accuracy - 100 * right.mean().item()) <= 0.04
 
 
 def test_deterministic_and_seeded(digits):
@@ -96,3 +136,55 @@ def test_bad_settings(digits):
         Protocol(epochs=0)
     with pytest.raises(ValueError, match="flop"):
         Protocol(dsa_strategy="flop")
+    for rate in (0.0, -0.01, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"the networks' learning rate must be positive, not {rate}"):
+            Protocol(learning_rate=rate)
+    with pytest.raises(ValueError, match=r"soft labels of shape \[10, 9\] do not fit the 10 classes of c-digits"):
+        evaluate(DeviceImages(subset.images), torch.full((10, 9), 1 / 9), digits)
+    with pytest.raises(ValueError, match="ZCA was fitted on 3"):
+        evaluate(DeviceImages(subset.images), subset.labels, digits, zca=Zca(torch.zeros(3), torch.eye(3)))
+
+
+SMALL = {"nets": 1, "epochs": 2, "arch": "ConvNet", "width": 8, "depth": 2}
+
+
+class TestLearnedSets:
+    """:func:`fastdd.evaluate` of what trajectory matching makes."""
+
+    @pytest.fixture
+    def learned(self, digits, zca):
+        made = random_set(digits, 5, zca=zca)
+        soft = (0.9 * torch.eye(10) + 0.01)[made.labels]
+        return SyntheticSet(made.images, made.labels, made.metadata, learning_rate=0.05, soft_labels=soft, zca=zca)
+
+    def test_its_step_size_soft_labels_and_zca_are_used(self, digits, learned):
+        made = fastdd.evaluate(learned, digits, **SMALL)
+        assert made.protocol.learning_rate == 0.05
+        protocol = Protocol(epochs=2, learning_rate=0.05)
+        expected = evaluate(
+            DeviceImages(learned.images),
+            learned.soft_labels,
+            digits,
+            width=8,
+            depth=2,
+            nets=1,
+            protocol=protocol,
+            zca=learned.zca,
+        )
+        assert torch.equal(made.counts[0].right, expected.counts[0].right)
+        learned.soft_labels = None
+        assert not torch.equal(made.counts[0].right, fastdd.evaluate(learned, digits, **SMALL).counts[0].right)
+
+    def test_another_step_size_can_be_given(self, digits, learned):
+        assert fastdd.evaluate(learned, digits, learning_rate=0.02, **SMALL).protocol.learning_rate == 0.02
+        learned.learning_rate = None
+        assert fastdd.evaluate(learned, digits, **SMALL).protocol.learning_rate == 0.01
+        made = fastdd.evaluate("random", digits, ipc=1, learning_rate=0.02, **SMALL)
+        assert made.protocol.learning_rate == 0.02
+
+    @pytest.mark.parametrize("rate", [-0.003, 0.0])
+    def test_a_step_size_with_which_nothing_trains_is_told(self, digits, learned, rate):
+        learned.learning_rate = rate
+        with pytest.raises(ValueError, match=f"learned step size is {rate:g}, with which nothing trains; give another"):
+            fastdd.evaluate(learned, digits, **SMALL)
+        assert fastdd.evaluate(learned, digits, learning_rate=0.01, **SMALL).protocol.learning_rate == 0.01

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from fastdd import report
-from fastdd.data import SyntheticSet
+from fastdd.data import SyntheticSet, Zca, load
+from fastdd.session import random_set
 
 
 def synthetic(channels):
@@ -28,3 +29,10 @@ def test_gray_and_at_most_so_many_columns(tmp_path):
     report.preview(synthetic(1), tmp_path / "p.png", columns=2)
     picture = np.asarray(Image.open(tmp_path / "p.png"))
     assert picture.shape == (2 * 66 + 2, 2 * 66 + 2)
+
+
+def test_whitened_images_are_shown_as_they_were(tmp_path):
+    digits = load("c-digits")
+    report.preview(random_set(digits, 2), tmp_path / "normalised.png")
+    report.preview(random_set(digits, 2, zca=Zca.fit(digits.train.images)), tmp_path / "whitened.png")
+    assert (tmp_path / "whitened.png").read_bytes() == (tmp_path / "normalised.png").read_bytes()

@@ -13,7 +13,7 @@ from fastdd.evaluation import Evaluation, GroupCounts, Protocol
 def row():
     counts = tuple(GroupCounts(torch.tensor([[9, 1], [5, 5]]) + i, torch.tensor([[10, 10], [10, 10]])) for i in (0, 1))
     return report.result_row(
-        Evaluation("ConvNet", counts, 1.5, Protocol(epochs=7), 3),
+        Evaluation("ConvNet", counts, 1.5, Protocol(epochs=7, learning_rate=0.02), 3),
         dataset="c-digits",
         method="dm",
         debias="fairdd",
@@ -39,7 +39,7 @@ def test_row_has_the_promised_keys_and_percent(row):
     assert row["deo_m"]["mean"] == pytest.approx(80)
     assert row["group_accuracy"] == [[95.0, 15.0], [55.0, 55.0]]
     assert row["seconds"] == 1.5
-    assert (row["epochs"], row["seed"], row["deo"]) == (7, 3, "range")
+    assert (row["epochs"], row["learning_rate"], row["seed"], row["deo"]) == (7, 0.02, 3, "range")
 
 
 def test_json_round_trip_and_schema(row, tmp_path):

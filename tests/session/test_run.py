@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fastdd import session
-from fastdd.data import Dataset, Split, SyntheticSet, load
+from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
 from fastdd.session import RunConfig
 from fastdd.session.folder import RunFolder
 from fastdd.session.stepper import GradientStepper
@@ -63,6 +63,18 @@ def test_starts_from_real_images_or_noise(digits):
     noise = session.run(config(iterations=1, lr_img=1e-30, init="noise"), digits)
     assert abs(noise.images.mean()) < 0.05
     assert abs(noise.images.std() - 1) < 0.05
+
+
+def test_whitened_random_images_are_the_same_images(digits):
+    zca = Zca.fit(digits.train.images)
+    plain, whitened = session.random_set(digits, 2, 3), session.random_set(digits, 2, 3, zca)
+    assert torch.equal(whitened.to_uint8(), plain.to_uint8())
+    assert torch.equal(whitened.images, zca.whiten(plain.to_uint8().numpy()))
+    assert torch.equal(whitened.labels, plain.labels)
+    assert whitened.zca is zca
+    assert (whitened.metadata["mean"], whitened.metadata["std"]) == ([0, 0, 0], [1, 1, 1])
+    with pytest.raises(ValueError, match="have 768 values each, ZCA was fitted on 3"):
+        session.random_set(digits, 2, zca=Zca(torch.zeros(3), torch.eye(3)))
 
 
 @pytest.mark.parametrize("sampling", ["random", "stratified"])
