@@ -1,4 +1,4 @@
-"""Data sets with a protected attribute, the packed store, the sampler and the synthetic set."""
+"""Data sets with a protected attribute, the packed store, the sampler, the synthetic set and expert trajectories."""
 
 from fastdd.data.catalog import available, load
 from fastdd.data.dataset import Dataset, Split
@@ -6,6 +6,7 @@ from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
 from fastdd.data.store import check_store, is_store, open_store, save_store
 from fastdd.data.synthetic import SyntheticSet
+from fastdd.data.trajectories import Trajectories
 from fastdd.data.zca import Zca
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Sampler",
     "Split",
     "SyntheticSet",
+    "Trajectories",
     "Zca",
     "available",
     "check_store",
