@@ -74,6 +74,31 @@ def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=False)
 
 
+def augment_each(x: Tensor, rows: Tensor, operation: str) -> Tensor:
+    """One DSA operation on ``x`` [N, C, H, W] with parameters ``rows`` [N, 13], one an image."""
+    n, _, height, width = x.shape
+    shift = int(rows[:, [Param.F, Param.C]].abs().max()) if operation == "crop" else 0
+    rows = rows.to(x.device, x.dtype, non_blocking=True)[..., None, None, None]
+    ys, xs = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
+    if operation == "color":
+        x = x + rows[:, Param.BRIGHTNESS]
+        x = torch.lerp(x.mean(1, keepdim=True), x, rows[:, Param.SATURATION])
+        return torch.lerp(x.mean((1, 2, 3), keepdim=True), x, rows[:, Param.CONTRAST])
+    if operation == "crop":
+        down, right = (rows[:, p, 0].long() + shift for p in (Param.F, Param.C))
+        each = torch.arange(n, device=x.device)[:, None, None]
+        return F.pad(x, (shift,) * 4)[each, :, ys + down, xs + right].permute(0, 3, 1, 2)
+    if operation == "cutout":
+        inside = (ys >= rows[:, Param.TOP]) & (ys < rows[:, Param.BOTTOM])
+        return x.masked_fill(inside & (xs >= rows[:, Param.LEFT]) & (xs < rows[:, Param.RIGHT]), 0)
+    if operation == "flip":
+        return torch.where(rows[:, Param.A] < 0, x.flip(3), x)
+    a, b, d, e = (rows[:, p, 0, 0, 0] for p in (Param.A, Param.B, Param.D, Param.E))
+    zero = torch.zeros_like(a)
+    theta = torch.stack([a, b, zero, d, e, zero], 1).view(n, 2, 3)
+    return F.grid_sample(x, F.affine_grid(theta, [*x.shape], align_corners=False), align_corners=False)
+
+
 def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     """Weighted means of the rows of every segment. Of index_add, segment_reduce, a sparse or dense matrix product and a
     loop over slices, ``embedding_bag`` was the fastest (2,560 x 2,048, 2 cores), for 10 segments and for 100."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from fastdd import models, ops, rng
 from fastdd.bench.plain import ConvNet
 from fastdd.data import Dataset, Sampler, Split
+from fastdd.data.trajectories import Trajectories, parameter_list
+from fastdd.methods import mtt
 from fastdd.session import RunConfig, random_set
 
 
@@ -44,7 +46,7 @@ class FirstStep:
 
 @dataclass(frozen=True)
 class Problem:
-    """A distillation to take steps of.
+    """A distillation on real images to take steps of.
 
     Attributes:
         config: the run.
@@ -90,3 +92,59 @@ class Problem:
             ops.dsa_params(config.dsa_strategy, keys, data.size),
             net.state_dict(),
         )
+
+
+# How far an expert's parameters are from the start, each: as far as 20 SGD steps of 0.01 take a random network.
+_EXPERT_DISTANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class FirstTrajectory:
+    """What :class:`fastdd.session.trajectory_stepper.TrajectoryStepper` draws at step 0.
+
+    Attributes:
+        batches: int64 [b] of every step of the student, rows of the synthetic images.
+        params: [b, 13] of every step, augmentation parameters, on the CPU.
+    """
+
+    batches: list[Tensor]
+    params: list[Tensor]
+
+
+@dataclass(frozen=True)
+class TrajectoryProblem(Problem):
+    """A distillation by trajectory matching, of one expert: a random network, and where it went in one epoch."""
+
+    @cached_property
+    def experts(self) -> Trajectories:
+        config, data = self.config, self.dataset
+        net = models.build(
+            config.arch,
+            data.channels,
+            data.num_classes,
+            data.size,
+            width=config.width,
+            depth=config.depth,
+            key=rng.key(config.seed, "net"),
+        )
+        start = mtt.parameters(net)
+        target = start + _EXPERT_DISTANCE * rng.normal(rng.key(config.seed, "target"), len(start))
+        about = {"channels": data.channels, "num_classes": data.num_classes, "size": list(data.size)}
+        return Trajectories(torch.stack([start, target])[None], {"parameters": parameter_list(net), **about})
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """int64 [C * IPC], of the synthetic images."""
+        return torch.arange(self.dataset.num_classes, device=self.device).repeat_interleave(self.config.ipc)
+
+    @cached_property
+    def first_trajectory(self) -> FirstTrajectory:
+        config, count = self.config, len(self.images)
+        batches: list[Tensor] = []
+        while len(batches) < config.syn_steps:
+            key = rng.key(config.seed, "order", 0, len(batches))
+            batches += rng.permutation(key, count).split(config.batch_syn)
+        batches = batches[: config.syn_steps]
+        keys = [rng.lanes(rng.key(config.seed, "dsa", 0, i), len(rows)) for i, rows in enumerate(batches)]
+        strategy, size = config.dsa_strategy, self.dataset.size
+        return FirstTrajectory(batches, [ops.dsa_params(strategy, each, size, shared_op=True) for each in keys])

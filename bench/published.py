@@ -4,7 +4,7 @@ What makes it slow is kept, as it is what a user of that code waits for: a netwo
 classes and groups, whole-class permutations, augmentation parameters built element by element, one operation at a time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,80 +27,123 @@ def draw(strategy: str, seed: int, size: tuple[int, int], device: torch.device |
         float64 row on the CPU, and a name out of DSA_OPS. A flip that does not happen is an identity row, and so is
         the strategy "none".
     """
-    row = identity_params(1, dtype=torch.float64)[0]
     if strategy == "none":
-        return row, "flip"
-    height, width = size
+        return identity_params(1, dtype=torch.float64)[0], "flip"
     numbers = iter(range(seed, seed + 5))
 
     def generator(where: torch.device | str) -> torch.Generator:
         return torch.Generator(where).manual_seed(next(numbers))
 
-    def uniform(where: torch.device | str = device) -> float:
-        return torch.rand(1, generator=generator(where), device=where).item()
+    def uniform(where: torch.device | str = device) -> Tensor:
+        return torch.rand(1, generator=generator(where), device=where).double()
 
-    def whole(low: int, high: int) -> int:
-        return int(torch.randint(low, high, (1,), generator=generator(device), device=device))
+    def whole(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (1,), generator=generator(device), device=device)
 
     names = strategy.split("_")
     operation = names[int(torch.randint(0, len(names), (1,), generator=generator("cpu")))]
+    return _rows(operation, 1, size, uniform, whole)[0], operation
+
+
+def draw_each(strategy: str, n: int, size: tuple[int, int], device: torch.device | str = "cpu") -> tuple[Tensor, str]:
+    """The augmentation of ``n`` images as published outside of matching: one operation, its parameters drawn for every
+    image, from the global generators.
+
+    Returns:
+        float64 rows [n, 13] on the CPU, and the operation's name, as for :func:`draw`.
+    """
+    if strategy == "none":
+        return identity_params(n, dtype=torch.float64), "flip"
+    names = strategy.split("_")
+    operation = names[int(torch.randint(0, len(names), (1,)))]
+
+    def uniform(where: torch.device | str = device) -> Tensor:
+        return torch.rand(n, device=where).double()
+
+    def whole(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (n,), device=device)
+
+    return _rows(operation, n, size, uniform, whole), operation
+
+
+def _rows(
+    operation: str,
+    n: int,
+    size: tuple[int, int],
+    uniform: Callable[..., Tensor],
+    whole: Callable[[int, int], Tensor],
+) -> Tensor:
+    """Parameter rows [n, 13] of an operation, from draws of ``n`` numbers each."""
+    rows = identity_params(n, dtype=torch.float64)
+    height, width = size
     if operation == "color":
-        row[Param.BRIGHTNESS], row[Param.SATURATION] = uniform() - 0.5, 2 * uniform()
-        row[Param.CONTRAST] = uniform() + 0.5
+        rows[:, Param.BRIGHTNESS], rows[:, Param.SATURATION] = uniform() - 0.5, 2 * uniform()
+        rows[:, Param.CONTRAST] = uniform() + 0.5
     elif operation == "crop":
         most = int(height * 0.125 + 0.5), int(width * 0.125 + 0.5)
-        row[Param.F], row[Param.C] = whole(-most[0], most[0] + 1), whole(-most[1], most[1] + 1)
+        rows[:, Param.F], rows[:, Param.C] = whole(-most[0], most[0] + 1), whole(-most[1], most[1] + 1)
     elif operation == "cutout":
         for side, first, last in ((height, Param.TOP, Param.BOTTOM), (width, Param.LEFT, Param.RIGHT)):
             k = int(side * 0.5 + 0.5)
             start = whole(0, side + 1 - k % 2) - k // 2
-            row[first], row[last] = max(start, 0), min(start + k - 1, side - 1) + 1
+            rows[:, first], rows[:, last] = start.clamp(min=0), (start + k - 1).clamp(max=side - 1) + 1
     elif operation == "flip":
-        if uniform() < 0.5:
-            row[Param.A], row[Param.C] = -1, width - 1
+        flipped = uniform().cpu() < 0.5
+        rows[flipped, Param.A], rows[flipped, Param.C] = -1, width - 1
     else:
+        theta = torch.zeros(n, 2, 3, dtype=torch.float64)
         if operation == "scale":
-            x, y = (uniform("cpu") * (1.2 - 1 / 1.2) + 1 / 1.2 for _ in range(2))
-            theta = [[x, 0, 0], [0, y, 0]]
+            for i in range(2):
+                theta[:, i, i] = uniform("cpu") * (1.2 - 1 / 1.2) + 1 / 1.2
         else:
             angle = (uniform("cpu") - 0.5) * 2 * 15 / 180 * np.pi
-            theta = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
-        row[:6] = pixel_matrix(torch.tensor(theta, dtype=torch.float64), size)
-    return row, operation
+            theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
+            theta[:, 1, 0] = angle.sin()
+            theta[:, 0, 1] = -angle.sin()
+        rows[:, :6] = pixel_matrix(theta, size)
+    return rows
 
 
 def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
-    """One DSA operation on ``x`` [N, C, H, W], with the parameters of ``row`` [13] (:class:`fastdd.ops.Param`)."""
+    """One DSA operation on ``x`` [N, C, H, W], with the parameters (:class:`fastdd.ops.Param`) of ``row``: [13], or
+    [N, 13] with a row an image."""
     n, _, height, width = x.shape
-    value = row.tolist()
+    rows = row.expand(n, -1).to(x.device)
+
+    def of(param: Param) -> Tensor:
+        return rows[:, param, None, None]
+
     if operation == "color":
-        x = x + value[Param.BRIGHTNESS]
+        brightness, saturation, contrast = (
+            of(p)[..., None].to(x.dtype) for p in (Param.BRIGHTNESS, Param.SATURATION, Param.CONTRAST)
+        )
+        x = x + brightness
         mean = x.mean(dim=1, keepdim=True)
-        x = (x - mean) * value[Param.SATURATION] + mean
+        x = (x - mean) * saturation + mean
         mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        return (x - mean) * value[Param.CONTRAST] + mean
+        return (x - mean) * contrast + mean
     if operation == "crop":
-        batch, rows, columns = torch.meshgrid(
+        batch, down, right = torch.meshgrid(
             *(torch.arange(size, device=x.device) for size in (n, height, width)), indexing="ij"
         )
-        rows = torch.clamp(rows + int(value[Param.F]) + 1, 0, height + 1)
-        columns = torch.clamp(columns + int(value[Param.C]) + 1, 0, width + 1)
+        down = torch.clamp(down + of(Param.F).long() + 1, 0, height + 1)
+        right = torch.clamp(right + of(Param.C).long() + 1, 0, width + 1)
         padded = F.pad(x, [1, 1, 1, 1])
-        return padded.permute(0, 2, 3, 1).contiguous()[batch, rows, columns].permute(0, 3, 1, 2).contiguous()
+        return padded.permute(0, 2, 3, 1).contiguous()[batch, down, right].permute(0, 3, 1, 2).contiguous()
     if operation == "cutout":
-        top, bottom, left, right = (int(value[p]) for p in (Param.TOP, Param.BOTTOM, Param.LEFT, Param.RIGHT))
-        batch, rows, columns = torch.meshgrid(
+        top, bottom, left, right = (of(p).long() for p in (Param.TOP, Param.BOTTOM, Param.LEFT, Param.RIGHT))
+        batch, down, across = torch.meshgrid(
             torch.arange(n, device=x.device),
-            torch.arange(top, bottom, device=x.device),
-            torch.arange(left, right, device=x.device),
+            torch.arange(int((bottom - top).max()), device=x.device),
+            torch.arange(int((right - left).max()), device=x.device),
             indexing="ij",
         )
         mask = torch.ones(n, height, width, dtype=x.dtype, device=x.device)
-        mask[batch, rows, columns] = 0
+        mask[batch, torch.minimum(top + down, bottom - 1), torch.minimum(left + across, right - 1)] = 0
         return x * mask[:, None]
     if operation == "flip":
-        return x.flip(3) if value[Param.A] < 0 else x
-    a, b, d, e = (torch.tensor([value[p]] * n, dtype=x.dtype) for p in (Param.A, Param.B, Param.D, Param.E))
+        return torch.where(of(Param.A)[..., None] < 0, x.flip(3), x)
+    a, b, d, e = (row.expand(n, -1)[:, p].to(x.dtype) for p in (Param.A, Param.B, Param.D, Param.E))
     theta = torch.tensor([[[a[i], b[i], 0], [d[i], e[i], 0]] for i in range(n)], dtype=x.dtype)
     grid = F.affine_grid(theta, x.shape, align_corners=False).to(x.device)
     return F.grid_sample(x, grid, align_corners=False)
@@ -120,6 +163,11 @@ def operation_of(row: Tensor) -> str:
     if (value[Param.A], value[Param.E]) != (1, 1):
         return "scale"
     return "crop" if value[Param.C] or value[Param.F] else "flip"
+
+
+def operation_of_each(rows: Tensor) -> str:
+    """The operation that rows [N, 13] have in common; some of them may be identities."""
+    return next((operation for row in rows if (operation := operation_of(row)) != "flip"), "flip")
 
 
 class PublishedLoop:

@@ -13,9 +13,21 @@ from fastdd.bench.cases import (
     norm_act_pool,
     segment_mean,
     steps,
+    trajectory_steps,
 )
 
-_MODULES = (augment, segment_mean, matching, group_grad, norm_act_pool, conv3x3, density, steps, gradient_steps)
+_MODULES = (
+    augment,
+    segment_mean,
+    matching,
+    group_grad,
+    norm_act_pool,
+    conv3x3,
+    density,
+    steps,
+    gradient_steps,
+    trajectory_steps,
+)
 
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastdd.bench.batched import BatchedSteps
 from fastdd.bench.case import FLOOR, Case, Result, pairs
-from fastdd.bench.problem import Problem, random_dataset
+from fastdd.bench.problem import Problem, TrajectoryProblem, random_dataset
 from fastdd.bench.published import PublishedLoop, draw, operation_of
 from fastdd.bench.upstream import Upstream, UpstreamLoop
 from fastdd.data import Dataset
@@ -43,7 +43,8 @@ class Steps:
 
 def ours(problem: Problem) -> stepper.Stepper:
     """Our stepper of a problem."""
-    return stepper.make(problem.config, problem.dataset, problem.device, problem.images, problem.weights)
+    experts = problem.experts if isinstance(problem, TrajectoryProblem) else None
+    return stepper.make(problem.config, problem.dataset, problem.device, problem.images, problem.weights, experts)
 
 
 class Step(Case):

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from fastdd import ops, rng
+from fastdd import models, ops, rng
 from fastdd.bench import cases, plain, published, published_gradient
+from fastdd.bench.batched_trajectory import BatchedTrajectories
 from fastdd.bench.case import BACKENDS
+from fastdd.bench.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
+from fastdd.methods import mtt
 
 SIZE = (16, 16)
 
@@ -23,6 +26,33 @@ def test_augmentation_of_the_baselines_equals_ours(operation, baseline):
         named = published.operation_of(row[0])
         assert named in (operation, "flip")  # a crop by nothing is an identity, which counts as a flip
         assert (baseline(x, row[0], named) - ops.augment(x, row)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("operation", ops.DSA_OPS)
+@pytest.mark.parametrize("baseline", [plain.augment_each, published.augment])
+def test_augmentation_of_the_baselines_with_a_row_an_image_equals_ours(operation, baseline):
+    x = images(7)
+    for draw in range(4):
+        keys = rng.lanes(rng.key(draw, "rows"), 7)
+        rows = ops.dsa_params(operation, keys, SIZE, shared_op=True, dtype=torch.float64)
+        named = published.operation_of_each(rows)
+        assert named == operation
+        assert (baseline(x, rows, named) - ops.augment(x, rows)).abs().max() < 1e-12
+
+
+def test_draws_of_every_image_have_one_operation_in_its_published_range():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = [published.draw_each(ops.DSA_STRATEGY, 40, SIZE) for _ in range(60)]
+    assert {operation for _, operation in found} == set(ops.DSA_OPS)
+    for rows, operation in found:
+        assert published.operation_of_each(rows) == operation
+        assert {published.operation_of(row) for row in rows} <= {operation, "flip"}
+        assert len(rows.unique(dim=0)) > 1  # the images do not share a draw
+    crops = torch.cat([rows for rows, operation in found if operation == "crop"])
+    assert crops[:, [ops.Param.C, ops.Param.F]].aminmax() == (-2, 2)
+    flips = torch.cat([rows for rows, operation in found if operation == "flip"])
+    assert (flips[:, ops.Param.A] < 0).double().mean().item() == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("n", [1, 7, 256])
@@ -79,6 +109,64 @@ def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_wh
     assert loss.item() == pytest.approx(same_loss.item(), rel=1e-14)
 
 
+def student(problem, theta, rows, params, images):
+    """Cross-entropy of our own network on augmented rows of the images."""
+    config, data = problem.config, problem.dataset
+    net = models.build(config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth)
+    logits = mtt.logits(net.double(), theta, ops.augment(images[rows], params))
+    return torch.nn.functional.cross_entropy(logits, problem.labels[rows])
+
+
+def formula(problem, images, step_size, batches, drawn):
+    """The losses as a function of images and step size, in float64: of MTT, and TESLA's, whose every theta is a
+    constant but in what its own step adds."""
+    start, target = problem.experts.values[0].double()
+    theta, constant, moved = start.clone().requires_grad_(), start, 0
+    for rows, params in zip(batches, drawn, strict=True):
+        (g,) = torch.autograd.grad(student(problem, theta, rows, params, images), theta, create_graph=True)
+        theta = theta - step_size * g
+        leaf = constant.detach().requires_grad_()
+        (g,) = torch.autograd.grad(student(problem, leaf, rows, params, images), leaf, create_graph=True)
+        moved = moved + step_size * g
+        constant = constant - (step_size * g).detach()
+    return [(end - target).square().sum() / (start - target).square().sum() for end in (theta, start - moved)]
+
+
+@pytest.mark.parametrize("unroll", ["exact", "full", "tesla"])
+def test_baselines_of_trajectory_matching_equal_the_formula_in_float64(unroll, monkeypatch):
+    problem = cases.select([f"step/mtt/{unroll}"])[0].inputs(0, torch.device("cpu"), True).smooth
+    batches = problem.first_trajectory.batches
+    keys = [rng.lanes(rng.key(i, "dsa"), len(rows)) for i, rows in enumerate(batches)]
+    params = [ops.dsa_params(ops.DSA_STRATEGY, each, SIZE, shared_op=True, dtype=torch.float64) for each in keys]
+    drawn = [(rows, published.operation_of_each(rows)) for rows in params]
+    images = problem.images.double().requires_grad_()
+    step_size = torch.tensor(problem.config.lr_teacher, dtype=torch.float64, requires_grad=True)
+    expected = formula(problem, images, step_size, batches, params)[unroll == "tesla"]
+    to_images, to_step_size = torch.autograd.grad(expected, [images, step_size])
+    published_loop = (PublishedTeslaLoop if unroll == "tesla" else PublishedTrajectoryLoop)(problem, torch.float64)
+    batched = BatchedTrajectories(problem)
+    batched.images, batched.step_size = images.detach().requires_grad_(), step_size.detach().requires_grad_()
+    at = problem.experts.at
+    monkeypatch.setattr(problem.experts, "at", lambda *arguments: at(*arguments).double())
+    for baseline in (published_loop, batched):
+        own_images, own_step_size, loss = baseline.gradients(batches, drawn)
+        assert (own_images - to_images).norm() < 1e-12 * to_images.norm()
+        assert own_step_size.item() == pytest.approx(to_step_size.item(), rel=1e-12)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_tesla_is_told_from_mtt():
+    """The truths differ by far more than any error that is allowed."""
+    results = []
+    for unroll in ("exact", "tesla"):
+        case = cases.select([f"step/mtt/{unroll}"])[0]
+        results.append(case.truth(case.inputs(0, torch.device("cpu"), True)))
+    (exact, exact_step, loss, _), (tesla, tesla_step, same_loss, _) = results
+    assert (exact - tesla).norm() > 1e-3 * exact.norm()
+    assert abs(exact_step - tesla_step) > 1e-4 * exact_step
+    assert loss.item() == pytest.approx(same_loss.item(), rel=1e-13)
+
+
 def test_globs_select_in_the_order_of_the_registry():
     assert [case.name for case in cases.select(["step/*", "augment/f*"])][:1] == ["augment/flip"]
     assert cases.select([]) == cases.CASES
@@ -97,6 +185,8 @@ def test_labels_are_unique_and_every_case_is_described():
     assert {"step/dc", "step/dc+fairdd", "step/dsa", "step/dsa+kde", "step/dc-inner"} <= names
     groups = [case.variant["groups"] for case in cases.select(["scale/groups"])]
     assert groups == [0, 2, 4, 6, 8, 10]
+    for unroll in ("exact", "full", "tesla"):
+        assert [case.variant["steps"] for case in cases.select([f"step/mtt/{unroll}"])] == [10, 20, 50]
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.label)
@@ -114,6 +204,7 @@ def test_full_sizes_are_those_of_the_goals():
     for case in (
         *cases.select(["augment/mix", "step/dm", "step/dc+fairdd", "step/dc-inner"]),
         cases.select(["segment_mean"])[1],
+        cases.select(["step/mtt/exact"])[0],
     ):
         sizes[case.label] = case.shape(case.inputs(0, torch.device("cpu"), False))
     assert sizes["augment/mix"] == {"images": [256, 3, 32, 32]}
@@ -123,3 +214,6 @@ def test_full_sizes_are_those_of_the_goals():
         assert (step["classes"], step["batch_real"], step["ipc"], step["image"]) == (10, 256, 10, [3, 32, 32])
         assert (step["width"], step["depth"], step["groups"]) == (128, 3, groups)
     assert sizes["step/dc-inner"]["images"] == [100, 3, 32, 32]
+    trajectory = sizes["step/mtt/exact steps=10"]
+    assert [trajectory[key] for key in ("steps", "classes", "ipc", "batch_syn")] == [10, 10, 10, 50]
+    assert [trajectory[key] for key in ("image", "width", "depth")] == [[3, 32, 32], 128, 3]

@@ -225,6 +225,39 @@ def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
     assert rows["torch"]["match"]
 
 
+@pytest.mark.parametrize("what", ["images", "step_size", "loss", None])
+@pytest.mark.parametrize("unroll", ["exact", "tesla"])
+def test_a_wrong_trajectory_is_caught(monkeypatch, unroll, what):
+    from fastdd.methods import mtt
+
+    right = mtt.loss_and_gradients
+
+    def wrong(*arguments, **settings):
+        loss, gradients = right(*arguments, **settings)
+        if what == "loss":
+            return 1.001 * loss, gradients
+        if what:
+            part = getattr(gradients, what)
+            part.view(-1)[-1] += 0.001 * part.norm()
+        return loss, gradients
+
+    monkeypatch.setattr(mtt, "loss_and_gradients", wrong)
+    _, rows = measure(cases.select([f"step/mtt/{unroll}"])[0])
+    assert rows["fastdd"]["match"] == (what is None)
+    assert (rows["fastdd"]["speedup"]["torch"] is not None) == (what is None)
+    assert rows["torch"]["match"]
+    assert rows["reference-loop"]["match"]
+
+
+def test_the_approximation_in_place_of_the_exact_gradient_is_caught(monkeypatch):
+    from fastdd.methods import mtt
+
+    right = mtt.loss_and_gradients
+    monkeypatch.setattr(mtt, "loss_and_gradients", lambda *a, unroll, **settings: right(*a, unroll="tesla", **settings))
+    _, rows = measure(cases.select(["step/mtt/exact"])[0])
+    assert not rows["fastdd"]["match"]
+
+
 def test_upstream_is_a_backend_like_the_others(checkout):
     code = Upstream.open(checkout)
     names = ["augment/mix", "step/dm+fairdd", "step/dc", "step/dc+fairdd", "step/dsa"]
