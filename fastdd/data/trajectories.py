@@ -230,24 +230,25 @@ class TrajectoryFile:
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)") from error
 
-    def write(self, expert: int, epoch: int, parameters: Tensor) -> None:
-        """Store float32 [P]; on the disk only after :meth:`sync`."""
-        content = _bytes(parameters.detach().to(self._dtype))
+    def write(self, expert: int, epoch: int, parameters: Tensor) -> memoryview:
+        """Store float32 [P]; on the disk only after :meth:`sync`. Returns the bytes."""
+        content = whole = _bytes(parameters.detach().to(self._dtype))
         offset = self._offset(expert, epoch)
         while content:
             written = os.pwrite(self._file, content, offset)
             content, offset = content[written:], offset + written
+        return whole
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         os.fsync(self._file)
 
-    def digest(self, expert: int) -> str:
-        """:func:`values_digest` of what is stored for an expert."""
+    def sha256(self, expert: int, epochs: int) -> "hashlib._Hash":
+        """SHA-256, to be continued, of what is stored for an expert from its initialisation to epoch ``epochs``."""
         sha = hashlib.sha256()
-        for epoch in range(self._shape[1]):
+        for epoch in range(epochs + 1):
             sha.update(os.pread(self._file, self._row, self._offset(expert, epoch)))
-        return sha.hexdigest()
+        return sha
 
     def close(self) -> None:
         os.close(self._file)
@@ -362,7 +363,11 @@ def import_buffers(
             for number, expert in enumerate(experts_of_files):
                 for epoch, snapshot in enumerate(expert):
                     target.write(number, epoch, torch.cat([part.flatten() for part in snapshot]))
-                manifest["experts"][number] = {"sha256": target.digest(number), "seconds": None, "evaluations": []}
+                manifest["experts"][number] = {
+                    "sha256": target.sha256(number, epochs).hexdigest(),
+                    "seconds": None,
+                    "evaluations": [],
+                }
             target.sync()
         write_manifest(out, manifest)
     except BaseException:
