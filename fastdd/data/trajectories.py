@@ -11,7 +11,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +319,7 @@ def import_buffers(
     paths: Iterable[str | os.PathLike],
     out: str | os.PathLike,
     manifest: dict[str, Any],
-    zca: Zca | None = None,
+    fit_zca: Callable[[], Zca] | None = None,
 ) -> Trajectories:
     """Make a folder of trajectories from published buffers, bit for bit in fp32.
 
@@ -329,7 +329,7 @@ def import_buffers(
         out: the folder; must be empty or absent.
         manifest: all but ``experts`` and ``zca_digest``; ``config`` gets its ``epochs`` and ``num_experts`` from the
             files.
-        zca: the whitening that the experts were trained with.
+        fit_zca: makes the whitening that the experts were trained with, if any; called when the files are checked.
 
     Raises:
         ValueError: no files, an ``out`` that is not empty, a file that is no buffer, or one of another network.
@@ -351,6 +351,7 @@ def import_buffers(
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}
+    zca = None if fit_zca is None else fit_zca()
     manifest = {**manifest, "config": config, "experts": [None] * experts, "zca_digest": zca and zca.digest()}
     out.mkdir(parents=True, exist_ok=True)
     try:
