@@ -13,10 +13,19 @@ from fastdd._version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data
-    from fastdd.api import distill, evaluate, kde_weights, pseudo_groups
+    from fastdd.api import distill, evaluate, kde_weights, pseudo_groups, train_experts
     from fastdd.ops import diff_augment
 
-__all__ = ["__version__", "data", "diff_augment", "distill", "evaluate", "kde_weights", "pseudo_groups"]
+__all__ = [
+    "__version__",
+    "data",
+    "diff_augment",
+    "distill",
+    "evaluate",
+    "kde_weights",
+    "pseudo_groups",
+    "train_experts",
+]
 
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
 _HOMES = {
@@ -24,6 +33,7 @@ _HOMES = {
     "evaluate": "fastdd.api",
     "kde_weights": "fastdd.api",
     "pseudo_groups": "fastdd.api",
+    "train_experts": "fastdd.api",
     "diff_augment": "fastdd.ops",
 }
 

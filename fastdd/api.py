@@ -1,7 +1,7 @@
 """The Python interface: the same words as the commands."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from fastdd import files
-from fastdd.data import Dataset, DeviceImages, SyntheticSet
-from fastdd.data.trajectories import Trajectories
+from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca
+from fastdd.data.trajectories import import_buffers
 from fastdd.debias import kde
 from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
@@ -20,8 +20,21 @@ from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
 from fastdd.evaluation import Evaluation, Protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
-from fastdd.session import GROUPS, WEIGHTS, Progress, RunConfig, check_ipc, check_out, random_set
+from fastdd.session import (
+    GROUPS,
+    WEIGHTS,
+    ExpertConfig,
+    ExpertProgress,
+    Progress,
+    RunConfig,
+    check_experts_out,
+    check_ipc,
+    check_out,
+    describe_experts,
+    random_set,
+)
 from fastdd.session import run as _run
+from fastdd.session import train_experts as _train_experts
 
 # Training on everything needs fewer passes than training on a few images.
 _WHOLE_EPOCHS = 20
@@ -131,6 +144,118 @@ def distill(
     if out is not None:
         preview(synthetic, Path(out) / "preview.png")
     return synthetic
+
+
+def train_experts(
+    data: Dataset,
+    *,
+    out: str | os.PathLike,
+    debias: str = "none",
+    ipc: int = 10,
+    resume: bool = False,
+    device: str = "auto",
+    processes: int = 1,
+    weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None = None,
+    groups: np.ndarray | str | os.PathLike | None = None,
+    progress: Callable[[ExpertProgress], None] | None = None,
+    embedding_progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Trajectories:
+    """Train experts for trajectory matching: networks on all real images, stored after every epoch.
+
+    Args:
+        data: from :func:`fastdd.data.load`, or built by hand.
+        out: folder of the trajectories (:class:`fastdd.data.Trajectories`).
+        debias: where the bias of trajectory matching enters is the experts' loss. none; fairdd to let every protected
+            group of a class count alike in it; kde to let images count by ``weights``.
+        ipc: of the distillation that the experts are for, which published settings depend on.
+        resume: continue what ``out`` holds; bit-identical to uninterrupted training on the same number of threads.
+        device: auto, cpu or cuda.
+        processes: that train experts side by side, and share this one's threads.
+        weights, groups, embedding_progress: as :func:`distill` takes them.
+        progress: called after every epoch of an expert with a :class:`fastdd.session.ExpertProgress`.
+        **settings: any other field of :class:`fastdd.session.ExpertConfig` (num_experts, epochs, lr_teacher, arch, zca,
+            dtype, eval_every, seed ...); what is not given comes from the shipped presets.
+
+    Raises:
+        ValueError: settings that are unknown or do not fit the data, or an ``out`` that holds other experts.
+        RuntimeError: an expert that diverged, or a GPU that is not there.
+        OSError: too little space on the disk.
+
+    >>> import fastdd, tempfile
+    >>> data = fastdd.data.load("c-digits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trained = fastdd.train_experts(data, out=folder, debias="fairdd", num_experts=2, epochs=1, width=4)
+    >>> trained.experts, trained.epochs, trained.manifest["parameters"][0]
+    (2, 1, {'name': 'features.0.weight', 'shape': [4, 3, 3, 3]})
+    """
+    config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    target, folder = pick_device(device), Path(out)
+    check_experts_out(folder, resume)
+    for name, given, mode in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
+        if given is not None and debias != mode:
+            raise ValueError(f"{name} are for debias {mode}, not {debias}")
+    embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
+    about: dict[str, Any] = {}
+    if debias == "kde":
+        weights, about["kde"] = _training_weights(data, weights, folder / WEIGHTS, resume, **embedding)
+    if isinstance(groups, str | os.PathLike):
+        about["groups"] = Path(groups).name
+    groups = _training_groups(data, groups, folder / GROUPS, resume, **embedding)
+    return _train_experts(
+        config,
+        data,
+        out=folder,
+        resume=resume,
+        device=target,
+        processes=processes,
+        weights=weights,
+        groups=groups,
+        progress=progress,
+        about=about,
+    )
+
+
+def import_experts(
+    paths: Sequence[str | os.PathLike],
+    data: Dataset,
+    *,
+    out: str | os.PathLike,
+    debias: str = "none",
+    arch: str = "ConvNet",
+    width: int | None = None,
+    depth: int | None = None,
+    zca: bool = False,
+    dtype: str = "fp32",
+    device: str = "auto",
+) -> Trajectories:
+    """Make a folder of trajectories from published buffers (``replay_buffer_*.pt``), bit for bit in fp32.
+
+    Args:
+        paths: the files, in the order that their experts shall have.
+        data: what the experts were trained on: its classes and image size are checked, as far as parameters show them.
+        out: the folder; must be empty or absent.
+        debias: what the experts were trained with.
+        arch, width, depth: their network.
+        zca: whether they saw whitened images; the published whitening is fitted on ``data``.
+        dtype: fp32, or bf16 for half the space.
+        device: where the whitening is fitted.
+
+    Raises:
+        ValueError: an ``out`` that is not empty, a file that is no buffer, or one of another network.
+        RuntimeError: a damaged file, or one that holds more than tensors, which is not read.
+    """
+    target = pick_device(device)
+    known = {"dataset": data.name, "debias": debias, "arch": arch, "width": width, "depth": depth, "zca": zca}
+    config = ExpertConfig.for_run(**known, dtype=dtype).model_dump()
+    # The rest is not in the files.
+    config = {name: config[name] if name in known or name == "dtype" else None for name in config}
+    manifest = {
+        **describe_experts(config, data),
+        "dataset_digest": None,
+        "imported": [Path(path).name for path in paths],
+    }
+    return import_buffers(paths, out, manifest, (lambda: Zca.fit(data.train.images, device=target)) if zca else None)
 
 
 def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -21,6 +21,10 @@ bench_app = typer.Typer(
     help="Speed beside published code and plain PyTorch, where results match.", rich_markup_mode=None
 )
 app.add_typer(bench_app, name="bench")
+experts_app = typer.Typer(
+    help="Expert trajectories for method mtt: train, import, export, check.", rich_markup_mode=None
+)
+app.add_typer(experts_app, name="experts")
 
 # Typer reads these at run time, so they are written for Python 3.10.
 Dataset = Annotated[
@@ -474,3 +478,149 @@ def bench_validate(
     from fastdd.cli.bench import run_validate
 
     run_validate(files)
+
+
+@experts_app.callback(invoke_without_command=True)
+def experts(
+    context: typer.Context,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    debias: Annotated[str, typer.Option(help="Weights of the loss: none, fairdd or kde.")] = "none",
+    ipc: Annotated[int, typer.Option(help="Of the distillation that they are for; chooses the preset.")] = 10,
+    num_experts: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Networks.", show_default="preset; published 100"),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Epochs of each.", show_default="preset; published 50")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the trajectories.", show_default="runs/experts-DEBIAS-DATASET"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue those in --out; start if none.")] = False,
+    arch: Annotated[Optional[str], typer.Option(help="Network.", show_default="preset")] = None,  # noqa: UP045
+    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="preset")] = None,  # noqa: UP045
+    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="preset")] = None,  # noqa: UP045
+    lr_teacher: Annotated[Optional[float], typer.Option(help="Step size.", show_default="preset")] = None,  # noqa: UP045
+    batch_train: Annotated[Optional[int], typer.Option(help="Images a step.", show_default="preset")] = None,  # noqa: UP045
+    momentum: Annotated[Optional[float], typer.Option(help="Of SGD.", show_default="preset")] = None,  # noqa: UP045
+    weight_decay: Annotated[Optional[float], typer.Option(help="Of SGD.", show_default="preset")] = None,  # noqa: UP045
+    decay: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--decay/--no-decay", help="A tenth of the step size in the second half.", show_default="preset"),
+    ] = None,
+    dsa_strategy: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),
+    ] = None,
+    zca: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--zca/--no-zca", help="Whiten the images.", show_default="preset"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of what is stored: fp32, or bf16 for half the space.")] = "fp32",
+    eval_every: Annotated[int, typer.Option(help="Epochs between two tests, and after the last; 0: none.")] = 10,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--weights", help="kde: from fastdd weights, or a .npy.", show_default="computed"),
+    ] = None,
+    groups: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="fairdd: kmeans or dbscan (groups found, not given), or a .npy.", show_default="given"),
+    ] = None,
+    processes: Annotated[int, typer.Option(help="That train side by side and share the threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Train experts, whose parameters after every epoch method mtt follows; or import, export or check them."""
+    if context.invoked_subcommand is not None:
+        return
+    from fastdd.cli.experts import run_train
+
+    run_train(
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        debias=debias,
+        out=out,
+        weights=weights,
+        groups=groups,
+        json=json,
+        ipc=ipc,
+        num_experts=num_experts,
+        epochs=epochs,
+        resume=resume,
+        arch=arch,
+        width=width,
+        depth=depth,
+        lr_teacher=lr_teacher,
+        batch_train=batch_train,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        decay=decay,
+        dsa_strategy=dsa_strategy,
+        zca=zca,
+        dtype=dtype,
+        eval_every=eval_every,
+        processes=processes,
+        seed=seed,
+        device=device,
+    )
+
+
+@experts_app.command("import")
+def experts_import(
+    buffers: Annotated[list[Path], typer.Argument(help="Published buffers (replay_buffer_*.pt).", metavar="FILES...")],
+    out: Annotated[Path, typer.Option(help="Folder of the trajectories.")],
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    debias: Annotated[str, typer.Option(help="That they were trained with: none, fairdd or kde.")] = "none",
+    arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
+    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="the network's")] = None,  # noqa: UP045
+    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="the network's")] = None,  # noqa: UP045
+    zca: Annotated[
+        bool, typer.Option("--zca", help="They saw whitened images: fit the same whitening on --dataset.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="Of what is stored: fp32, or bf16 for half the space.")] = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Make trajectories of published buffers, bit for bit."""
+    from fastdd.cli.experts import run_import
+
+    run_import(
+        paths=buffers,
+        dataset=dataset,
+        data_root=data_root,
+        bias_ratio=bias_ratio,
+        out=out,
+        debias=debias,
+        arch=arch,
+        width=width,
+        depth=depth,
+        zca=zca,
+        dtype=dtype,
+        device=device,
+    )
+
+
+@experts_app.command("export")
+def experts_export(
+    folder: Annotated[Path, typer.Argument(help="Folder of trajectories.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the buffers.")],
+    per_file: Annotated[int, typer.Option(help="Experts a file.")] = 10,
+) -> None:
+    """Write published buffers (replay_buffer_*.pt)."""
+    from fastdd.cli.experts import run_export
+
+    run_export(folder, out=out, per_file=per_file)
+
+
+@experts_app.command("check")
+def experts_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of trajectories.", metavar="DIR")],
+) -> None:
+    """Check sizes and SHA-256 of trajectories; print every expert's accuracy and fairness."""
+    from fastdd.cli.experts import run_check
+
+    run_check(folder)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,24 +230,25 @@ class TrajectoryFile:
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)") from error
 
-    def write(self, expert: int, epoch: int, parameters: Tensor) -> None:
-        """Store float32 [P]; on the disk only after :meth:`sync`."""
-        content = _bytes(parameters.detach().to(self._dtype))
+    def write(self, expert: int, epoch: int, parameters: Tensor) -> memoryview:
+        """Store float32 [P]; on the disk only after :meth:`sync`. Returns the bytes."""
+        content = whole = _bytes(parameters.detach().to(self._dtype))
         offset = self._offset(expert, epoch)
         while content:
             written = os.pwrite(self._file, content, offset)
             content, offset = content[written:], offset + written
+        return whole
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         os.fsync(self._file)
 
-    def digest(self, expert: int) -> str:
-        """:func:`values_digest` of what is stored for an expert."""
+    def sha256(self, expert: int, epochs: int) -> "hashlib._Hash":
+        """SHA-256, to be continued, of what is stored for an expert from its initialisation to epoch ``epochs``."""
         sha = hashlib.sha256()
-        for epoch in range(self._shape[1]):
+        for epoch in range(epochs + 1):
             sha.update(os.pread(self._file, self._row, self._offset(expert, epoch)))
-        return sha.hexdigest()
+        return sha
 
     def close(self) -> None:
         os.close(self._file)
@@ -318,7 +319,7 @@ def import_buffers(
     paths: Iterable[str | os.PathLike],
     out: str | os.PathLike,
     manifest: dict[str, Any],
-    zca: Zca | None = None,
+    fit_zca: Callable[[], Zca] | None = None,
 ) -> Trajectories:
     """Make a folder of trajectories from published buffers, bit for bit in fp32.
 
@@ -328,7 +329,7 @@ def import_buffers(
         out: the folder; must be empty or absent.
         manifest: all but ``experts`` and ``zca_digest``; ``config`` gets its ``epochs`` and ``num_experts`` from the
             files.
-        zca: the whitening that the experts were trained with.
+        fit_zca: makes the whitening that the experts were trained with, if any; called when the files are checked.
 
     Raises:
         ValueError: no files, an ``out`` that is not empty, a file that is no buffer, or one of another network.
@@ -350,6 +351,7 @@ def import_buffers(
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}
+    zca = None if fit_zca is None else fit_zca()
     manifest = {**manifest, "config": config, "experts": [None] * experts, "zca_digest": zca and zca.digest()}
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -362,7 +364,11 @@ def import_buffers(
             for number, expert in enumerate(experts_of_files):
                 for epoch, snapshot in enumerate(expert):
                     target.write(number, epoch, torch.cat([part.flatten() for part in snapshot]))
-                manifest["experts"][number] = {"sha256": target.digest(number), "seconds": None, "evaluations": []}
+                manifest["experts"][number] = {
+                    "sha256": target.sha256(number, epochs).hexdigest(),
+                    "seconds": None,
+                    "evaluations": [],
+                }
             target.sync()
         write_manifest(out, manifest)
     except BaseException:

@@ -108,7 +108,10 @@ def _train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol:
 
 
 @torch.no_grad()
-def _test(net: torch.nn.Module, images: DeviceImages, labels: Tensor, groups: Tensor, dataset: Dataset) -> GroupCounts:
+def count_right(
+    net: torch.nn.Module, images: DeviceImages, labels: Tensor, groups: Tensor, dataset: Dataset
+) -> GroupCounts:
+    """Right predictions of a network per class and group of ``dataset``; the network is left in evaluation mode."""
     net.eval()
     predictions = torch.cat(
         [
@@ -181,7 +184,7 @@ def evaluate(
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
             _train(net, images, labels, protocol, (seed, "evaluation", number))
-            counts.append(_test(net, test, test_labels, test_groups, dataset))
+            counts.append(count_right(net, test, test_labels, test_groups, dataset))
         if progress is not None:
             progress(number + 1, nets)
     return Evaluation(arch, tuple(counts), time.perf_counter() - start, protocol, seed)

@@ -18,7 +18,7 @@ def train_epoch(
     dsa_strategy: str,
     key: tuple,
     weights: Tensor | None = None,
-) -> None:
+) -> Tensor:
     """One pass over the images in random order: cross-entropy, one optimiser step a batch.
 
     Args:
@@ -31,7 +31,11 @@ def train_epoch(
         key: run seed, stream and counters (:func:`fastdd.rng.key`); order and augmentation are functions of it.
         weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
             by its size. None: 1 each.
+
+    Returns:
+        The mean over the images of the loss that each had in its batch, a scalar on their device.
     """
+    total = torch.zeros((), device=labels.device)
     order = rng.permutation(rng.key(*key), len(labels), labels.device)
     for number, rows in enumerate(order.split(batch)):
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
@@ -44,3 +48,5 @@ def train_epoch(
         sgd.zero_grad()
         loss.backward()
         sgd.step()
+        total += loss.detach() * len(rows)
+    return total / len(labels)

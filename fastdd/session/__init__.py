@@ -1,8 +1,24 @@
-"""Run a method: configuration, loop, checkpoints, resume, metrics."""
+"""Run a method, or train experts: configuration, loop, checkpoints, resume, metrics."""
 
 from fastdd.session.config import RunConfig
+from fastdd.session.expert_training import ExpertConfig
+from fastdd.session.experts import ExpertProgress, check_experts_out, describe_experts, train_experts
 from fastdd.session.folder import GROUPS, WEIGHTS, check_out
 from fastdd.session.run import Progress, run
 from fastdd.session.sets import check_ipc, random_set
 
-__all__ = ["GROUPS", "WEIGHTS", "Progress", "RunConfig", "check_ipc", "check_out", "random_set", "run"]
+__all__ = [
+    "GROUPS",
+    "WEIGHTS",
+    "ExpertConfig",
+    "ExpertProgress",
+    "Progress",
+    "RunConfig",
+    "check_experts_out",
+    "check_ipc",
+    "check_out",
+    "describe_experts",
+    "random_set",
+    "run",
+    "train_experts",
+]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -171,15 +171,23 @@ class RunConfig(BaseModel):
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> "RunConfig":
         """A configuration from plain values; ValueError in one line if they are not one."""
-        try:
-            return cls.model_validate(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = first["msg"].removeprefix("Value error, ")
-            if not first["loc"]:  # of several settings together, which it names
-                raise ValueError(reason) from None
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
+        return parse(cls, settings)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+    """A configuration of a kind from plain values; ValueError in one line if they are not one."""
+    try:
+        return kind.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of several settings together, which it names
+            raise ValueError(reason) from None
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
 
 
 def preset(method: str, dataset: str, ipc: int, debias: str = "none") -> dict[str, Any]:

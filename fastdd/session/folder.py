@@ -12,6 +12,7 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 import yaml
@@ -66,6 +67,27 @@ def check_out(path: str | os.PathLike, resume: bool) -> None:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
 
 
+def hold(path: Path) -> TextIO | None:
+    """Hold the folder of a run for this process: as long as what is returned is open, which it is until it is lost.
+
+    Raises:
+        OSError: the folder can't be written, or another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return None
+    try:
+        lock = open(path / ".lock", "w")  # noqa: SIM115  held open for the life of the run
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write in the run folder {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BlockingIOError(f"another process is running in {path}") from None
+    return lock
+
+
 class RunFolder:
     """Opens, or creates, the folder of one run, and holds it for this process.
 
@@ -87,7 +109,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
-        self._hold()
+        self._lock = hold(self.path)
         files.remove_partials(self.path)
         check_out(self.path, resume)
         if (self.path / CONFIG).exists():
@@ -101,20 +123,6 @@ class RunFolder:
             )
         header = {"run": config.model_dump(), "data_digest": data_digest}
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
-
-    def _hold(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
-        try:
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115  held open for the life of the run
-        except OSError as error:
-            raise OSError(error.errno, f"cannot write in the run folder {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BlockingIOError(f"another process is running in {self.path}") from None
 
     def _check_same(self, config: RunConfig, data_digest: str) -> None:
         try:

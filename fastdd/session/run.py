@@ -43,7 +43,7 @@ class Progress:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets, so that a run ends between two steps, with a checkpoint."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -59,8 +59,11 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _digest(
-    dataset: Dataset, weights: np.ndarray | None, groups: np.ndarray | None, experts: Trajectories | None
+def input_digest(
+    dataset: Dataset,
+    weights: np.ndarray | None,
+    groups: np.ndarray | None,
+    experts: Trajectories | None = None,
 ) -> str:
     """Of everything besides the configuration that decides a run."""
     arrays = [np.ascontiguousarray(values) for values in (weights, groups) if values is not None]
@@ -157,7 +160,7 @@ def run(
     folder, step, seconds = None, 0, 0.0
     if out is not None:
         size = sum(tensor.nbytes for tensor in stepper.state().values()) + 2**16
-        folder = RunFolder(out, config, _digest(dataset, weights, groups, experts), resume=resume, size=size)
+        folder = RunFolder(out, config, input_digest(dataset, weights, groups, experts), resume=resume, size=size)
         saved = folder.load() if resume else None
         if saved is not None:
             if saved.step > total:
@@ -178,7 +181,7 @@ def run(
         values = torch.stack(losses).tolist()
         losses, read_at = [], time.perf_counter()
         for i, value in enumerate(values):
-            trouble = stepper.trouble(value)
+            trouble = stepper.trouble(first + i, value)
             if trouble is not None:
                 kept = f" (the checkpoint of step {good} is kept)" if folder and good else ""
                 raise RuntimeError(f"step {first + i}: {trouble}{kept}")
@@ -197,7 +200,7 @@ def run(
             folder.save(State(step, stepper.state(), spent))
             good, saved_at = step, time.perf_counter()
 
-    with _stop_requests() as stop, models.exact_convolutions():
+    with stop_requests() as stop, models.exact_convolutions():
         while step < total:
             losses.append(stepper.step(step))
             step += 1

@@ -1,0 +1,266 @@
+"""Experts: networks trained on the real data, whose parameters after every epoch trajectory matching follows."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdd import files, models
+from fastdd._version import __version__
+from fastdd.data import Dataset, Trajectories, Zca
+from fastdd.data.trajectories import (
+    DTYPES,
+    MANIFEST,
+    VALUES,
+    ZCA,
+    TrajectoryFile,
+    parameter_list,
+    read_manifest,
+    stored_shape,
+    write_manifest,
+)
+from fastdd.debias.loss_weights import loss_weights
+from fastdd.session.expert_training import STATE, ExpertConfig, ExpertTrainer, Job
+from fastdd.session.expert_workers import train_in_processes
+from fastdd.session.folder import GROUPS, WEIGHTS, hold
+from fastdd.session.run import input_digest, stop_requests
+from fastdd.session.sets import with_groups
+
+
+@dataclass(frozen=True)
+class ExpertProgress:
+    """Where expert training is.
+
+    Attributes:
+        epoch: epochs done, of all experts.
+        total: epochs of all experts.
+        expert: the one that the last epoch was of.
+        loss: mean training loss of that epoch.
+        started: epochs that were done before this start.
+        seconds: since this start.
+    """
+
+    epoch: int
+    total: int
+    expert: int
+    loss: float
+    started: int
+    seconds: float
+
+
+def check_experts_out(path: str | os.PathLike, resume: bool) -> None:
+    """ValueError if the folder ``path`` holds experts that are not to be continued, or files of something else.
+
+    Weights and groups that the training is about to use may be there before it.
+    """
+    path = Path(path)
+    if (path / MANIFEST).exists():
+        if not resume:
+            raise ValueError(f"{path} already holds experts; continue them with --resume or choose another --out")
+    elif path.is_dir():
+        known = (".lock", WEIGHTS, GROUPS, ZCA)
+        stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+        if stray:
+            raise ValueError(f"{path} is not empty and holds no experts (it has {stray[0]!r}); give an empty folder")
+
+
+def describe_experts(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The manifest of experts on a data set, before there are any; ``config`` has at least arch, width and depth."""
+    net = models.build(
+        config["arch"],
+        dataset.channels,
+        dataset.num_classes,
+        dataset.size,
+        width=config["width"],
+        depth=config["depth"],
+    )
+    return {
+        "config": dict(config),
+        "dataset": dataset.name,
+        "channels": dataset.channels,
+        "num_classes": dataset.num_classes,
+        "size": list(dataset.size),
+        "class_names": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "provenance": dataset.provenance,
+        "parameters": parameter_list(net),
+        "versions": {"fastdd": __version__, "torch": torch.__version__},
+    }
+
+
+def train_experts(
+    config: ExpertConfig,
+    dataset: Dataset,
+    *,
+    out: str | os.PathLike,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    processes: int = 1,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    progress: Callable[[ExpertProgress], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Trajectories:
+    """Train experts on ``dataset`` as ``config`` says, and store their parameters after every epoch.
+
+    Args:
+        config: the training; ``config.dataset`` is only a label here.
+        dataset: real images; the test split is used every ``config.eval_every`` epochs.
+        out: folder; :class:`fastdd.data.Trajectories` says what is in it.
+        resume: continue what ``out`` holds (or start it, if there is nothing). A kill loses at most an epoch of every
+            expert in training; trajectories are bit-identical to those of an uninterrupted training on the same
+            machine and number of threads a process.
+        device: cpu or cuda.
+        processes: that train experts side by side and share this one's threads. With the same number of threads a
+            process, the same bits, however many processes.
+        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
+        groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
+        progress: called after every epoch of an expert.
+        about: JSON-able, kept in the manifest.
+
+    Raises:
+        ValueError: settings that do not fit the data, or an ``out`` that belongs to another training.
+        RuntimeError: an expert that diverged, a process that died; what was done stays.
+        OSError: ``out`` can't be written, or the disk has too little space for the trajectories.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, when the epochs that are under way are done.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, not {processes}")
+    path = Path(out)
+    train = dataset if groups is None else with_groups(dataset, groups)
+    of_loss = loss_weights(config.debias, train.train.labels, train.train.groups, weights)
+    manifest = {
+        **describe_experts(config.model_dump(), dataset),
+        **(about or {}),
+        "dataset_digest": dataset.digest(),
+        "training_digest": input_digest(dataset, weights, groups),
+        "experts": [None] * config.num_experts,
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
+    lock = hold(path)
+    try:
+        return _train_in(path, config, dataset, manifest, of_loss, resume, str(device), processes, progress)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _train_in(
+    path: Path,
+    config: ExpertConfig,
+    dataset: Dataset,
+    manifest: dict[str, Any],
+    weights: np.ndarray | None,
+    resume: bool,
+    device: str,
+    processes: int,
+    progress: Callable[[ExpertProgress], None] | None,
+) -> Trajectories:
+    files.remove_partials(path)
+    check_experts_out(path, resume)
+    if (path / MANIFEST).exists():
+        manifest = _continued(path, manifest)
+    else:
+        _begin(path, manifest, dataset, device)
+    entries = manifest["experts"]
+    todo = [number for number, entry in enumerate(entries) if entry is None]
+    if todo:
+        shape = stored_shape(manifest)
+        if len(todo) == len(entries) and not (path / VALUES).exists():
+            _reserve(path, shape, config)
+        job = Job(config, dataset, path, weights, device)
+        _train(job, todo, min(processes, len(todo)), manifest, progress)
+    for leftover in path.glob(STATE.format(0).replace("00000", "*")):
+        leftover.unlink()
+    return Trajectories.open(path)
+
+
+def _begin(path: Path, manifest: dict[str, Any], dataset: Dataset, device: torch.device | str) -> None:
+    manifest["zca_digest"] = None
+    if manifest["config"]["zca"]:
+        zca = Zca.fit(dataset.train.images, device=device)
+        zca.save(path / ZCA)
+        manifest["zca_digest"] = zca.digest()
+    # From here on the folder is that of this training.
+    write_manifest(path, manifest)
+
+
+def _continued(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest that is in the folder; ValueError unless it is of the same training."""
+    found = read_manifest(path)
+    for name, value in manifest["config"].items():
+        other = found["config"].get(name)
+        if other != value:
+            raise ValueError(f"{path} holds experts with {name}={other}, not {value}; choose another --out")
+    if found.get("training_digest") != manifest["training_digest"]:
+        raise ValueError(
+            f"{path} holds experts of other data of the name {found['dataset']!r}, or of other weights or groups"
+        )
+    return found
+
+
+def _reserve(path: Path, shape: tuple[int, int, int], config: ExpertConfig) -> None:
+    """Make the file of the trajectories, of full size; OSError where the disk has no space for it and the states."""
+    row = 4 * shape[2]
+    needed = math.prod(shape) * DTYPES[config.dtype][1].itemsize + 8 * row
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(
+            f"{path} has {free / 2**20:.1f} MiB free; {shape[0]} experts of {shape[1] - 1} epochs need "
+            f"{needed / 2**20:.1f} MiB{' (half of it with dtype bf16)' if config.dtype == 'fp32' else ''}"
+        )
+    TrajectoryFile.create(path / VALUES, shape, config.dtype)
+
+
+def _train(
+    job: Job,
+    todo: list[int],
+    processes: int,
+    manifest: dict[str, Any],
+    progress: Callable[[ExpertProgress], None] | None,
+) -> None:
+    config, began = job.config, time.perf_counter()
+    total = config.num_experts * config.epochs
+    epochs = {number: config.epochs for number in range(config.num_experts) if number not in todo}
+    started = 0
+
+    def report(message: dict[str, Any]) -> None:
+        nonlocal started
+        number, epoch = message["expert"], message["epoch"]
+        if number not in epochs:  # before its first epoch of this start
+            started += epoch
+        epochs[number] = epoch
+        if progress is not None and message["loss"] is not None:
+            done = sum(epochs.values())
+            progress(ExpertProgress(done, total, number, message["loss"], started, time.perf_counter() - began))
+
+    def finish(number: int, entry: dict[str, Any]) -> None:
+        manifest["experts"][number] = entry
+        write_manifest(job.path, manifest)
+        (job.path / STATE.format(number)).unlink(missing_ok=True)
+
+    started = sum(epochs.values())
+    with stop_requests() as stop:
+        if processes > 1:
+            train_in_processes(job, todo, processes, report, finish, stop)
+        else:
+            trainer = ExpertTrainer(job)
+            for number in todo:
+                entry = trainer.train(number, report, stop.is_set)
+                if entry is None:
+                    break
+                finish(number, entry)
+            trainer.close()
+        if stop.is_set() and None in manifest["experts"]:
+            raise KeyboardInterrupt(f"stopped after {sum(epochs.values())} of {total} epochs; --resume continues")
