@@ -27,8 +27,8 @@ class TrajectoryStep(Case):
 
     What is compared is the first iteration with few steps: over many, networks in float32 part from those in float64.
     Gradients are compared with a smooth activation, as with ReLU an activation that rounds to the other side of zero
-    moves them more than arithmetic does; the loss with both. The published iteration is the same for exact and full; its
-    graph of 50 steps takes 9.4 GB (plain PyTorch's of full not much less), which machines must have free.
+    moves them more than arithmetic does; the loss with both. The published iteration is the same for exact and full: at
+    50 steps its graph takes 9.4 GB (and that of full in plain PyTorch not much less), which must be free.
 
     Args:
         about: of the case.
