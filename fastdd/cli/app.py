@@ -577,8 +577,8 @@ def experts_import(
     bias_ratio: BiasRatio = None,
     debias: Annotated[str, typer.Option(help="That they were trained with: none, fairdd or kde.")] = "none",
     arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
-    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="the network's")] = None,  # noqa: UP045
-    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="the network's")] = None,  # noqa: UP045
+    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="preset")] = None,  # noqa: UP045
+    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="preset")] = None,  # noqa: UP045
     zca: Annotated[
         bool, typer.Option("--zca", help="They saw whitened images: fit the same whitening on --dataset.")
     ] = False,
