@@ -513,6 +513,9 @@ def experts(
         Optional[str],  # noqa: UP045
         typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),
     ] = None,
+    sampling: Annotated[
+        str, typer.Option(help="fairdd, kde: random (weights in the loss) or weighted (images drawn in proportion).")
+    ] = "random",
     zca: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option("--zca/--no-zca", help="Whiten the images.", show_default="preset"),
@@ -559,6 +562,7 @@ def experts(
         weight_decay=weight_decay,
         decay=decay,
         dsa_strategy=dsa_strategy,
+        sampling=sampling,
         zca=zca,
         dtype=dtype,
         eval_every=eval_every,

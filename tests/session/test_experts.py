@@ -350,6 +350,28 @@ def test_weights_reach_the_loss(digits, tmp_path):
     assert not torch.allclose(uniform.values, trained.values)
 
 
+def test_images_drawn_in_proportion_to_their_weights(digits, tmp_path, monkeypatch):
+    orders, original = [], expert_training.train_epoch
+
+    def record(*arguments, order, weights, **keywords):
+        assert weights is None
+        orders.append(order)
+        return original(*arguments, order=order, weights=weights, **keywords)
+
+    monkeypatch.setattr(expert_training, "train_epoch", record)
+    train(digits, tmp_path / "a", sampling="weighted", width=1, epochs=100, eval_every=0)
+    assert all(len(order) == 120 for order in orders)
+    assert not torch.equal(orders[0], orders[1])
+    counts = torch.bincount(torch.cat(orders), minlength=120)
+    weights = torch.from_numpy(loss_weights("fairdd", digits.train.labels, digits.train.groups))
+    # 200 epochs: a row of weight w comes 200 w times, with a deviation of about sqrt(200 w).
+    assert ((counts - 200 * weights).abs() < 5 * (200 * weights).sqrt()).all()
+    # Images of weight 0 are never drawn.
+    kde = (np.arange(120) % 3 > 0).astype(np.float32)
+    train(digits, tmp_path / "b", sampling="weighted", debias="kde", weights=kde)
+    assert (kde[torch.cat(orders[200:]).numpy()] > 0).all()
+
+
 def test_bf16_is_rounded_only_when_stored(digits, tmp_path):
     exact, rounded = (train(digits, tmp_path / dtype, dtype=dtype) for dtype in ("fp32", "bf16"))
     assert torch.equal(rounded.values, exact.values.bfloat16())
@@ -422,6 +444,7 @@ def test_presets_are_the_published_rows():
         ({"arch": "ConvNot"}, "unknown network 'ConvNot'"),
         ({"ipc": 0}, "IPC must be at least 1"),
         ({"nonsense": 1}, "nonsense"),
+        ({"sampling": "weighted", "debias": "none"}, "sampling weighted is for debias fairdd and kde, not none"),
     ],
 )
 def test_bad_settings(settings, message):
