@@ -181,7 +181,7 @@ def run(
         values = torch.stack(losses).tolist()
         losses, read_at = [], time.perf_counter()
         for i, value in enumerate(values):
-            trouble = stepper.trouble(value)
+            trouble = stepper.trouble(first + i, value)
             if trouble is not None:
                 kept = f" (the checkpoint of step {good} is kept)" if folder and good else ""
                 raise RuntimeError(f"step {first + i}: {trouble}{kept}")

@@ -56,8 +56,8 @@ class Stepper:
         """What else the synthetic set has than images and classes: arguments of :class:`fastdd.data.SyntheticSet`."""
         return {}
 
-    def trouble(self, loss: float) -> str | None:
-        """What is wrong with a step of this loss, and what to do about it; None if nothing is."""
+    def trouble(self, number: int, loss: float) -> str | None:
+        """What is wrong after step ``number``, which had this loss, and what to do about it; None if nothing is."""
         if math.isfinite(loss):
             return None
         return f"the loss is {loss:.4g}; lower lr_img ({self._config.lr_img:g})"

@@ -14,8 +14,9 @@ from fastdd.session.stepper_base import Stepper, build_network
 
 # Experts whose logits are the first of learned soft labels.
 _LABELLING_EXPERTS = 10
-# A student's loss that no run came back from, and what tells a learned step size and images that have run away.
-_DIVERGED, _GROWN, _LARGE = 100.0, 5.0, 50.0
+# A student's loss that no run comes back from; a step size, in units of the first, that has run away, or with which
+# nothing is learned; values that no image has.
+_DIVERGED, _GROWN, _SHRUNK, _ABSURD = 100.0, 5.0, 1e-3, 1e4
 
 
 class TrajectoryStepper(Stepper):
@@ -131,19 +132,24 @@ class TrajectoryStepper(Stepper):
         soft = None if self._labels is None else self._labels.softmax(1).cpu()
         return {"learning_rate": self.step_size.item(), "soft_labels": soft, "zca": self._experts.zca}
 
-    def trouble(self, loss: float) -> str | None:
+    def trouble(self, number: int, loss: float) -> str | None:
         config, step_size = self._config, self.step_size.item()
-        if step_size <= 0:
-            return f"the learned step size is {step_size:.4g}; use step_size log, or lower lr_lr ({config.lr_lr:g})"
-        if loss <= _DIVERGED:
+        lower_rate = f"lower lr_lr ({config.lr_lr:g})"
+        if loss <= _DIVERGED or number > 0:
+            if step_size <= 0 and config.step_size == "raw":
+                return f"the learned step size is {step_size:.4g}; use step_size log, or {lower_rate}"
+            if step_size < _SHRUNK * config.lr_teacher:
+                return f"the learned step size fell from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
+        largest = self.images.abs().max().item()
+        if loss <= _DIVERGED and largest <= _ABSURD:
             return None
         what = f"the loss is {loss}"
         if math.isfinite(loss):
             what = f"the student ends {loss**0.5:.3g} times as far from its target as it starts"
-        if not step_size <= _GROWN * config.lr_teacher:
-            cause = f"its step size grew from {config.lr_teacher:g} to {step_size:.4g}; lower lr_lr ({config.lr_lr:g})"
-        elif not self.images.abs().max() <= _LARGE:
-            cause = f"its images reach {self.images.abs().max().item():.3g}; lower lr_img ({config.lr_img:g})"
-        else:
+        if number == 0 and not loss <= _DIVERGED:
             cause = f"lower lr_teacher ({config.lr_teacher:g}), its first step size, or syn_steps ({config.syn_steps})"
+        elif not step_size <= _GROWN * config.lr_teacher:
+            cause = f"its step size grew from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
+        else:
+            cause = f"the images reach {largest:.3g}; lower lr_img ({config.lr_img:g})"
         return f"{what}; {cause}"
