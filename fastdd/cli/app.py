@@ -4,11 +4,26 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+import typer.core
 
 from fastdd._version import __version__
 
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt with what it says, which Typer would drop."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(str(error)) from error
+
+
 app = typer.Typer(
     name="fastdd",
+    cls=_Commands,
     help="Dataset distillation that is fast and knows about bias. Any command takes --debug for tracebacks.",
     no_args_is_help=False,
     add_completion=False,

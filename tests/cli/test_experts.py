@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastdd import report
+from fastdd import api, report
 from fastdd.cli import main
 from fastdd.data import Trajectories
 
@@ -145,6 +145,15 @@ def test_bad_input_in_one_line(run, tmp_path):
     assert (code, errors) == (1, "error: a: the values of experts 1 are not those written\n")
     (tmp_path / "a" / "manifest.json").write_text(json.dumps({**manifest, "experts": [manifest["experts"][0], None]}))
     assert "holds 1 of 2 experts; finish it with fastdd experts --resume" in run("check", "a")[2]
+
+
+def test_an_interrupted_training_says_how_far_it_came(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt("stopped after 3 of 8 epochs; --resume continues")
+
+    monkeypatch.setattr(api, "train_experts", interrupted)
+    code, _, errors = run(*FEW)
+    assert (code, errors) == (130, "interrupted: stopped after 3 of 8 epochs; --resume continues\n")
 
 
 def test_help_names_the_commands(run):
