@@ -9,7 +9,7 @@ import traceback
 import warnings
 
 from fastdd._malloc import keep_freed_memory
-from fastdd.cli.app import app
+from fastdd.cli.app import Interrupted, app
 
 __all__ = ["app", "main"]
 
@@ -46,7 +46,7 @@ def _line(error: object) -> str:
 
 def _report(error: BaseException) -> int:
     """Print ``error`` in one line; its exit code."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | Interrupted):
         print(f"interrupted{': ' + _line(error) if str(error) else ''}", file=sys.stderr)
         return 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).

@@ -4,11 +4,26 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+import typer.core
 
 from fastdd._version import __version__
 
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt with what it says, which Typer would drop."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(str(error)) from error
+
+
 app = typer.Typer(
     name="fastdd",
+    cls=_Commands,
     help="Dataset distillation that is fast and knows about bias. Any command takes --debug for tracebacks.",
     no_args_is_help=False,
     add_completion=False,
@@ -513,6 +528,9 @@ def experts(
         Optional[str],  # noqa: UP045
         typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),
     ] = None,
+    sampling: Annotated[
+        str, typer.Option(help="fairdd, kde: random (weights in the loss) or weighted (images drawn in proportion).")
+    ] = "random",
     zca: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option("--zca/--no-zca", help="Whiten the images.", show_default="preset"),
@@ -559,6 +577,7 @@ def experts(
         weight_decay=weight_decay,
         decay=decay,
         dsa_strategy=dsa_strategy,
+        sampling=sampling,
         zca=zca,
         dtype=dtype,
         eval_every=eval_every,
@@ -577,8 +596,8 @@ def experts_import(
     bias_ratio: BiasRatio = None,
     debias: Annotated[str, typer.Option(help="That they were trained with: none, fairdd or kde.")] = "none",
     arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
-    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="the network's")] = None,  # noqa: UP045
-    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="the network's")] = None,  # noqa: UP045
+    width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="preset")] = None,  # noqa: UP045
+    depth: Annotated[Optional[int], typer.Option(help="Blocks.", show_default="preset")] = None,  # noqa: UP045
     zca: Annotated[
         bool, typer.Option("--zca", help="They saw whitened images: fit the same whitening on --dataset.")
     ] = False,

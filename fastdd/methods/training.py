@@ -18,8 +18,9 @@ def train_epoch(
     dsa_strategy: str,
     key: tuple,
     weights: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> Tensor:
-    """One pass over the images in random order: cross-entropy, one optimiser step a batch.
+    """One pass over the images, in random order if no other is given: cross-entropy, one optimiser step a batch.
 
     Args:
         net: logits of images; trained as it is (``train()`` is the caller's).
@@ -31,12 +32,14 @@ def train_epoch(
         key: run seed, stream and counters (:func:`fastdd.rng.key`); order and augmentation are functions of it.
         weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
             by its size. None: 1 each.
+        order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
 
     Returns:
-        The mean over the images of the loss that each had in its batch, a scalar on their device.
+        The mean over the rows of the loss that each had in its batch, a scalar on their device.
     """
     total = torch.zeros((), device=labels.device)
-    order = rng.permutation(rng.key(*key), len(labels), labels.device)
+    if order is None:
+        order = rng.permutation(rng.key(*key), len(labels), labels.device)
     for number, rows in enumerate(order.split(batch)):
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
         params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
@@ -49,4 +52,4 @@ def train_epoch(
         loss.backward()
         sgd.step()
         total += loss.detach() * len(rows)
-    return total / len(labels)
+    return total / len(order)

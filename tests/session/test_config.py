@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastdd.session import RunConfig
+from fastdd.session import ExpertConfig, RunConfig
 
 
 def test_published_dm_settings():
@@ -27,6 +27,35 @@ def test_published_settings_of_gradient_matching(method, debias, init):
     assert (config.outer_loop, config.inner_loop, config.lr_net, config.batch_train) == (10, 50, 0.01, 256)
     assert (config.metric, config.init) == ("ours", init)
     assert config.dsa_strategy == ("none" if method == "dc" else "color_crop_cutout_flip_scale_rotate")
+
+
+TABLE = [
+    # data set, network, IPC: N, M, max_start, batch_syn, ZCA, lr_img, lr_lr, lr_teacher
+    ("cifar10", "ConvNet", 1, 50, 2, 2, None, True, 100, 1e-7, 0.01),
+    ("cifar10", "ConvNet", 10, 30, 2, 20, None, True, 100, 1e-5, 0.001),
+    ("cifar10", "ConvNet", 50, 30, 2, 40, None, False, 1000, 1e-5, 0.001),
+    ("cifar100", "ConvNet", 1, 20, 3, 20, None, True, 1000, 1e-5, 0.01),
+    ("cifar100", "ConvNet", 10, 20, 2, 20, None, False, 1000, 1e-5, 0.01),
+    ("cifar100", "ConvNet", 50, 80, 2, 40, 125, True, 1000, 1e-5, 0.01),
+    ("tiny-imagenet", "ConvNetD4", 1, 10, 2, 10, None, False, 10000, 1e-4, 0.01),
+    ("tiny-imagenet", "ConvNetD4", 10, 20, 2, 40, 200, False, 10000, 1e-4, 0.01),
+    ("tiny-imagenet", "ConvNetD4", 50, 20, 2, 40, 300, False, 10000, 1e-4, 0.01),
+    ("imagewoof", "ConvNetD5", 1, 20, 2, 10, None, False, 1000, 1e-6, 0.01),
+    ("imagenette", "ConvNetD5", 10, 20, 2, 10, 20, False, 1000, 1e-6, 0.01),
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]}-{row[2]}")
+def test_published_settings_of_trajectory_matching(row):
+    dataset, network, ipc, *settings = row
+    config = RunConfig.for_run(dataset=dataset, ipc=ipc, method="mtt")
+    experts = ExpertConfig.for_run(dataset=dataset, ipc=ipc)
+    found = [config.syn_steps, config.expert_epochs, config.max_start_epoch, config.batch_syn, experts.zca]
+    assert [*found, config.lr_img, config.lr_lr, config.lr_teacher] == settings
+    assert (config.arch, experts.arch) == (network, network)
+    assert (config.iterations, config.momentum, config.init) == (5000, 0.5, "real")
+    assert config.dsa_strategy == "color_crop_cutout_flip_scale_rotate"
+    assert (config.unroll, config.step_size, config.soft_labels) == ("exact", "log", "none")
 
 
 def test_loops_follow_from_the_ipc_unless_given():
@@ -58,6 +87,12 @@ def test_what_is_given_wins_and_none_is_not_given():
         ({"method": "dc", "metric": "l1"}, "metric: "),
         ({"method": "dc", "dsa_strategy": "color"}, "dc has no augmentation; with 'color' it is method dsa"),
         ({"method": "dsa", "outer_loop": 0}, "outer_loop: "),
+        ({"syn_steps": 5}, "syn_steps is a setting of mtt, not of dm"),
+        ({"method": "mtt", "batch_real": 5}, "batch_real is a setting of dm and dc and dsa, not of mtt"),
+        ({"method": "mtt", "sampling": "stratified"}, "mtt draws no real images, so it has no sampling=stratified"),
+        ({"method": "mtt", "step_size": "exp"}, "step_size: "),
+        ({"method": "mtt", "lr_label": 1.0}, "lr_label goes with soft_labels=learned, here none"),
+        ({"method": "mtt", "published_factor": True}, "published_factor is TESLA's, not that of unroll=exact"),
         ({"sampling": "weighted"}, "sampling weighted is for debias kde, not none"),
     ],
 )
