@@ -1,5 +1,6 @@
-"""glibc's malloc, told not to return large blocks to the kernel after every use."""
+"""glibc's malloc: what it keeps of freed memory, and what it gives back to the kernel."""
 
+import contextlib
 import ctypes
 import sys
 
@@ -31,3 +32,25 @@ def keep_freed_memory() -> None:
         return
     # 1 stands for success.
     _keeps = mallopt(_M_MMAP_THRESHOLD, 1 << 30) == 1 and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1) == 1
+
+
+def give_back() -> None:
+    """Freed memory back to the kernel, once; does nothing where malloc is not glibc's.
+
+    Until glibc 2.38 at least, aligned blocks (as PyTorch asks for) break the heap up: a freed one is too small for the
+    next of its size, and what was cut off beside it keeps it from merging with its neighbours. 200 steps of trajectory
+    matching that need 70 MB at a time come to 1.2 GB of resident memory, 1.8 GB where freed memory is kept.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def map_every_tensor() -> None:
+    """Map every block above 128 KiB by itself, for the whole process: resident memory is then what is in use.
+
+    Several times slower; for measuring.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 1 << 17)

@@ -58,7 +58,10 @@ def parameters(net: nn.Module) -> Tensor:
 
 def logits(net: nn.Module, theta: Tensor, images: Tensor) -> Tensor:
     """What ``net`` says of the images [M, C, H, W] with the parameters ``theta`` [P] in place of its own."""
-    return functional_call(net, dict(zip(_names(net), _views(net, theta), strict=True)), (images,))
+    named = dict(net.named_parameters())
+    parts = theta.split([p.numel() for p in named.values()])
+    own = {name: part.view_as(p) for (name, p), part in zip(named.items(), parts, strict=True)}
+    return functional_call(net, own, (images,))
 
 
 def loss_and_gradients(
@@ -120,28 +123,11 @@ class _Student:
         parts = -(-len(rows) // self.most)
         return zip(rows.chunk(parts), params.chunk(parts), strict=True)
 
-    def gradient(self, views: Sequence[Tensor], x: Tensor, y: Tensor, params: Tensor, size: int, **options) -> tuple:
-        """Of the cross-entropy, summed over some images of a batch of ``size``, in every parameter."""
-        output = functional_call(self.net, dict(zip(_names(self.net), views, strict=True)), (ops.augment(x, params),))
+    def gradient(self, theta: Tensor, x: Tensor, y: Tensor, params: Tensor, size: int, **options: bool) -> Tensor:
+        """[P], of the cross-entropy, summed over some images of a batch of ``size``."""
+        output = logits(self.net, theta, ops.augment(x, params))
         loss = F.cross_entropy(output, y.softmax(1) if self.soft else y, reduction="sum") / size
-        return torch.autograd.grad(loss, views, **options)
-
-
-def _names(net: nn.Module) -> list[str]:
-    return [name for name, _ in net.named_parameters()]
-
-
-def _views(net: nn.Module, theta: Tensor) -> list[Tensor]:
-    own = [*net.parameters()]
-    return [part.view_as(p) for part, p in zip(theta.split([p.numel() for p in own]), own, strict=True)]
-
-
-def _leaves(net: nn.Module, theta: Tensor) -> list[Tensor]:
-    return [view.detach().requires_grad_() for view in _views(net, theta)]
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+        return torch.autograd.grad(loss, theta, **options)[0]
 
 
 def _sweep(
@@ -155,40 +141,40 @@ def _sweep(
     *,
     carry: bool,
 ) -> tuple[Tensor, Gradients]:
-    net, step_size = student.net, step_size.detach()
+    step_size = step_size.detach()
     thetas = start.new_empty(len(batches) + 1, len(start))
     thetas[0] = start
-    with torch.enable_grad():
-        for i, (rows, of_rows) in enumerate(zip(batches, params, strict=True)):
-            leaves = _leaves(net, thetas[i])
-            total = 0
-            for some, of_some in student.chunks(rows, of_rows):
-                x, y = student.images[some], student.labels[some]
-                total = total + _flat(student.gradient(leaves, x, y, of_some, len(rows)))
-            torch.sub(thetas[i], step_size * total, out=thetas[i + 1])
+    for i, (rows, of_rows) in enumerate(zip(batches, params, strict=True)):
+        total = torch.zeros_like(start)
+        for some, of_some in student.chunks(rows, of_rows):
+            with torch.enable_grad():
+                theta = thetas[i].detach().requires_grad_()
+                total += student.gradient(theta, student.images[some], student.labels[some], of_some, len(rows))
+        torch.sub(thetas[i], step_size * total, out=thetas[i + 1])
 
     left = thetas[-1] - target
     adjoint = 2 * left / scale
     to_images, to_step = torch.zeros_like(student.images), torch.zeros_like(step_size)
     to_labels = torch.zeros_like(student.labels) if student.soft else None
     for i in reversed(range(len(batches))):
-        rows, pull = batches[i], _views(net, -step_size * adjoint)
-        leaves = _leaves(net, thetas[i])
+        rows, pull = batches[i], -step_size * adjoint
         to_theta, total = torch.zeros_like(start), torch.zeros_like(start)
         for some, of_some in student.chunks(rows, params[i]):
             with torch.enable_grad():
+                theta = thetas[i].detach().requires_grad_()
                 x, y = student.images[some].requires_grad_(), student.labels[some]
-                inputs = [x, *([y.requires_grad_()] if student.soft else []), *(leaves if carry else [])]
-                g = student.gradient(leaves, x, y, of_some, len(rows), create_graph=True)
-            to_x, *others = torch.autograd.grad(g, inputs, pull, materialize_grads=True)
-            total += _flat([part.detach() for part in g])
+                inputs = [x, *([y.requires_grad_()] if student.soft else []), *([theta] if carry else [])]
+                g = student.gradient(theta, x, y, of_some, len(rows), create_graph=True)
+            to_x, *others = torch.autograd.grad(g, inputs, pull)
+            total += g.detach()
             to_images[some] += to_x  # a row is in a batch once, so nothing is added twice
             if student.soft:
                 to_labels[some] += others.pop(0)
             if carry:
-                to_theta += _flat(others)
+                to_theta += others.pop()
         to_step -= adjoint.dot(total)
-        adjoint = adjoint + to_theta
+        if carry:
+            adjoint += to_theta
     return left.square().sum() / scale, Gradients(to_images, to_step, to_labels)
 
 
@@ -207,14 +193,15 @@ def _full(
         if student.soft:
             student.labels = student.labels.requires_grad_()
             inputs.append(student.labels)
-        views = _leaves(student.net, start)
+        theta = start.detach().requires_grad_()
         for rows, of_rows in zip(batches, params, strict=True):
-            sums = None
-            for some, of_some in student.chunks(rows, of_rows):
-                x, y = student.images[some], student.labels[some]
-                g = student.gradient(views, x, y, of_some, len(rows), create_graph=True)
-                sums = g if sums is None else [a + b for a, b in zip(sums, g, strict=True)]
-            views = [view - step_size * g for view, g in zip(views, sums, strict=True)]
-        loss = (_flat(views) - target).square().sum() / scale
+            g = sum(
+                student.gradient(
+                    theta, student.images[some], student.labels[some], of_some, len(rows), create_graph=True
+                )
+                for some, of_some in student.chunks(rows, of_rows)
+            )
+            theta = theta - step_size * g
+        loss = (theta - target).square().sum() / scale
     to_images, to_step, *to_labels = torch.autograd.grad(loss, inputs)
     return loss.detach(), Gradients(to_images, to_step, to_labels[0] if to_labels else None)

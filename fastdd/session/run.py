@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fastdd import models, rng
+from fastdd._malloc import give_back
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.trajectories import Trajectories
 from fastdd.session.config import RunConfig
@@ -198,6 +199,7 @@ def run(
                 raise RuntimeError(f"the images are not finite after step {step - 1}; lower lr_img ({config.lr_img})")
             spent = seconds + time.perf_counter() - began
             folder.save(State(step, stepper.state(), spent))
+            give_back()
             good, saved_at = step, time.perf_counter()
 
     with stop_requests() as stop, models.exact_convolutions():

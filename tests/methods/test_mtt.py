@@ -1,5 +1,7 @@
 """Trajectory matching against the graph over all steps, and TESLA against its own formula, in fp64."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -188,3 +190,43 @@ def test_gpu_agrees(unroll, memory):
     )
     loss, found = mtt.loss_and_gradients(*there, unroll=unroll, memory=memory)
     check((loss.cpu(), mtt.Gradients(found.images.cpu(), found.step_size.cpu(), None)), truth, 1e-10)
+
+
+PEAKS = """
+import sys
+import torch
+from pathlib import Path
+from fastdd._malloc import give_back, map_every_tensor
+map_every_tensor()
+from fastdd import models, ops
+from fastdd.methods import mtt
+
+net = models.build("ConvNetD2", 3, 10, (16, 16), width=64)
+start = mtt.parameters(net)
+images, labels = torch.randn(50, 3, 16, 16), torch.arange(50) % 10
+print(4 * len(start))
+
+def status(name):
+    (line,) = [line for line in open("/proc/self/status") if line.startswith(name)]
+    return 1024 * int(line.split()[1])
+
+for unroll in ("exact", "tesla", "full"):
+    for steps in (3, 3, 30):  # the first is not counted: libraries set themselves up
+        arguments = [torch.arange(50)] * steps, [ops.identity_params(50)] * steps
+        give_back()
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+        mtt.loss_and_gradients(net, start, start + 0.01, images, labels, torch.tensor(0.01), *arguments, unroll=unroll)
+        print(unroll, steps, status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_grows_by_one_parameter_vector_a_step():
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    vector, *lines = done.stdout.splitlines()
+    peaks = {(unroll, int(steps)): int(peak) for unroll, steps, peak in map(str.split, lines)}
+    for unroll in ("exact", "tesla"):
+        assert peaks[unroll, 30] - 27 * int(vector) <= 1.1 * peaks[unroll, 3]
+    assert peaks["full", 30] > 5 * peaks["full", 3]
