@@ -110,6 +110,8 @@ def distill(
     torch.Size([10, 3, 16, 16])
     """
     if experts is not None:
+        if method != "mtt":
+            raise ValueError(f"experts are for method mtt, not {method}")
         experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
         settings, trained = _of_experts(experts, settings)
         debias = debias or trained
@@ -123,6 +125,8 @@ def distill(
     about: dict[str, Any] = {}
     if config.debias == "kde" and config.method != "mtt":
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
+    if experts is not None:
+        about["experts"] = {"digest": experts.digest(), "number": experts.experts, "epochs": experts.epochs}
     if config.method == "mtt" and (weights is not None or groups is not None):
         raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
     if isinstance(groups, str | os.PathLike):

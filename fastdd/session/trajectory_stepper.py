@@ -46,6 +46,7 @@ class TrajectoryStepper(Stepper):
         start = config.lr_teacher if config.step_size == "raw" else math.log(config.lr_teacher)
         self._step = torch.tensor(start, device=device)
         self._step_momentum = torch.zeros_like(self._step)
+        self._lowest = self._step.clone()  # so far, as losses are read late
         self._labels = None
         if config.soft_labels != "none":
             self._labels = self._expert_logits()
@@ -108,6 +109,7 @@ class TrajectoryStepper(Stepper):
         )
         self._step_momentum.mul_(config.momentum).add_(gradients.step_size * factor)
         self._step.sub_(self._step_momentum, alpha=rate)
+        torch.minimum(self._lowest, self._step, out=self._lowest)
         if config.soft_labels == "learned":
             self._label_momentum.mul_(config.momentum).add_(gradients.labels)
             self._labels.sub_(self._label_momentum, alpha=config.lr_label)
@@ -136,8 +138,8 @@ class TrajectoryStepper(Stepper):
         config, step_size = self._config, self.step_size.item()
         lower_rate = f"lower lr_lr ({config.lr_lr:g})"
         if loss <= _DIVERGED or number > 0:
-            if step_size <= 0 and config.step_size == "raw":
-                return f"the learned step size is {step_size:.4g}; use step_size log, or {lower_rate}"
+            if config.step_size == "raw" and self._lowest <= 0:
+                return f"the learned step size is {self._lowest.item():.4g}; use step_size log, or {lower_rate}"
             if step_size < _SHRUNK * config.lr_teacher:
                 return f"the learned step size fell from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
         largest = self.images.abs().max().item()
