@@ -88,14 +88,17 @@ def loss_and_gradients(
         batches: rows of the images, int64 [b], of each of the N steps; a row at most once a step.
         params: [b, 13], augmentation parameters (:mod:`fastdd.ops.augment`) of every step, one row an image.
         unroll: ``exact``; ``full``, the same by keeping every step's graph, for reference; or ``tesla``, which leaves
-            out that a step depends on the steps before it. That is an approximation for all but the last step; its loss
-            and its gradient in the step size's direct effect are those of its formula (methods.md of TESLA's code
-            applies one half of its formula to the images, by accident; that factor is the caller's).
+            out that a step depends on the steps before it: the gradients of its formula, an approximation of the
+            others for more than one step. (Its published code gives the images one half of the formula's gradient, by
+            accident; that factor is the caller's.)
         memory: ``auto``: on CPUs a step's images in chunks whose activations stay in cache, on GPUs all at once; or
             ``low``: chunks on GPUs too. Networks with batch norm take a step's images at once.
 
     Returns:
         Scalar loss and :class:`Gradients`.
+
+    Raises:
+        ValueError: an unknown unroll.
 
     Cost: exact, N training steps and N second-order steps (a full unroll saves the former, but keeps every
     graph). Memory: exact and tesla, the second-order graph of one chunk and N + 1 parameter vectors; full, the graphs
