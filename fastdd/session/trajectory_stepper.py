@@ -37,7 +37,7 @@ class TrajectoryStepper(Stepper):
         self._net = build_network(config, about["channels"], about["num_classes"], tuple(about["size"]), device)
         experts.check_network(self._net, config.arch)
         experts.check_epochs(config.max_start_epoch, config.expert_epochs)
-        if config.zca != (experts.zca is not None):
+        if bool(config.zca) != (experts.zca is not None):
             kind = "whitened images (ZCA)" if experts.zca else "images that are not whitened"
             raise ValueError(f"the experts were trained on {kind}: zca={config.zca} does not fit them")
         if config.batch_syn is not None and config.batch_syn > len(images):
