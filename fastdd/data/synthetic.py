@@ -208,7 +208,7 @@ def _header(content: bytes, path: Path) -> dict:
     try:
         header = json.loads(content[8 : 8 + length])
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise RuntimeError(f"{path} is not a safetensors file") from None
     if len(content) < 8 + length + end:
         raise truncated

@@ -249,6 +249,18 @@ def test_a_damaged_part_is_told(tmp_path, tensors, message):
         SyntheticSet.load(tmp_path / "s")
 
 
+def test_offsets_that_are_cut_short_are_told(tmp_path):
+    synthetic().save(tmp_path / "s")
+    content = (tmp_path / "s").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["images"]["data_offsets"] = [0]
+    text = json.dumps(header).encode()
+    (tmp_path / "s").write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(RuntimeError, match="s is not a safetensors file"):
+        SyntheticSet.load(tmp_path / "s")
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_header_is_one_line_or_harmless(tmp_path_factory, data):
