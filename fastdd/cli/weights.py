@@ -12,7 +12,7 @@ def run_weights(
     *,
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     embedding: Path | None,
     earlier: Path | None,
     clip: str,
@@ -30,7 +30,7 @@ def run_weights(
     for path in (out, plot, json):
         if path is not None:
             files.check_writable(path)
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     if out is None:
         out = Path("runs") / f"weights-{data.name}.safetensors"
         out.parent.mkdir(exist_ok=True)

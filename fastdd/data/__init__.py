@@ -1,6 +1,6 @@
 """Data sets with a protected attribute, the packed store, the sampler, the synthetic set and expert trajectories."""
 
-from fastdd.data.catalog import available, load
+from fastdd.data.catalog import available, load, options
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
@@ -22,5 +22,6 @@ __all__ = [
     "is_store",
     "load",
     "open_store",
+    "options",
     "save_store",
 ]

@@ -157,7 +157,7 @@ def _coloured(name: str, source: Source, bias_ratio: float, seed: int, table: np
     )
 
 
-def c_mnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_mnist_fg(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
     """C-MNIST (FG): MNIST's digits coloured, on black; ten colours, one bias-aligned with each class.
 
     Published quirks, kept: padded 28 to 32 on top and left only; binarised at 128 (hard edges). Training images:
@@ -171,17 +171,17 @@ def c_mnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: i
     return _coloured("c-mnist-fg", source, bias_ratio, seed, binary_foreground(), DIGITS)
 
 
-def c_mnist_bg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_mnist_bg(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
     """C-MNIST (BG): MNIST's digits in black on a coloured background; otherwise :func:`c_mnist_fg`."""
     return _coloured("c-mnist-bg", source, bias_ratio, seed, binary_background(), DIGITS)
 
 
-def c_fmnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_fmnist_fg(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
     """C-FMNIST (FG): Fashion-MNIST's objects coloured with their shading; otherwise :func:`c_mnist_fg`."""
     return _coloured("c-fmnist-fg", source, bias_ratio, seed, graded_foreground(), FASHION_CLASSES)
 
 
-def c_fmnist_bg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_fmnist_bg(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
     """C-FMNIST (BG): Fashion-MNIST's objects on a coloured background; object pixels overflow as published.
 
     See :func:`graded_background` for the overflow, :func:`c_mnist_fg` for the rest.
@@ -205,7 +205,7 @@ def luma(images: np.ndarray) -> np.ndarray:
     return out
 
 
-def cifar10_s(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = CIFAR10_S_SEED) -> Dataset:
+def cifar10_s(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = CIFAR10_S_SEED) -> Dataset:
     """CIFAR10-S: five classes mostly gray, five mostly colour (Wang et al., CVPR 2020; FairDD's version).
 
     Each published split is shuffled with numpy seed 0. Training: of classes 0 to 4 the first ``bias_ratio`` are gray
@@ -280,7 +280,7 @@ def upsample_digits(images: np.ndarray) -> np.ndarray:
     return ((out * 255 + 128) // 256).astype(np.uint8)
 
 
-def c_digits(bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = C_DIGITS_SEED) -> Dataset:
+def c_digits(*, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = C_DIGITS_SEED) -> Dataset:
     """Coloured digits that need no download: scikit-learn's 1,797 handwritten 8x8 digits at 16x16, in ten colours.
 
     The digits (UCI, "Optical Recognition of Handwritten Digits") are upsampled (:func:`upsample_digits`) and coloured

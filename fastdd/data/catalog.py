@@ -1,10 +1,13 @@
 """The data sets by name: one door, :func:`load`, to the embedded, the published, the biased and one's own."""
 
+import dataclasses
 import difflib
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +18,35 @@ from fastdd.data.store import is_store, open_store
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A data set of the catalog.
+
+    Args:
+        description: one line.
+        load: ``load(root, *, option=default, ...)``; its keyword-only parameters are the data set's options. It checks
+            their values (ValueError, one line); :func:`load` has checked their types, ``bias_ratio`` and ``seed``.
+    """
+
     description: str
-    build: Callable[..., Dataset]
-    publisher: readers.Publisher | None = None
-    biased: bool = False
+    load: Callable[..., Dataset]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options and their defaults."""
+        parameters = inspect.signature(self.load).parameters.values()
+        return {
+            parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
+        }
+
+
+def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """``build(read(root), **options)`` as an :class:`Entry`'s ``load``, with the options of ``build``."""
+
+    def load(root, **options) -> Dataset:
+        return build(read(root), **options)
+
+    load.__signature__ = inspect.signature(build)
+    return load
 
 
 def _plain(name: str, source: readers.Source, class_names, mean, std) -> Dataset:
@@ -46,28 +73,44 @@ def _cifar10(source: readers.Source) -> Dataset:
     return _plain("cifar10", source, readers.CIFAR10_CLASSES, *constants)
 
 
+def _c_digits(
+    root, *, bias_ratio: float = builders.PUBLISHED_BIAS_RATIO, seed: int = builders.C_DIGITS_SEED
+) -> Dataset:
+    return builders.c_digits(bias_ratio=bias_ratio, seed=seed)
+
+
+def _read_mnist(root) -> readers.Source:
+    return readers.read_mnist_files(root, readers.MNIST)
+
+
+def _read_fashion_mnist(root) -> readers.Source:
+    return readers.read_mnist_files(root, readers.FASHION_MNIST)
+
+
 _ENTRIES = {
-    "c-digits": _Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", builders.c_digits, None, True),
-    "mnist": _Entry("MNIST, 1x28x28", _mnist, readers.MNIST),
-    "fashion-mnist": _Entry("Fashion-MNIST, 1x28x28", _fashion_mnist, readers.FASHION_MNIST),
-    "cifar10": _Entry("CIFAR-10, 3x32x32", _cifar10, readers.CIFAR10),
-    "c-mnist-fg": _Entry("C-MNIST (FG): digits in ten colours, 3x32x32", builders.c_mnist_fg, readers.MNIST, True),
-    "c-mnist-bg": _Entry("C-MNIST (BG): backgrounds in ten colours, 3x32x32", builders.c_mnist_bg, readers.MNIST, True),
-    "c-fmnist-fg": _Entry(
+    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", _c_digits),
+    "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist)),
+    "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist)),
+    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10)),
+    "c-mnist-fg": Entry("C-MNIST (FG): digits in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_fg)),
+    "c-mnist-bg": Entry("C-MNIST (BG): backgrounds in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_bg)),
+    "c-fmnist-fg": Entry(
         "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
-        builders.c_fmnist_fg,
-        readers.FASHION_MNIST,
-        True,
+        built(_read_fashion_mnist, builders.c_fmnist_fg),
     ),
-    "c-fmnist-bg": _Entry(
+    "c-fmnist-bg": Entry(
         "C-FMNIST (BG): Fashion-MNIST on backgrounds in ten colours, 3x32x32",
-        builders.c_fmnist_bg,
-        readers.FASHION_MNIST,
-        True,
+        built(_read_fashion_mnist, builders.c_fmnist_bg),
     ),
-    "cifar10-s": _Entry("CIFAR10-S: CIFAR-10, gray or colour, 3x32x32", builders.cifar10_s, readers.CIFAR10, True),
+    "cifar10-s": Entry("CIFAR10-S: CIFAR-10, gray or colour, 3x32x32", built(readers.read_cifar10, builders.cifar10_s)),
+    "folder": Entry(
+        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root",
+        load_folder,
+    ),
 }
-_FOLDER = "folder"
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
 def available() -> dict[str, str]:
@@ -76,32 +119,35 @@ def available() -> dict[str, str]:
     >>> available()["mnist"]
     'MNIST, 1x28x28'
     """
-    return {name: entry.description for name, entry in _ENTRIES.items()} | {
-        _FOLDER: "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root"
-    }
+    return {name: entry.description for name, entry in _ENTRIES.items()}
 
 
-def load(
-    name: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    *,
-    bias_ratio: float | None = None,
-    seed: int | None = None,
-    size: int | None = None,
-    groups_csv: str | os.PathLike | None = None,
-) -> Dataset:
+def options(name: str | os.PathLike) -> dict[str, Any]:
+    """The options that :func:`load` takes for a data set, and their defaults; a packed store has none.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> options("c-digits")
+    {'bias_ratio': 0.9, 'seed': 0}
+    """
+    entry = _entry(name)
+    return {} if entry is None else entry.options
+
+
+def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
     """The data set of a name (:func:`available`), or of a packed store's folder.
 
     Args:
         name: a registered name, or the path of a packed store (:func:`~fastdd.data.store.save_store`).
         root: folder of the publisher's files, or one that holds them in a usual subfolder; for ``folder``, the images'.
-        bias_ratio: of a biased set: share of a class's training images in its majority group, 0..1; published: 0.9.
-        seed: of a biased set's draws; the published builder's by default.
-        size: of ``folder``: height and width in pixels; 32 by default.
-        groups_csv: of ``folder``: file of the groups; ``groups.csv`` under the root by default, if it is there.
+        options: the data set's own (:func:`options` lists them); None stands for the default. Many sets have
+            ``bias_ratio``, the share of a class's training images in its majority group, 0..1 (published: 0.9), and
+            ``seed``, that of the set's draws (default: the published builder's). ``provenance["parameters"]`` of the
+            result has them all.
 
     Raises:
-        ValueError: an unknown name, a ratio outside [0, 1], or an option that the data set does not have.
+        ValueError: an unknown name, an option that the data set does not have, or a value out of its range.
         FileNotFoundError: no root, or files missing: names them, the folders looked in, and where they are offered.
         RuntimeError: a damaged file, naming it.
 
@@ -111,41 +157,58 @@ def load(
     >>> digits.train.images.shape, digits.num_groups
     ((1297, 3, 16, 16), 10)
     """
-    options = {"bias_ratio": bias_ratio, "seed": seed, "size": size, "groups_csv": groups_csv}
-    given = {option: value for option, value in options.items() if value is not None}
-    if bias_ratio is not None:
-        if not 0 <= bias_ratio <= 1:
-            raise ValueError(f"bias_ratio must lie in 0..1, not {bias_ratio}")
-        given["bias_ratio"] = float(bias_ratio)
-    if seed is not None:
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
-        given["seed"] = int(seed)
-
-    if name == _FOLDER:
-        _refuse(given, {"size", "groups_csv"}, name)
-        return load_folder(root, **given)
-    entry = _ENTRIES.get(name) if isinstance(name, str) else None
+    entry = _entry(name)
+    chosen = _chosen(name, {} if entry is None else entry.options, options)
     if entry is None:
-        if not is_store(name):
-            raise _unknown(name)
-        _refuse(given, set(), name)
         return open_store(name)
-    _refuse(given, {"bias_ratio", "seed"} if entry.biased else set(), name)
-    if entry.publisher is None:
-        return entry.build(**given)
-    read = readers.read_cifar10 if entry.publisher is readers.CIFAR10 else _read_mnist(entry.publisher)
-    return entry.build(read(root), **given)
+    dataset = entry.load(root, **chosen)
+    parameters = {
+        option: os.fspath(value) if isinstance(value, os.PathLike) else value for option, value in chosen.items()
+    }
+    parameters = dataset.provenance.get("parameters", {}) | {k: v for k, v in parameters.items() if v is not None}
+    return dataclasses.replace(dataset, provenance=dataset.provenance | {"parameters": parameters})
 
 
-def _read_mnist(publisher: readers.Publisher):
-    return lambda root: readers.read_mnist_files(root, publisher)
+def _entry(name: str | os.PathLike) -> Entry | None:
+    """The entry of a name; None for a packed store."""
+    entry = _ENTRIES.get(name) if isinstance(name, str) else None
+    if entry is None and not is_store(name):
+        raise _unknown(name)
+    return entry
 
 
-def _refuse(given: dict, known: set[str], name) -> None:
-    for option in given:
-        if option not in known:
-            raise ValueError(f"{name} has no {option}: it can't be {given[option]!r}; leave it out")
+def _chosen(name, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults, with the given values that are not None, checked."""
+    chosen = dict(defaults)
+    for option, value in given.items():
+        if value is None:
+            continue
+        if option not in defaults:
+            raise ValueError(f"{name} has no {option}: it can't be {value!r}; leave it out")
+        chosen[option] = _checked(name, option, value, defaults[option])
+    return chosen
+
+
+def _checked(name, option: str, value: Any, default: Any) -> Any:
+    # numpy's numbers are numbers; their own types can't be written as JSON.
+    value = value.item() if isinstance(value, np.generic) else value
+    kinds = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: (float, "a number"),
+        str: (str, "a word"),
+    }
+    if type(default) in kinds:
+        kind, what = kinds[type(default)]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{option} of {name} must be {what}, not {value!r}")
+    if option == "bias_ratio" and not 0 <= value <= 1:
+        raise ValueError(f"bias_ratio must lie in 0..1, not {value}")
+    if option == "seed" and not 0 <= value < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {value}")
+    return value
 
 
 def _unknown(name: str | os.PathLike) -> ValueError:

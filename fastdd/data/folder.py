@@ -13,7 +13,7 @@ from fastdd.data.dataset import Dataset, Split
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def load_folder(root, size: int = 32, groups_csv: str | os.PathLike | None = None) -> Dataset:
+def load_folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None) -> Dataset:
     """Images by class folder, as RGB at ``size`` x ``size``: shorter side resized (bilinear, antialiased), centre crop.
 
     Classes are the folders under ``train``, sorted by name; images of a class are sorted by file name, so the order
