@@ -60,9 +60,7 @@ def gaussian_noise(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
 def shot_noise(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
     """Poisson(c x) / c, c = 500 250 100 75 50."""
     c = (500, 250, 100, 75, 50)[level - 1]
-    return _truncate(
-        np.stack([random.poisson(image / 255 * c) / c for random, image in zip(randoms, x, strict=True)])
-    )
+    return _truncate(np.stack([random.poisson(image / 255 * c) / c for random, image in zip(randoms, x, strict=True)]))
 
 
 def impulse_noise(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
@@ -252,7 +250,9 @@ def _hsv(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     chroma = value - x.min(1)
     safe = np.where(chroma == 0, 1, chroma)
     hue = np.where(
-        value == blue, 4 + (red - green) / safe, np.where(value == green, 2 + (blue - red) / safe, (green - blue) / safe)
+        value == blue,
+        4 + (red - green) / safe,
+        np.where(value == green, 2 + (blue - red) / safe, (green - blue) / safe),
     )
     hue = np.where(chroma == 0, 0, (hue / 6) % 1)
     return hue, chroma / np.where(value == 0, 1, value), value
@@ -285,7 +285,7 @@ def contrast(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
 
 
 def spatter(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
-    """Drops where blurred normal noise passes a threshold: of water with shaded edges, levels 1 to 3; of mud, 4 and 5."""
+    """Drops where blurred normal noise passes a threshold: shaded water at levels 1 to 3, mud at 4 and 5."""
     mean, deviation, sigma, least, strength, mud = (
         (0.62, 0.1, 0.7, 0.7, 0.5, False),
         (0.65, 0.1, 0.8, 0.7, 0.5, False),
@@ -459,7 +459,9 @@ def frost_textures(folder: str | os.PathLike | None = None) -> list[np.ndarray]:
         except OSError as error:
             raise RuntimeError(f"cannot read {Path(folder) / name}: {error}") from None
         if min(texture.shape[:2]) <= SIZE:
-            raise ValueError(f"{Path(folder) / name} is too small: both sides must be more than {5 * (SIZE + 1)} pixels")
+            raise ValueError(
+                f"{Path(folder) / name} is too small: both sides must be more than {5 * (SIZE + 1)} pixels"
+            )
         textures.append(texture)
     return textures
 

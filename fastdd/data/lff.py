@@ -12,6 +12,7 @@ with probability 0.1 (expected 450, 900 and 2,250 conflicting). The sets here ha
 exactly the stated ratio, as LfF's own (5 %: 3,000 and 2,500 conflicting).
 """
 
+import hashlib
 import os
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastdd.data import corruptions
 from fastdd.data.builders import DIGITS
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.readers import CIFAR10_CLASSES, Source
+from fastdd.data.variants import check_share
 
 # LfF's colors.th: the mean colour of group k, and the bias-aligned one of class k; red, green, blue.
 COLOURS = np.array(
@@ -50,12 +52,6 @@ LFF_TEST_RATIO = 0.1
 LFF_SEED = 0
 DD_RATIOS = (0.0, 0.1, 0.5, 0.8, 0.95, 1.0)
 DD_SEED = 42
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises a ValueError unless 0 <= value <= 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0..1, not {value!r}")
 
 
 def _check(bias_ratio: float, test_bias: float, severity: int) -> None:
@@ -223,7 +219,7 @@ def _corrupted(
     name: str, source: Source, kind: int, ratios: tuple[float, float], severity: int, seed: int, frost_images
 ) -> Dataset:
     names = corruptions.TYPES[kind]
-    textures = corruptions.frost_textures(frost_images) if kind == 0 else None
+    textures = corruptions.frost_textures(frost_images)
     splits = []
     for number, (images, labels, ratio) in enumerate(
         (
@@ -238,9 +234,12 @@ def _corrupted(
             # LfF's severities 1 to 4 are levels 2 to 5.
             out[rows] = corruptions.corrupt(images[rows], corruption, severity + 1, rows, seed, number, textures)
         splits.append(Split(out, labels, groups))
-    parameters = {"bias_ratio": ratios[0], "severity": severity, "test_bias": ratios[1]}
-    if kind == 0:
-        parameters["frost_images"] = corruptions.digest(textures)
+    parameters = {"bias_ratio": ratios[0], "severity": severity, "test_bias": ratios[1], "corruption_type": kind}
+    files = list(source.files)
+    if frost_images is not None:
+        parameters["frost_images"] = os.fspath(frost_images)
+        sha = hashlib.sha256(b"".join(texture.tobytes() for texture in textures))
+        files.append({"file": "photographs of frost, a fifth of their size", "sha256": sha.hexdigest()})
     return Dataset(
         name=name,
         train=splits[0],
@@ -251,9 +250,9 @@ def _corrupted(
         std=(0.2023, 0.1994, 0.2010),
         provenance={
             "builder": name,
-            "parameters": parameters | ({"corruption_type": kind} if name == "corrupted-cifar10" else {}),
+            "parameters": parameters,
             "seed": seed,
-            "files": source.files,
+            "files": files,
         },
     )
 
