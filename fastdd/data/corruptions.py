@@ -159,7 +159,10 @@ def _zoom(factor: float) -> np.ndarray:
 
 
 def zoom_blur(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
-    """The mean of the image and its zooms by 1, 1.01, ..., up to 1.05 1.10 1.15 1.20 1.25."""
+    """The mean of the image and its zooms by 1, 1.01, ..., up to 1.06 1.11 1.15 1.20 1.25.
+
+    The published ranges are meant to end before 1.06, 1.11, ...; by rounding, the first two do not.
+    """
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[level - 1], 0.01)
     x = x / 255
     total = x.copy()
