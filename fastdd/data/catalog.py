@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.data import animals, builders, faces, imagenet, readers
+from fastdd.data import animals, backgrounds, builders, faces, imagenet, lff, readers
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.folder import folder
 from fastdd.data.images import Plan, gray_or_colour
 from fastdd.data.store import build_store, check_place, is_store, open_store, save_store
+from fastdd.data.variants import with_variants
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def _subset_s(name: str) -> Callable[..., Plan]:
     return plan
 
 
+def _biased(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    return with_variants(built(read, build))
+
+
 def _plain(name: str, source: readers.Source, class_names, mean, std) -> Dataset:
     splits = (
         Split(images, labels, np.zeros(len(labels), np.int64))
@@ -115,30 +120,40 @@ def _read_fashion_mnist(root) -> readers.Source:
 
 _MNIST = (60_000, 10_000)
 _ENTRIES = {
-    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", _c_digits),
+    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", with_variants(_c_digits)),
     "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist), published=_MNIST),
     "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist), published=_MNIST),
     "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=(50_000, 10_000)),
     "c-mnist-fg": Entry(
-        "C-MNIST (FG): digits in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_fg), published=_MNIST
+        "C-MNIST (FG): digits in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_fg), published=_MNIST
     ),
     "c-mnist-bg": Entry(
-        "C-MNIST (BG): backgrounds in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_bg), published=_MNIST
+        "C-MNIST (BG): backgrounds in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_bg), published=_MNIST
     ),
     "c-fmnist-fg": Entry(
         "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
-        built(_read_fashion_mnist, builders.c_fmnist_fg),
+        _biased(_read_fashion_mnist, builders.c_fmnist_fg),
         published=_MNIST,
     ),
     "c-fmnist-bg": Entry(
         "C-FMNIST (BG): Fashion-MNIST on backgrounds in ten colours, 3x32x32",
-        built(_read_fashion_mnist, builders.c_fmnist_bg),
+        _biased(_read_fashion_mnist, builders.c_fmnist_bg),
         published=_MNIST,
     ),
     "cifar10-s": Entry(
         "CIFAR10-S: CIFAR-10, gray or colour, 3x32x32",
-        built(readers.read_cifar10, builders.cifar10_s),
+        _biased(readers.read_cifar10, builders.cifar10_s),
         published=(50_000, 20_000),
+    ),
+    "cmnist-lff": Entry("LfF's Colored MNIST: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_lff)),
+    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_dd)),
+    "corrupted-cifar10": Entry(
+        "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.corrupted_cifar10)
+    ),
+    "ccifar10-dd": Entry("CCIFAR10-DD: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.ccifar10_dd)),
+    "bg-fmnist": Entry(
+        "BG-FMNIST, re-created: Fashion-MNIST over photographs of scenes, 3x32x32",
+        _biased(_read_fashion_mnist, backgrounds.bg_fmnist),
     ),
     "tiny-imagenet": Entry("Tiny-ImageNet, 3x64x64, 200 classes", imagenet.tiny_imagenet, (100_000, 10_000)),
     "tiny-imagenet-s": Entry("Tiny-ImageNet-S: gray or colour, 3x64x64", imagenet.tiny_imagenet_s, (100_000, 20_000)),
@@ -180,7 +195,7 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
         ValueError: an unknown name.
 
     >>> options("c-digits")
-    {'bias_ratio': 0.9, 'seed': 0}
+    {'bias_ratio': 0.9, 'seed': 0, 'balanced': False, 'label_noise': 0.0, 'group_noise': 0.0}
     """
     entry = _entry(name)
     return {} if entry is None else entry.options
