@@ -282,7 +282,7 @@ class _Build:
             pixels.truncate(start + rows[split] * size)
             self.sha.update(repr(self.plan.shape(split)).encode())
             pixels.seek(start)
-            while content := pixels.read(_CHECKPOINT_BYTES):
+            while content := pixels.read(1 << 20):
                 self.sha.update(content)
             pixels.seek(0, os.SEEK_END)
             sources.truncate(32 * sum(rows.values()))
