@@ -27,6 +27,8 @@ _CELEBA_MD5 = {
 }
 # The first image of CelebA's validation and of its test split, counted from 0.
 _CELEBA_VALID, _CELEBA_TEST = 162_770, 182_637
+# Of every class and group (FairDD).
+_UTK_TESTED = 100
 _UTK_NAME = re.compile(r"(\d+)_([01])_([0-4])_")
 
 
@@ -237,7 +239,7 @@ def utkface(
     if not names:
         raise FileNotFoundError(f"{tree.path} has images of race 4 only")
     rows = Rows(names, columns[target], columns[protected])
-    tested = even_cells(rows.labels, rows.groups, np.random.RandomState(seed), most=100)
+    tested = even_cells(rows.labels, rows.groups, np.random.RandomState(seed), most=_UTK_TESTED)
     train = rows.take(np.delete(np.arange(len(rows)), tested))
     return Plan(
         "utkface",

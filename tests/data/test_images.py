@@ -239,8 +239,8 @@ class TestBuild:
             build("folder", tmp_path / f"store-{count}", folder, options={"size": 64}, workers=1)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-        # 1,600 images are 20 MB; a batch of 64 is 0.8 MB. Names, labels and digests take a few hundred bytes an image.
-        assert peaks[1] < 4e6
+        # 1,600 images are 20 MB; a batch of 64, with what counts its levels, 3. Names and digests: some bytes an image.
+        assert peaks[1] < 6e6
         assert peaks[1] - peaks[0] < 1200 * 1000
 
     def test_bad_arguments(self, photos, tmp_path):
