@@ -185,7 +185,12 @@ class _Workers:
         if worker is None:
             # The parent's search path: Pillow may lie where only the parent was told to look.
             command = [sys.executable, "-W", "ignore", "-c", _START, __file__, json.dumps(sys.path)]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError as error:
+                raise RuntimeError(
+                    f"cannot start a process that decodes images: {error.strerror}; try --workers 1"
+                ) from None
             self._own.worker = worker
             self._all.append(worker)
         try:

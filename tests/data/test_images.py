@@ -175,8 +175,8 @@ class TestBuild:
 
     def test_what_a_kill_left_half_written_is_cut_off(self, photos, tmp_path, small_steps):
         interrupt(photos, tmp_path / "a", 100)
-        building = tmp_path / ".a.building" / "store"
-        for name in ("train-images.npy", "sources.bin"):
+        building = tmp_path / ".a.building"
+        for name in ("store/train-images.npy", "sources.bin"):
             with (building / name).open("ab") as file:
                 file.write(b"half an image")
         with (building / "journal.jsonl").open("ab") as file:
@@ -184,6 +184,15 @@ class TestBuild:
         build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
         assert open_store(tmp_path / "a").digest() == load("folder", photos, size=16).digest()
         assert check_store(tmp_path / "a") == []
+
+    def test_killed_before_the_store_takes_its_place(self, photos, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_install", lambda *_: (_ for _ in ()).throw(SystemExit))
+            with pytest.raises(SystemExit):
+                build("folder", tmp_path / "a", photos, options={"size": 16})
+        monkeypatch.setattr("fastdd.data.images.decode_all", lambda *_: pytest.fail("images were decoded again"))
+        resumed = build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
+        assert resumed.digest() == resumed.compute_digest()
 
     def test_other_options_do_not_continue_a_build(self, photos, tmp_path, small_steps):
         interrupt(photos, tmp_path / "a", 100)
@@ -218,6 +227,7 @@ class TestBuild:
             build("folder", tmp_path / "a", photos, options={"size": 16})
         with pytest.raises(OSError, match="MiB free; the store needs"):
             build("c-digits", tmp_path / "b")
+        assert os.listdir(tmp_path) == []
 
     def test_two_builds_of_one_store_do_not_meet(self, photos, tmp_path):
         def second(done, total):
@@ -279,6 +289,8 @@ class TestCorrupt:
     def test_it_is_named(self, damaged, tmp_path, workers):
         with pytest.raises(RuntimeError, match=r"cannot decode .*train/dog/0003\.jpg: .*--skip-corrupt"):
             build("folder", tmp_path / "a", damaged, workers=workers)
+        # Nothing was kept, so nothing is in the way.
+        assert os.listdir(tmp_path) == ["damaged"]
 
     def test_it_is_left_out_and_listed_when_asked(self, damaged, tmp_path, small_steps):
         options = {"size": 16, "skip_corrupt": True}
@@ -306,6 +318,8 @@ class TestCorrupt:
 
         with pytest.raises(KeyboardInterrupt):
             build("folder", tmp_path / "a", damaged, options=options, workers=1, progress=stop)
+        with pytest.raises(ValueError, match="holds a build that left out corrupt images: add --skip-corrupt"):
+            build("folder", tmp_path / "a", damaged, options={"size": 16}, resume=True)
         build("folder", tmp_path / "a", damaged, options=options, resume=True)
         save_store(load("folder", damaged, **options), tmp_path / "b")
         assert same_files(tmp_path / "a", tmp_path / "b")
