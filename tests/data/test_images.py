@@ -231,7 +231,7 @@ class TestBuild:
 
     def test_two_builds_of_one_store_do_not_meet(self, photos, tmp_path):
         def second(done, total):
-            with pytest.raises(BlockingIOError, match="another process is writing in"):
+            with pytest.raises(BlockingIOError, match="another process is running in"):
                 build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
 
         build("folder", tmp_path / "a", photos, options={"size": 16}, progress=second)
