@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -216,27 +216,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _work(read: Callable[[], tuple], write: Callable[[tuple], object]) -> None:
-    while True:
-        items, gray, size, crop, stretch = read()
-        done = decode_batch(Batch(items, gray, Recipe(size, crop, stretch)))
-        write((done.images, done.levels, done.sha256, done.failed))
-
-
 def _main() -> None:
     import signal
 
     # Ctrl-C reaches the whole terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-
-    def write(reply: tuple) -> None:
-        pickle.dump(reply, sink, protocol=pickle.HIGHEST_PROTOCOL)
-        sink.flush()
-
     # The end of the input, or of who reads the output, is that of the parent.
     with contextlib.suppress(EOFError, BrokenPipeError):
-        _work(lambda: pickle.load(source), write)
+        while True:
+            items, gray, size, crop, stretch = pickle.load(source)
+            done = decode_batch(Batch(items, gray, Recipe(size, crop, stretch)))
+            reply = (done.images, done.levels, done.sha256, done.failed)
+            pickle.dump(reply, sink, protocol=pickle.HIGHEST_PROTOCOL)
+            sink.flush()
     os._exit(0)
 
 

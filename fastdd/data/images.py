@@ -144,7 +144,7 @@ def find(root: str | os.PathLike | None, title: str, wanted: str, page: str, pla
         tried.append(root)
     else:
         deeper = sorted(path for path in root.iterdir() if path.is_dir())
-        tried += [base / place for base in (root, *deeper) for place in places if place != "." or base == root]
+        tried += [base / place for base in (root, *deeper) for place in places]
     for path in tried:
         if path.exists():
             tree = Tree(path)
