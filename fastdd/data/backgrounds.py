@@ -27,7 +27,8 @@ _PADDING = 2
 # Every sixth photograph of a scene, as one of six or seven images of Fashion-MNIST, is for the test set.
 _TEST_EVERY = 6
 # Gray level from which an object hides the photograph wholly. Fashion-MNIST has specks of 1 to 5 around its objects.
-_OPAQUE = 48
+_OPAQUE = np.uint16(48)
+# So few rows at a time that the sums stay in a core's cache.
 _CHUNK = 128
 
 
@@ -100,12 +101,14 @@ def composite(gray: np.ndarray, photographs: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [N, 3, 32, 32].
     """
-    # At most 48 * 255 + 24.
-    gray = gray[:, None].astype(np.uint16)
-    alpha = np.minimum(gray, np.uint16(_OPAQUE))
-    return ((alpha * gray + (_OPAQUE - alpha) * photographs + np.uint16(_OPAQUE // 2)) // np.uint16(_OPAQUE)).astype(
-        np.uint8
-    )
+    out = np.empty_like(photographs)
+    for start in range(0, len(gray), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        # At most 48 * 255 + 24.
+        value = gray[rows, None].astype(np.uint16)
+        alpha = np.minimum(value, _OPAQUE)
+        out[rows] = (alpha * value + (_OPAQUE - alpha) * photographs[rows] + _OPAQUE // 2) // _OPAQUE
+    return out
 
 
 def bg_fmnist(
@@ -156,11 +159,7 @@ def bg_fmnist(
         for scene, paths in enumerate(sets):
             photographs = np.stack([_photograph(path, sha) for path in paths[part]])
             rows = np.flatnonzero(groups == scene)
-            drawn = random.randint(len(photographs), size=len(rows))
-            # So few at a time that the sums stay in a core's cache.
-            for start in range(0, len(rows), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                out[rows[part]] = composite(padded[rows[part]], photographs[drawn[part]])
+            out[rows] = composite(padded[rows], photographs[random.randint(len(photographs), size=len(rows))])
         splits.append(Split(out, labels, groups))
     count = sum(len(paths) for pair in sets for paths in pair)
     mean, std = channel_statistics(splits[0].images)
