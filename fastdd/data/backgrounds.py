@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fastdd.data.builders import FASHION_CLASSES
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.folder import IMAGE_SUFFIXES, channel_statistics
+from fastdd.data.images import IMAGE_SUFFIXES, channel_statistics
 from fastdd.data.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.readers import Source
 from fastdd.data.variants import check_share
