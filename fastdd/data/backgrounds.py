@@ -7,15 +7,14 @@ normalisation are not published, and are choices here.
 """
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from fastdd.data.builders import FASHION_CLASSES
 from fastdd.data.dataset import Dataset, Split
+from fastdd.data.decode import Recipe, decode
 from fastdd.data.images import IMAGE_SUFFIXES, channel_statistics
 from fastdd.data.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.readers import Source
@@ -76,19 +75,13 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
 
 def _photograph(path: Path, sha) -> np.ndarray:
     """uint8 [3, 32, 32]: the shorter side resized (bilinear, antialiased), the centre cropped."""
-    content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            rgb = image.convert("RGB")
-    except Exception as error:  # a damaged image can raise nearly anything
-        why = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise RuntimeError(f"cannot decode {path}: {why}") from None
-    scale = SIZE / min(rgb.size)
-    width, height = (max(SIZE, round(side * scale)) for side in rgb.size)
-    left, top = (width - SIZE) // 2, (height - SIZE) // 2
-    resized = rgb.resize((width, height), Image.Resampling.BILINEAR)
+        content = path.read_bytes()
+        pixels = decode(content, Recipe(SIZE))
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"cannot decode {path}: {error}") from None
     sha.update(content)
-    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE))).transpose(2, 0, 1)
+    return pixels
 
 
 def composite(gray: np.ndarray, photographs: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ import os
 
 import numpy as np
 
-from fastdd.data import corruptions
 from fastdd.data.builders import DIGITS
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.readers import CIFAR10_CLASSES, Source
@@ -218,6 +217,9 @@ def cmnist_dd(
 def _corrupted(
     name: str, source: Source, kind: int, ratios: tuple[float, float], severity: int, seed: int, frost_images
 ) -> Dataset:
+    # SciPy and Pillow are for those who corrupt; importing fastdd needs neither.
+    from fastdd.data import corruptions
+
     names = corruptions.TYPES[kind]
     textures = corruptions.frost_textures(frost_images)
     splits = []

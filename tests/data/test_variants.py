@@ -1,5 +1,7 @@
 """Balanced originals, label noise and group noise: exact counts, and nothing else touched."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from fastdd.data import load, options, variants
 from fastdd.data.dataset import Split
+from fastdd.data.decode import Recipe
+from fastdd.data.images import Plan, Rows, Tree
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=60), st.integers(0, 2**32 - 1))
@@ -14,10 +18,9 @@ def test_a_balanced_part_has_the_smallest_cell_everywhere(pairs, seed):
     pairs = [(label, group) for label in range(3) for group in range(2)] + pairs
     labels, groups = np.array(pairs).T
     split = Split(np.zeros((len(pairs), 1, 1, 1), np.uint8), labels, groups)
-    rows = variants.balanced_rows(split, 3, 2, seed)
+    rows = variants.balanced_rows(labels, groups, 3, 2, seed)
     assert (np.diff(rows) > 0).all()
-    smallest = split.counts(3, 2).min()
-    assert Split(split.images[rows], labels[rows], groups[rows]).counts(3, 2).tolist() == [[smallest] * 2] * 3
+    assert split.take(rows).counts(3, 2).tolist() == [[split.counts(3, 2).min()] * 2] * 3
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=300), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -68,9 +71,29 @@ def test_a_balanced_biased_set():
     assert (both.train.labels != data.train.labels).sum() == len(data.train) // 2
 
 
+def test_a_set_of_image_files(tmp_path):
+    """A plan is changed as a data set is; what makes the pixels is not."""
+    rows = Rows([f"{row}.png" for row in range(40)], np.arange(40) % 2, np.arange(40) // 30, np.arange(40) < 30)
+    plan = Plan("gray", Tree(tmp_path), rows, rows, ("a", "b"), ("gray", "colour"), Recipe(8))
+
+    def load_plan(root, *, seed=3, balanced=True):
+        return plan
+
+    changed = variants.with_variants(load_plan)
+    assert list(inspect.signature(changed).parameters) == ["root", "seed", "balanced", "label_noise", "group_noise"]
+    noisy = changed(None, label_noise=0.5, group_noise=0.5)
+    assert (noisy.train.labels != rows.labels).sum() == 20
+    assert (noisy.train.groups != rows.groups).any()
+    assert (noisy.train.names, noisy.test) == (rows.names, rows)
+    np.testing.assert_array_equal(noisy.train.gray, rows.gray)
+    fair = variants.varied(plan, balanced=True).train
+    assert np.bincount(fair.labels * 2 + fair.groups).tolist() == [5] * 4
+    np.testing.assert_array_equal(fair.gray, fair.groups == 0)
+
+
 def test_only_biased_sets_have_them():
     assert "label_noise" not in options("mnist")
-    for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist"):
+    for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist", "celeba", "utkface"):
         assert {"balanced", "label_noise", "group_noise"} <= set(options(name))
 
 
