@@ -146,6 +146,12 @@ def test_a_subset_s(tmp_path):
     assert build("imagemeow-s", tmp_path / "store", tmp_path, options={"size": 16}).digest() == data.digest()
 
 
+def test_a_folder_that_has_all_classes_is_preferred_to_one_that_has_some(tmp_path):
+    imagenet(tmp_path / "a", SUBSETS["imagefruit"], train=1, val=1)
+    imagenet(tmp_path / "b", SUBSETS["imageyellow"], train=2, val=1)
+    assert len(load("imageyellow", tmp_path, size=4).train) == 20
+
+
 def test_a_subset_that_is_not_whole(tmp_path):
     imagenet(tmp_path, list(SUBSETS["imagefruit"])[:8], train=1, val=1)
     with pytest.raises(
