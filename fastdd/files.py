@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 
 def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
@@ -51,6 +51,27 @@ def check_writable(path: str | os.PathLike) -> None:
         raise NotADirectoryError(f"the folder of {path} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"the folder of {path} can't be written")
+
+
+def hold(folder: str | os.PathLike) -> TextIO | None:
+    """Hold a folder for this process: as long as what is returned is open, which it is until it is lost.
+
+    Raises:
+        OSError: the folder can't be written, or another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return None
+    try:
+        lock = open(Path(folder) / ".lock", "w")  # noqa: SIM115  held open for as long as it is wanted
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BlockingIOError(f"another process is running in {folder}") from None
+    return lock
 
 
 def _umask() -> int:

@@ -64,6 +64,19 @@ DataOptions = Annotated[
         show_default=False,
     ),
 ]
+Size = Annotated[Optional[int], typer.Option(help="Height and width in pixels, of image files.")]  # noqa: UP045
+GroupsCsv = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="folder: path,group rows.", show_default="ROOT/groups.csv if there"),
+]
+SkipCorrupt = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--skip-corrupt", help="Leave out images that can't be decoded, and list them."),
+]
+Preview = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--preview", help="Picture (PNG) of images of every class and group.", show_default=False),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[
     Optional[Path],  # noqa: UP045
@@ -418,7 +431,7 @@ def info() -> None:
 
 @data_app.command("list")
 def data_list() -> None:
-    """The data sets by name."""
+    """The data sets by name, with their options and defaults."""
     from fastdd.cli.datasets import run_list
 
     run_list()
@@ -430,19 +443,32 @@ def data_build(
     out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
     data_option: DataOptions = None,
-    size: Annotated[Optional[int], typer.Option(help="Pixels, for image folders.")] = None,  # noqa: UP045
-    groups_csv: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="path,group rows, for image folders.", show_default="ROOT/groups.csv if there"),
+    skip_corrupt: SkipCorrupt = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes that decode images.", show_default="all cores", min=1),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a build that was stopped; start if none.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the store that is there.")] = False,
+    preview: Preview = None,
 ) -> None:
     """Build a data set into a packed store, which later commands open at once."""
     from fastdd.cli.datasets import data_options, run_build
 
-    options = data_options(data_option, bias_ratio=bias_ratio, size=size, groups_csv=groups_csv)
-    run_build(name, out=out, force=force, root=data_root, options=options)
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    run_build(
+        name,
+        out=out,
+        force=force,
+        resume=resume,
+        workers=workers,
+        root=data_root,
+        options=data_options(data_option, **named),
+        preview=preview,
+    )
 
 
 @data_app.command("check")
@@ -450,12 +476,17 @@ def data_check(
     what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.")],
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
     data_option: DataOptions = None,
+    skip_corrupt: SkipCorrupt = None,
+    preview: Preview = None,
 ) -> None:
-    """Check a store's digests, or that a data set's source files are there and whole; print counts per group."""
+    """Check a store's digest, or that a data set's source files are there and whole; print counts per group."""
     from fastdd.cli.datasets import data_options, run_check
 
-    run_check(what, root=data_root, options=data_options(data_option, bias_ratio=bias_ratio))
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    run_check(what, root=data_root, options=data_options(data_option, **named), preview=preview)
 
 
 @bench_app.callback(invoke_without_command=True)

@@ -1,6 +1,7 @@
 """``fastdd data``."""
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import yaml
 from rich.table import Table
 
 from fastdd import data as datasets
-from fastdd.cli.console import console
+from fastdd import files, report
+from fastdd.cli.console import bar, console
 from fastdd.data import Dataset
 
 
@@ -59,28 +61,88 @@ def _shown(default: Any) -> str:
     return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def run_build(name: str, *, out: Path, force: bool, root: Path | None, options: dict[str, Any]) -> None:
-    data = datasets.load(name, root, **options)
-    datasets.save_store(data, out, overwrite=force)
+def run_build(
+    name: str,
+    *,
+    out: Path,
+    force: bool,
+    resume: bool,
+    workers: int | None,
+    root: Path | None,
+    options: dict[str, Any],
+    preview: Path | None,
+) -> None:
+    if preview is not None:
+        files.check_writable(preview)
+    with bar(f"building {name}") as update:
+        started: list[tuple[float, int]] = []
+
+        def progress(done: int, total: int) -> None:
+            started.append((time.monotonic(), done)) if not started else None
+            seconds, first = time.monotonic() - started[0][0], started[0][1]
+            update(done, total, "images", (done - first) / seconds if seconds else None)
+
+        data = datasets.build(
+            name,
+            out,
+            root,
+            options=options,
+            overwrite=force,
+            resume=resume,
+            workers=workers,
+            progress=progress,
+        )
+    _remarks(data)
     console.print(f"{data.name}: {len(data.train)} + {len(data.test)} images in {out}")
+    _preview(data, preview)
 
 
-def run_check(what: str, *, root: Path | None, options: dict[str, Any]) -> None:
+def run_check(what: str, *, root: Path | None, options: dict[str, Any], preview: Path | None) -> None:
+    if preview is not None:
+        files.check_writable(preview)
     if Path(what).is_dir():
         if options:
             raise ValueError(f"{what} is a folder, which has no options: leave out {', '.join(options)}")
         problems = datasets.check_store(what)
         if problems:
             raise RuntimeError(f"{what}: {'; '.join(problems)}")
-        data = datasets.open_store(what)
+        data, published = datasets.open_store(what), None
     else:
-        data = datasets.load(what, root, **options)
+        data, published = datasets.load(what, root, **options), datasets.published_counts(what, options)
     _describe(data)
+    _remarks(data)
+    if published is not None:
+        found = (len(data.train), len(data.test))
+        words = "as published" if found == published else f"published are {published[0]:,} + {published[1]:,}"
+        console.print(f"{found[0]:,} + {found[1]:,} images; {words}")
+    _preview(data, preview)
+
+
+def _remarks(data: Dataset) -> None:
+    """What the data set says of its source: what is missing, other than published, or left out."""
+    for remark in data.provenance.get("remarks", []):
+        console.print(remark)
+    skipped = data.provenance.get("skipped", [])
+    for line in skipped:
+        console.print(f"left out: {line}")
+    if skipped:
+        console.print(f"{len(skipped)} corrupt image{'s' if len(skipped) > 1 else ''} left out")
+
+
+def _preview(data: Dataset, path: Path | None) -> None:
+    if path is not None:
+        report.preview_dataset(data, path)
+        console.print(f"picture in {path}: a class a row, a group a column")
 
 
 def _describe(data: Dataset) -> None:
     height, width = data.size
     console.print(f"{data.name}: {data.channels}x{height}x{width}, digest {data.digest()}")
+    for title, values in (("mean", data.mean), ("std", data.std)):
+        console.print(f"{title} {', '.join(f'{value:.4f}' for value in values)}")
+    for file in data.provenance.get("files", []):
+        if "sha256" in file:
+            console.print(f"{file['file']}: SHA-256 {file['sha256']}")
     for name, split in (("train", data.train), ("test", data.test)):
         table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
         table.add_column("class")

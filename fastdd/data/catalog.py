@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.data import builders, readers
+from fastdd.data import animals, backgrounds, builders, faces, imagenet, lff, readers
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.folder import load_folder
-from fastdd.data.store import is_store, open_store
+from fastdd.data.folder import folder
+from fastdd.data.images import Plan, gray_or_colour
+from fastdd.data.store import build_store, check_place, is_store, open_store, save_store
+from fastdd.data.variants import with_variants
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Entry:
     Args:
         description: one line.
         load: ``load(root, *, option=default, ...)``; its keyword-only parameters are the data set's options. It checks
-            their values (ValueError, one line); :func:`load` has checked their types, ``bias_ratio`` and ``seed``.
+            their values (ValueError, one line); :func:`load` has checked their types, ``bias_ratio`` and ``seed``. Of
+            image files, it returns a plan, which is decoded into memory, or streamed into a store (:func:`build`).
+        published: numbers of training and test images with the default options.
     """
 
     description: str
-    load: Callable[..., Dataset]
+    load: Callable[..., Dataset | Plan]
+    published: tuple[int, int] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -47,6 +52,32 @@ def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[.
 
     load.__signature__ = inspect.signature(build)
     return load
+
+
+def _subset(name: str) -> Callable[..., Plan]:
+    def plan(root, *, size: int = 128, skip_corrupt: bool = False) -> Plan:
+        return imagenet.imagenet_subset(name, root, size, skip_corrupt)
+
+    return plan
+
+
+def _subset_s(name: str) -> Callable[..., Plan]:
+    def plan(
+        root,
+        *,
+        bias_ratio: float = imagenet.BIAS_RATIO,
+        seed: int = imagenet.SEED,
+        size: int = 128,
+        skip_corrupt: bool = False,
+    ) -> Plan:
+        subset = imagenet.imagenet_subset(name, root, size, skip_corrupt)
+        return gray_or_colour(subset, f"{name}-s", bias_ratio, seed)
+
+    return plan
+
+
+def _biased(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    return with_variants(built(read, build))
 
 
 def _plain(name: str, source: readers.Source, class_names, mean, std) -> Dataset:
@@ -87,25 +118,73 @@ def _read_fashion_mnist(root) -> readers.Source:
     return readers.read_mnist_files(root, readers.FASHION_MNIST)
 
 
+_MNIST, _CIFAR10 = (60_000, 10_000), (50_000, 10_000)
 _ENTRIES = {
-    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", _c_digits),
-    "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist)),
-    "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist)),
-    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10)),
-    "c-mnist-fg": Entry("C-MNIST (FG): digits in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_fg)),
-    "c-mnist-bg": Entry("C-MNIST (BG): backgrounds in ten colours, 3x32x32", built(_read_mnist, builders.c_mnist_bg)),
+    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", with_variants(_c_digits)),
+    "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist), published=_MNIST),
+    "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist), published=_MNIST),
+    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=_CIFAR10),
+    "c-mnist-fg": Entry(
+        "C-MNIST (FG): digits in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_fg), published=_MNIST
+    ),
+    "c-mnist-bg": Entry(
+        "C-MNIST (BG): backgrounds in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_bg), published=_MNIST
+    ),
     "c-fmnist-fg": Entry(
         "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
-        built(_read_fashion_mnist, builders.c_fmnist_fg),
+        _biased(_read_fashion_mnist, builders.c_fmnist_fg),
+        published=_MNIST,
     ),
     "c-fmnist-bg": Entry(
         "C-FMNIST (BG): Fashion-MNIST on backgrounds in ten colours, 3x32x32",
-        built(_read_fashion_mnist, builders.c_fmnist_bg),
+        _biased(_read_fashion_mnist, builders.c_fmnist_bg),
+        published=_MNIST,
     ),
-    "cifar10-s": Entry("CIFAR10-S: CIFAR-10, gray or colour, 3x32x32", built(readers.read_cifar10, builders.cifar10_s)),
+    "cifar10-s": Entry(
+        "CIFAR10-S: CIFAR-10, gray or colour, 3x32x32",
+        _biased(readers.read_cifar10, builders.cifar10_s),
+        published=(50_000, 20_000),
+    ),
+    "cmnist-lff": Entry("LfF's Colored MNIST: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_lff), _MNIST),
+    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_dd), _MNIST),
+    "corrupted-cifar10": Entry(
+        "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32",
+        _biased(readers.read_cifar10, lff.corrupted_cifar10),
+        _CIFAR10,
+    ),
+    "ccifar10-dd": Entry(
+        "CCIFAR10-DD: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.ccifar10_dd), _CIFAR10
+    ),
+    "bg-fmnist": Entry(
+        "BG-FMNIST, re-created: Fashion-MNIST over photographs of scenes, 3x32x32",
+        _biased(_read_fashion_mnist, backgrounds.bg_fmnist),
+        _MNIST,
+    ),
+    "tiny-imagenet": Entry("Tiny-ImageNet, 3x64x64, 200 classes", imagenet.tiny_imagenet, (100_000, 10_000)),
+    "tiny-imagenet-s": Entry(
+        "Tiny-ImageNet-S: gray or colour, 3x64x64", with_variants(imagenet.tiny_imagenet_s), (100_000, 20_000)
+    ),
+    **{
+        name: Entry(f"ten classes of ImageNet, 3x128x128: {', '.join(list(classes.values())[:3])}, ...", _subset(name))
+        for name, classes in imagenet.SUBSETS.items()
+    },
+    **{
+        f"{name}-s": Entry(f"{name} of ImageNet Subset-S: gray or colour, 3x128x128", with_variants(_subset_s(name)))
+        for name in imagenet.SUBSETS
+    },
+    "celeba": Entry("CelebA, 3x64x64: any attribute by any others", with_variants(faces.celeba), (162_770, 7_656)),
+    "celeba-hq": Entry(
+        "CelebA-HQ: smiling by gender, or any attributes", with_variants(faces.celeba_hq), (24_183, 2_824)
+    ),
+    "utkface": Entry(
+        "UTKFace, 3x64x64: three ages by four races, or by gender", with_variants(faces.utkface), (20_813, 1_200)
+    ),
+    "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", with_variants(faces.bffhq), (19_200, 1_000)),
+    "spuco-animals": Entry(
+        "SpuCo Animals: birds and dogs by surroundings", with_variants(animals.spuco_animals), (42_000, 4_000)
+    ),
     "folder": Entry(
-        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root",
-        load_folder,
+        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root", folder
     ),
 }
 
@@ -129,7 +208,7 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
         ValueError: an unknown name.
 
     >>> options("c-digits")
-    {'bias_ratio': 0.9, 'seed': 0}
+    {'bias_ratio': 0.9, 'seed': 0, 'balanced': False, 'label_noise': 0.0, 'group_noise': 0.0}
     """
     entry = _entry(name)
     return {} if entry is None else entry.options
@@ -161,12 +240,75 @@ def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **optio
     chosen = _chosen(name, {} if entry is None else entry.options, options)
     if entry is None:
         return open_store(name)
-    dataset = entry.load(root, **chosen)
-    parameters = {
-        option: os.fspath(value) if isinstance(value, os.PathLike) else value for option, value in chosen.items()
-    }
-    parameters = dataset.provenance.get("parameters", {}) | {k: v for k, v in parameters.items() if v is not None}
-    return dataclasses.replace(dataset, provenance=dataset.provenance | {"parameters": parameters})
+    made = _with_parameters(entry.load(root, **chosen), chosen)
+    return made.dataset() if isinstance(made, Plan) else made
+
+
+def build(
+    name: str,
+    path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    *,
+    options: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Build a data set into a packed store, and open it.
+
+    Sets of image files are streamed: decoded in several processes, never more than a few images in memory, and what was
+    done before a kill is kept (:func:`~fastdd.data.store.build_store`). Others are made in memory and written.
+
+    Args:
+        name, root, options: as of :func:`load`.
+        path: the store's folder; its parent must exist.
+        overwrite: replace a store that is there.
+        resume: continue a build that was killed; start if there is none.
+        workers: processes that decode; all cores by default. The store does not depend on it.
+        progress: ``progress(done, total)``, in images.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: as :func:`load`; ValueError also for a store's folder as the name.
+        FileExistsError, OSError: as :func:`~fastdd.data.store.build_store`.
+    """
+    entry = _entry(name)
+    if entry is None:
+        raise ValueError(f"{name} is a packed store already")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    check_place(path, overwrite)
+    chosen = _chosen(name, entry.options, options or {})
+    made = _with_parameters(entry.load(root, **chosen), chosen)
+    if isinstance(made, Plan):
+        return build_store(made, path, overwrite=overwrite, resume=resume, workers=workers, progress=progress)
+    save_store(made, path, overwrite=overwrite)
+    return open_store(path)
+
+
+def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | None:
+    """Training and test images of the published data set; None if unknown, or if the options change them.
+
+    >>> published_counts("bffhq", {"size": 32})
+    (19200, 1000)
+    """
+    entry = _entry(name)
+    if entry is None:
+        return None
+    defaults = entry.options
+    for option in options.keys() - {"size", "skip_corrupt", "seed", "bias_ratio" if defaults.get("bias_ratio") else ""}:
+        if options[option] not in (None, defaults.get(option)):
+            return None
+    return entry.published
+
+
+def _with_parameters(made, chosen: dict[str, Any]):
+    """A data set, or a plan, whose provenance has all options."""
+    parameters = made.provenance.get("parameters", {})
+    for option, value in chosen.items():
+        if value is not None:
+            parameters = parameters | {option: os.fspath(value) if isinstance(value, os.PathLike) else value}
+    return dataclasses.replace(made, provenance=made.provenance | {"parameters": parameters})
 
 
 def _entry(name: str | os.PathLike) -> Entry | None:
@@ -204,6 +346,8 @@ def _checked(name, option: str, value: Any, default: Any) -> Any:
             value = float(value)
         if type(value) is not kind:
             raise ValueError(f"{option} of {name} must be {what}, not {value!r}")
+    if option == "bias_ratio" and not isinstance(value, int | float):
+        raise ValueError(f"{option} of {name} must be a number, not {value!r}")
     if option == "bias_ratio" and not 0 <= value <= 1:
         raise ValueError(f"bias_ratio must lie in 0..1, not {value}")
     if option == "seed" and not 0 <= value < 2**32:

@@ -1,0 +1,134 @@
+"""What the ablations of the papers do to any biased set's training images: balance them, spoil labels or groups."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+
+from fastdd.data.dataset import Dataset
+from fastdd.data.images import Plan, even_cells
+
+_BALANCE, _LABELS, _GROUPS = range(3)
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises a ValueError unless ``value`` is a number within 0..1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in 0..1, not {value!r}")
+
+
+def balanced_rows(
+    labels: np.ndarray, groups: np.ndarray, num_classes: int, num_groups: int, seed: int = 0
+) -> np.ndarray:
+    """Rows that leave every cell (class, group) as many images as the smallest has, drawn without replacement.
+
+    FairDD's CelebA_fair (appendix N).
+
+    Args:
+        labels, groups: int64 [N].
+
+    Returns:
+        int64, ascending.
+
+    Raises:
+        ValueError: a cell is empty, naming it.
+    """
+    counts = np.bincount(labels * num_groups + groups, minlength=num_classes * num_groups)
+    if not counts.all():
+        label, group = divmod(int(counts.argmin()), num_groups)
+        raise ValueError(
+            f"balanced needs images of every class in every group: class {label} has none in group {group}"
+        )
+    return even_cells(labels, groups, np.random.RandomState((seed, _BALANCE)))
+
+
+def _share_of(n: int, share: float, random: np.random.RandomState) -> np.ndarray:
+    return random.permutation(n)[: round(n * share)]
+
+
+def noisy_labels(labels: np.ndarray, share: float, num_classes: int, seed: int = 0) -> np.ndarray:
+    """Labels with symmetric noise: round(N share) of them, drawn without replacement, change to any other class.
+
+    Args:
+        labels: int64 [N], 0..num_classes-1.
+        share: 0..1.
+
+    Returns:
+        int64 [N]; exactly round(N share) differ.
+
+    >>> int((noisy_labels(np.arange(10).repeat(10), 0.25, 10) != np.arange(10).repeat(10)).sum())
+    25
+    """
+    random = np.random.RandomState((seed, _LABELS))
+    rows = _share_of(len(labels), share, random)
+    out = labels.copy()
+    out[rows] = (labels[rows] + random.randint(1, max(num_classes, 2), len(rows))) % num_classes
+    return out
+
+
+def noisy_groups(groups: np.ndarray, share: float, num_groups: int, seed: int = 0) -> np.ndarray:
+    """Groups of which round(N share), drawn without replacement, are drawn anew from all groups, uniformly.
+
+    FairDD's group label noise (appendix M): a drawn group can be the true one, so that 1 / num_groups of them stay.
+    """
+    random = np.random.RandomState((seed, _GROUPS))
+    rows = _share_of(len(groups), share, random)
+    out = groups.copy()
+    out[rows] = random.randint(0, num_groups, len(rows))
+    return out
+
+
+def varied(
+    made: Dataset | Plan,
+    seed: int = 0,
+    *,
+    balanced: bool = False,
+    label_noise: float = 0.0,
+    group_noise: float = 0.0,
+) -> Dataset | Plan:
+    """A data set, or a plan of one, with its training images changed; the test images stay as they are.
+
+    Args:
+        made: the data set; its pixels and their true bias stay, only what is told of them changes.
+        seed: of the draws, of which each change has a stream of its own.
+        balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
+        label_noise: share of wrong labels (:func:`noisy_labels`).
+        group_noise: share of groups drawn anew (:func:`noisy_groups`).
+
+    Raises:
+        ValueError: a share outside 0..1, an empty cell to be balanced, or noise in the labels of one class.
+    """
+    check_share("label_noise", label_noise)
+    check_share("group_noise", group_noise)
+    train, num_classes, num_groups = made.train, len(made.class_names), len(made.group_names)
+    if balanced:
+        train = train.take(balanced_rows(train.labels, train.groups, num_classes, num_groups, seed))
+    labels, groups = train.labels, train.groups
+    if label_noise:
+        if num_classes < 2:
+            raise ValueError(f"label_noise needs two classes or more; {made.name} has one")
+        labels = noisy_labels(labels, label_noise, num_classes, seed)
+    if group_noise:
+        groups = noisy_groups(groups, group_noise, num_groups, seed)
+    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups))
+
+
+def with_variants(load: Callable[..., Dataset | Plan]) -> Callable[..., Dataset | Plan]:
+    """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``."""
+    own = inspect.signature(load)
+    added = [
+        parameter
+        for parameter in inspect.signature(varied).parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY and parameter.name not in own.parameters
+    ]
+
+    def load_varied(root, **options) -> Dataset | Plan:
+        chosen = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
+        for name in ("label_noise", "group_noise"):
+            check_share(name, chosen[name])
+        return varied(load(root, **options), options.get("seed") or 0, **chosen)
+
+    parameters = [parameter for parameter in own.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    load_varied.__signature__ = own.replace(parameters=[*parameters, *added])
+    return load_varied
