@@ -33,7 +33,7 @@ PATIENCE = 1800.0
 # For a rank that works alone, or on the last network: as long as it takes.
 _AS_LONG_AS_IT_TAKES = 7 * 86400.0
 _PROBE_SECONDS = 3.0
-_LONGEST_PAUSE = 0.005
+_LONGEST_PAUSE, _MEANWHILE_PAUSE = 0.005, 0.1
 _LOST = (
     "another rank of this job has ended (killed, out of memory, or its machine is gone); "
     "start again with --resume, on any number of ranks"
@@ -173,6 +173,7 @@ def share(costs: Sequence[float], parts: int | None = None) -> list[range]:
 def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) -> None:
     # Not work.wait(), in which no signal is handled.
     deadline, pause = time.monotonic() + patience, 2e-5
+    longest = _LONGEST_PAUSE if meanwhile is None else _MEANWHILE_PAUSE
     try:
         while not work.is_completed():
             if time.monotonic() > deadline:
@@ -180,7 +181,7 @@ def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) 
             if meanwhile is not None:
                 meanwhile()
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, longest)
         work.wait()
     except RankLost:
         raise
@@ -303,28 +304,40 @@ class Messages:
     """
 
     def __init__(self):
-        job = _joined()
-        self._store, self._rank, self._name = job.store, job.rank, job.name()
-        self._sent, self._read = 0, dict.fromkeys(range(1, job.world), 0)
+        self._own: list[Any] = []
+        self._read: dict[int, int] = {}
+        self._rank, self._sent, self._store = rank(), 0, None
+        if world() > 1:
+            job = _joined()
+            self._store, self._name = job.store, job.name()
+            self._read = {} if job.rank else dict.fromkeys(range(1, job.world), 0)
 
     def send(self, message: Any) -> None:
-        """To rank 0, from another rank."""
-        self._store.set(f"{self._name}/{self._rank}/{self._sent}", json.dumps(message))
-        self._sent += 1
+        """To rank 0, which may do so too."""
+        if self._rank == 0:
+            self._own.append(message)
+        else:
+            self._store.set(f"{self._name}/{self._rank}/{self._sent}", json.dumps(message))
+            self._sent += 1
 
     def received(self) -> Iterator[Any]:
-        """What came since the last call."""
+        """On rank 0, what came since the last call; nothing elsewhere."""
+        while self._own:
+            yield self._own.pop(0)
         for sender in self._read:
             while self._store.check([key := f"{self._name}/{sender}/{self._read[sender]}"]):
                 self._read[sender] += 1
-                yield json.loads(self._store.get(key))
+                message = json.loads(self._store.get(key))
                 self._store.delete_key(key)
+                yield message
 
     def ask_to_stop(self) -> None:
-        self._store.set(f"{self._name}/stop", "1")
+        if self._store is not None:
+            self._store.set(f"{self._name}/stop", "1")
 
     def stop_asked(self) -> bool:
-        return self._store.check([f"{self._name}/stop"])
+        """Whether any rank has asked for it."""
+        return self._store is not None and self._store.check([f"{self._name}/stop"])
 
 
 def everyone_answers() -> bool:
