@@ -2,8 +2,8 @@
 
 Every rank runs the same program and makes the same calls in the same order; rank 0 alone prints and writes. Work is
 shared by :func:`share`; objects travel by :func:`exchange` and :func:`first` over Gloo, rows of tensors by
-:func:`collect` over Gloo (CPU) or NCCL (GPU). What a rank waits for comes, or :class:`RankLost` does: Gloo tells at once
-when the process at the other end is gone, and no wait is longer than its patience.
+:func:`collect` over Gloo (CPU) or NCCL (GPU). What a rank waits for comes, or :class:`RankLost` does: Gloo tells at
+once when the process at the other end is gone, and no wait is longer than its patience.
 
 A process of its own is a job of one rank: every function returns at once, and torch.distributed is not touched.
 
@@ -34,14 +34,15 @@ PATIENCE = 1800.0
 _AS_LONG_AS_IT_TAKES = 7 * 86400.0
 _PROBE_SECONDS = 3.0
 _LONGEST_PAUSE, _MEANWHILE_PAUSE = 0.005, 0.1
-_LOST = (
-    "another rank of this job has ended (killed, out of memory, or its machine is gone); "
-    "start again with --resume, on any number of ranks"
-)
+_CURE = "start again with --resume, on any number of ranks"
+_LOST = f"another rank of this job has ended (killed, out of memory, or its machine is gone); {_CURE}"
 
 
 class RankLost(RuntimeError):
     """Another rank has ended, or does not answer."""
+
+    def __init__(self, text: str = _LOST):
+        super().__init__(text)
 
 
 class _Job:
@@ -177,7 +178,7 @@ def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) 
     try:
         while not work.is_completed():
             if time.monotonic() > deadline:
-                raise RankLost(f"another rank of this job has not answered for {patience:.0f} s; {_LOST.split('; ')[1]}")
+                raise RankLost(f"another rank of this job has not answered for {patience:.0f} s; {_CURE}")
             if meanwhile is not None:
                 meanwhile()
             time.sleep(pause)
@@ -186,14 +187,14 @@ def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) 
     except RankLost:
         raise
     except RuntimeError as error:
-        raise RankLost(_LOST) from error
+        raise RankLost from error
 
 
 def _start(collective: Callable, *arguments, **options):
     try:
         return collective(*arguments, **options, async_op=True)
     except RuntimeError as error:
-        raise RankLost(_LOST) from error
+        raise RankLost from error
 
 
 def _packed(value: Any) -> "Tensor":
@@ -354,35 +355,35 @@ def everyone_answers() -> bool:
     return True
 
 
+def first_to_say(text: str) -> bool:
+    """Whether no other rank has said this, nor this one before; of a message that many may have, the one to print."""
+    return _job is None or _quietly(lambda: _job.store.add(_said(text), 1) == 1, True)
+
+
 def end_explained() -> bool:
     """Whether a rank has said why the job ends."""
     return _job is not None and _quietly(lambda: _job.store.check(["end"]), False)
 
 
-def explain_end(text: str) -> bool:
-    """Say that the job ends; whether this rank is the first with this text, and so the one to print it.
+def explain_end(text: str, say: Callable[[], object]) -> None:
+    """Tell the job that it ends; ``say`` is called on the first rank with this text.
 
-    The others wait until it has (:func:`explained`), as the end of a process is that of the job.
+    The others wait for that, as torchrun ends all ranks soon after one.
     """
     if _job is None:
-        return True
-    key = "said/" + hashlib.sha256(text.encode()).hexdigest()
-
-    def say() -> bool:
-        _job.store.set("end", "1")
-        return _job.store.add(key, 1) == 1
-
-    mine = _quietly(say, True)
-    if not mine:
-        _quietly(lambda: _job.store.wait([key + "/done"], timedelta(seconds=_PROBE_SECONDS)), None)
-    return mine
+        say()
+        return
+    _quietly(lambda: _job.store.set("end", "1"), None)
+    done = _said(text) + "/done"
+    if first_to_say(text):
+        say()
+        _quietly(lambda: _job.store.set(done, "1"), None)
+    else:
+        _quietly(lambda: _job.store.wait([done], timedelta(seconds=_PROBE_SECONDS)), None)
 
 
-def explained(text: str) -> None:
-    """The text of :func:`explain_end` is printed."""
-    if _job is not None:
-        key = "said/" + hashlib.sha256(text.encode()).hexdigest()
-        _quietly(lambda: _job.store.set(key + "/done", "1"), None)
+def _said(text: str) -> str:
+    return "said/" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _quietly(call: Callable[[], Result], otherwise: Result) -> Result:

@@ -419,8 +419,9 @@ def kde_weights(
     Warns:
         RuntimeWarning: a class whose weights amount to fewer than 5 images.
 
-    Deterministic; on several ranks the same bits as on one as long as there are as many segments (classes, batches) as
-    ranks, else equal to rounding, as are those of density ``knn``. Cost: the density's, n^2 D / 2 multiply-adds a class on the CPU (C-MNIST: 0.2 s on two cores).
+    Deterministic. On several ranks the same bits as on one where there are as many segments (classes, batches) as
+    ranks; else equal to rounding, as are those of density ``knn``. Cost: the density's, n^2 D / 2 multiply-adds a class
+    on the CPU (C-MNIST: 0.2 s on two cores).
 
     >>> z = np.array([0.0] * 18 + [1.0] * 2)[:, None]
     >>> weights = kde_weights(z, np.zeros(20, np.int64), clip=2.0).weights
