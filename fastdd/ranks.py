@@ -34,7 +34,7 @@ PATIENCE = 1800.0
 _AS_LONG_AS_IT_TAKES = 7 * 86400.0
 _PROBE_SECONDS = 3.0
 _LONGEST_PAUSE, _MEANWHILE_PAUSE = 0.005, 0.1
-_CURE = "start again with --resume, on any number of ranks"
+_CURE = "start again, a run or experts with --resume, on any number of ranks"
 _LOST = f"another rank of this job has ended (killed, out of memory, or its machine is gone); {_CURE}"
 
 

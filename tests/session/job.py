@@ -18,7 +18,7 @@ SMALL = {"ipc": 2, "width": 8, "depth": 2, "batch_real": 12, "device": "cpu"}
 RUNS = {
     "dm-none": {"iterations": 5, "checkpoint_seconds": 0},
     "dm-fairdd": {"iterations": 5, "debias": "fairdd", "init": "noise"},
-    "dm-kmeans": {"iterations": 2, "debias": "fairdd-ldam", "groups": "kmeans", "sampling": "stratified"},
+    "dm-ldam": {"iterations": 2, "debias": "fairdd-ldam", "sampling": "stratified"},
     "dm-kde": {"iterations": 3, "debias": "kde", "sampling": "weighted"},
     "dc-fairdd": {"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 3, "inner_loop": 2},
     "dsa-none": {"iterations": 1, "method": "dsa", "outer_loop": 2, "inner_loop": 1},
