@@ -63,6 +63,7 @@ class _Job:
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.store = dist.PrefixStore(f"fastdd/{start}", dist.distributed_c10d._get_default_store())
         self._operations = itertools.count()
+        self.broken = False  # what is under way may never end
 
     def group(self, tensor: "Tensor"):
         if not tensor.is_cuda:
@@ -129,7 +130,7 @@ def leave() -> None:
     if _job is None:
         return
     job, _job = _job, None
-    if job.own:
+    if job.own and not job.broken:
         import torch.distributed as dist
 
         if dist.is_initialized():
@@ -184,10 +185,11 @@ def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) 
             time.sleep(pause)
             pause = min(2 * pause, longest)
         work.wait()
-    except RankLost:
+    except BaseException as error:
+        _job.broken = True
+        if isinstance(error, RuntimeError) and not isinstance(error, RankLost):
+            raise RankLost from error
         raise
-    except RuntimeError as error:
-        raise RankLost from error
 
 
 def _start(collective: Callable, *arguments, **options):
