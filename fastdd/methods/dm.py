@@ -20,14 +20,6 @@ def couples_samples(net: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
 
 
-def classes_at_once(net: nn.Module, synthetic: Tensor, num_classes: int) -> int:
-    """How many classes to take at a time on CPUs: as many as have their synthetic images in one chunk.
-
-    With more a step is no faster, and takes more memory. It does not depend on the machine.
-    """
-    return max(1, models.chunk_size(net, synthetic, low_memory=True) // (len(synthetic) // num_classes))
-
-
 @torch.no_grad()
 def real_embeddings(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 # the page faults cost as much as the convolutions (ConvNet-D3, 640 images of 3x32x32, 2 cores: 0.22 s in chunks of 16,
 # 0.41 s from 32 on; with freed memory kept, fastdd._malloc, 0.23 s in chunks of any size).
 _CHUNK_BYTES = 1 << 23
+# Memory of a matching step on a GPU for an image, in activations of the first block: its own, twice (convolution and
+# norm), those of the smaller blocks behind it, and as much again for a gradient. An estimate, on the large side.
+_STEP_ACTIVATIONS = 6
 
 
 def fast_layout(images: Tensor) -> Tensor:
@@ -29,8 +32,35 @@ def chunk_size(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float3
     """
     if images.device.type != "cpu" and not low_memory:
         return max(1, len(images))
+    return max(8, _CHUNK_BYTES // _first_block_bytes(net, images, dtype))
+
+
+def _first_block_bytes(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> int:
     width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
-    return max(8, _CHUNK_BYTES // (dtype.itemsize * width * images.shape[-2] * images.shape[-1]))
+    return dtype.itemsize * width * images.shape[-2] * images.shape[-1]
+
+
+def classes_at_once(net: nn.Module, images: Tensor, ipc: int, batch_real: int, *, low_memory: bool = False) -> int:
+    """How many classes of a matching step to put through ``net`` at a time; at least 1.
+
+    On CPUs, and where memory is to be low, as many as have their synthetic images in one chunk (:func:`chunk_size`),
+    whatever the machine: more are no faster. On GPUs as many as an estimate says fit into the free memory, or
+    into half of the GPU's where more is free.
+
+    Args:
+        net: the network.
+        images: [*, C, H, W], where a step runs, and the images' size.
+        ipc: synthetic images per class.
+        batch_real: real images per class.
+        low_memory: on GPUs too.
+    """
+    device = images.device
+    if device.type == "cpu" or low_memory:
+        return max(1, chunk_size(net, images, low_memory=True) // ipc)
+    free, total = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed, but PyTorch's
+    per_class = (ipc + batch_real) * _STEP_ACTIVATIONS * _first_block_bytes(net, images)
+    return max(1, min(free + kept, total // 2) // per_class)
 
 
 def exact_convolutions() -> AbstractContextManager:

@@ -55,6 +55,9 @@ class DistributionStepper(Stepper):
         )
         self._net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
         self._init = models.ParameterInit(self._net)
+        self._at_once = models.classes_at_once(
+            self._net, self.images, config.ipc, config.batch_real, low_memory=config.memory == "low"
+        )
 
     def _make_sampler(self, batch: int, sampling: str) -> Sampler:
         return Sampler(
@@ -98,9 +101,8 @@ class DistributionStepper(Stepper):
 
     def _loss_and_gradient(self, segments: Segments, params: Tensor) -> tuple[Tensor, Tensor]:
         images = self.images.detach()[self._rows]
-        at_once = dm.classes_at_once(self._net, images, len(params)) if images.device.type == "cpu" else None
         return dm.loss_and_gradient(
-            self._net, self._real, segments, images, params, precision=self._config.precision, at_once=at_once
+            self._net, self._real, segments, images, params, precision=self._config.precision, at_once=self._at_once
         )
 
 
@@ -131,6 +133,8 @@ class GradientStepper(DistributionStepper):
         self.per_iteration = config.outer_loop
         self._net.requires_grad_(True)
         self._synthetic_labels = torch.arange(dataset.num_classes, device=device).repeat_interleave(config.ipc)
+        if device.type == "cpu" or config.memory == "low":
+            self._at_once = 1  # more are no faster
         norms = [layer for layer in self._net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
         self._norm_sampler = self._make_sampler(_BATCH_NORM_IMAGES, "random") if norms else None
 
@@ -177,7 +181,7 @@ class GradientStepper(DistributionStepper):
             metric=config.metric,
             precision=config.precision,
             first_class=self.classes.start,
-            at_once=1 if images.device.type == "cpu" or config.memory == "low" else None,
+            at_once=self._at_once,
         )
 
     def state(self) -> dict[str, Tensor]:
