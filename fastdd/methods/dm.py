@@ -33,7 +33,7 @@ def real_embeddings(
     """
     dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
-    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real.pixels, dtype or torch.float32)
+    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
     sizes: int | list[int] = most
     if couples_samples(net) or classes.device.type == "cpu":
         of_classes = torch.bincount(classes, minlength=len(params)).tolist()
@@ -113,11 +113,12 @@ def loss_and_gradient(
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
     found, gradients = [], []
-    for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
+    for first, last, some in segments.by_classes(num_classes, at_once or num_classes):
+        own = some.to(synthetic.device)
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             each = distances(net, real, own, images, params[first:last], precision)
             total = own.total(each)
         found.append(each.detach())
         gradients += torch.autograd.grad(total, images)
-    return segments.total(torch.cat(found)), torch.cat(gradients)
+    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)

@@ -1,6 +1,8 @@
 """How convolutional networks are run: memory format and chunk size, which change no result, and exact arithmetic."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,13 @@ _CHUNK_BYTES = 1 << 23
 _STEP_ACTIVATIONS = 6
 
 
+class Images(Protocol):
+    """Where images [N, C, H, W] are and their shape: a tensor's, or those of what reads them."""
+
+    device: torch.device
+    shape: Sequence[int]
+
+
 def fast_layout(images: Tensor) -> Tensor:
     """``images`` [N, C, H, W] in channels-last memory, in which convolutions and the norms between run fastest; same
     values.
@@ -24,23 +33,23 @@ def fast_layout(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def chunk_size(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32, *, low_memory: bool = False) -> int:
+def chunk_size(net: nn.Module, images: Images, dtype: torch.dtype = torch.float32, *, low_memory: bool = False) -> int:
     """How many of the images [N, C, H, W] to put through ``net`` at once, in ``dtype``; at least 1.
 
     On CPUs a chunk whose activations malloc can reuse; on GPUs all of them, unless memory is to be low. Only for
     networks that treat every image by itself.
     """
     if images.device.type != "cpu" and not low_memory:
-        return max(1, len(images))
+        return max(1, images.shape[0])
     return max(8, _CHUNK_BYTES // _first_block_bytes(net, images, dtype))
 
 
-def _first_block_bytes(net: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> int:
+def _first_block_bytes(net: nn.Module, images: Images, dtype: torch.dtype = torch.float32) -> int:
     width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
     return dtype.itemsize * width * images.shape[-2] * images.shape[-1]
 
 
-def classes_at_once(net: nn.Module, images: Tensor, ipc: int, batch_real: int, *, low_memory: bool = False) -> int:
+def classes_at_once(net: nn.Module, images: Images, ipc: int, batch_real: int, *, low_memory: bool = False) -> int:
     """How many classes of a matching step to put through ``net`` at a time; at least 1.
 
     On CPUs, and where memory is to be low, as many as have their synthetic images in one chunk (:func:`chunk_size`),
@@ -49,7 +58,7 @@ def classes_at_once(net: nn.Module, images: Tensor, ipc: int, batch_real: int, *
 
     Args:
         net: the network.
-        images: [*, C, H, W], where a step runs, and the images' size.
+        images: of the step's size, where it runs.
         ipc: synthetic images per class.
         batch_real: real images per class.
         low_memory: on GPUs too.

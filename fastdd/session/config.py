@@ -116,6 +116,11 @@ class RunConfig(BaseModel):
         mode(value)
         return value
 
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _none_is_auto(cls, value: Any) -> Any:
+        return "auto" if value is None else value  # as written when dm had no such setting
+
     @field_validator("dsa_strategy")
     @classmethod
     def _known_operations(cls, value: str) -> str:

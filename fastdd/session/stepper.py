@@ -44,12 +44,14 @@ class DistributionStepper(Stepper):
         self._segments = mode(config.debias)
         self._num_classes, self._num_groups = dataset.num_classes, dataset.num_groups
         self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
+        # Rows are drawn where the images are looked up, so that nothing has to wait for a GPU to know them.
+        home = self._real.pixels.device
         self._labels, self._groups = (
-            torch.as_tensor(values, device=device) for values in (dataset.train.labels, dataset.train.groups)
+            torch.as_tensor(values, device=home) for values in (dataset.train.labels, dataset.train.groups)
         )
         counts = dataset.train.counts(dataset.num_classes, dataset.num_groups)[self.classes]
-        self._counts = torch.as_tensor(counts, device=device)
-        self._weights = None if weights is None else weights.to(device)
+        self._counts = torch.as_tensor(counts, device=home)
+        self._weights = None if weights is None else weights.to(home)
         self._sampler = self._make_sampler(config.batch_real, config.sampling).part(
             self.classes.start, self.classes.stop
         )
@@ -90,7 +92,7 @@ class DistributionStepper(Stepper):
             None if drawn_by_weight else self._weights[rows],
         )
         first, last = self.classes.start, self.classes.stop
-        keys = rng.lanes(rng.key(seed, "dsa", number), last, rows.device)[first:]
+        keys = rng.lanes(rng.key(seed, "dsa", number), last, self.images.device)[first:]
         params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
         loss, gradient = self._loss_and_gradient(self._segments(batch), params)
         self._update(gradient)
