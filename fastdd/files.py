@@ -1,8 +1,9 @@
 """Writes that are whole or absent: a reader, or the next start after a kill, never sees half a file."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +52,26 @@ def check_writable(path: str | os.PathLike) -> None:
         raise NotADirectoryError(f"the folder of {path} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"the folder of {path} can't be written")
+
+
+@contextlib.contextmanager
+def hold(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder for this process while the context lasts, by a lock that ends with the process.
+
+    Raises:
+        OSError: the folder can't be written, or another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    with open(Path(folder) / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BlockingIOError(f"another process is writing in {folder}") from None
+        yield
 
 
 def _umask() -> int:

@@ -54,6 +54,28 @@ BiasRatio = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option("--bias-ratio", help="Bias-aligned share of the training images (default: published, 0.9)."),
 ]
+DataOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--data-option",
+        metavar="NAME=VALUE",
+        help="Another option of the data set (fastdd data list shows them); repeatable.",
+        show_default=False,
+    ),
+]
+Size = Annotated[Optional[int], typer.Option(help="Height and width in pixels, of image files.")]  # noqa: UP045
+GroupsCsv = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="folder: path,group rows.", show_default="ROOT/groups.csv if there"),
+]
+SkipCorrupt = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--skip-corrupt", help="Leave out images that can't be decoded, and list them."),
+]
+Preview = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--preview", help="Picture (PNG) of images of every class and group.", show_default=False),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[
     Optional[Path],  # noqa: UP045
@@ -95,6 +117,7 @@ def distill(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
     method: Annotated[
         str,
         typer.Option(help="dm, dc (gradient matching), dsa (dc with augmentation) or mtt (trajectory matching)."),
@@ -221,12 +244,13 @@ def distill(
     json: Json = None,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
+    from fastdd.cli.datasets import data_options
     from fastdd.cli.runs import run_distill
 
     run_distill(
         dataset=dataset,
         data_root=data_root,
-        bias_ratio=bias_ratio,
+        options=data_options(data_option, bias_ratio=bias_ratio),
         out=out,
         resume=resume,
         weights=weights,
@@ -277,6 +301,7 @@ def evaluate(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
     ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
     nets: Annotated[int, typer.Option(help="Networks, each from its own initialisation.", min=1)] = 5,
     arch: Annotated[
@@ -301,13 +326,14 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Train fresh networks on a set; accuracy and fairness on the real test set."""
+    from fastdd.cli.datasets import data_options
     from fastdd.cli.runs import run_evaluate
 
     run_evaluate(
         target=target,
         dataset=dataset,
         data_root=data_root,
-        bias_ratio=bias_ratio,
+        options=data_options(data_option, bias_ratio=bias_ratio),
         archs=arch.split(",") if arch else [None],
         deo=deo,
         json=json,
@@ -326,6 +352,7 @@ def weights(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
     embedding: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--embedding", help="Embeddings [N, D] (.npy), in place of training.", show_default=False),
@@ -353,12 +380,13 @@ def weights(
     json: Json = None,
 ) -> None:
     """Weights of the training images against a bias that no one has labelled, and what they do to every class."""
+    from fastdd.cli.datasets import data_options
     from fastdd.cli.weights import run_weights
 
     run_weights(
         dataset=dataset,
         data_root=data_root,
-        bias_ratio=bias_ratio,
+        options=data_options(data_option, bias_ratio=bias_ratio),
         embedding=embedding,
         earlier=earlier,
         clip=clip,
@@ -388,7 +416,7 @@ def info() -> None:
 
 @data_app.command("list")
 def data_list() -> None:
-    """The data sets by name."""
+    """The data sets by name, with their options and defaults."""
     from fastdd.cli.datasets import run_list
 
     run_list()
@@ -400,28 +428,50 @@ def data_build(
     out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
-    size: Annotated[Optional[int], typer.Option(help="Pixels, for image folders.")] = None,  # noqa: UP045
-    groups_csv: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="path,group rows, for image folders.", show_default="ROOT/groups.csv if there"),
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
+    data_option: DataOptions = None,
+    skip_corrupt: SkipCorrupt = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes that decode images.", show_default="all cores", min=1),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a build that was stopped; start if none.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the store that is there.")] = False,
+    preview: Preview = None,
 ) -> None:
     """Build a data set into a packed store, which later commands open at once."""
-    from fastdd.cli.datasets import run_build
+    from fastdd.cli.datasets import data_options, run_build
 
-    run_build(name, out=out, force=force, root=data_root, bias_ratio=bias_ratio, size=size, groups_csv=groups_csv)
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    run_build(
+        name,
+        out=out,
+        force=force,
+        resume=resume,
+        workers=workers,
+        root=data_root,
+        options=data_options(data_option, **named),
+        preview=preview,
+    )
 
 
 @data_app.command("check")
 def data_check(
     what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.")],
     data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
+    data_option: DataOptions = None,
+    skip_corrupt: SkipCorrupt = None,
+    preview: Preview = None,
 ) -> None:
-    """Check a store's digests, or that a data set's source files are there and whole; print counts per group."""
-    from fastdd.cli.datasets import run_check
+    """Check a store's digest, or that a data set's source files are there and whole; print counts per group."""
+    from fastdd.cli.datasets import data_options, run_check
 
-    run_check(what, root=data_root)
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    run_check(what, root=data_root, options=data_options(data_option, **named), preview=preview)
 
 
 @bench_app.callback(invoke_without_command=True)
@@ -501,6 +551,7 @@ def experts(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
     debias: Annotated[str, typer.Option(help="Weights of the loss: none, fairdd or kde.")] = "none",
     ipc: Annotated[int, typer.Option(help="Of the distillation that they are for; chooses the preset.")] = 10,
     num_experts: Annotated[
@@ -553,12 +604,13 @@ def experts(
     """Train experts, whose parameters after every epoch method mtt follows; or import, export or check them."""
     if context.invoked_subcommand is not None:
         return
+    from fastdd.cli.datasets import data_options
     from fastdd.cli.experts import run_train
 
     run_train(
         dataset=dataset,
         data_root=data_root,
-        bias_ratio=bias_ratio,
+        options=data_options(data_option, bias_ratio=bias_ratio),
         debias=debias,
         out=out,
         weights=weights,
@@ -594,6 +646,7 @@ def experts_import(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
     debias: Annotated[str, typer.Option(help="That they were trained with: none, fairdd or kde.")] = "none",
     arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
     width: Annotated[Optional[int], typer.Option(help="Filters a convolution.", show_default="preset")] = None,  # noqa: UP045
@@ -605,13 +658,14 @@ def experts_import(
     device: Device = "auto",
 ) -> None:
     """Make trajectories of published buffers, bit for bit."""
+    from fastdd.cli.datasets import data_options
     from fastdd.cli.experts import run_import
 
     run_import(
         paths=buffers,
         dataset=dataset,
         data_root=data_root,
-        bias_ratio=bias_ratio,
+        options=data_options(data_option, bias_ratio=bias_ratio),
         out=out,
         debias=debias,
         arch=arch,

@@ -15,7 +15,7 @@ def run_train(
     *,
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     debias: str,
     out: Path | None,
     weights: Path | None,
@@ -25,7 +25,7 @@ def run_train(
 ) -> None:
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     out = out or Path("runs") / f"experts-{debias}-{data.name}"
     with bar(f"experts {debias} {data.name}") as update:
 
@@ -62,11 +62,11 @@ def run_import(
     paths: list[Path],
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     out: Path,
     **settings: Any,
 ) -> None:
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     made = api.import_experts(sorted(paths, key=_buffer_number), data, out=out, **settings)
     console.print(f"{_size(made)} in {out}")
 

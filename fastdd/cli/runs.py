@@ -12,11 +12,11 @@ from fastdd.evaluation import Evaluation
 from fastdd.session import Progress
 
 
-def load_dataset(name: str | None, root: Path | None, bias_ratio: float | None) -> Dataset:
+def load_dataset(name: str | None, root: Path | None, options: dict[str, Any]) -> Dataset:
     """The data set that the options name."""
     if name is None:
         raise ValueError(f"--dataset is missing; one of: {', '.join(datasets.available())}, or a packed store's folder")
-    return datasets.load(name, root, bias_ratio=bias_ratio)
+    return datasets.load(name, root, **options)
 
 
 def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
@@ -47,7 +47,7 @@ def run_distill(
     *,
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     out: Path | None,
     weights: Path | None,
     groups: str | None,
@@ -59,7 +59,7 @@ def run_distill(
 ) -> None:
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     method, ipc = settings["method"], settings["ipc"]
     trained = None if experts is None else Trajectories.open(experts)
     debias = debias or (trained.manifest["config"]["debias"] if trained else "none")
@@ -91,7 +91,7 @@ def run_evaluate(
     target: str,
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     archs: list[str | None],
     deo: str,
     json: Path | None,
@@ -110,12 +110,10 @@ def run_evaluate(
         what = api.load_synthetic(target)
         about = {name: what.metadata.get(name, "unknown") for name in ("method", "debias")}
         dataset = dataset or what.metadata.get("dataset")
-        built = what.metadata.get("provenance", {}).get("parameters", {})
-        bias_ratio = (
-            built.get("bias_ratio") if bias_ratio is None and dataset == what.metadata.get("dataset") else bias_ratio
-        )
+        if dataset is not None and dataset == what.metadata.get("dataset"):
+            options = _options_of(what, dataset) | options
         ipc = what.metadata.get("ipc", ipc)
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     rows = []
     for arch in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=arch, ipc=ipc, **settings)
@@ -126,6 +124,12 @@ def run_evaluate(
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
     ranks.first(lambda: _write(rows, data, Path(target) if Path(target).is_dir() else None, json))
+
+
+def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:
+    """The options that a set's data set was built with."""
+    built = made.metadata.get("provenance", {}).get("parameters", {})
+    return {name: built[name] for name in datasets.options(dataset) if name in built}
 
 
 def _write(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:

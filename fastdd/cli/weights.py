@@ -13,7 +13,7 @@ def run_weights(
     *,
     dataset: str | None,
     data_root: Path | None,
-    bias_ratio: float | None,
+    options: dict[str, Any],
     embedding: Path | None,
     earlier: Path | None,
     clip: str,
@@ -30,7 +30,7 @@ def run_weights(
         raise ValueError(f"--clip must be a number above 0, or none, not {clip!r}") from None
     for path in filter(None, (out, plot, json)):
         ranks.first(partial(files.check_writable, path))
-    data = load_dataset(dataset, data_root, bias_ratio)
+    data = load_dataset(dataset, data_root, options)
     if out is None:
         out = Path("runs") / f"weights-{data.name}.safetensors"
         ranks.first(lambda: out.parent.mkdir(exist_ok=True))

@@ -1,6 +1,6 @@
 """Data sets with a protected attribute, the packed store, the sampler, the synthetic set and expert trajectories."""
 
-from fastdd.data.catalog import available, load
+from fastdd.data.catalog import available, build, load, options, published_counts
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
@@ -18,9 +18,12 @@ __all__ = [
     "Trajectories",
     "Zca",
     "available",
+    "build",
     "check_store",
     "is_store",
     "load",
     "open_store",
+    "options",
+    "published_counts",
     "save_store",
 ]

@@ -92,7 +92,7 @@ def paint(gray: np.ndarray, groups: np.ndarray, table: np.ndarray) -> np.ndarray
 
 
 def biased_groups(
-    labels: np.ndarray, ratio: float, random: np.random.RandomState, *, even: bool = False
+    labels: np.ndarray, ratio: float, random: np.random.RandomState, *, even: bool = False, unbalanced: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which image gets which of ten colours, and the order of the built set, by the published rule.
 
@@ -105,6 +105,9 @@ def biased_groups(
         ratio: share of a class in its own colour, 0..1.
         random: drawn from; advanced.
         even: share the rest out as evenly as can be instead, so that small classes lack no colour either.
+        unbalanced: share the rest out 1:2:...:9 instead, over the other colours in random order: the first k get
+            round(rest k (k + 1) / 90) (FairDD's CMNIST_unbalance, its appendix P; a class of 5,421 images at 0.9 has
+            groups of 12 to 108).
 
     Returns:
         rows and groups, int64 [N] each: row of the source, and its colour.
@@ -118,8 +121,13 @@ def biased_groups(
         random.shuffle(others)
         by_colour[label].append(rows[:aligned])
         rest = rows[aligned:]
-        chunk = -(-len(rest) // 9)
-        parts = np.array_split(rest, 9) if even else [rest[i * chunk : (i + 1) * chunk] for i in range(9)]
+        if unbalanced:
+            parts = np.split(rest, [round(len(rest) * k * (k + 1) / 90) for k in range(1, 9)])
+        elif even:
+            parts = np.array_split(rest, 9)
+        else:
+            chunk = -(-len(rest) // 9)
+            parts = [rest[i * chunk : (i + 1) * chunk] for i in range(9)]
         for colour, part in zip(others, parts, strict=True):
             by_colour[colour].append(part)
     rows = np.concatenate([part for parts in by_colour for part in parts])
@@ -129,16 +137,20 @@ def biased_groups(
     return rows[order], groups[order]
 
 
-def _coloured_split(images: np.ndarray, labels: np.ndarray, ratio: float, random, table: np.ndarray) -> Split:
+def _coloured_split(
+    images: np.ndarray, labels: np.ndarray, ratio: float, random, table: np.ndarray, unbalanced: bool = False
+) -> Split:
     # Top and left only, as published: the 28x28 image is at rows and columns 4..31, off the centre.
     padded = np.pad(images[:, 0], ((0, 0), (_PADDING, 0), (_PADDING, 0)))
-    rows, groups = biased_groups(labels, ratio, random)
+    rows, groups = biased_groups(labels, ratio, random, unbalanced=unbalanced)
     return Split(paint(padded[rows], groups, table), labels[rows], groups)
 
 
-def _coloured(name: str, source: Source, bias_ratio: float, seed: int, table: np.ndarray, class_names) -> Dataset:
+def _coloured(
+    name: str, source: Source, bias_ratio: float, unbalanced: bool, seed: int, table: np.ndarray, class_names
+) -> Dataset:
     random = np.random.RandomState(seed)
-    train = _coloured_split(source.train_images, source.train_labels, bias_ratio, random, table)
+    train = _coloured_split(source.train_images, source.train_labels, bias_ratio, random, table, unbalanced)
     test = _coloured_split(source.test_images, source.test_labels, _TEST_RATIO, random, table)
     return Dataset(
         name=name,
@@ -150,14 +162,20 @@ def _coloured(name: str, source: Source, bias_ratio: float, seed: int, table: np
         std=(0.5,) * 3,
         provenance={
             "builder": name,
-            "parameters": {"bias_ratio": bias_ratio, "test_bias_ratio": _TEST_RATIO},
+            "parameters": {"bias_ratio": bias_ratio, "test_bias_ratio": _TEST_RATIO, "unbalanced": unbalanced},
             "seed": seed,
             "files": source.files,
         },
     )
 
 
-def c_mnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_mnist_fg(
+    source: Source,
+    *,
+    bias_ratio: float = PUBLISHED_BIAS_RATIO,
+    unbalanced: bool = False,
+    seed: int = COLOUR_SEED,
+) -> Dataset:
     """C-MNIST (FG): MNIST's digits coloured, on black; ten colours, one bias-aligned with each class.
 
     Published quirks, kept: padded 28 to 32 on top and left only; binarised at 128 (hard edges). Training images:
@@ -166,27 +184,47 @@ def c_mnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: i
     Args:
         source: MNIST as read.
         bias_ratio: share of a class's training images in its own colour, 0..1; published 0.9.
+        unbalanced: the other nine colours of a class get 1:2:...:9 of its rest, in random order, not equal parts
+            (:func:`biased_groups`); the test set stays balanced.
         seed: of numpy's RandomState; published 30. Deterministic in it.
     """
-    return _coloured("c-mnist-fg", source, bias_ratio, seed, binary_foreground(), DIGITS)
+    return _coloured("c-mnist-fg", source, bias_ratio, unbalanced, seed, binary_foreground(), DIGITS)
 
 
-def c_mnist_bg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_mnist_bg(
+    source: Source,
+    *,
+    bias_ratio: float = PUBLISHED_BIAS_RATIO,
+    unbalanced: bool = False,
+    seed: int = COLOUR_SEED,
+) -> Dataset:
     """C-MNIST (BG): MNIST's digits in black on a coloured background; otherwise :func:`c_mnist_fg`."""
-    return _coloured("c-mnist-bg", source, bias_ratio, seed, binary_background(), DIGITS)
+    return _coloured("c-mnist-bg", source, bias_ratio, unbalanced, seed, binary_background(), DIGITS)
 
 
-def c_fmnist_fg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_fmnist_fg(
+    source: Source,
+    *,
+    bias_ratio: float = PUBLISHED_BIAS_RATIO,
+    unbalanced: bool = False,
+    seed: int = COLOUR_SEED,
+) -> Dataset:
     """C-FMNIST (FG): Fashion-MNIST's objects coloured with their shading; otherwise :func:`c_mnist_fg`."""
-    return _coloured("c-fmnist-fg", source, bias_ratio, seed, graded_foreground(), FASHION_CLASSES)
+    return _coloured("c-fmnist-fg", source, bias_ratio, unbalanced, seed, graded_foreground(), FASHION_CLASSES)
 
 
-def c_fmnist_bg(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = COLOUR_SEED) -> Dataset:
+def c_fmnist_bg(
+    source: Source,
+    *,
+    bias_ratio: float = PUBLISHED_BIAS_RATIO,
+    unbalanced: bool = False,
+    seed: int = COLOUR_SEED,
+) -> Dataset:
     """C-FMNIST (BG): Fashion-MNIST's objects on a coloured background; object pixels overflow as published.
 
     See :func:`graded_background` for the overflow, :func:`c_mnist_fg` for the rest.
     """
-    return _coloured("c-fmnist-bg", source, bias_ratio, seed, graded_background(), FASHION_CLASSES)
+    return _coloured("c-fmnist-bg", source, bias_ratio, unbalanced, seed, graded_background(), FASHION_CLASSES)
 
 
 def luma(images: np.ndarray) -> np.ndarray:
@@ -205,7 +243,7 @@ def luma(images: np.ndarray) -> np.ndarray:
     return out
 
 
-def cifar10_s(source: Source, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = CIFAR10_S_SEED) -> Dataset:
+def cifar10_s(source: Source, *, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = CIFAR10_S_SEED) -> Dataset:
     """CIFAR10-S: five classes mostly gray, five mostly colour (Wang et al., CVPR 2020; FairDD's version).
 
     Each published split is shuffled with numpy seed 0. Training: of classes 0 to 4 the first ``bias_ratio`` are gray
@@ -280,7 +318,7 @@ def upsample_digits(images: np.ndarray) -> np.ndarray:
     return ((out * 255 + 128) // 256).astype(np.uint8)
 
 
-def c_digits(bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = C_DIGITS_SEED) -> Dataset:
+def c_digits(*, bias_ratio: float = PUBLISHED_BIAS_RATIO, seed: int = C_DIGITS_SEED) -> Dataset:
     """Coloured digits that need no download: scikit-learn's 1,797 handwritten 8x8 digits at 16x16, in ten colours.
 
     The digits (UCI, "Optical Recognition of Handwritten Digits") are upsampled (:func:`upsample_digits`) and coloured

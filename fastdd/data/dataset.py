@@ -130,11 +130,18 @@ class Dataset:
         return self.train.images.shape[2:]
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits; the first call reads every pixel."""
+        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits.
+
+        The first call reads every pixel; of a packed store that was opened, none does: it is what was written.
+        """
         return self._digest
 
     @functools.cached_property
     def _digest(self) -> str:
+        return self.compute_digest()
+
+    def compute_digest(self) -> str:
+        """:meth:`digest`, from the pixels as they are now."""
         sha = hashlib.sha256()
         for split in (self.train, self.test):
             sha.update(repr(split.images.shape).encode())

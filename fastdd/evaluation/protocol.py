@@ -116,7 +116,7 @@ def count_right(
     predictions = torch.cat(
         [
             net(images.read(rows)).argmax(1)
-            for rows in torch.arange(len(labels), device=labels.device).split(_TEST_BATCH)
+            for rows in torch.arange(len(labels), device=images.pixels.device).split(_TEST_BATCH)
         ]
     )
     return GroupCounts.of(predictions, labels, groups, dataset.num_classes, dataset.num_groups)

@@ -1,7 +1,7 @@
 """What a person, or a program, sees of results: tables, JSON, pictures."""
 
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
-from fastdd.report.pictures import preview
+from fastdd.report.pictures import preview, preview_dataset
 from fastdd.report.results import document, group_table, read_json, result_row, table, write_json
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
@@ -13,6 +13,7 @@ __all__ = [
     "group_table",
     "plot_weights",
     "preview",
+    "preview_dataset",
     "read_json",
     "result_row",
     "table",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fastdd.data import builders, load, readers
-from fastdd.data.folder import channel_statistics
+from fastdd.data.images import channel_statistics
 
 RED, WHITE, VIOLET = 0, 9, 7
 

@@ -10,11 +10,17 @@ from fastdd.data import available, load
 
 BIASED = {"c-digits", "c-mnist-fg", "c-mnist-bg", "c-fmnist-fg", "c-fmnist-bg", "cifar10-s"}
 PLAIN = {"mnist", "fashion-mnist", "cifar10"}
+SUBSETS = {"imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow"}
+IMAGES = {
+    *("folder", "celeba", "celeba-hq", "utkface", "bffhq", "spuco-animals", "tiny-imagenet", "tiny-imagenet-s"),
+    *SUBSETS,
+    *(f"{name}-s" for name in SUBSETS),
+}
 
 
 def test_every_name_has_one_line():
     names = available()
-    assert set(names) == BIASED | PLAIN | {"folder"}
+    assert set(names) == BIASED | PLAIN | IMAGES
     assert all(line and "\n" not in line for line in names.values())
 
 
@@ -57,8 +63,8 @@ def test_an_unknown_name_lists_the_names_and_guesses():
     with pytest.raises(ValueError, match=r"unknown data set 'c-minst-fg': did you mean c-mnist-fg\?") as error:
         load("c-minst-fg")
     assert all(name in str(error.value) for name in available())
-    with pytest.raises(ValueError, match="unknown data set 'imagenet21k': known are"):
-        load("imagenet21k")
+    with pytest.raises(ValueError, match="unknown data set 'svhn': known are"):
+        load("svhn")
 
 
 def test_a_folder_that_is_no_store_is_told_apart_from_an_unknown_name(tmp_path):
