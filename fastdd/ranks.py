@@ -115,6 +115,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", rank()))
 
 
+def local_world() -> int:
+    """Ranks of the job on this machine, which share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world())) if world() > 1 else 1
+
+
 def join() -> None:
     """Meet the other ranks, if there are any; every function does that by itself when it first needs them."""
     global _job

@@ -157,8 +157,8 @@ def run(
     The ranks of a job share the classes of dm, dc and dsa. Those of dm do not talk in a step; those of dc and dsa pass
     on the images that each has updated before every training of the network. They meet about once a second, at a step
     that rank 0 names, to sum losses and to agree on checkpoints and on stopping. Rank 0 alone writes; all return the
-    set. On CPUs, with as many threads a rank, it has the same bits on any number of ranks, and an interrupted run goes
-    on with another number; losses are sums in another order.
+    set. On CPUs, with this package's kernels and as many threads a rank, it has the same bits on any number of ranks,
+    also if the number changes when the run is resumed; elsewhere it is the same to rounding, as logged losses are.
 
     Args:
         config: the run; ``config.dataset`` is only a label here.
@@ -238,10 +238,11 @@ def run(
     began = saved_at = read_at = time.perf_counter()
     good, losses = step, []
 
-    def read_losses(values: list[float]) -> None:
-        nonlocal read_at
-        start = step - len(values)
-        read_at = time.perf_counter()
+    def read_losses() -> None:
+        nonlocal read_at, losses
+        start = step - len(losses)
+        values = torch.stack(losses).tolist()
+        losses, read_at = [], time.perf_counter()
         for i, value in enumerate(values):
             trouble = stepper.trouble(start + i, value)
             if trouble is not None:
@@ -276,19 +277,17 @@ def run(
             now = time.perf_counter()
             stopping, due = stop.is_set(), now - saved_at >= checkpoint_seconds
             read = len(losses) >= _LOSSES_HELD or now - read_at >= _LOSSES_HELD_SECONDS
-            values = None
             if parts is not None:
-                values = torch.stack(losses).tolist()
-                pace = (time.perf_counter() - read_at) / len(losses)
+                own = torch.stack(losses).tolist()  # here a GPU catches up
+                pace = (time.perf_counter() - read_at) / len(own)
                 between = min(_LOSSES_HELD_SECONDS, checkpoint_seconds)
                 meeting = step + max(1, min(_LOSSES_HELD, int(between / pace)))
-                met = ranks.exchange((values, stopping, due, meeting))
-                values = [sum(of_step) for of_step in zip(*(rank[0] for rank in met), strict=True)]
-                stopping, (_, _, due, meeting), read = any(rank[1] for rank in met), met[0], True
+                met = ranks.exchange((own, stopping, due, meeting))
+                losses = [torch.tensor(sum(parts_of)) for parts_of in zip(*(theirs for theirs, *_ in met), strict=True)]
+                stopping, (_, _, due, meeting), read = any(asked for _, asked, *_ in met), met[0], True
             done = step == total or stopping
             if done or due or read:
-                read_losses(torch.stack(losses).tolist() if values is None else values)
-                losses = []
+                read_losses()
             if done or due:
                 checkpoint()
             if stopping and step < total:
