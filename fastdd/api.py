@@ -1,4 +1,8 @@
-"""The Python interface: the same words as the commands."""
+"""The Python interface: the same words as the commands.
+
+In a script that torchrun started, every rank makes the same calls with the same arguments; the ranks share the work,
+and all get the result. Rank 0 writes the files and calls ``progress``.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import files
+from fastdd import files, ranks
 from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca
 from fastdd.data.trajectories import import_buffers
 from fastdd.debias import kde
@@ -43,16 +47,33 @@ _WHOLE_EPOCHS = 20
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` is the GPU if there is one; RuntimeError if a GPU is asked for by name and there is none."""
+    """``auto`` is the GPU if there is one; RuntimeError if a GPU is asked for by name and there is none.
+
+    A rank of a job gets a GPU of its own: that of its number on the machine.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {name!r}; one of: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise RuntimeError(f"device {name} was asked for, but this torch ({torch.__version__}) sees no GPU")
-    return device
+    return device if ranks.world() == 1 else _gpu_of_rank(device)
+
+
+def _gpu_of_rank(device: torch.device) -> torch.device:
+    if device.index is not None:
+        raise ValueError(f"device {device} is one GPU, and each of the {ranks.world()} ranks takes its own: give cuda")
+    number, there = ranks.local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise RuntimeError(
+            f"this machine has {there} GPU{'s' if there > 1 else ''}, fewer than ranks: start fewer, or give device cpu"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def distill(
@@ -116,7 +137,7 @@ def distill(
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
     if folder is not None:
-        check_out(folder, resume)
+        ranks.first(lambda: check_out(folder, resume))
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
     if config.debias == "kde" and config.method != "mtt":
@@ -141,7 +162,7 @@ def distill(
         about=about,
     )
     if out is not None:
-        preview(synthetic, Path(out) / "preview.png")
+        ranks.first(lambda: preview(synthetic, Path(out) / "preview.png"))
     return synthetic
 
 
@@ -190,7 +211,7 @@ def train_experts(
     """
     config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
     target, folder = pick_device(device), Path(out)
-    check_experts_out(folder, resume)
+    ranks.first(lambda: check_experts_out(folder, resume))
     for name, given, mode in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
         if given is not None and debias != mode:
             raise ValueError(f"{name} are for debias {mode}, not {debias}")
@@ -382,7 +403,7 @@ def _training_weights(
     **embedding: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Checked weights of a run, and what they are. They are kept in the run's folder, and read from it to resume."""
-    kept = resume and stored is not None and stored.exists()
+    kept = ranks.first(lambda: resume and stored is not None and stored.exists())
     if weights is None:
         weights = stored if kept else kde_weights(data, **embedding)
     if isinstance(weights, str | os.PathLike):
@@ -395,8 +416,12 @@ def _training_weights(
         array, about = weights.weights, weights.metadata
     found = kde.diagnose(array, data.train.labels, data.train.groups if data.num_groups > 1 else None)
     if isinstance(weights, kde.KdeWeights) and stored is not None and not kept:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        weights.save(stored)
+
+        def keep() -> None:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            weights.save(stored)
+
+        ranks.first(keep)
     return array, {**about, "diagnostics": asdict(found)}
 
 
@@ -408,12 +433,16 @@ def _training_groups(
         return groups
     if groups not in CLUSTERINGS:
         return kde.load_array(Path(groups))
-    if resume and stored is not None and stored.exists():
+    if ranks.first(lambda: resume and stored is not None and stored.exists()):
         return kde.load_array(stored)
     found, _ = pseudo_groups(data, method=groups, **embedding)
-    if stored is not None:
+
+    def keep() -> None:
         stored.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(stored, lambda file: np.save(file, found))
+
+    if stored is not None:
+        ranks.first(keep)
     return found
 
 
@@ -657,7 +686,8 @@ def pseudo_groups(
     target = pick_device(device)
     chosen = ClusterSettings(seed=seed, **settings)
     rows, _ = _embeddings(data, embedding, encoder, steps, seed, target, progress)
-    return _pseudo_groups(rows, data.train.labels, **asdict(chosen))
+    # k-means may differ with the number of threads.
+    return ranks.first(lambda: _pseudo_groups(rows, data.train.labels, **asdict(chosen)))
 
 
 def _embeddings(
@@ -669,26 +699,29 @@ def _embeddings(
     device: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """float32 [N, D] on the device, and what it came from."""
+    """float32 [N, D] on the device, and what it came from; rank 0 trains and embeds for all ranks."""
     if embedding is None:
         training = EmbeddingSettings(encoder=encoder, steps=steps)
-        rows = train_embedding(data, training, seed=seed, device=device, progress=progress)
+        rows = ranks.first(lambda: train_embedding(data, training, seed=seed, device=device, progress=progress))
         about: dict[str, Any] = {**asdict(training), "seed": seed}
     elif isinstance(embedding, str | os.PathLike):
         rows, about = kde.load_embeddings(embedding, data), {"source": Path(embedding).name}
     elif isinstance(embedding, np.ndarray | torch.Tensor):
         rows, about = embedding, {"source": "array"}
     elif callable(embedding):
-        images = DeviceImages.of(data.train.images, data.mean, data.std, device)
-        if isinstance(embedding, torch.nn.Module):
-            training_mode = embedding.training
-            try:
-                rows = embed(embedding.to(device).eval(), images)
-            finally:
-                embedding.train(training_mode)
-        else:
-            rows = embed(embedding, images)
+        rows = ranks.first(lambda: _embedded_by(embedding, data, device))
         about = {"source": getattr(embedding, "__name__", type(embedding).__name__)}
     else:
         raise TypeError(f"an embedding is an array, a path, a module or a function, not {type(embedding).__name__}")
     return kde.check_embeddings(rows, len(data.train)).to(device), about
+
+
+def _embedded_by(embedding: Callable[[torch.Tensor], torch.Tensor], data: Dataset, device: torch.device) -> np.ndarray:
+    images = DeviceImages.of(data.train.images, data.mean, data.std, device)
+    if not isinstance(embedding, torch.nn.Module):
+        return embed(embedding, images)
+    training_mode = embedding.training
+    try:
+        return embed(embedding.to(device).eval(), images)
+    finally:
+        embedding.train(training_mode)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, models, report
+from fastdd import api, files, models, ranks, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.data import Dataset, SyntheticSet
@@ -58,7 +58,7 @@ def run_distill(
     **settings: Any,
 ) -> None:
     if json is not None:
-        files.check_writable(json)
+        ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, options)
     method, ipc = settings["method"], settings["ipc"]
     trained = None if experts is None else Trajectories.open(experts)
@@ -80,9 +80,7 @@ def run_distill(
         )
         rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=ipc))
         console.print(report.table(rows))
-    _keep_rows(out / "result.json", rows, data)
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
+    ranks.first(lambda: _write(rows, data, out, json))
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
     )
@@ -104,7 +102,7 @@ def run_evaluate(
         raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
     archs = [arch if arch is None else models.canonical_name(arch) for arch in archs]
     if json is not None:
-        files.check_writable(json)
+        ranks.first(lambda: files.check_writable(json))
     what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
@@ -118,10 +116,7 @@ def run_evaluate(
     console.print(report.table(rows, title=f"{data.name}, test set, %"))
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    if Path(target).is_dir():
-        _keep_rows(Path(target) / "result.json", rows, data)
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
+    ranks.first(lambda: _write(rows, data, Path(target) if Path(target).is_dir() else None, json))
 
 
 def to_evaluate(
@@ -143,7 +138,11 @@ def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:
     return {name: built[name] for name in datasets.options(dataset) if name in built}
 
 
-def _keep_rows(path: Path, rows: list[dict[str, Any]], data: Dataset) -> None:
-    """Add results to those that a run folder has."""
-    old = report.read_json(path)["rows"] if path.exists() else []
-    report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+def _write(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
+    """Add results to those that a run's folder has, and write them to ``json``."""
+    if run is not None:
+        path = run / "result.json"
+        old = report.read_json(path)["rows"] if path.exists() else []
+        report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+    if json is not None:
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))

@@ -81,6 +81,16 @@ class Segments:
             importance=None if self.importance is None else self.importance[first:last],
         )
 
+    def to(self, device: torch.device) -> "Segments":
+        """On another device, but for ``rows``, which stay where images are looked up."""
+        return replace(
+            self,
+            offsets=self.offsets.to(device),
+            weights=self.weights.to(device),
+            classes=self.classes.to(device),
+            importance=None if self.importance is None else self.importance.to(device),
+        )
+
     def by_classes(self, num_classes: int, at_once: int) -> "Iterator[tuple[int, int, Segments]]":
         """Consecutive classes ``first .. last - 1``, with their segments, whose classes then count from 0.
 

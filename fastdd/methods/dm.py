@@ -20,14 +20,6 @@ def couples_samples(net: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
 
 
-def classes_at_once(net: nn.Module, synthetic: Tensor, num_classes: int) -> int:
-    """How many classes to take at a time on CPUs: as many as have their synthetic images in one chunk.
-
-    With more a step is no faster, and takes more memory. It does not depend on the machine.
-    """
-    return max(1, models.chunk_size(net, synthetic, low_memory=True) // (len(synthetic) // num_classes))
-
-
 @torch.no_grad()
 def real_embeddings(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
@@ -41,7 +33,7 @@ def real_embeddings(
     """
     dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
-    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real.pixels, dtype or torch.float32)
+    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
     sizes: int | list[int] = most
     if couples_samples(net) or classes.device.type == "cpu":
         of_classes = torch.bincount(classes, minlength=len(params)).tolist()
@@ -121,11 +113,12 @@ def loss_and_gradient(
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
     found, gradients = [], []
-    for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
+    for first, last, some in segments.by_classes(num_classes, at_once or num_classes):
+        own = some.to(synthetic.device)
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             each = distances(net, real, own, images, params[first:last], precision)
             total = own.total(each)
         found.append(each.detach())
         gradients += torch.autograd.grad(total, images)
-    return segments.total(torch.cat(found)), torch.cat(gradients)
+    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)

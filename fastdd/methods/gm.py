@@ -103,7 +103,8 @@ def loss_and_gradient(
             ).values()
         pulled = [g.detach().requires_grad_() for g in graphs]
         pulls = [torch.zeros_like(p) for p in pulled]
-        for some in _affordable(own, sum(p[0].nbytes for p in pulled)):
+        for here in _affordable(own, sum(p[0].nbytes for p in pulled), synthetic.device):
+            some = here.to(synthetic.device)
             of_samples = some.sample_classes
             pulling = ops.group_grad(
                 of_real,
@@ -120,12 +121,12 @@ def loss_and_gradient(
             for pull, more in zip(pulls, torch.autograd.grad(total, pulled, materialize_grads=True), strict=True):
                 pull += more
         gradients += torch.autograd.grad([*graphs], images, pulls)
-    return segments.total(torch.cat(found)), torch.cat(gradients)
+    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)
 
 
-def _affordable(segments: Segments, bytes_each: int) -> Iterator[Segments]:
+def _affordable(segments: Segments, bytes_each: int, device: torch.device) -> Iterator[Segments]:
     """The segments, as many at a time as their gradients may take; all where their distances are compared."""
-    most = max(1, _GRADIENT_BYTES[segments.rows.device.type] // bytes_each)
+    most = max(1, _GRADIENT_BYTES[device.type] // bytes_each)
     if segments.worst or len(segments.classes) <= most:
         yield segments
         return

@@ -44,17 +44,22 @@ class DistributionStepper(Stepper):
         self._segments = mode(config.debias)
         self._num_classes, self._num_groups = dataset.num_classes, dataset.num_groups
         self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
+        # Rows are drawn where the images are looked up, so that nothing has to wait for a GPU to know them.
+        home = self._real.pixels.device
         self._labels, self._groups = (
-            torch.as_tensor(values, device=device) for values in (dataset.train.labels, dataset.train.groups)
+            torch.as_tensor(values, device=home) for values in (dataset.train.labels, dataset.train.groups)
         )
         counts = dataset.train.counts(dataset.num_classes, dataset.num_groups)[self.classes]
-        self._counts = torch.as_tensor(counts, device=device)
-        self._weights = None if weights is None else weights.to(device)
+        self._counts = torch.as_tensor(counts, device=home)
+        self._weights = None if weights is None else weights.to(home)
         self._sampler = self._make_sampler(config.batch_real, config.sampling).part(
             self.classes.start, self.classes.stop
         )
         self._net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
         self._init = models.ParameterInit(self._net)
+        self._at_once = models.classes_at_once(
+            self._net, self.images, config.ipc, config.batch_real, low_memory=config.memory == "low"
+        )
 
     def _make_sampler(self, batch: int, sampling: str) -> Sampler:
         return Sampler(
@@ -87,7 +92,7 @@ class DistributionStepper(Stepper):
             None if drawn_by_weight else self._weights[rows],
         )
         first, last = self.classes.start, self.classes.stop
-        keys = rng.lanes(rng.key(seed, "dsa", number), last, rows.device)[first:]
+        keys = rng.lanes(rng.key(seed, "dsa", number), last, self.images.device)[first:]
         params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
         loss, gradient = self._loss_and_gradient(self._segments(batch), params)
         self._update(gradient)
@@ -98,9 +103,8 @@ class DistributionStepper(Stepper):
 
     def _loss_and_gradient(self, segments: Segments, params: Tensor) -> tuple[Tensor, Tensor]:
         images = self.images.detach()[self._rows]
-        at_once = dm.classes_at_once(self._net, images, len(params)) if images.device.type == "cpu" else None
         return dm.loss_and_gradient(
-            self._net, self._real, segments, images, params, precision=self._config.precision, at_once=at_once
+            self._net, self._real, segments, images, params, precision=self._config.precision, at_once=self._at_once
         )
 
 
@@ -131,6 +135,8 @@ class GradientStepper(DistributionStepper):
         self.per_iteration = config.outer_loop
         self._net.requires_grad_(True)
         self._synthetic_labels = torch.arange(dataset.num_classes, device=device).repeat_interleave(config.ipc)
+        if device.type == "cpu" or config.memory == "low":
+            self._at_once = 1  # more are no faster
         norms = [layer for layer in self._net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
         self._norm_sampler = self._make_sampler(_BATCH_NORM_IMAGES, "random") if norms else None
 
@@ -177,7 +183,7 @@ class GradientStepper(DistributionStepper):
             metric=config.metric,
             precision=config.precision,
             first_class=self.classes.start,
-            at_once=1 if images.device.type == "cpu" or config.memory == "low" else None,
+            at_once=self._at_once,
         )
 
     def state(self) -> dict[str, Tensor]:

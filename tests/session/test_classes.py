@@ -1,11 +1,14 @@
 """Steps on some of the classes: exactly what the step on all of them does to those."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from fastdd import debias, models, ops, rng, session
 from fastdd.data import Dataset, DeviceImages, load
 from fastdd.methods import dm
+from fastdd.methods.training import train_epoch
 from fastdd.session import RunConfig
 from fastdd.session.stepper import make
 
@@ -96,6 +99,32 @@ def test_images_are_gathered_before_every_training_and_not_otherwise(digits):
         part.step(number)
         assert len(calls) == [1, 2, 2, 3, 4, 4][number]
     assert torch.equal(part.images[12:], whole.images[12:])
+
+
+@pytest.mark.parametrize(
+    "setting", [SETTINGS[1], SETTINGS[4], SETTINGS[6], SETTINGS[-2], ("dc", "none", "random")], ids="-".join
+)
+def test_streamed_pixels_have_the_bits_of_resting_ones(digits, setting, monkeypatch):
+    config, images, weights = problem(digits, *setting)
+    resting = make(config, digits, CPU, images, weights)
+    monkeypatch.setattr(DeviceImages, "of", partial(DeviceImages.of, stream=True))
+    streamed = make(config, digits, CPU, images, weights)
+    for number in range(STEPS):
+        assert torch.equal(resting.step(number), streamed.step(number))
+    assert torch.equal(resting.images, streamed.images)
+
+
+def test_training_on_streamed_pixels_has_the_bits_of_training_on_resting_ones(digits):
+    some = slice(0, 60)
+    labels = torch.as_tensor(digits.train.labels[some])
+    nets = []
+    for stream in (False, True):
+        images = DeviceImages.of(digits.train.images[some], digits.mean, digits.std, stream=stream)
+        nets.append(models.build("ConvNet", 3, 10, (16, 16), width=8, depth=2, key=5))
+        sgd = torch.optim.SGD(nets[-1].parameters(), lr=0.01)
+        train_epoch(nets[-1], images, labels, sgd, batch=16, dsa_strategy="color_flip", key=(0, "test", 0))
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("classes", [range(0, 0), range(3, 11), range(-1, 3), range(0, 6, 2)])
