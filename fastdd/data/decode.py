@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastdd import ranks
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -214,8 +216,9 @@ class _Workers:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use; the ranks of a job share those of their machine."""
+    all_ = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, all_ // ranks.local_world())
 
 
 def _main() -> None:
