@@ -22,8 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastdd import ranks
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -217,6 +215,9 @@ class _Workers:
 
 def cores() -> int:
     """Processors that this process may use; the ranks of a job share those of their machine."""
+    # Not at the top: a worker runs this file without the package, which would import torch.
+    from fastdd import ranks
+
     all_ = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, all_ // ranks.local_world())
 
