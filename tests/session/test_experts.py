@@ -1,5 +1,6 @@
 """Experts: the same bits after any kill and over any number of processes, debiased by weights, clear refusals."""
 
+import contextlib
 import json
 import math
 import os
@@ -143,8 +144,7 @@ def epochs_done(folder: Path) -> int:
     if (folder / "manifest.json").exists():
         done += sum(20 for entry in json.loads((folder / "manifest.json").read_text())["experts"] if entry)
     for state in folder.glob("expert-*.pt"):
-        # It may be finished, and gone, by now.
-        if state.exists():
+        with contextlib.suppress(FileNotFoundError):  # it may be finished, and gone, by now
             done += torch.load(state, weights_only=True)["epoch"]
     return done
 
