@@ -1,4 +1,8 @@
-"""The Python interface: the same words as the commands."""
+"""The Python interface: the same words as the commands.
+
+In a script that torchrun started, every rank makes the same calls with the same arguments; the ranks share the work,
+and all get the result. Rank 0 writes the files and calls ``progress``.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import files
+from fastdd import files, ranks
 from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca
 from fastdd.data.trajectories import import_buffers
 from fastdd.debias import kde
@@ -23,6 +27,7 @@ from fastdd.report import preview
 from fastdd.session import (
     GROUPS,
     WEIGHTS,
+    Estimate,
     ExpertConfig,
     ExpertProgress,
     Progress,
@@ -33,6 +38,7 @@ from fastdd.session import (
     describe_experts,
     random_set,
 )
+from fastdd.session import estimate as estimates
 from fastdd.session import run as _run
 from fastdd.session import train_experts as _train_experts
 
@@ -41,16 +47,33 @@ _WHOLE_EPOCHS = 20
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` is the GPU if there is one; RuntimeError if a GPU is asked for by name and there is none."""
+    """``auto`` is the GPU if there is one; RuntimeError if a GPU is asked for by name and there is none.
+
+    A rank of a job gets a GPU of its own: that of its number on the machine.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {name!r}; one of: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise RuntimeError(f"device {name} was asked for, but this torch ({torch.__version__}) sees no GPU")
-    return device
+    return device if ranks.world() == 1 else _gpu_of_rank(device)
+
+
+def _gpu_of_rank(device: torch.device) -> torch.device:
+    if device.index is not None:
+        raise ValueError(f"device {device} is one GPU, and each of the {ranks.world()} ranks takes its own: give cuda")
+    number, there = ranks.local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise RuntimeError(
+            f"this machine has {there} GPU{'s' if there > 1 else ''}, fewer than ranks: start fewer, or give device cpu"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def distill(
@@ -109,26 +132,19 @@ def distill(
     >>> synthetic.images.shape
     torch.Size([10, 3, 16, 16])
     """
-    if experts is not None:
-        if method != "mtt":
-            raise ValueError(f"experts are for method mtt, not {method}")
-        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
-        settings, trained = _of_experts(experts, settings)
-        debias = debias or trained
-    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+    config, experts = _configuration(data, method, debias, ipc, experts, settings)
     target = pick_device(device)
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
     if folder is not None:
-        check_out(folder, resume)
+        ranks.first(lambda: check_out(folder, resume))
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
     if config.debias == "kde" and config.method != "mtt":
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
     if experts is not None:
         about["experts"] = {"digest": experts.digest(), "number": experts.experts, "epochs": experts.epochs}
-    if config.method == "mtt" and (weights is not None or groups is not None):
-        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
+    _check_looks(config, weights, groups)
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
@@ -146,7 +162,7 @@ def distill(
         about=about,
     )
     if out is not None:
-        preview(synthetic, Path(out) / "preview.png")
+        ranks.first(lambda: preview(synthetic, Path(out) / "preview.png"))
     return synthetic
 
 
@@ -195,7 +211,7 @@ def train_experts(
     """
     config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
     target, folder = pick_device(device), Path(out)
-    check_experts_out(folder, resume)
+    ranks.first(lambda: check_experts_out(folder, resume))
     for name, given, mode in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
         if given is not None and debias != mode:
             raise ValueError(f"{name} are for debias {mode}, not {debias}")
@@ -218,6 +234,90 @@ def train_experts(
         progress=progress,
         about=about,
     )
+
+
+def estimate(
+    data: Dataset,
+    *,
+    method: str = "dm",
+    debias: str | None = None,
+    ipc: int = 10,
+    device: str = "auto",
+    weights: object = None,
+    groups: np.ndarray | str | os.PathLike | None = None,
+    experts: Trajectories | str | os.PathLike | None = None,
+    nets: int = 0,
+    epochs: int | None = None,
+    **settings: Any,
+) -> Estimate:
+    """What :func:`distill` with these arguments will take on this machine: some of its steps are done and timed.
+
+    Args:
+        data, method, debias, ipc, device, groups, experts, **settings: as :func:`distill` takes them.
+        weights: likewise, but only whether there are some: without, debias kde trains a bias embedding.
+        nets, epochs: of an evaluation of the result; no networks, no evaluation.
+
+    Returns:
+        Seconds of every part, the largest memory, and bytes on the disk. It takes about 20 s, more where a step does.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`distill`.
+
+    >>> import fastdd
+    >>> taken = fastdd.estimate(fastdd.data.load("c-digits"), ipc=1, iterations=10, width=8)
+    >>> list(taken.seconds), taken.disk > 0
+    (['distillation'], True)
+    """
+    config, experts = _configuration(data, method, debias, ipc, experts, settings)
+    target = pick_device(device)
+    check_ipc(data, ipc)
+    _check_looks(config, weights, groups)
+    seconds: dict[str, float] = {}
+    clustered = isinstance(groups, str) and groups in CLUSTERINGS
+    if clustered or (config.debias == "kde" and config.method != "mtt" and weights is None):
+        seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
+    known = None if clustered else _training_groups(data, groups, None, False)
+    seconds["distillation"], disk, notes = estimates.distillation(config, data, target, groups=known, experts=experts)
+    if nets:
+        start = random_set(data, ipc, config.seed, None if experts is None else experts.zca)
+        made = replace(start, metadata={**start.metadata, "run": config.model_dump()}, learning_rate=config.lr_teacher)
+        seconds["evaluation"] = _evaluation_seconds(made, data, target, nets, epochs=epochs)
+    return estimates.measured(seconds, disk, target, notes)
+
+
+def estimate_experts(
+    data: Dataset,
+    *,
+    debias: str = "none",
+    ipc: int = 10,
+    device: str = "auto",
+    weights: object = None,
+    groups: object = None,
+    **settings: Any,
+) -> Estimate:
+    """What :func:`train_experts` with these arguments will take on this machine, in one process (:func:`estimate`)."""
+    config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    target = pick_device(device)
+    seconds: dict[str, float] = {}
+    if (debias == "kde" and weights is None) or (isinstance(groups, str) and groups in CLUSTERINGS):
+        seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
+    parts, disk = estimates.experts(config, data, target)
+    return estimates.measured({**seconds, **parts}, disk, target)
+
+
+def estimate_evaluation(
+    what: SyntheticSet | str | os.PathLike, data: Dataset, *, nets: int = 5, device: str = "auto", **settings: Any
+) -> Estimate:
+    """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
+    target = pick_device(device)
+    return estimates.measured({"evaluation": _evaluation_seconds(what, data, target, nets, **settings)}, 0, target)
+
+
+def _evaluation_seconds(
+    what: SyntheticSet | str | os.PathLike, data: Dataset, target: torch.device, nets: int, **settings: Any
+) -> float:
+    images, labels, arguments = _training_images(what, data, target=target, **settings)
+    return estimates.evaluation(images, labels, data, nets=nets, **arguments)
 
 
 def import_experts(
@@ -262,6 +362,30 @@ def import_experts(
     return import_buffers(paths, out, manifest, (lambda: Zca.fit(data.train.images, device=target)) if zca else None)
 
 
+def _configuration(
+    data: Dataset,
+    method: str,
+    debias: str | None,
+    ipc: int,
+    experts: Trajectories | str | os.PathLike | None,
+    settings: dict[str, Any],
+) -> tuple[RunConfig, Trajectories | None]:
+    """A run's configuration from what :func:`distill` is given, and its experts, opened."""
+    if experts is not None:
+        if method != "mtt":
+            raise ValueError(f"experts are for method mtt, not {method}")
+        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
+        settings, trained = _of_experts(experts, settings)
+        debias = debias or trained
+    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+    return config, experts
+
+
+def _check_looks(config: RunConfig, weights: object, groups: object) -> None:
+    if config.method == "mtt" and (weights is not None or groups is not None):
+        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
+
+
 def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Settings with the network and the whitening of the experts where none are given, and the experts' debias mode."""
     trained = experts.manifest["config"]
@@ -279,7 +403,7 @@ def _training_weights(
     **embedding: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Checked weights of a run, and what they are. They are kept in the run's folder, and read from it to resume."""
-    kept = resume and stored is not None and stored.exists()
+    kept = ranks.first(lambda: resume and stored is not None and stored.exists())
     if weights is None:
         weights = stored if kept else kde_weights(data, **embedding)
     if isinstance(weights, str | os.PathLike):
@@ -292,8 +416,12 @@ def _training_weights(
         array, about = weights.weights, weights.metadata
     found = kde.diagnose(array, data.train.labels, data.train.groups if data.num_groups > 1 else None)
     if isinstance(weights, kde.KdeWeights) and stored is not None and not kept:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        weights.save(stored)
+
+        def keep() -> None:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            weights.save(stored)
+
+        ranks.first(keep)
     return array, {**about, "diagnostics": asdict(found)}
 
 
@@ -305,12 +433,16 @@ def _training_groups(
         return groups
     if groups not in CLUSTERINGS:
         return kde.load_array(Path(groups))
-    if resume and stored is not None and stored.exists():
+    if ranks.first(lambda: resume and stored is not None and stored.exists()):
         return kde.load_array(stored)
     found, _ = pseudo_groups(data, method=groups, **embedding)
-    if stored is not None:
+
+    def keep() -> None:
         stored.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(stored, lambda file: np.save(file, found))
+
+    if stored is not None:
+        ranks.first(keep)
     return found
 
 
@@ -355,7 +487,37 @@ def evaluate(
         ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
             replaced, or settings that are not allowed.
     """
-    target = pick_device(device)
+    images, labels, arguments = _training_images(
+        what,
+        data,
+        pick_device(device),
+        ipc=ipc,
+        arch=arch,
+        width=width,
+        depth=depth,
+        epochs=epochs,
+        dsa_strategy=dsa_strategy,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    return _evaluate(images, labels, data, nets=nets, seed=seed, progress=progress, **arguments)
+
+
+def _training_images(
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    target: torch.device,
+    *,
+    ipc: int | None = None,
+    arch: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    dsa_strategy: str | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> tuple[DeviceImages, torch.Tensor, dict[str, Any]]:
+    """Images, labels and other arguments of the evaluation that :func:`evaluate` is asked for."""
     whole = isinstance(what, str) and what == "whole"
     if isinstance(what, str) and what == "random":
         if ipc is None:
@@ -387,19 +549,14 @@ def evaluate(
         learning_rate = Protocol.learning_rate
     if epochs is None:
         epochs = _WHOLE_EPOCHS if whole else 300 if strategy == "none" else 1000
-    return _evaluate(
-        images,
-        labels.to(target),
-        data,
-        arch=arch,
-        width=width,
-        depth=depth,
-        nets=nets,
-        protocol=Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
-        seed=seed,
-        zca=zca,
-        progress=progress,
-    )
+    arguments = {
+        "arch": arch,
+        "width": width,
+        "depth": depth,
+        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
+        "zca": zca,
+    }
+    return images, labels.to(target), arguments
 
 
 def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
@@ -529,7 +686,8 @@ def pseudo_groups(
     target = pick_device(device)
     chosen = ClusterSettings(seed=seed, **settings)
     rows, _ = _embeddings(data, embedding, encoder, steps, seed, target, progress)
-    return _pseudo_groups(rows, data.train.labels, **asdict(chosen))
+    # k-means may differ with the number of threads.
+    return ranks.first(lambda: _pseudo_groups(rows, data.train.labels, **asdict(chosen)))
 
 
 def _embeddings(
@@ -541,26 +699,29 @@ def _embeddings(
     device: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """float32 [N, D] on the device, and what it came from."""
+    """float32 [N, D] on the device, and what it came from; rank 0 trains and embeds for all ranks."""
     if embedding is None:
         training = EmbeddingSettings(encoder=encoder, steps=steps)
-        rows = train_embedding(data, training, seed=seed, device=device, progress=progress)
+        rows = ranks.first(lambda: train_embedding(data, training, seed=seed, device=device, progress=progress))
         about: dict[str, Any] = {**asdict(training), "seed": seed}
     elif isinstance(embedding, str | os.PathLike):
         rows, about = kde.load_embeddings(embedding, data), {"source": Path(embedding).name}
     elif isinstance(embedding, np.ndarray | torch.Tensor):
         rows, about = embedding, {"source": "array"}
     elif callable(embedding):
-        images = DeviceImages.of(data.train.images, data.mean, data.std, device)
-        if isinstance(embedding, torch.nn.Module):
-            training_mode = embedding.training
-            try:
-                rows = embed(embedding.to(device).eval(), images)
-            finally:
-                embedding.train(training_mode)
-        else:
-            rows = embed(embedding, images)
+        rows = ranks.first(lambda: _embedded_by(embedding, data, device))
         about = {"source": getattr(embedding, "__name__", type(embedding).__name__)}
     else:
         raise TypeError(f"an embedding is an array, a path, a module or a function, not {type(embedding).__name__}")
     return kde.check_embeddings(rows, len(data.train)).to(device), about
+
+
+def _embedded_by(embedding: Callable[[torch.Tensor], torch.Tensor], data: Dataset, device: torch.device) -> np.ndarray:
+    images = DeviceImages.of(data.train.images, data.mean, data.std, device)
+    if not isinstance(embedding, torch.nn.Module):
+        return embed(embedding, images)
+    training_mode = embedding.training
+    try:
+        return embed(embedding.to(device).eval(), images)
+    finally:
+        embedding.train(training_mode)

@@ -1,6 +1,7 @@
 """Whole steps of DM and DM+FairDD, and how their time grows with groups, batch, IPC and classes."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,8 @@ class Step(Case):
     Args:
         name, about, variant: of the case.
         debias: none or fairdd.
-        classes, groups, batch_real, ipc: sizes; images are 3x32x32, the network is ConvNet (depth 3, width 128).
+        classes, groups, batch_real, ipc, size: sizes; images are 3 x size x size, the network is ConvNet of width 128
+            and the published depth, 3 for images of 32x32 and one more for each doubling.
         dtype: of the real side; bfloat16 needs a run's ``precision``.
     """
 
@@ -74,11 +76,12 @@ class Step(Case):
         groups: int = 10,
         batch_real: int = 256,
         ipc: int = 10,
+        size: int = 32,
         dtype: torch.dtype = torch.float32,
     ):
         self.name, self.about, self.variant, self.dtype = name, about, variant or {}, dtype
         self._debias, self._classes, self._groups = debias, classes, groups
-        self._batch_real, self._ipc = batch_real, ipc
+        self._batch_real, self._ipc, self._size = batch_real, ipc, size
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Steps:
         timed = self._problem(self._classes, "ConvNet", seed, device, quick)
@@ -90,11 +93,11 @@ class Step(Case):
         return self._classes
 
     def _problem(self, classes: int, arch: str, seed: int, device: torch.device, quick: bool) -> Problem:
-        settings: dict[str, Any] = {"width": 8, "depth": 2} if quick else {}
+        settings: dict[str, Any] = {"width": 8, "depth": 2} if quick else {"depth": int(math.log2(self._size)) - 2}
         batch = self._batch_real // 16 if quick else self._batch_real
         if self.dtype == torch.bfloat16:
             settings["precision"] = "bf16"
-        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), 16 if quick else 32)
+        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), 16 if quick else self._size)
         settings |= {"debias": self._debias, "ipc": self._ipc, "batch_real": batch, "seed": seed, "arch": arch}
         return Problem.make(data, device, **settings, **self._settings(data, seed))
 
@@ -206,6 +209,25 @@ class Step(Case):
         return classes * config.batch_real, classes * config.ipc
 
 
+class LargeStep(Step):
+    """A step of DM on many classes or large images: checked on few classes, and without baselines that take minutes.
+
+    Its real batch is an eighth of the published one, and there is one synthetic image a class: time and memory should
+    grow with classes and with pixels as they do with more. What the step does to a class is the same bits whichever
+    other classes there are, which tests hold it to, so that a few say whether all are right.
+    """
+
+    def __init__(self, name: str, about: str, *, classes: int, size: int):
+        variant = {"classes": classes} if name.endswith("classes") else {"pixels": size}
+        super().__init__(name, about, variant=variant, classes=classes, batch_real=32, ipc=1, size=size)
+
+    def _checked_classes(self) -> int:
+        return 2
+
+    def backends(self, code: Upstream | None) -> list[str]:
+        return [name for name in super().backends(code) if name in ("torch", "fastdd")]
+
+
 def convolutions(problem: Problem) -> list[int]:
     """Arithmetic of every convolution of an image."""
     width, (height, columns) = problem.config.width or 128, problem.dataset.size
@@ -243,5 +265,12 @@ CASES = [
         for n in (64, 128, 256, 512)
     ),
     *(Step("scale/ipc", "a step of DM against images per class", variant={"ipc": n}, ipc=n) for n in (1, 10, 50)),
-    *(Step("scale/classes", "a step of DM against classes", variant={"classes": n}, classes=n) for n in (2, 5, 10, 20)),
+    *(
+        LargeStep("scale/classes", "a step of DM against classes, at Tiny-ImageNet's 3x64x64", classes=n, size=64)
+        for n in (10, 50, 200)
+    ),
+    *(
+        LargeStep("scale/pixels", "a step of DM on 10 classes against the images' side", classes=10, size=n)
+        for n in (32, 64, 128)
+    ),
 ]

@@ -1,6 +1,7 @@
 """The ``fastdd`` command. It parses, calls the Python interface, and prints; errors are one line on stderr.
 
-Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do not fit), 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do not fit), 130 interrupted. Of a job of
+torchrun's, rank 0 prints; an error is said once, whether one rank meets it or all.
 """
 
 import os
@@ -8,7 +9,9 @@ import sys
 import traceback
 import warnings
 
+from fastdd import ranks
 from fastdd._malloc import keep_freed_memory
+from fastdd.cli import job
 from fastdd.cli.app import Interrupted, app
 
 __all__ = ["app", "main"]
@@ -23,7 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
+    several = ranks.launched()
     try:
+        if several:
+            job.begin(arguments)
         code = app(arguments or ["--help"], prog_name="fastdd", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -33,7 +39,11 @@ def main(argv: list[str] | None = None) -> None:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        code = _report(error)
+        text, code = _report(error)
+        if several:
+            job.end(error, text, code)
+        if text:
+            print(text, file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -44,25 +54,17 @@ def _line(error: object) -> str:
     return " ".join(text.split())
 
 
-def _report(error: BaseException) -> int:
-    """Print ``error`` in one line; its exit code."""
+def _report(error: BaseException) -> tuple[str, int]:
+    """``error`` in one line, and its exit code."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        print(f"interrupted{': ' + _line(error) if str(error) else ''}", file=sys.stderr)
-        return 130
+        return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).
     if hasattr(error, "format_message"):
-        print(f"error: {_line(error.format_message())}", file=sys.stderr)
-        return getattr(error, "exit_code", 2)
+        return f"error: {_line(error.format_message())}", getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
-        return 1
+        return "", 1
     if isinstance(error, ValueError | TypeError | FileNotFoundError):
-        print(f"error: {_line(error)}", file=sys.stderr)
-        return 2
+        return f"error: {_line(error)}", 2
     if isinstance(error, RuntimeError | OSError | ImportError):
-        print(f"error: {_line(error)}", file=sys.stderr)
-        return 1
-    print(
-        f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)",
-        file=sys.stderr,
-    )
-    return 1
+        return f"error: {_line(error)}", 1
+    return f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)", 1

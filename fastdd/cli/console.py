@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from fastdd import ranks
+
 # Wide enough for result tables when the output goes to a file.
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, soft_wrap=True)
 
@@ -29,7 +31,7 @@ def _memory() -> str:
 
 @contextmanager
 def bar(title: str) -> Iterator:
-    """A progress bar on a terminal. Yields ``update(done, total, note, rate)``; ``rate`` in steps a second."""
+    """Rank 0's progress bar on a terminal. Yields ``update(done, total, note, rate)``; ``rate`` in steps a second."""
     shown = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,7 +41,7 @@ def bar(title: str) -> Iterator:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty() or ranks.rank() > 0,
         transient=True,
     )
     with shown:

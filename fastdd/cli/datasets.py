@@ -142,7 +142,8 @@ def _describe(data: Dataset) -> None:
         console.print(f"{title} {', '.join(f'{value:.4f}' for value in values)}")
     for file in data.provenance.get("files", []):
         if "sha256" in file:
-            console.print(f"{file['file']}: SHA-256 {file['sha256']}")
+            size = f"{file['bytes']:,} bytes, " if "bytes" in file else ""
+            console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}")
     for name, split in (("train", data.train), ("test", data.test)):
         table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
         table.add_column("class")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, report
+from fastdd import api, files, ranks, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.runs import load_dataset
 from fastdd.data import Trajectories
@@ -24,7 +24,7 @@ def run_train(
     **settings: Any,
 ) -> None:
     if json is not None:
-        files.check_writable(json)
+        ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, options)
     out = out or Path("runs") / f"experts-{debias}-{data.name}"
     with bar(f"experts {debias} {data.name}") as update:
@@ -52,7 +52,8 @@ def run_train(
     if json is not None:
         about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
         seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
-        report.write_json(json, report.document(rows, **about, digest=trained.digest(), expert_seconds=seconds))
+        document = report.document(rows, **about, digest=trained.digest(), expert_seconds=seconds)
+        ranks.first(lambda: report.write_json(json, document))
     console.print(f"{_size(trained)} in {out}")
 
 

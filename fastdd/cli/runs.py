@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, models, report
+from fastdd import api, files, models, ranks, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.data import Dataset, SyntheticSet
@@ -58,7 +58,7 @@ def run_distill(
     **settings: Any,
 ) -> None:
     if json is not None:
-        files.check_writable(json)
+        ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, options)
     method, ipc = settings["method"], settings["ipc"]
     trained = None if experts is None else Trajectories.open(experts)
@@ -80,9 +80,7 @@ def run_distill(
         )
         rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=ipc))
         console.print(report.table(rows))
-    _keep_rows(out / "result.json", rows, data)
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
+    ranks.first(lambda: _write(rows, data, out, json))
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
     )
@@ -104,18 +102,11 @@ def run_evaluate(
         raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
     archs = [arch if arch is None else models.canonical_name(arch) for arch in archs]
     if json is not None:
-        files.check_writable(json)
-    if target in ("random", "whole"):
-        what: SyntheticSet | str = target
-        about = {"method": target, "debias": "none"}
-    else:
-        what = api.load_synthetic(target)
-        about = {name: what.metadata.get(name, "unknown") for name in ("method", "debias")}
-        dataset = dataset or what.metadata.get("dataset")
-        if dataset is not None and dataset == what.metadata.get("dataset"):
-            options = _options_of(what, dataset) | options
-        ipc = what.metadata.get("ipc", ipc)
-    data = load_dataset(dataset, data_root, options)
+        ranks.first(lambda: files.check_writable(json))
+    what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
+    about = {"method": target, "debias": "none"}
+    if isinstance(what, SyntheticSet):
+        about = {name: what.metadata.get(name, "unknown") for name in about}
     rows = []
     for arch in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=arch, ipc=ipc, **settings)
@@ -125,10 +116,20 @@ def run_evaluate(
     console.print(report.table(rows, title=f"{data.name}, test set, %"))
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    if Path(target).is_dir():
-        _keep_rows(Path(target) / "result.json", rows, data)
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
+    ranks.first(lambda: _write(rows, data, Path(target) if Path(target).is_dir() else None, json))
+
+
+def to_evaluate(
+    target: str, dataset: str | None, data_root: Path | None, options: dict[str, Any], ipc: int | None
+) -> tuple[SyntheticSet | str, Dataset, int | None]:
+    """What to evaluate, the data set to do it on, and the IPC; a set's own data set and IPC where none are given."""
+    if target in ("random", "whole"):
+        return target, load_dataset(dataset, data_root, options), ipc
+    made = api.load_synthetic(target)
+    dataset = dataset or made.metadata.get("dataset")
+    if dataset is not None and dataset == made.metadata.get("dataset"):
+        options = _options_of(made, dataset) | options
+    return made, load_dataset(dataset, data_root, options), made.metadata.get("ipc", ipc)
 
 
 def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:
@@ -137,7 +138,11 @@ def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:
     return {name: built[name] for name in datasets.options(dataset) if name in built}
 
 
-def _keep_rows(path: Path, rows: list[dict[str, Any]], data: Dataset) -> None:
-    """Add results to those that a run folder has."""
-    old = report.read_json(path)["rows"] if path.exists() else []
-    report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+def _write(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
+    """Add results to those that a run's folder has, and write them to ``json``."""
+    if run is not None:
+        path = run / "result.json"
+        old = report.read_json(path)["rows"] if path.exists() else []
+        report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+    if json is not None:
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))

@@ -1,9 +1,10 @@
 """``fastdd weights``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, report
+from fastdd import api, files, ranks, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.runs import load_dataset
 
@@ -27,23 +28,22 @@ def run_weights(
         largest = None if clip == "none" else float(clip)
     except ValueError:
         raise ValueError(f"--clip must be a number above 0, or none, not {clip!r}") from None
-    for path in (out, plot, json):
-        if path is not None:
-            files.check_writable(path)
+    for path in filter(None, (out, plot, json)):
+        ranks.first(partial(files.check_writable, path))
     data = load_dataset(dataset, data_root, options)
     if out is None:
         out = Path("runs") / f"weights-{data.name}.safetensors"
-        out.parent.mkdir(exist_ok=True)
+        ranks.first(lambda: out.parent.mkdir(exist_ok=True))
     with bar(f"bias embedding of {data.name}") as update:
         made = api.kde_weights(data, embedding=embedding or earlier, clip=largest, progress=update, **settings)
-    made.save(out)
+    ranks.first(lambda: made.save(out))
     found = made.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
     console.print(report.weight_table(found, data.class_names, f"{data.name}: weights of the training images"))
     if found.gap is not None:
         console.print(f"the density's bounds are at most {found.gap:.2f} nats apart")
     console.print(f"weights in {out}{f', picture in {plot}' if plot else ''}")
     if plot is not None:
-        report.plot_weights(found, data.class_names, plot, f"{data.name}: KDE weights")
+        ranks.first(lambda: report.plot_weights(found, data.class_names, plot, f"{data.name}: KDE weights"))
     if json is not None:
         rows = report.weight_rows(found, data.class_names)
-        report.write_json(json, report.document(rows, **made.metadata))
+        ranks.first(lambda: report.write_json(json, report.document(rows, **made.metadata)))

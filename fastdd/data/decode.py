@@ -214,8 +214,12 @@ class _Workers:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use; the ranks of a job share those of their machine."""
+    # Not at the top: a worker runs this file without the package, which would import torch.
+    from fastdd import ranks
+
+    all_ = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, all_ // ranks.local_world())
 
 
 def _main() -> None:

@@ -1,5 +1,6 @@
 """Draws batches of every class at once, with static shapes and no wait for the device."""
 
+import copy
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ class Sampler:
 
     Attributes:
         classes: int64 [M], class of each position of a draw, ascending; the same at every draw.
-        counts: int64 [num_classes], rows a class and draw, on the CPU; M is their sum.
+        counts: int64 [number of classes], rows a class and draw, on the CPU; M is their sum.
 
     Raises:
         ValueError: a batch below 1, an unknown mode, labels, groups or weights out of range or of another shape, a
@@ -93,20 +94,52 @@ class Sampler:
         else:
             takes = torch.cat([_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
 
-        lanes, longest, self._most = len(sizes), int(sizes.max()), int(takes.max())
+        lanes, longest = len(sizes), int(sizes.max())
         table = torch.zeros(lanes, longest, dtype=torch.int64)
         filled = torch.arange(longest) < sizes[:, None]
         table[filled] = there[order]
-        taken = torch.arange(self._most) < takes[:, None]
         self._table = table.to(device)
         self._absent = (~filled).to(device)
         self._cumulative = None
         if mode == "weighted":
             sums = torch.where(filled, weights[table], 0).cumsum(1)
             self._cumulative = (sums / sums[:, -1:]).to(device)
+        self._first_lane, self._takes, self._lane_classes = 0, takes, lane_classes
+        self._set_classes(0, num_classes)
+
+    def _set_classes(self, first: int, last: int) -> None:
+        device = self._table.device
+        self._most = int(self._takes.max())
+        taken = torch.arange(self._most) < self._takes[:, None]
         self._positions = taken.flatten().nonzero()[:, 0].to(device)
-        self.counts = torch.zeros(num_classes, dtype=torch.int64).index_add_(0, lane_classes, takes)
-        self.classes = torch.arange(num_classes).repeat_interleave(self.counts).to(device)
+        counts = torch.zeros(last, dtype=torch.int64).index_add_(0, self._lane_classes, self._takes)
+        self.counts = counts[first:]
+        self.classes = torch.arange(last).repeat_interleave(counts).to(device)
+
+    def part(self, first: int, last: int) -> "Sampler":
+        """A sampler of the classes ``first`` .. ``last - 1`` alone; it draws of them what this one draws.
+
+        ``classes`` still are the data set's numbers; ``counts`` are those of the part.
+
+        Raises:
+            ValueError: no such classes.
+
+        >>> sampler = Sampler(torch.tensor([0, 1, 1, 2]), torch.zeros(4, dtype=torch.int64), 3, 1, batch=1)
+        >>> torch.equal(sampler.part(1, 3).draw(5), sampler.draw(5)[1:])
+        True
+        """
+        start, end = int(self._lane_classes[0]), int(self._lane_classes[-1]) + 1
+        if not start <= first < last <= end:
+            raise ValueError(f"classes {first} to {last - 1} are not some of {start} to {end - 1}")
+        own = (self._lane_classes >= first) & (self._lane_classes < last)
+        lanes = slice(*(own.nonzero()[[0, -1], 0] + torch.tensor([0, 1])).tolist())
+        part = copy.copy(self)
+        part._first_lane = self._first_lane + lanes.start
+        part._takes, part._lane_classes = self._takes[lanes], self._lane_classes[lanes]
+        part._table, part._absent = self._table[lanes], self._absent[lanes]
+        part._cumulative = None if self._cumulative is None else self._cumulative[lanes]
+        part._set_classes(first, last)
+        return part
 
     def draw(self, key: int) -> Tensor:
         """Rows of one batch of every class, int64 [M], class by class (``classes`` gives each position's class).
@@ -115,7 +148,7 @@ class Sampler:
             key: of this draw, from :func:`fastdd.rng.key`.
         """
         lanes, longest = self._table.shape
-        keys = rng.lanes(key, lanes, self._table.device)
+        keys = rng.lanes(key, self._first_lane + lanes, self._table.device)[self._first_lane :]
         if self._cumulative is None:
             ranks = rng.bits(keys, longest) & _RANK_BITS
             ranks = ranks.masked_fill(self._absent, _LAST)

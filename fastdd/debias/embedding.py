@@ -122,9 +122,10 @@ def train_embedding(
         for step in range(settings.steps):
             epoch, number = divmod(step, per_epoch)
             if number == 0:
-                order = rng.permutation(rng.key(seed, "bias-embedding", epoch), n, labels.device)
+                order = rng.permutation(rng.key(seed, "bias-embedding", epoch), n, images.pixels.device)
             rows = order[number * batch : (number + 1) * batch]
-            loss = gsc_loss(net(images.read(rows)), labels[rows], temperature=settings.temperature, q=settings.q)
+            of_rows = labels[rows.to(labels.device)]
+            loss = gsc_loss(net(images.read(rows)), of_rows, temperature=settings.temperature, q=settings.q)
             adam.param_groups[0]["lr"] = settings.learning_rate * (1 - step / settings.steps)
             adam.zero_grad()
             loss.backward()
@@ -148,9 +149,8 @@ def embed(net: Callable[[Tensor], Tensor], images: DeviceImages) -> np.ndarray:
     Raises:
         ValueError: an output of another shape.
     """
-    device = images.pixels.device
     parts = []
-    for rows in torch.arange(len(images.pixels), device=device).split(_EMBED_BATCH):
+    for rows in torch.arange(images.shape[0], device=images.pixels.device).split(_EMBED_BATCH):
         made = net(images.read(rows))
         if not isinstance(made, Tensor) or made.dim() != 2 or len(made) != len(rows):
             found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__

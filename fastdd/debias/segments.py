@@ -1,5 +1,6 @@
 """Weighted segments of real data: the only thing that a matching method knows about bias."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,6 +81,32 @@ class Segments:
             importance=None if self.importance is None else self.importance[first:last],
         )
 
+    def to(self, device: torch.device) -> "Segments":
+        """On another device, but for ``rows``, which stay where images are looked up."""
+        return replace(
+            self,
+            offsets=self.offsets.to(device),
+            weights=self.weights.to(device),
+            classes=self.classes.to(device),
+            importance=None if self.importance is None else self.importance.to(device),
+        )
+
+    def by_classes(self, num_classes: int, at_once: int) -> "Iterator[tuple[int, int, Segments]]":
+        """Consecutive classes ``first .. last - 1``, with their segments, whose classes then count from 0.
+
+        Args:
+            num_classes: C; every class must have the same number of segments.
+            at_once: classes at a time. With all of them at once nothing waits for the device.
+        """
+        if at_once >= num_classes:
+            yield 0, num_classes, self
+            return
+        per_class = len(self.classes) // num_classes
+        for first in range(0, num_classes, at_once):
+            last = min(first + at_once, num_classes)
+            some = self.part(first * per_class, last * per_class)
+            yield first, last, replace(some, classes=some.classes - first)
+
     def total(self, distances: Tensor) -> Tensor:
         """A method's loss from its distance of every segment, [S] -> scalar: their weighted sum, or that of the worst.
 
@@ -110,8 +137,8 @@ def segments_by(batch: Batch, segment: Tensor, classes: Tensor) -> Segments:
     if batch.weights is None:
         weights = 1.0 / counts[segment].to(torch.float32)
     else:
-        # Totals by differences of float64 prefix sums: no atomics, so two runs have the same bits.
+        # Sums without atomics, of every segment by itself: the same bits in every run, whatever the other classes.
         given = batch.weights[order].double()
-        sums = torch.cat([given.new_zeros(1), given.cumsum(0)])
-        weights = (given / (sums[offsets[1:]] - sums[offsets[:-1]])[segment]).to(torch.float32)
+        sums = torch.segment_reduce(given, "sum", offsets=offsets, unsafe=True, initial=0)
+        weights = (given / sums[segment]).to(torch.float32)
     return Segments(batch.rows[order], offsets, weights, classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdd import models, ops, rng
+from fastdd import models, ops, ranks, rng
 from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics
 from fastdd.methods.training import train_epoch
@@ -116,7 +116,7 @@ def count_right(
     predictions = torch.cat(
         [
             net(images.read(rows)).argmax(1)
-            for rows in torch.arange(len(labels), device=labels.device).split(_TEST_BATCH)
+            for rows in torch.arange(len(labels), device=images.pixels.device).split(_TEST_BATCH)
         ]
     )
     return GroupCounts.of(predictions, labels, groups, dataset.num_classes, dataset.num_groups)
@@ -138,6 +138,8 @@ def evaluate(
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
 
+    The ranks of a job take networks in turn, and all of them return the counts of all.
+
     Args:
         images: the training images: a synthetic set, a random subset, or the whole training split.
         labels: int64 [N], or float32 [N, C] probabilities, on the images' device.
@@ -149,14 +151,14 @@ def evaluate(
         protocol: how they are trained; the published one by default.
         seed: initialisations, orders and augmentations are functions of it.
         zca: whitens the test split, where the training images are whitened; None: it is normalised.
-        progress: called with (networks done, networks).
+        progress: called with (networks done, networks), on rank 0.
 
     Raises:
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
             than C classes, a ``zca`` of another size.
 
     Cost: nets * (epochs + 1) * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
-    machine and thread count.
+    machine and thread count: on any number of ranks, each with as many threads, the same counts.
     """
     if nets < 1:
         raise ValueError(f"nets must be at least 1, not {nets}")
@@ -179,12 +181,25 @@ def evaluate(
         torch.as_tensor(array, device=device) for array in (dataset.test.labels, dataset.test.groups)
     )
     start = time.perf_counter()
-    counts = []
-    for number in range(nets):
+    ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
+    done, own, reports = 0, {}, ranks.Messages()
+
+    def tell() -> None:
+        nonlocal done
+        for _ in reports.received():
+            done += 1
+            if progress is not None:
+                progress(done, nets)
+
+    for number in range(ranks.rank(), nets, ranks.world()):
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
             _train(net, images, labels, protocol, (seed, "evaluation", number))
-            counts.append(count_right(net, test, test_labels, test_groups, dataset))
-        if progress is not None:
-            progress(number + 1, nets)
-    return Evaluation(arch, tuple(counts), time.perf_counter() - start, protocol, seed)
+            own[number] = count_right(net, test, test_labels, test_groups, dataset)
+        reports.send(number)
+        tell()
+    ranks.meet(meanwhile=tell)
+    tell()
+    counts = {number: right for part in ranks.exchange(own) for number, right in part.items()}
+    in_order = tuple(counts[number] for number in range(nets))
+    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed)

@@ -28,15 +28,16 @@ def real_embeddings(
 
     float32, or bfloat16 for ``precision="bf16"``.
 
-    Networks with batch norm take each class as one batch of its own, as their statistics would otherwise mix classes
-    (or chunks).
+    On CPUs a chunk has images of one class, so that its rounding does not depend on which classes there are. Networks
+    with batch norm take each class as one batch, as their statistics would otherwise mix classes (or chunks).
     """
     dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
-    if couples_samples(net):
-        sizes = torch.bincount(classes, minlength=len(params)).tolist()
-    else:
-        sizes = models.chunk_size(net, real.pixels, dtype or torch.float32)
+    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
+    sizes: int | list[int] = most
+    if couples_samples(net) or classes.device.type == "cpu":
+        of_classes = torch.bincount(classes, minlength=len(params)).tolist()
+        sizes = [min(most, size - start) for size in of_classes for start in range(0, size, most)]
     embed = net.embedder(dtype)
     return torch.cat(
         [
@@ -54,7 +55,7 @@ def target_means(
     return ops.segment_mean(embeddings, segments.offsets, segments.weights)
 
 
-def loss(
+def distances(
     net: nn.Module,
     real: DeviceImages,
     segments: Segments,
@@ -62,34 +63,62 @@ def loss(
     params: Tensor,
     precision: str = "fp32",
 ) -> Tensor:
-    """DM's loss of one step, differentiable in the synthetic images.
+    """Squared distance of every segment's mean embedding to its class's, [S], differentiable in the synthetic images.
 
-    Args:
-        net: a network with ``embed``; no gradient is taken in its parameters, so they should not require one.
-        real: the real images.
-        segments: the step's real samples, for C classes.
-        synthetic: float32 [C * IPC, channels, H, W], normalised, class-major.
-        params: [C, P], augmentation parameters (:mod:`fastdd.ops.augment`), one row a class, shared by its real and
-            its synthetic images.
-        precision: ``fp32``, or ``bf16`` for the real images' embeddings (mean embeddings within about 1e-3). Their
-            means, the synthetic side and its gradient stay float32.
-
-    Returns:
-        Scalar: squared L2 distances, summed over embedding dimensions, segments and classes.
-
-    Cost: one forward of the real batch, one forward and one backward to the images of the synthetic set; the number
-    of groups adds only rows to one segmented mean. Deterministic.
+    Arguments as those of :func:`loss_and_gradient`.
     """
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
     pulling = real_embeddings(net, real, segments, params, precision)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
     images = ops.augment(synthetic, params, classes)
-    if couples_samples(net):
-        embeddings = torch.cat([net.embed(of_class) for of_class in images.split(ipc)])
-    else:
-        embeddings = torch.cat([net.embed(chunk) for chunk in images.split(models.chunk_size(net, images))])
-    distances = ops.embedding_match(
-        pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes
-    )
-    return segments.total(distances)
+    chunk = ipc if couples_samples(net) else models.chunk_size(net, images)
+    embeddings = torch.cat([net.embed(some) for some in images.split(chunk)])
+    return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes)
+
+
+def loss_and_gradient(
+    net: nn.Module,
+    real: DeviceImages,
+    segments: Segments,
+    synthetic: Tensor,
+    params: Tensor,
+    *,
+    precision: str = "fp32",
+    at_once: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """DM's loss of one step and its gradient in the synthetic images.
+
+    Args:
+        net: a network with ``embed``; no gradient is taken in its parameters, so they should not require one.
+        real: the real images.
+        segments: the step's real samples, for C classes, the same number of segments for each.
+        synthetic: float32 [C * IPC, channels, H, W], normalised, class-major.
+        params: [C, P], augmentation parameters (:mod:`fastdd.ops.augment`), one row a class, shared by its real and
+            its synthetic images.
+        precision: ``fp32``, or ``bf16`` for the real images' embeddings (mean embeddings within about 1e-3). Their
+            means, the synthetic side and its gradient stay float32.
+        at_once: classes at a time, which bounds memory; None: all.
+
+    Returns:
+        Scalar, the squared L2 distances summed over embedding dimensions, segments and classes; and its gradient, of
+        the synthetic images' shape.
+
+    Cost: one forward of the real batch, one forward and one backward to the images of the synthetic set; the number
+    of groups adds only rows to one segmented mean. Memory: the embeddings of the real images of the classes at hand,
+    and the graph of their synthetic images. Two runs are bitwise equal. So are, on CPUs with this package's kernels
+    (:class:`fastdd.ops.ConvBlock`, :func:`fastdd.ops.conv3x3`), the results of other numbers of classes at a time;
+    elsewhere a convolution's rounding depends on how many images there are.
+    """
+    num_classes = len(params)
+    ipc = len(synthetic) // num_classes
+    found, gradients = [], []
+    for first, last, some in segments.by_classes(num_classes, at_once or num_classes):
+        own = some.to(synthetic.device)
+        with torch.enable_grad():
+            images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
+            each = distances(net, real, own, images, params[first:last], precision)
+            total = own.total(each)
+        found.append(each.detach())
+        gradients += torch.autograd.grad(total, images)
+    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)

@@ -42,17 +42,6 @@ def loops(ipc: int) -> tuple[int, int]:
     return _LOOPS.get(ipc) or (ipc, min(50, round(_BUDGET / ipc)))
 
 
-def _parts(segments: Segments, num_classes: int, classes_at_once: int) -> Iterator[tuple[int, int, Segments]]:
-    """Consecutive classes, first .. last - 1, with their segments. All of them at once is no wait for the device."""
-    if classes_at_once >= num_classes:
-        yield 0, num_classes, segments
-        return
-    per_class = len(segments.classes) // num_classes
-    for first in range(0, num_classes, classes_at_once):
-        last = min(first + classes_at_once, num_classes)
-        yield first, last, segments.part(first * per_class, last * per_class)
-
-
 def loss_and_gradient(
     net: nn.Module,
     real: DeviceImages,
@@ -62,7 +51,8 @@ def loss_and_gradient(
     *,
     metric: str = "ours",
     precision: str = "fp32",
-    memory: str = "auto",
+    first_class: int = 0,
+    at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of one matching step and its gradient in the synthetic images; the network's weights are constants.
 
@@ -80,8 +70,8 @@ def loss_and_gradient(
         metric: ``ours`` (the rows' cosines), ``mse`` or ``cos``; the latter two match biases and norms too.
         precision: ``fp32``, or ``bf16`` for the real images' forward and backward pass; gradients are summed and
             matched in float32.
-        memory: ``auto``, or ``low`` for one class at a time, so that memory does not grow with classes either. On CPUs
-            ``auto`` does the same, being as fast; on GPUs it takes all classes at once.
+        first_class: the network's output of the first of the C classes; the others' follow.
+        at_once: classes at a time, which bounds memory; None: all.
 
     Returns:
         Scalar loss (a sum over segments, not a mean, as published) and its gradient, of the synthetic images' shape.
@@ -89,54 +79,54 @@ def loss_and_gradient(
     Cost: one forward and backward of the real batch, whatever the number of groups; one forward, backward and second
     backward of the synthetic set. Memory: a chunk of real images, the real gradients of the segments at hand (at most
     8 MiB on CPUs and 256 MiB on GPUs, or those of one segment), and the graph of the synthetic images at hand. Two runs
-    are bitwise equal.
+    are bitwise equal; the results of other numbers of classes at a time are to rounding.
     """
-    num_classes, on_cpu = len(params), synthetic.device.type == "cpu"
+    num_classes = len(params)
     ipc = len(synthetic) // num_classes
     of_real, dtype = net, None
     if precision == "bf16":
         of_real, dtype = copy.deepcopy(net).to(torch.bfloat16), torch.bfloat16
     parameters = "weights" if metric == "ours" else "all"
-    losses, gradients = [], []
-    for first, last, own_segments in _parts(segments, num_classes, 1 if on_cpu or memory == "low" else num_classes):
-        labels = torch.arange(first, last, device=synthetic.device).repeat_interleave(ipc)
+    found, gradients = [], []
+    for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
+        classes = torch.arange(last - first, device=synthetic.device).repeat_interleave(ipc)
+        own_params, to_label = params[first:last], first_class + first
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             graphs = ops.group_grad(
                 net,
-                ops.augment(images, params, labels),
-                labels,
-                torch.arange(last - first + 1, device=labels.device) * ipc,
+                ops.augment(images, own_params, classes),
+                classes + to_label,
+                torch.arange(last - first + 1, device=classes.device) * ipc,
                 parameters=parameters,
                 create_graph=True,
             ).values()
         pulled = [g.detach().requires_grad_() for g in graphs]
         pulls = [torch.zeros_like(p) for p in pulled]
-        for some in _affordable(own_segments, sum(p[0].nbytes for p in pulled)):
+        for here in _affordable(own, sum(p[0].nbytes for p in pulled), synthetic.device):
+            some = here.to(synthetic.device)
             of_samples = some.sample_classes
             pulling = ops.group_grad(
                 of_real,
-                real.read(some.rows, params, of_samples, dtype=dtype),
-                of_samples,
+                real.read(some.rows, own_params, of_samples, dtype=dtype),
+                of_samples + to_label,
                 some.offsets,
                 some.weights,
                 parameters=parameters,
             ).values()
             with torch.enable_grad():
-                distances = ops.gradient_match(
-                    [*pulling], pulled, some.classes - first, metric=metric, present=some.present
-                )
+                distances = ops.gradient_match([*pulling], pulled, some.classes, metric=metric, present=some.present)
                 total = some.total(distances)
-            losses.append(total.detach())
+            found.append(distances.detach())
             for pull, more in zip(pulls, torch.autograd.grad(total, pulled, materialize_grads=True), strict=True):
                 pull += more
         gradients += torch.autograd.grad([*graphs], images, pulls)
-    return torch.stack(losses).sum(), torch.cat(gradients)
+    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)
 
 
-def _affordable(segments: Segments, bytes_each: int) -> Iterator[Segments]:
+def _affordable(segments: Segments, bytes_each: int, device: torch.device) -> Iterator[Segments]:
     """The segments, as many at a time as their gradients may take; all where their distances are compared."""
-    most = max(1, _GRADIENT_BYTES[segments.rows.device.type] // bytes_each)
+    most = max(1, _GRADIENT_BYTES[device.type] // bytes_each)
     if segments.worst or len(segments.classes) <= most:
         yield segments
         return

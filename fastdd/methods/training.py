@@ -24,7 +24,7 @@ def train_epoch(
 
     Args:
         net: logits of images; trained as it is (``train()`` is the caller's).
-        images: the training images.
+        images: the training images; whether they are streamed changes no bit.
         labels: int64 [N] classes, or float32 [N, C] probabilities, on the images' device.
         sgd: over the network's parameters.
         batch: images a step.
@@ -39,15 +39,16 @@ def train_epoch(
     """
     total = torch.zeros((), device=labels.device)
     if order is None:
-        order = rng.permutation(rng.key(*key), len(labels), labels.device)
-    for number, rows in enumerate(order.split(batch)):
+        order = rng.permutation(rng.key(*key), len(labels), images.pixels.device)
+    for number, rows in enumerate(order.to(images.pixels.device).split(batch)):
+        here = rows.to(labels.device, non_blocking=True)
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
         params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
         logits = net(images.read(rows, params))
         if weights is None:
-            loss = F.cross_entropy(logits, labels[rows])
+            loss = F.cross_entropy(logits, labels[here])
         else:
-            loss = (weights[rows] * F.cross_entropy(logits, labels[rows], reduction="none")).mean()
+            loss = (weights[here] * F.cross_entropy(logits, labels[here], reduction="none")).mean()
         sgd.zero_grad()
         loss.backward()
         sgd.step()

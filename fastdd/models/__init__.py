@@ -3,7 +3,7 @@
 from fastdd.models.convnet import ConvNet
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit
-from fastdd.models.layout import chunk_size, exact_convolutions
+from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
 from fastdd.models.registry import build, canonical_name, names
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "build_encoder",
     "canonical_name",
     "chunk_size",
+    "classes_at_once",
     "exact_convolutions",
     "names",
 ]

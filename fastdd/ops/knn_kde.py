@@ -50,9 +50,9 @@ def _without_self(squared: Tensor, ids: Tensor, first: int) -> tuple[Tensor, Ten
 
 
 def _segment(
-    q: Tensor, x: Tensor, h: float, k: int, far_samples: int, leave_one_out: bool, key: int
+    q: Tensor, x: Tensor, h: float, k: int, far_samples: int, leave_one_out: bool, key: int, first: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate, lower and upper bound, float64 [M]."""
+    """Estimate, lower and upper bound, float64 [M]; under leave-one-out the queries are x's rows from ``first`` on."""
     n, d = x.shape
     others = n - leave_one_out
     if others <= 0 or len(q) == 0:
@@ -75,7 +75,7 @@ def _segment(
         rows = slice(i, i + _QUERIES)
         squared, ids = _faiss.search(q[rows], x, k + leave_one_out)
         if leave_one_out:
-            squared, ids = _without_self(squared, ids, i)
+            squared, ids = _without_self(squared, ids, first + i)
         near_logs = squared.double().clamp(min=0) * -scale
         near = estimate = upper = near_logs.logsumexp(1)
         if others > k:
@@ -83,7 +83,7 @@ def _segment(
             logs = squared.clamp_(min=0).mul_(-scale)
             in_sample = place[ids]
             if leave_one_out:
-                in_sample = torch.cat([in_sample, place[i : i + len(ids), None]], 1)
+                in_sample = torch.cat([in_sample, place[first + i : first + i + len(ids), None]], 1)
             row, column = torch.nonzero(in_sample >= 0, as_tuple=True)
             logs[row, in_sample[row, column]] = -math.inf
             count = len(sample) - (in_sample >= 0).sum(1)
@@ -105,6 +105,7 @@ def knn_kde(
     offsets: Tensor | None = None,
     leave_one_out: bool = False,
     seed: int = 0,
+    rows: tuple[int, int] | None = None,
 ) -> KnnDensity:
     """Gaussian log-density as :func:`fastdd.ops.kde.kde`, from the k nearest neighbours and a sample of the rest.
 
@@ -129,6 +130,7 @@ def knn_kde(
         leave_one_out: leave each row itself, by its place and not its value, out of its own density. Only with
             ``queries=None``.
         seed: of the far field's sample; the global RNG is not used.
+        rows: (first, last): the densities of rows first..last-1 of x alone, M of them. Only with ``queries=None``.
 
     Returns:
         A :class:`KnnDensity`, its tensors of x's dtype. The bounds hold for the true density of x: they are widened by
@@ -143,31 +145,33 @@ def knn_kde(
     Two runs are equal on the CPU. Cost: N M D multiply-adds and the selection; memory: 2,048 queries times
     ``k + far_samples`` beside a copy of the rows.
     """
-    rows = check_rows("x", x)
-    queries = check_queries(rows, queries, offsets, leave_one_out)
+    data = check_rows("x", x)
+    queries = check_queries(data, queries, offsets, leave_one_out)
+    first, last = (0, len(data)) if rows is None else rows
+    if rows is not None and (queries is not None or not 0 <= first <= last <= len(data)):
+        raise ValueError(f"rows must be 0 <= first <= last <= {len(data)}, with queries=None; they are {rows}")
     bandwidth = check_bandwidth(bandwidth)
     for name, value in (("k", k), ("far_samples", far_samples)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    why = _faiss.missing(rows.device.type)
+    why = _faiss.missing(data.device.type)
     if why:
         raise RuntimeError(f"knn_kde: {why}")
-    ends = [0, len(rows)] if offsets is None else offsets.tolist()
-    results = []
+    ends = [0, len(data)] if offsets is None else offsets.tolist()
+    results = [(data.new_empty(0, dtype=torch.float64),) * 3]
     for s, (start, end) in enumerate(itertools.pairwise(ends)):
-        part = rows[start:end]
+        segment, begin, stop = data[start:end], max(first, start) - start, min(last, end) - start
+        if queries is None and begin >= stop:
+            continue
+        asked = segment[begin:stop] if queries is None else queries
         key = rng.key(seed, "knn_kde", s)
-        results.append(
-            _segment(part if queries is None else queries, part, bandwidth, k, far_samples, leave_one_out, key)
-        )
-    if not results:
-        results.append((rows.new_empty(0, dtype=torch.float64),) * 3)
+        results.append(_segment(asked, segment, bandwidth, k, far_samples, leave_one_out, key, begin))
     log_density, lower, upper = (torch.cat(column) for column in zip(*results, strict=True))
     width = (upper - lower).nan_to_num(0.0)
-    if rows.dtype == torch.float32:
+    if data.dtype == torch.float32:
         # Outwards: rounding to nearest could cross the truth.
         lower, upper = lower.float(), upper.float()
         lower = lower.nextafter(torch.full_like(lower, -math.inf))
         upper = torch.where(upper == -math.inf, upper, upper.nextafter(torch.full_like(upper, math.inf)))
-    log_density = log_density.to(rows.dtype).clamp(lower, upper)
+    log_density = log_density.to(data.dtype).clamp(lower, upper)
     return KnnDensity(log_density, lower, upper, width.max().item() if len(width) else 0.0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import files, models
+from fastdd import files, models, ranks
 from fastdd._version import __version__
 from fastdd.data import Dataset, Trajectories, Zca
 from fastdd.data.trajectories import (
@@ -111,6 +111,9 @@ def train_experts(
 ) -> Trajectories:
     """Train experts on ``dataset`` as ``config`` says, and store their parameters after every epoch.
 
+    The ranks of a job take experts in turn and write into the same folder, which all of their machines see; rank 0
+    alone writes the manifest, and holds the folder.
+
     Args:
         config: the training; ``config.dataset`` is only a label here.
         dataset: real images; the test split is used every ``config.eval_every`` epochs.
@@ -120,20 +123,23 @@ def train_experts(
             machine and number of threads a process.
         device: cpu or cuda.
         processes: that train experts side by side and share this one's threads. With the same number of threads a
-            process, the same bits, however many processes.
+            process, the same bits, however many processes, or ranks, which take their place.
         weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
-        progress: called after every epoch of an expert.
+        progress: called after every epoch of an expert, on rank 0.
         about: JSON-able, kept in the manifest.
 
     Raises:
-        ValueError: settings that do not fit the data, or an ``out`` that belongs to another training.
-        RuntimeError: an expert that diverged, a process that died; what was done stays.
+        ValueError: settings that do not fit the data, an ``out`` that belongs to another training, or processes of a
+            rank.
+        RuntimeError: an expert that diverged, a process or rank that died; what was done stays.
         OSError: ``out`` can't be written, or the disk has too little space for the trajectories.
         KeyboardInterrupt: Ctrl-C or SIGTERM, when the epochs that are under way are done.
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1, not {processes}")
+    if processes > 1 and ranks.world() > 1:
+        raise ValueError(f"torchrun's {ranks.world()} ranks train side by side already: leave out --processes")
     path = Path(out)
     train = dataset if groups is None else with_groups(dataset, groups)
     of_loss = loss_weights(config.debias, train.train.labels, train.train.groups, weights)
@@ -144,46 +150,49 @@ def train_experts(
         "training_digest": input_digest(dataset, weights, groups),
         "experts": [None] * config.num_experts,
     }
+    ranks.agree("experts", config, manifest["training_digest"], resume)
+    lock = None
+
+    def take() -> dict[str, Any]:
+        nonlocal lock
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
+        lock = hold(path)
+        return _prepare(path, config, dataset, manifest, resume, str(device))
+
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
-    lock = hold(path)
-    try:
-        return _train_in(path, config, dataset, manifest, of_loss, resume, str(device), processes, progress)
+        manifest = ranks.first(take)
+        todo = [number for number, entry in enumerate(manifest["experts"]) if entry is None]
+        if todo:
+            job = Job(config, dataset, path, of_loss, str(device))
+            _train(job, todo, min(processes, len(todo)), manifest, progress)
+        ranks.first(lambda: _remove_states(path))
+        return Trajectories.open(path)
     finally:
         if lock is not None:
             lock.close()
 
 
-def _train_in(
-    path: Path,
-    config: ExpertConfig,
-    dataset: Dataset,
-    manifest: dict[str, Any],
-    weights: np.ndarray | None,
-    resume: bool,
-    device: str,
-    processes: int,
-    progress: Callable[[ExpertProgress], None] | None,
-) -> Trajectories:
+def _prepare(
+    path: Path, config: ExpertConfig, dataset: Dataset, manifest: dict[str, Any], resume: bool, device: str
+) -> dict[str, Any]:
+    """Make the folder that of this training; its manifest."""
     files.remove_partials(path)
     check_experts_out(path, resume)
     if (path / MANIFEST).exists():
         manifest = _continued(path, manifest)
     else:
         _begin(path, manifest, dataset, device)
-    entries = manifest["experts"]
-    todo = [number for number, entry in enumerate(entries) if entry is None]
-    if todo:
-        shape = stored_shape(manifest)
-        if len(todo) == len(entries) and not (path / VALUES).exists():
-            _reserve(path, shape, config)
-        job = Job(config, dataset, path, weights, device)
-        _train(job, todo, min(processes, len(todo)), manifest, progress)
+    if not any(manifest["experts"]) and not (path / VALUES).exists():
+        _reserve(path, stored_shape(manifest), config)
+    return manifest
+
+
+def _remove_states(path: Path) -> None:
     for leftover in path.glob(STATE.format(0).replace("00000", "*")):
         leftover.unlink()
-    return Trajectories.open(path)
 
 
 def _begin(path: Path, manifest: dict[str, Any], dataset: Dataset, device: torch.device | str) -> None:
@@ -233,7 +242,8 @@ def _train(
     config, began = job.config, time.perf_counter()
     total = config.num_experts * config.epochs
     epochs = {number: config.epochs for number in range(config.num_experts) if number not in todo}
-    started = 0
+    started = sum(epochs.values())
+    messages = ranks.Messages()
 
     def report(message: dict[str, Any]) -> None:
         nonlocal started
@@ -250,17 +260,38 @@ def _train(
         write_manifest(job.path, manifest)
         (job.path / STATE.format(number)).unlink(missing_ok=True)
 
-    started = sum(epochs.values())
+    def read() -> None:
+        for message in messages.received():
+            if "entry" in message:
+                finish(message["expert"], message["entry"])
+            else:
+                report(message)
+
+    def say(message: dict[str, Any]) -> None:
+        messages.send(message)
+        read()
+
     with stop_requests() as stop:
+
+        def stopping() -> bool:
+            if stop.is_set():
+                messages.ask_to_stop()
+            return stop.is_set() or messages.stop_asked()
+
         if processes > 1:
             train_in_processes(job, todo, processes, report, finish, stop)
         else:
-            trainer = ExpertTrainer(job)
-            for number in todo:
-                entry = trainer.train(number, report, stop.is_set)
+            own = todo[ranks.rank() :: ranks.world()]
+            trainer = ExpertTrainer(job) if own else None
+            for number in own:
+                entry = trainer.train(number, say, stopping)
                 if entry is None:
                     break
-                finish(number, entry)
-            trainer.close()
-        if stop.is_set() and None in manifest["experts"]:
-            raise KeyboardInterrupt(f"stopped after {sum(epochs.values())} of {total} epochs; --resume continues")
+                say({"expert": number, "entry": entry})
+            if trainer is not None:
+                trainer.close()
+            ranks.meet(meanwhile=read)
+            read()
+        left = ranks.first(lambda: None in manifest["experts"] and f"{sum(epochs.values())} of {total} epochs")
+        if left:
+            raise KeyboardInterrupt(f"stopped after {left}; --resume continues")

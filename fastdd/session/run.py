@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import models, rng
+from fastdd import models, ranks, rng
 from fastdd._malloc import give_back
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.trajectories import Trajectories
@@ -24,6 +24,8 @@ from fastdd.session.stepper import make
 
 # Losses wait on the device until there are this many, or for this long: reading each would stall it at every step.
 _LOSSES_HELD, _LOSSES_HELD_SECONDS = 200, 1.0
+# A synthetic image goes through the network forth and back, a real one forth.
+_SYNTHETIC_COST = 3
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,33 @@ class Progress:
     seconds: float
 
 
+# A Ctrl-C reaches a rank from the terminal and from torchrun; a later one is meant to end what does not end.
+_SAME_REQUEST_SECONDS = 2.0
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that a run ends between two steps, with a checkpoint."""
+    """An event that Ctrl-C or SIGTERM sets, so that a run ends between two steps, with a checkpoint.
+
+    On a rank of a job, which may wait for another in vain, a second request ends it at once.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked_at = 0.0
+
+    def ask(*_) -> None:
+        nonlocal asked_at
+        if not event.is_set():
+            asked_at = time.monotonic()
+            event.set()
+        elif ranks.world() > 1 and time.monotonic() - asked_at > _SAME_REQUEST_SECONDS:
+            raise KeyboardInterrupt("ended without a checkpoint; --resume continues from the one before")
+
     for number in old:
-        signal.signal(number, lambda *_: event.set())
+        signal.signal(number, ask)
     try:
         yield event
     finally:
@@ -76,7 +95,7 @@ def input_digest(
     return hashlib.sha256(b"".join([dataset.digest().encode(), *extra])).hexdigest()
 
 
-def _check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | None) -> None:
+def check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | None) -> None:
     """ValueError unless a run of mtt, and no other, has experts, of this data set and this debias mode."""
     if config.method != "mtt":
         if experts is not None:
@@ -101,6 +120,24 @@ def _check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | 
         )
 
 
+def _shares(config: RunConfig, dataset: Dataset) -> list[range] | None:
+    """The classes of every rank, balanced by the images that a step takes; None in a process of its own."""
+    if ranks.world() == 1:
+        return None
+    if config.method == "mtt":
+        raise ValueError("mtt distils in one process; what ranks share is the training of its experts, and evaluation")
+    if ranks.world() > dataset.num_classes:
+        raise ValueError(
+            f"{dataset.name} has {dataset.num_classes} classes, too few for {ranks.world()} ranks: start fewer"
+        )
+    real = np.bincount(dataset.train.labels, minlength=dataset.num_classes).clip(max=config.batch_real)
+    return ranks.share((real + _SYNTHETIC_COST * config.ipc).tolist())
+
+
+def _gather(rows: torch.Tensor, parts: list[range], ipc: int) -> None:
+    ranks.collect(rows, [range(part.start * ipc, part.stop * ipc) for part in parts])
+
+
 def run(
     config: RunConfig,
     dataset: Dataset,
@@ -117,6 +154,12 @@ def run(
 ) -> SyntheticSet:
     """Distil ``dataset`` as ``config`` says.
 
+    The ranks of a job share the classes of dm, dc and dsa. Those of dm do not talk in a step; those of dc and dsa pass
+    on the images that each has updated before every training of the network. They meet about once a second, at a step
+    that rank 0 names, to sum losses and to agree on checkpoints and on stopping. Rank 0 alone writes; all return the
+    set. On CPUs, with this package's kernels and as many threads a rank, it has the same bits on any number of ranks,
+    also if the number changes when the run is resumed; elsewhere it is the same to rounding, as logged losses are.
+
     Args:
         config: the run; ``config.dataset`` is only a label here.
         dataset: real images.
@@ -126,7 +169,7 @@ def run(
             uninterrupted run on the same machine and thread count; more iterations than before extend the run.
         device: cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
-        progress: called about once a second, and at the end.
+        progress: called about once a second, and at the end, on rank 0.
         weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
         experts: for method mtt, trained on ``dataset`` with ``config.debias``.
@@ -136,14 +179,16 @@ def run(
         The synthetic set, on the CPU.
 
     Raises:
-        ValueError: settings that do not fit the data, or an ``out`` that belongs to another run.
-        RuntimeError: a loss that is not finite; the last checkpoint stays.
+        ValueError: settings that do not fit the data, an ``out`` that belongs to another run, more ranks than classes,
+            or several ranks for mtt.
+        RuntimeError: a loss that is not finite, or a rank that is gone (:class:`fastdd.ranks.RankLost`); the last
+            checkpoint stays.
         OSError: ``out`` can't be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
     """
     device = torch.device(device)
     check_ipc(dataset, config.ipc)
-    _check_experts(config, dataset, experts)
+    check_experts(config, dataset, experts)
     if (weights is not None) != (config.debias == "kde" and config.method != "mtt"):
         raise ValueError(
             f"{config.method} with debias={config.debias} takes "
@@ -155,62 +200,93 @@ def run(
     images = start.images
     if config.init == "noise":
         images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
-    stepper = make(config, train, device, images, None if weights is None else torch.as_tensor(weights), experts)
+    parts = _shares(config, dataset)
+    stepper = make(
+        config,
+        train,
+        device,
+        images,
+        None if weights is None else torch.as_tensor(weights),
+        experts,
+        classes=None if parts is None else parts[ranks.rank()],
+        gather=None if parts is None else lambda: _gather(stepper.images, parts, config.ipc),
+    )
     total = config.iterations * stepper.per_iteration
+    digest = input_digest(dataset, weights, groups, experts) if out is not None or parts is not None else None
+    ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds)
 
-    folder, step, seconds = None, 0, 0.0
-    if out is not None:
+    folder = None
+
+    def open_folder() -> State | None:
+        nonlocal folder
         size = sum(tensor.nbytes for tensor in stepper.state().values()) + 2**16
-        folder = RunFolder(out, config, input_digest(dataset, weights, groups, experts), resume=resume, size=size)
+        folder = RunFolder(out, config, digest, resume=resume, size=size)
         saved = folder.load() if resume else None
+        if saved is not None and saved.step > total:
+            done = saved.step // stepper.per_iteration
+            raise ValueError(f"{out} has done {done} iterations, more than the {config.iterations} asked for")
+        folder.keep_metrics(0 if saved is None else saved.step)
+        return saved
+
+    step, seconds = 0, 0.0
+    if out is not None:
+        saved = ranks.first(open_folder)
         if saved is not None:
-            if saved.step > total:
-                done = saved.step // stepper.per_iteration
-                raise ValueError(f"{out} has done {done} iterations, more than the {config.iterations} asked for")
             step, seconds = saved.step, saved.seconds
             stepper.restore(saved.tensors)
-        folder.keep_metrics(step)
 
     began = saved_at = read_at = time.perf_counter()
     good, losses = step, []
 
     def read_losses() -> None:
         nonlocal read_at, losses
-        if not losses:
-            return
-        first = step - len(losses)
+        start = step - len(losses)
         values = torch.stack(losses).tolist()
         losses, read_at = [], time.perf_counter()
         for i, value in enumerate(values):
-            trouble = stepper.trouble(first + i, value)
+            trouble = stepper.trouble(start + i, value)
             if trouble is not None:
-                kept = f" (the checkpoint of step {good} is kept)" if folder and good else ""
-                raise RuntimeError(f"step {first + i}: {trouble}{kept}")
+                kept = f" (the checkpoint of step {good} is kept)" if out is not None and good else ""
+                raise RuntimeError(f"step {start + i}: {trouble}{kept}")
         spent = seconds + read_at - began
-        if folder:
-            folder.log([{"step": first + i, "loss": value} for i, value in enumerate(values)])
-        if progress:
+        if out is not None:
+            ranks.first(lambda: folder.log([{"step": start + i, "loss": value} for i, value in enumerate(values)]))
+        if progress and ranks.rank() == 0:
             progress(Progress(step, total, values[-1], spent))
 
     def checkpoint() -> None:
         nonlocal good, saved_at
-        if folder:
+        if parts is not None:
+            for rows in (stepper.images, stepper.momentum):
+                _gather(rows, parts, config.ipc)
+        if out is not None:
             if not torch.isfinite(stepper.images).all():
                 raise RuntimeError(f"the images are not finite after step {step - 1}; lower lr_img ({config.lr_img})")
             spent = seconds + time.perf_counter() - began
-            folder.save(State(step, stepper.state(), spent))
+            ranks.first(lambda: folder.save(State(step, stepper.state(), spent)))
             give_back()
             good, saved_at = step, time.perf_counter()
 
+    meeting = step + 1
     with stop_requests() as stop, models.exact_convolutions():
         while step < total:
             losses.append(stepper.step(step))
             step += 1
+            if parts is not None and step < min(meeting, total):
+                continue
             now = time.perf_counter()
-            stopping = stop.is_set()
+            stopping, due = stop.is_set(), now - saved_at >= checkpoint_seconds
+            read = len(losses) >= _LOSSES_HELD or now - read_at >= _LOSSES_HELD_SECONDS
+            if parts is not None:
+                own = torch.stack(losses).tolist()  # here a GPU catches up
+                pace = (time.perf_counter() - read_at) / len(own)
+                between = min(_LOSSES_HELD_SECONDS, checkpoint_seconds)
+                meeting = step + max(1, min(_LOSSES_HELD, int(between / pace)))
+                met = ranks.exchange((own, stopping, due, meeting))
+                losses = [torch.tensor(sum(parts_of)) for parts_of in zip(*(theirs for theirs, *_ in met), strict=True)]
+                stopping, (_, _, due, meeting), read = any(asked for _, asked, *_ in met), met[0], True
             done = step == total or stopping
-            due = now - saved_at >= checkpoint_seconds
-            if done or due or len(losses) >= _LOSSES_HELD or now - read_at >= _LOSSES_HELD_SECONDS:
+            if done or due or read:
                 read_losses()
             if done or due:
                 checkpoint()
@@ -228,6 +304,6 @@ def run(
         **(about or {}),
     )
     result = SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata, **stepper.learned())
-    if folder:
-        result.save(folder.path / SYNTHETIC)
+    if out is not None:
+        ranks.first(lambda: result.save(folder.path / SYNTHETIC))
     return result

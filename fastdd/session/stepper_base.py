@@ -17,28 +17,40 @@ class Stepper:
         config: the run.
         device: where.
         images: float32 [C * IPC, channels, H, W], normalised, class-major; copied.
+        classes: those whose images the steps change; None: all.
 
     Attributes:
-        images: the synthetic images, a leaf that requires a gradient.
+        images: the synthetic images of all classes, a leaf that requires a gradient.
         momentum: SGD's buffer, of their shape; after the first step their gradient.
+        classes: as above.
         per_iteration: steps an iteration.
+
+    Raises:
+        ValueError: classes that are not consecutive ones of the set.
     """
 
     per_iteration = 1
 
-    def __init__(self, config: RunConfig, device: torch.device, images: Tensor):
+    def __init__(self, config: RunConfig, device: torch.device, images: Tensor, classes: range | None = None):
         self._config = config
+        every = range(len(images) // config.ipc)
+        self.classes = every if classes is None else classes
+        if not (len(self.classes) and self.classes.step == 1 and self.classes[0] >= 0 and self.classes[-1] in every):
+            raise ValueError(f"classes must be consecutive ones of the {len(every)} that there are, not {classes}")
+        self._rows = slice(self.classes.start * config.ipc, self.classes.stop * config.ipc)
         self.images = images.to(device, copy=True).requires_grad_()
         self.momentum = torch.zeros_like(images, device=device)
 
     def step(self, number: int) -> Tensor:
-        """Do step ``number`` of the run. Returns its loss, a scalar."""
+        """Do step ``number`` of the run. Returns its loss, a scalar: that of ``classes``."""
         raise NotImplementedError
 
     @torch.no_grad()
     def _update(self, gradient: Tensor) -> None:
-        self.momentum.mul_(self._config.momentum).add_(gradient)
-        self.images.sub_(self.momentum, alpha=self._config.lr_img)
+        """SGD of the images of ``classes``, whose gradient this is."""
+        momentum = self.momentum[self._rows]
+        momentum.mul_(self._config.momentum).add_(gradient)
+        self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
 
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""

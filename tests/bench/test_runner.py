@@ -185,8 +185,8 @@ def test_a_wrong_kernel_in_a_real_case_is_caught(monkeypatch):
 def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
     from fastdd.methods import dm
 
-    right = dm.loss
-    monkeypatch.setattr(dm, "loss", lambda *arguments: factor * right(*arguments))
+    right = dm.distances
+    monkeypatch.setattr(dm, "distances", lambda *arguments: factor * right(*arguments))
     _, rows = measure(*cases.select(["step/dm+fairdd"]))
     assert rows["fastdd"]["match"] == (factor == 1)
     assert rows["torch"]["match"]

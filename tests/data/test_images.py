@@ -5,6 +5,8 @@ import io
 import os
 import resource
 import signal
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -93,6 +95,11 @@ class TestDecoding:
         batch = Batch([(str(photos / "train/cat/0000.jpg"), None, 0, -1)], np.zeros(1, bool), Recipe(16))
         with pytest.raises(RuntimeError, match=r"a process that decodes images ended \(exit code 3\)"):
             list(decode_all([batch], 2))
+
+    def test_a_process_that_decodes_is_light(self):
+        code = "import runpy, sys; runpy.run_path(sys.argv[1]); print({'torch', 'fastdd'} & set(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code, decode.__file__], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "set()"
 
     def test_levels_are_those_of_the_pixels(self, photos):
         items = [(str(path), None, 0, -1) for path in sorted(photos.glob("train/*/*.jpg"))]

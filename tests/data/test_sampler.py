@@ -180,3 +180,27 @@ def test_bad_weights():
         Sampler(labels, labels, 2, 2, 1, weights=torch.tensor([1.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="needs weights"):
         Sampler(labels, labels, 2, 2, 1, mode="weighted")
+
+
+@given(CELLS, st.integers(1, 20), st.sampled_from(["random", "stratified", "weighted"]), st.data())
+def test_a_part_draws_of_its_classes_what_the_whole_draws(cells, batch, mode, data):
+    labels = torch.unique(torch.tensor([c for c, _ in cells]), return_inverse=True)[1]
+    groups, classes = torch.tensor([g for _, g in cells]), int(labels.max()) + 1
+    weights = rng.uniform(2, len(labels)) + 0.1
+    whole = Sampler(labels, groups, classes, 3, batch, mode=mode, weights=weights)
+    first = data.draw(st.integers(0, classes - 1))
+    last = data.draw(st.integers(first + 1, classes))
+    part = whole.part(first, last)
+    own = (whole.classes >= first) & (whole.classes < last)
+    assert torch.equal(part.draw(7), whole.draw(7)[own])
+    assert torch.equal(part.classes, whole.classes[own])
+    assert torch.equal(part.counts, whole.counts[first:last])
+    again = part.part(first, first + 1)
+    assert torch.equal(again.draw(7), whole.draw(7)[whole.classes == first])
+
+
+def test_a_part_of_classes_that_are_not_there():
+    sampler = Sampler(torch.arange(6), torch.zeros(6, dtype=torch.int64), 6, 1, 1).part(2, 5)
+    for first, last in ((1, 4), (2, 6), (3, 3)):
+        with pytest.raises(ValueError, match="are not some of 2 to 4"):
+            sampler.part(first, last)

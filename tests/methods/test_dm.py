@@ -30,6 +30,10 @@ def problem(net_name="ConvNet", size=16):
     return net, DeviceImages(pixels), batch, synthetic.requires_grad_(), params
 
 
+def loss(net, real, segments, *arguments):
+    return segments.total(dm.distances(net, real, segments, *arguments))
+
+
 def literal(net, real, batch, synthetic, params, fair):
     per_class = [real.pixels[batch.classes == c] for c in range(C)]
     groups = [batch.groups[batch.classes == c] for c in range(C)] if fair else None
@@ -40,7 +44,7 @@ def literal(net, real, batch, synthetic, params, fair):
 @pytest.mark.parametrize("net_name", ["ConvNet", "ConvNetBN", "ConvNetLN", "ConvNetNN"])
 def test_equals_the_literal_loop(mode, net_name):
     net, real, batch, synthetic, params = problem(net_name)
-    ours = dm.loss(net, real, debias.mode(mode)(batch), synthetic, params)
+    ours = loss(net, real, debias.mode(mode)(batch), synthetic, params)
     truth = literal(net, real, batch, synthetic, params, fair=mode == "fairdd")
     (gradient,) = torch.autograd.grad(ours, synthetic)
     (expected,) = torch.autograd.grad(truth, synthetic)
@@ -53,7 +57,7 @@ def test_fairdd_is_dm_toward_the_mean_of_group_means():
     net, real, batch, synthetic, params = problem()
     batch = debias.Batch(batch.rows, batch.classes, batch.rows % G, C, G)
     segments = debias.mode("fairdd")(batch)
-    (gradient,) = torch.autograd.grad(dm.loss(net, real, segments, synthetic, params), synthetic)
+    (gradient,) = torch.autograd.grad(loss(net, real, segments, synthetic, params), synthetic)
     means = dm.target_means(net, real, segments, params).view(C, G, -1).mean(1)
     classes = torch.arange(C).repeat_interleave(IPC)
     own = net.embed(ops.augment(synthetic, params, classes)).view(C, IPC, -1).mean(1)
@@ -67,8 +71,8 @@ def test_absent_groups_pull_nothing():
     assert (means[2 * G] == 0).all()
     assert (means[2 * G + 2] == 0).all()
     empty = debias.Batch(batch.rows, batch.classes, torch.zeros_like(batch.groups), C, G)
-    only_first = dm.loss(net, real, debias.mode("fairdd")(empty), synthetic, params)
-    vanilla = dm.loss(net, real, debias.mode("none")(empty), synthetic, params)
+    only_first = loss(net, real, debias.mode("fairdd")(empty), synthetic, params)
+    vanilla = loss(net, real, debias.mode("none")(empty), synthetic, params)
     assert abs(only_first - vanilla) <= 1e-12 * abs(vanilla)
 
 
@@ -103,8 +107,8 @@ def test_bf16_is_for_the_embeddings_of_real_images_only():
     means = dm.target_means(net, real, segments, params, "bf16")
     assert means.dtype == torch.float32
     assert 0 < (means - truth).norm() <= 1e-2 * truth.norm()
-    loss = dm.loss(net, real, segments, synthetic, params, "bf16")
-    (gradient,) = torch.autograd.grad(loss, synthetic)
-    (single,) = torch.autograd.grad(dm.loss(net, real, segments, synthetic, params), synthetic)
-    assert loss.dtype == gradient.dtype == torch.float32
+    value = loss(net, real, segments, synthetic, params, "bf16")
+    (gradient,) = torch.autograd.grad(value, synthetic)
+    (single,) = torch.autograd.grad(loss(net, real, segments, synthetic, params), synthetic)
+    assert value.dtype == gradient.dtype == torch.float32
     assert 0 < (gradient - single).norm() <= 3e-2 * single.norm()

@@ -1,0 +1,3 @@
+from fastdd.cli import main
+
+main()

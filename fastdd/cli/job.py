@@ -1,0 +1,59 @@
+"""The command line on the ranks of a job that torchrun started."""
+
+import os
+import signal
+import sys
+import warnings
+
+from fastdd import ranks
+from fastdd.cli.app import Interrupted
+
+# What the ranks can share; of ``experts`` the training.
+_COMMANDS = ("distill", "evaluate", "experts", "weights")
+_OF_EXPERTS = ("import", "export", "check")
+
+
+def begin(arguments: list[str]) -> None:
+    """Before the command: a place in the job, and silence on all ranks but one.
+
+    Raises:
+        ValueError: a command that is for one process.
+    """
+    # torchrun ends the ranks that are left with SIGTERM, and they have something to say first.
+    signal.signal(signal.SIGTERM, _interrupt)
+    ranks.join()
+    if ranks.rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, *others: ranks.first_to_say(str(message)) and show(message, *others)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command == "experts" and len(arguments) > 1 and arguments[1] in _OF_EXPERTS:
+        command = f"experts {arguments[1]}"
+    if command is not None and command not in _COMMANDS:
+        raise ValueError(f"fastdd {command} runs in one process; ranks of torchrun share {', '.join(_COMMANDS)}")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def end(error: BaseException, text: str, code: int) -> None:
+    """After an error: say it, unless another rank has told why the job ends, and end this process.
+
+    A collective that will never end must not keep it, hence ``os._exit``.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # it is what they ask for
+        signal.signal(number, signal.SIG_IGN)
+    told = False
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        told = ranks.end_explained()
+        if not told and not ranks.everyone_answers():
+            error = ranks.RankLost()
+            text, code = f"error: {error}", 1
+    if isinstance(error, ranks.RankLost):
+        told = ranks.end_explained()
+    if not told and text:
+        ranks.explain_end(text, lambda: print(text, file=sys.stderr, flush=True))
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
