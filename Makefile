@@ -1,6 +1,8 @@
 # `make demo` and `make test` are each all that a fresh clone needs: they make .venv, install into it, and run.
 PYTHON ?= python3
 VENV   ?= .venv
+# Processes that run tests side by side, of one thread each: half of the time of the suite is spent outside of kernels.
+WORKERS ?= 2
 # A pin, not a range: where only a CPU build of this version is at hand, anything looser fetches gigabytes of CUDA packages.
 TORCH  ?= torch==2.13.0
 BUILD  := setuptools>=77 wheel pybind11>=2.13 ninja>=1.11
@@ -15,7 +17,7 @@ demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
 test: $(VENV)/.dev
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -13,7 +13,7 @@ from fastdd._version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data
-    from fastdd.api import distill, evaluate, kde_weights, pseudo_groups, train_experts
+    from fastdd.api import distill, estimate, evaluate, kde_weights, pseudo_groups, train_experts
     from fastdd.ops import diff_augment
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "data",
     "diff_augment",
     "distill",
+    "estimate",
     "evaluate",
     "kde_weights",
     "pseudo_groups",
@@ -30,6 +31,7 @@ __all__ = [
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
 _HOMES = {
     "distill": "fastdd.api",
+    "estimate": "fastdd.api",
     "evaluate": "fastdd.api",
     "kde_weights": "fastdd.api",
     "pseudo_groups": "fastdd.api",

@@ -27,6 +27,7 @@ from fastdd.report import preview
 from fastdd.session import (
     GROUPS,
     WEIGHTS,
+    Estimate,
     ExpertConfig,
     ExpertProgress,
     Progress,
@@ -37,6 +38,7 @@ from fastdd.session import (
     describe_experts,
     random_set,
 )
+from fastdd.session import estimate as estimates
 from fastdd.session import run as _run
 from fastdd.session import train_experts as _train_experts
 
@@ -130,13 +132,7 @@ def distill(
     >>> synthetic.images.shape
     torch.Size([10, 3, 16, 16])
     """
-    if experts is not None:
-        if method != "mtt":
-            raise ValueError(f"experts are for method mtt, not {method}")
-        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
-        settings, trained = _of_experts(experts, settings)
-        debias = debias or trained
-    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+    config, experts = _configuration(data, method, debias, ipc, experts, settings)
     target = pick_device(device)
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
@@ -148,8 +144,7 @@ def distill(
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
     if experts is not None:
         about["experts"] = {"digest": experts.digest(), "number": experts.experts, "epochs": experts.epochs}
-    if config.method == "mtt" and (weights is not None or groups is not None):
-        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
+    _check_looks(config, weights, groups)
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
@@ -241,6 +236,90 @@ def train_experts(
     )
 
 
+def estimate(
+    data: Dataset,
+    *,
+    method: str = "dm",
+    debias: str | None = None,
+    ipc: int = 10,
+    device: str = "auto",
+    weights: object = None,
+    groups: np.ndarray | str | os.PathLike | None = None,
+    experts: Trajectories | str | os.PathLike | None = None,
+    nets: int = 0,
+    epochs: int | None = None,
+    **settings: Any,
+) -> Estimate:
+    """What :func:`distill` with these arguments will take on this machine: some of its steps are done and timed.
+
+    Args:
+        data, method, debias, ipc, device, groups, experts, **settings: as :func:`distill` takes them.
+        weights: likewise, but only whether there are some: without, debias kde trains a bias embedding.
+        nets, epochs: of an evaluation of the result; no networks, no evaluation.
+
+    Returns:
+        Seconds of every part, the largest memory, and bytes on the disk. It takes about 20 s, more where a step does.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`distill`.
+
+    >>> import fastdd
+    >>> taken = fastdd.estimate(fastdd.data.load("c-digits"), ipc=1, iterations=10, width=8)
+    >>> list(taken.seconds), taken.disk > 0
+    (['distillation'], True)
+    """
+    config, experts = _configuration(data, method, debias, ipc, experts, settings)
+    target = pick_device(device)
+    check_ipc(data, ipc)
+    _check_looks(config, weights, groups)
+    seconds: dict[str, float] = {}
+    clustered = isinstance(groups, str) and groups in CLUSTERINGS
+    if clustered or (config.debias == "kde" and config.method != "mtt" and weights is None):
+        seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
+    known = None if clustered else _training_groups(data, groups, None, False)
+    seconds["distillation"], disk, notes = estimates.distillation(config, data, target, groups=known, experts=experts)
+    if nets:
+        start = random_set(data, ipc, config.seed, None if experts is None else experts.zca)
+        made = replace(start, metadata={**start.metadata, "run": config.model_dump()}, learning_rate=config.lr_teacher)
+        seconds["evaluation"] = _evaluation_seconds(made, data, target, nets, epochs=epochs)
+    return estimates.measured(seconds, disk, target, notes)
+
+
+def estimate_experts(
+    data: Dataset,
+    *,
+    debias: str = "none",
+    ipc: int = 10,
+    device: str = "auto",
+    weights: object = None,
+    groups: object = None,
+    **settings: Any,
+) -> Estimate:
+    """What :func:`train_experts` with these arguments will take on this machine, in one process (:func:`estimate`)."""
+    config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    target = pick_device(device)
+    seconds: dict[str, float] = {}
+    if (debias == "kde" and weights is None) or (isinstance(groups, str) and groups in CLUSTERINGS):
+        seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
+    parts, disk = estimates.experts(config, data, target)
+    return estimates.measured({**seconds, **parts}, disk, target)
+
+
+def estimate_evaluation(
+    what: SyntheticSet | str | os.PathLike, data: Dataset, *, nets: int = 5, device: str = "auto", **settings: Any
+) -> Estimate:
+    """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
+    target = pick_device(device)
+    return estimates.measured({"evaluation": _evaluation_seconds(what, data, target, nets, **settings)}, 0, target)
+
+
+def _evaluation_seconds(
+    what: SyntheticSet | str | os.PathLike, data: Dataset, target: torch.device, nets: int, **settings: Any
+) -> float:
+    images, labels, arguments = _training_images(what, data, target=target, **settings)
+    return estimates.evaluation(images, labels, data, nets=nets, **arguments)
+
+
 def import_experts(
     paths: Sequence[str | os.PathLike],
     data: Dataset,
@@ -281,6 +360,30 @@ def import_experts(
         "imported": [Path(path).name for path in paths],
     }
     return import_buffers(paths, out, manifest, (lambda: Zca.fit(data.train.images, device=target)) if zca else None)
+
+
+def _configuration(
+    data: Dataset,
+    method: str,
+    debias: str | None,
+    ipc: int,
+    experts: Trajectories | str | os.PathLike | None,
+    settings: dict[str, Any],
+) -> tuple[RunConfig, Trajectories | None]:
+    """A run's configuration from what :func:`distill` is given, and its experts, opened."""
+    if experts is not None:
+        if method != "mtt":
+            raise ValueError(f"experts are for method mtt, not {method}")
+        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
+        settings, trained = _of_experts(experts, settings)
+        debias = debias or trained
+    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+    return config, experts
+
+
+def _check_looks(config: RunConfig, weights: object, groups: object) -> None:
+    if config.method == "mtt" and (weights is not None or groups is not None):
+        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
 
 
 def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -384,7 +487,37 @@ def evaluate(
         ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
             replaced, or settings that are not allowed.
     """
-    target = pick_device(device)
+    images, labels, arguments = _training_images(
+        what,
+        data,
+        pick_device(device),
+        ipc=ipc,
+        arch=arch,
+        width=width,
+        depth=depth,
+        epochs=epochs,
+        dsa_strategy=dsa_strategy,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    return _evaluate(images, labels, data, nets=nets, seed=seed, progress=progress, **arguments)
+
+
+def _training_images(
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    target: torch.device,
+    *,
+    ipc: int | None = None,
+    arch: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    dsa_strategy: str | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> tuple[DeviceImages, torch.Tensor, dict[str, Any]]:
+    """Images, labels and other arguments of the evaluation that :func:`evaluate` is asked for."""
     whole = isinstance(what, str) and what == "whole"
     if isinstance(what, str) and what == "random":
         if ipc is None:
@@ -416,19 +549,14 @@ def evaluate(
         learning_rate = Protocol.learning_rate
     if epochs is None:
         epochs = _WHOLE_EPOCHS if whole else 300 if strategy == "none" else 1000
-    return _evaluate(
-        images,
-        labels.to(target),
-        data,
-        arch=arch,
-        width=width,
-        depth=depth,
-        nets=nets,
-        protocol=Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
-        seed=seed,
-        zca=zca,
-        progress=progress,
-    )
+    arguments = {
+        "arch": arch,
+        "width": width,
+        "depth": depth,
+        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
+        "zca": zca,
+    }
+    return images, labels.to(target), arguments
 
 
 def load_synthetic(path: str | os.PathLike) -> SyntheticSet:

@@ -1,11 +1,10 @@
 """Writes that are whole or absent: a reader, or the next start after a kill, never sees half a file."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 
 def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
@@ -54,9 +53,8 @@ def check_writable(path: str | os.PathLike) -> None:
         raise PermissionError(f"the folder of {path} can't be written")
 
 
-@contextlib.contextmanager
-def hold(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a folder for this process while the context lasts, by a lock that ends with the process.
+def hold(folder: str | os.PathLike) -> TextIO | None:
+    """Hold a folder for this process: as long as what is returned is open, which it is until it is lost.
 
     Raises:
         OSError: the folder can't be written, or another process holds it.
@@ -64,14 +62,16 @@ def hold(folder: str | os.PathLike) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # not a POSIX system
-        yield
-        return
-    with open(Path(folder) / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BlockingIOError(f"another process is writing in {folder}") from None
-        yield
+        return None
+    try:
+        lock = open(Path(folder) / ".lock", "w")  # noqa: SIM115  held open for as long as it is wanted
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BlockingIOError(f"another process is running in {folder}") from None
+    return lock
 
 
 def _umask() -> int:

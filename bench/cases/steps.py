@@ -210,7 +210,7 @@ class Step(Case):
 
 
 class LargeStep(Step):
-    """A step of DM on many classes or large images: checked on few classes, and without the baselines that take minutes.
+    """A step of DM on many classes or large images: checked on few classes, and without baselines that take minutes.
 
     Its real batch is an eighth of the published one, and there is one synthetic image a class: time and memory should
     grow with classes and with pixels as they do with more. What the step does to a class is the same bits whichever

@@ -5,6 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 import typer.core
+import typer.main
 
 from fastdd._version import __version__
 
@@ -345,6 +346,20 @@ def evaluate(
         seed=seed,
         device=device,
     )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def estimate(context: typer.Context) -> None:
+    """Time, memory and disk of a run, before it: fastdd estimate [distill|experts|evaluate] and that command's options.
+
+    Without a command's name, distill. A few steps are done and timed; --json writes the figures.
+    """
+    from fastdd.cli.estimate import run_estimate
+
+    known, arguments = ("distill", "experts", "evaluate"), list(context.args)
+    name = arguments.pop(0) if arguments and arguments[0] in known else known[0]
+    command = typer.main.get_command(app).commands[name]
+    run_estimate(name, command.make_context(f"fastdd {name}", arguments).params)
 
 
 @app.command()

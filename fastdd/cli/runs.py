@@ -103,17 +103,10 @@ def run_evaluate(
     archs = [arch if arch is None else models.canonical_name(arch) for arch in archs]
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
-    if target in ("random", "whole"):
-        what: SyntheticSet | str = target
-        about = {"method": target, "debias": "none"}
-    else:
-        what = api.load_synthetic(target)
-        about = {name: what.metadata.get(name, "unknown") for name in ("method", "debias")}
-        dataset = dataset or what.metadata.get("dataset")
-        if dataset is not None and dataset == what.metadata.get("dataset"):
-            options = _options_of(what, dataset) | options
-        ipc = what.metadata.get("ipc", ipc)
-    data = load_dataset(dataset, data_root, options)
+    what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
+    about = {"method": target, "debias": "none"}
+    if isinstance(what, SyntheticSet):
+        about = {name: what.metadata.get(name, "unknown") for name in about}
     rows = []
     for arch in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=arch, ipc=ipc, **settings)
@@ -124,6 +117,19 @@ def run_evaluate(
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
     ranks.first(lambda: _write(rows, data, Path(target) if Path(target).is_dir() else None, json))
+
+
+def to_evaluate(
+    target: str, dataset: str | None, data_root: Path | None, options: dict[str, Any], ipc: int | None
+) -> tuple[SyntheticSet | str, Dataset, int | None]:
+    """What to evaluate, the data set to do it on, and the IPC; a set's own data set and IPC where none are given."""
+    if target in ("random", "whole"):
+        return target, load_dataset(dataset, data_root, options), ipc
+    made = api.load_synthetic(target)
+    dataset = dataset or made.metadata.get("dataset")
+    if dataset is not None and dataset == made.metadata.get("dataset"):
+        options = _options_of(made, dataset) | options
+    return made, load_dataset(dataset, data_root, options), made.metadata.get("ipc", ipc)
 
 
 def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:

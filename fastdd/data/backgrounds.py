@@ -7,15 +7,14 @@ normalisation are not published, and are choices here.
 """
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from fastdd.data.builders import FASHION_CLASSES
 from fastdd.data.dataset import Dataset, Split
+from fastdd.data.decode import Recipe, decode
 from fastdd.data.images import IMAGE_SUFFIXES, channel_statistics
 from fastdd.data.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.readers import Source
@@ -27,7 +26,9 @@ _PADDING = 2
 # Every sixth photograph of a scene, as one of six or seven images of Fashion-MNIST, is for the test set.
 _TEST_EVERY = 6
 # Gray level from which an object hides the photograph wholly. Fashion-MNIST has specks of 1 to 5 around its objects.
-_OPAQUE = 48
+_OPAQUE = np.uint16(48)
+# So few rows at a time that the sums stay in a core's cache.
+_CHUNK = 128
 
 
 def scene_photographs(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -74,19 +75,13 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
 
 def _photograph(path: Path, sha) -> np.ndarray:
     """uint8 [3, 32, 32]: the shorter side resized (bilinear, antialiased), the centre cropped."""
-    content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            rgb = image.convert("RGB")
-    except Exception as error:  # a damaged image can raise nearly anything
-        why = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise RuntimeError(f"cannot decode {path}: {why}") from None
-    scale = SIZE / min(rgb.size)
-    width, height = (max(SIZE, round(side * scale)) for side in rgb.size)
-    left, top = (width - SIZE) // 2, (height - SIZE) // 2
-    resized = rgb.resize((width, height), Image.Resampling.BILINEAR)
+        content = path.read_bytes()
+        pixels = decode(content, Recipe(SIZE))
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"cannot decode {path}: {error}") from None
     sha.update(content)
-    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE))).transpose(2, 0, 1)
+    return pixels
 
 
 def composite(gray: np.ndarray, photographs: np.ndarray) -> np.ndarray:
@@ -99,9 +94,14 @@ def composite(gray: np.ndarray, photographs: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [N, 3, 32, 32].
     """
-    gray = gray[:, None].astype(np.int32)
-    alpha = np.minimum(gray, _OPAQUE)
-    return ((alpha * gray + (_OPAQUE - alpha) * photographs + _OPAQUE // 2) // _OPAQUE).astype(np.uint8)
+    out = np.empty_like(photographs)
+    for start in range(0, len(gray), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        # At most 48 * 255 + 24.
+        value = gray[rows, None].astype(np.uint16)
+        alpha = np.minimum(value, _OPAQUE)
+        out[rows] = (alpha * value + (_OPAQUE - alpha) * photographs[rows] + _OPAQUE // 2) // _OPAQUE
+    return out
 
 
 def bg_fmnist(
@@ -132,7 +132,7 @@ def bg_fmnist(
         ValueError: fewer than ten scenes, one that is not there, or one with fewer than two photographs.
         RuntimeError: a photograph that can't be decoded, naming it.
 
-    Cost: about a second, and 0.3 ms a photograph of 64x64 pixels.
+    Cost: about a second, and 0.25 ms a photograph of 64x64 pixels, on one core.
     """
     check_share("bias_ratio", bias_ratio)
     folders = _scene_folders(backgrounds, scenes)

@@ -118,12 +118,12 @@ def _read_fashion_mnist(root) -> readers.Source:
     return readers.read_mnist_files(root, readers.FASHION_MNIST)
 
 
-_MNIST = (60_000, 10_000)
+_MNIST, _CIFAR10 = (60_000, 10_000), (50_000, 10_000)
 _ENTRIES = {
     "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", with_variants(_c_digits)),
     "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist), published=_MNIST),
     "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist), published=_MNIST),
-    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=(50_000, 10_000)),
+    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=_CIFAR10),
     "c-mnist-fg": Entry(
         "C-MNIST (FG): digits in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_fg), published=_MNIST
     ),
@@ -145,31 +145,44 @@ _ENTRIES = {
         _biased(readers.read_cifar10, builders.cifar10_s),
         published=(50_000, 20_000),
     ),
-    "cmnist-lff": Entry("LfF's Colored MNIST: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_lff)),
-    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_dd)),
+    "cmnist-lff": Entry("LfF's Colored MNIST: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_lff), _MNIST),
+    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_dd), _MNIST),
     "corrupted-cifar10": Entry(
-        "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.corrupted_cifar10)
+        "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32",
+        _biased(readers.read_cifar10, lff.corrupted_cifar10),
+        _CIFAR10,
     ),
-    "ccifar10-dd": Entry("CCIFAR10-DD: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.ccifar10_dd)),
+    "ccifar10-dd": Entry(
+        "CCIFAR10-DD: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.ccifar10_dd), _CIFAR10
+    ),
     "bg-fmnist": Entry(
         "BG-FMNIST, re-created: Fashion-MNIST over photographs of scenes, 3x32x32",
         _biased(_read_fashion_mnist, backgrounds.bg_fmnist),
+        _MNIST,
     ),
     "tiny-imagenet": Entry("Tiny-ImageNet, 3x64x64, 200 classes", imagenet.tiny_imagenet, (100_000, 10_000)),
-    "tiny-imagenet-s": Entry("Tiny-ImageNet-S: gray or colour, 3x64x64", imagenet.tiny_imagenet_s, (100_000, 20_000)),
+    "tiny-imagenet-s": Entry(
+        "Tiny-ImageNet-S: gray or colour, 3x64x64", with_variants(imagenet.tiny_imagenet_s), (100_000, 20_000)
+    ),
     **{
         name: Entry(f"ten classes of ImageNet, 3x128x128: {', '.join(list(classes.values())[:3])}, ...", _subset(name))
         for name, classes in imagenet.SUBSETS.items()
     },
     **{
-        f"{name}-s": Entry(f"{name} of ImageNet Subset-S: gray or colour, 3x128x128", _subset_s(name))
+        f"{name}-s": Entry(f"{name} of ImageNet Subset-S: gray or colour, 3x128x128", with_variants(_subset_s(name)))
         for name in imagenet.SUBSETS
     },
-    "celeba": Entry("CelebA, 3x64x64: any attribute by any others", faces.celeba, (162_770, 7_656)),
-    "celeba-hq": Entry("CelebA-HQ: smiling by gender, or any attributes", faces.celeba_hq, (24_183, 2_824)),
-    "utkface": Entry("UTKFace, 3x64x64: three ages by four races, or by gender", faces.utkface, (20_813, 1_200)),
-    "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", faces.bffhq, (19_200, 1_000)),
-    "spuco-animals": Entry("SpuCo Animals: birds and dogs by surroundings", animals.spuco_animals, (42_000, 4_000)),
+    "celeba": Entry("CelebA, 3x64x64: any attribute by any others", with_variants(faces.celeba), (162_770, 7_656)),
+    "celeba-hq": Entry(
+        "CelebA-HQ: smiling by gender, or any attributes", with_variants(faces.celeba_hq), (24_183, 2_824)
+    ),
+    "utkface": Entry(
+        "UTKFace, 3x64x64: three ages by four races, or by gender", with_variants(faces.utkface), (20_813, 1_200)
+    ),
+    "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", with_variants(faces.bffhq), (19_200, 1_000)),
+    "spuco-animals": Entry(
+        "SpuCo Animals: birds and dogs by surroundings", with_variants(animals.spuco_animals), (42_000, 4_000)
+    ),
     "folder": Entry(
         "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root", folder
     ),

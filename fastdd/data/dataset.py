@@ -52,6 +52,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: np.ndarray) -> "Split":
+        """Some rows, in the order given."""
+        return Split(self.images[rows], self.labels[rows], self.groups[rows])
+
     def counts(self, num_classes: int, num_groups: int) -> np.ndarray:
         """Images of every class and group, int64 [num_classes, num_groups]."""
         cells = np.bincount(self.labels * num_groups + self.groups, minlength=num_classes * num_groups)

@@ -5,6 +5,8 @@ answers batches read from its standard input, and ends with it. Threads will not
 goes to Pillow's Python code, which holds the lock (2 cores: 5,100 a second in two threads, 9,100 in two workers).
 """
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -14,13 +16,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-
-from fastdd import ranks
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,18 @@ def _middle(image, side: int):
     return image.crop((left, top, left + side, top + side))
 
 
-_archives: dict = {}
+@functools.lru_cache(maxsize=1)
+def _archive(path: str, changed: int):
+    """An open zip archive; ``changed``, when it was, so that another one of the name is opened anew."""
+    import zipfile
+
+    return zipfile.ZipFile(path)
 
 
 def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
     """The bytes of an item of a :class:`Batch`."""
     if member is not None:
-        import zipfile
-
-        if path not in _archives:
-            _archives[path] = zipfile.ZipFile(path)
-        return _archives[path].read(member)
+        return _archive(path, os.stat(path).st_mtime_ns).read(member)
     with open(path, "rb") as file:
         if length < 0:
             return file.read()
@@ -187,7 +188,12 @@ class _Workers:
         if worker is None:
             # The parent's search path: Pillow may lie where only the parent was told to look.
             command = [sys.executable, "-W", "ignore", "-c", _START, __file__, json.dumps(sys.path)]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            try:
+                worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            except OSError as error:
+                raise RuntimeError(
+                    f"cannot start a process that decodes images: {error.strerror}; try --workers 1"
+                ) from None
             self._own.worker = worker
             self._all.append(worker)
         try:
@@ -209,18 +215,11 @@ class _Workers:
 
 def cores() -> int:
     """Processors that this process may use; the ranks of a job share those of their machine."""
+    # Not at the top: a worker runs this file without the package, which would import torch.
+    from fastdd import ranks
+
     all_ = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, all_ // ranks.local_world())
-
-
-def _work(read: Callable[[], tuple], write: Callable[[tuple], object]) -> None:
-    while True:
-        try:
-            items, gray, size, crop, stretch = read()
-        except EOFError:
-            return
-        done = decode_batch(Batch(items, gray, Recipe(size, crop, stretch)))
-        write((done.images, done.levels, done.sha256, done.failed))
 
 
 def _main() -> None:
@@ -229,12 +228,15 @@ def _main() -> None:
     # Ctrl-C reaches the whole terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-
-    def write(reply: tuple) -> None:
-        pickle.dump(reply, sink, protocol=pickle.HIGHEST_PROTOCOL)
-        sink.flush()
-
-    _work(lambda: pickle.load(source), write)
+    # The end of the input, or of who reads the output, is that of the parent.
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            items, gray, size, crop, stretch = pickle.load(source)
+            done = decode_batch(Batch(items, gray, Recipe(size, crop, stretch)))
+            reply = (done.images, done.levels, done.sha256, done.failed)
+            pickle.dump(reply, sink, protocol=pickle.HIGHEST_PROTOCOL)
+            sink.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

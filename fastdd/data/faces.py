@@ -38,7 +38,6 @@ def celeba(
     target: str = "Attractive",
     protected: str = "Male",
     size: int = 64,
-    balanced: bool = False,
     seed: int = SEED,
     skip_corrupt: bool = False,
 ) -> Plan:
@@ -54,7 +53,6 @@ def celeba(
         protected: attribute that is the group; several, joined by ``+``, for their intersections (appendix O: Male
             with Wearing_Necktie or Pale_Skin): 2**k groups, the first attribute counting most.
         size: height and width in pixels; published: 64 (32 and 96 for timings).
-        balanced: cut the training cells down to the smallest, too (appendix N).
         seed: of numpy's RandomState, for what is cut down.
         skip_corrupt: leave out images that can't be decoded.
 
@@ -95,12 +93,9 @@ def celeba(
     labels, class_names, groups, group_names = _attributes(attributes, target, protected)
     paths = [f"{folder}/{name}" for name in names]
     rows = Rows(paths, labels, groups)
-    random = np.random.RandomState(seed)
     train, test = (rows.take(np.flatnonzero(split == part)) for part in (0, 2))
     if len(test):
-        test = test.take(even_cells(test.labels, test.groups, random))
-    if balanced and len(train):
-        train = train.take(even_cells(train.labels, train.groups, random))
+        test = test.take(even_cells(test.labels, test.groups, np.random.RandomState(seed)))
     return Plan(
         "celeba",
         where,

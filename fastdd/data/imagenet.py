@@ -4,6 +4,8 @@ Published code (MTT, DSA) normalises all of them by ImageNet's constants, resize
 middle. FairDD (section 6.3) biases them like CIFAR10-S (:func:`fastdd.data.images.gray_or_colour`).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastdd.data.decode import Recipe
@@ -186,10 +188,17 @@ def imagenet_subset(name: str, root, size: int, skip_corrupt: bool) -> Plan:
     classes = SUBSETS[name]
     wanted = "train/<wnid> and val/<wnid>, ImageNet's folders,"
 
-    def is_imagenet(tree: Tree) -> bool:
-        return bool(set(classes) & set(tree.folders("train"))) and bool(tree.folders("val") or tree.images("val"))
+    def find_with(enough: Callable[[set[str]], bool]) -> Tree:
+        return find(
+            *(root, name, wanted, IMAGENET_PAGE, _IMAGENET_PLACES),
+            lambda tree: enough(set(classes) & set(tree.folders("train"))),
+        )
 
-    tree = find(root, name, wanted, IMAGENET_PAGE, _IMAGENET_PLACES, is_imagenet)
+    try:
+        tree = find_with(lambda found: len(found) == len(classes))
+    except FileNotFoundError:
+        # One that has some of the classes, to name those that it lacks.
+        tree = find_with(lambda found: len(found) > 0)
     splits = {}
     for split in ("train", "val"):
         splits[split] = [tree.images(f"{split}/{wnid}") for wnid in classes]

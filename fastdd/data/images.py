@@ -144,7 +144,7 @@ def find(root: str | os.PathLike | None, title: str, wanted: str, page: str, pla
         tried.append(root)
     else:
         deeper = sorted(path for path in root.iterdir() if path.is_dir())
-        tried += [base / place for base in (root, *deeper) for place in places if place != "." or base == root]
+        tried += [base / place for base in (root, *deeper) for place in places]
     for path in tried:
         if path.exists():
             tree = Tree(path)
@@ -227,9 +227,9 @@ class Plan:
         return len(getattr(self, split)), 3, self.recipe.size, self.recipe.size
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides the result but the files' content."""
-        sha = hashlib.sha256(repr((self.name, self.recipe, self.skip_corrupt, self.mean, self.std)).encode())
-        sha.update(repr((self.class_names, self.group_names, self.provenance, self.remarks)).encode())
+        """SHA-256 over all that decides the result but the files' content and whether corrupt ones are left out."""
+        sha = hashlib.sha256(repr((self.name, self.recipe, self.mean, self.std)).encode())
+        sha.update(repr((self.class_names, self.group_names, self.provenance.get("files"), self.remarks)).encode())
         for rows in (self.train, self.test):
             sha.update("\n".join(rows.names).encode())
             for array in (rows.labels, rows.groups, self._gray(rows)):
@@ -255,6 +255,8 @@ class Plan:
         gray = self._gray(rows)
         count = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // (3 * self.recipe.size**2)))
         starts = range(first, len(rows), count)
+        if not starts:
+            return
         if workers is None:
             workers = 1 if len(rows) - first < _SERIAL else cores()
 

@@ -1,5 +1,6 @@
 """The packed store: a data set as a folder of ``.npy`` files, opened memory-mapped, and ``meta.json``."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -51,10 +52,14 @@ def check_place(path: str | os.PathLike, overwrite: bool) -> None:
             )
 
 
+class _TooSmallError(OSError):
+    """The disk is too small, before anything is written."""
+
+
 def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise OSError(
+        raise _TooSmallError(
             errno.ENOSPC, f"{path.parent} has {free / 2**20:,.0f} MiB free; the store needs {needed / 2**20:,.0f} MiB"
         )
 
@@ -167,11 +172,15 @@ def build_store(
     if building.exists() and not resume and not overwrite:
         raise ValueError(f"{building} holds an unfinished build: continue it with --resume, or start anew with --force")
     building.mkdir(exist_ok=True)
-    with hold(building):
-        build = _Build(plan, building / "store", resume)
-        _check_space(path, build.missing)
+    with hold(building) or contextlib.nullcontext():
+        build = _Build(plan, building, resume)
         try:
-            dataset = build.run(workers, progress)
+            _check_space(path, build.missing)
+            build.run(workers, progress)
+            _install(building, path)
+            shutil.rmtree(building, ignore_errors=True)
+        except _TooSmallError:
+            raise
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -180,9 +189,9 @@ def build_store(
             ) from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{build.kept}; continue with --resume") from None
-        _install(building, path)
-    del dataset
-    shutil.rmtree(building, ignore_errors=True)
+        finally:
+            if not any(build.rows.values()):
+                shutil.rmtree(building, ignore_errors=True)
     return open_store(path)
 
 
@@ -198,18 +207,23 @@ class _Build:
     the last whole line is cut off when the build goes on.
     """
 
-    def __init__(self, plan: Plan, folder: Path, resume: bool):
-        self.plan, self.folder, self.tally = plan, folder, Tally(plan)
+    def __init__(self, plan: Plan, building: Path, resume: bool):
+        self.plan, self.building, self.tally = plan, building, Tally(plan)
+        self.store = building / "store"
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
         if lines and lines[0] != first:
             raise ValueError(
-                f"{folder.parent} holds an unfinished build of {lines[0].get('name')} with other options or files: "
+                f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
                 "start anew with --force, or choose another path"
             )
+        if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
+            raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            shutil.rmtree(self.store, ignore_errors=True)
+            for name in (_SOURCES, _JOURNAL):
+                (building / name).unlink(missing_ok=True)
+            self.store.mkdir()
             self._note(first)
         self.rows = dict.fromkeys(SPLITS, 0)
         self.sha = hashlib.sha256()
@@ -219,15 +233,15 @@ class _Build:
             self.tally.stops = last["stops"]
             self.tally.levels = np.array(last["levels"], np.int64)
             for line in lines[1:]:
-                for split in SPLITS:
-                    self.tally.failed[split] += [(row, why) for row, why in line["failed"][split]]
-            with (folder / _SOURCES).open("rb") as file:
+                for split, failed in line["failed"].items():
+                    self.tally.failed[split] += [(row, why) for row, why in failed]
+            with (building / _SOURCES).open("rb") as file:
                 for split in SPLITS:
                     self.tally.sha256[split] += file.read(32 * self.rows[split])
 
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
-        file = self.folder / _JOURNAL
+        file = self.building / _JOURNAL
         content = file.read_bytes() if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
@@ -235,7 +249,7 @@ class _Build:
         return [json.loads(line) for line in whole.splitlines()]
 
     def _note(self, entry: dict) -> None:
-        with (self.folder / _JOURNAL).open("ab", buffering=0) as file:
+        with (self.building / _JOURNAL).open("ab", buffering=0) as file:
             _write(file, (json.dumps(entry) + "\n").encode())
             os.fsync(file.fileno())
 
@@ -247,36 +261,35 @@ class _Build:
 
     @property
     def kept(self) -> str:
-        return f"{sum(self.rows.values()):,} of {len(self.plan):,} images are kept in {self.folder.parent}"
+        return f"{sum(self.rows.values()):,} of {len(self.plan):,} images are kept in {self.building}"
 
-    def run(self, workers: int | None, progress: Callable[[int, int], None] | None) -> Dataset:
-        """Decode and write what is missing."""
+    def run(self, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+        """Decode and write what is missing: ``building/store`` is whole then."""
         images = {}
         for split in SPLITS:
             self._stream(split, workers, progress)
-            file = self.folder / f"{split}-images.npy"
+            file = self.store / f"{split}-images.npy"
             images[split] = np.load(file, mmap_mode="r")
             for array in (getattr(self.plan, split).labels, getattr(self.plan, split).groups):
                 self.sha.update(np.ascontiguousarray(array, dtype="<i8"))
         dataset = self.tally.dataset(images)
         for split in SPLITS:
-            _write_arrays(self.folder, split, getattr(dataset, split), ("labels", "groups"))
+            _write_arrays(self.store, split, getattr(dataset, split), ("labels", "groups"))
         # With images left out, what was hashed as it was written had the wrong numbers of rows.
         skipped = any(self.tally.failed.values())
-        _write_meta(self.folder, dataset, dataset.digest() if skipped else self.sha.hexdigest())
-        for name in (_SOURCES, _JOURNAL):
-            (self.folder / name).unlink()
-        return dataset
+        _write_meta(self.store, dataset, dataset.digest() if skipped else self.sha.hexdigest())
 
     def _stream(self, split: str, workers: int | None, progress) -> None:
         tally, rows = self.tally, self.rows
         size = 3 * self.plan.recipe.size**2
         checkpoint = max(1, _CHECKPOINT_BYTES // size)
-        noted = {name: len(failed) for name, failed in tally.failed.items()}
-        file_name = self.folder / f"{split}-images.npy"
+        file_name = self.store / f"{split}-images.npy"
         file_name.touch()
-        (self.folder / _SOURCES).touch()
-        with file_name.open("r+b", buffering=0) as pixels, (self.folder / _SOURCES).open("r+b", buffering=0) as sources:
+        (self.building / _SOURCES).touch()
+        with (
+            file_name.open("r+b", buffering=0) as pixels,
+            (self.building / _SOURCES).open("r+b", buffering=0) as sources,
+        ):
             # The rows are known when all is decoded; a header has the same length whatever they are.
             start = len(_header(len(getattr(self.plan, split)), self.plan.recipe.size))
             pixels.truncate(start + rows[split] * size)
@@ -287,21 +300,22 @@ class _Build:
             pixels.seek(0, os.SEEK_END)
             sources.truncate(32 * sum(rows.values()))
             sources.seek(0, os.SEEK_END)
-            written = 0
+            written, noted = 0, len(tally.failed[split])
 
             def note() -> None:
-                nonlocal written
+                nonlocal written, noted
                 os.fsync(pixels.fileno())
                 os.fsync(sources.fileno())
-                rows[split] += written
-                written = 0
-                failed = {name: tally.failed[name][noted[name] :] for name in SPLITS}
-                self._note({"rows": rows, "stops": tally.stops, "levels": tally.levels.tolist(), "failed": failed})
-                noted[split] = len(tally.failed[split])
+                now = rows | {split: rows[split] + written}
+                failed = {split: tally.failed[split][noted:]}
+                self._note({"rows": now, "stops": tally.stops, "levels": tally.levels.tolist(), "failed": failed})
+                rows.update(now)
+                written, noted = 0, len(tally.failed[split])
 
             if progress:
                 progress(tally.done, len(self.plan))
-            for part in self.plan.decoded(split, tally.stops[split], workers):
+            first = tally.stops[split]
+            for part in self.plan.decoded(split, first, workers):
                 _write(pixels, part.done.images)
                 self.sha.update(part.done.images)
                 _write(sources, part.done.sha256)
@@ -311,7 +325,7 @@ class _Build:
                     note()
                 if progress:
                     progress(tally.done, len(self.plan))
-            if written:
+            if tally.stops[split] > first:
                 note()
             pixels.seek(0)
             _write(pixels, _header(rows[split], self.plan.recipe.size))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastdd.data.dataset import Dataset, Split
+from fastdd.data.dataset import Dataset
+from fastdd.data.images import Plan, even_cells
 
 _BALANCE, _LABELS, _GROUPS = range(3)
 
@@ -17,10 +18,15 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in 0..1, not {value!r}")
 
 
-def balanced_rows(split: Split, num_classes: int, num_groups: int, seed: int = 0) -> np.ndarray:
-    """Rows of a part of ``split`` with as many images in each cell (class, group) as the smallest has, in their order.
+def balanced_rows(
+    labels: np.ndarray, groups: np.ndarray, num_classes: int, num_groups: int, seed: int = 0
+) -> np.ndarray:
+    """Rows that leave every cell (class, group) as many images as the smallest has, drawn without replacement.
 
-    FairDD's CelebA_fair (appendix N): every cell is sampled down, without replacement.
+    FairDD's CelebA_fair (appendix N).
+
+    Args:
+        labels, groups: int64 [N].
 
     Returns:
         int64, ascending.
@@ -28,17 +34,13 @@ def balanced_rows(split: Split, num_classes: int, num_groups: int, seed: int = 0
     Raises:
         ValueError: a cell is empty, naming it.
     """
-    counts = split.counts(num_classes, num_groups)
-    empty = np.argwhere(counts == 0)
-    if len(empty):
-        label, group = empty[0]
+    counts = np.bincount(labels * num_groups + groups, minlength=num_classes * num_groups)
+    if not counts.all():
+        label, group = divmod(int(counts.argmin()), num_groups)
         raise ValueError(
-            f"balanced needs an image of every class in every group: class {label} has none in group {group}"
+            f"balanced needs images of every class in every group: class {label} has none in group {group}"
         )
-    random = np.random.RandomState((seed, _BALANCE))
-    cell = split.labels * num_groups + split.groups
-    chosen = [random.permutation(np.flatnonzero(cell == number))[: counts.min()] for number in range(counts.size)]
-    return np.sort(np.concatenate(chosen))
+    return even_cells(labels, groups, np.random.RandomState((seed, _BALANCE)))
 
 
 def _share_of(n: int, share: float, random: np.random.RandomState) -> np.ndarray:
@@ -77,36 +79,56 @@ def noisy_groups(groups: np.ndarray, share: float, num_groups: int, seed: int = 
     return out
 
 
-def with_variants(load: Callable[..., Dataset]) -> Callable[..., Dataset]:
-    """``load(root, *, ...)`` with three more options, on the training images; the test images stay as they are.
+def varied(
+    made: Dataset | Plan,
+    seed: int = 0,
+    *,
+    balanced: bool = False,
+    label_noise: float = 0.0,
+    group_noise: float = 0.0,
+) -> Dataset | Plan:
+    """A data set, or a plan of one, with its training images changed; the test images stay as they are.
 
-    ``balanced``: True samples every cell down to the smallest (:func:`balanced_rows`). ``label_noise``: share of wrong
-    labels (:func:`noisy_labels`). ``group_noise``: share of groups drawn anew (:func:`noisy_groups`). Applied in this
-    order; the pixels and the true bias stay, only what is told of them changes. Draws are seeded by the data set's
-    ``seed`` (0 where it has none), each with a stream of its own.
+    Args:
+        made: the data set; its pixels and their true bias stay, only what is told of them changes.
+        seed: of the draws, of which each change has a stream of its own.
+        balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
+        label_noise: share of wrong labels (:func:`noisy_labels`).
+        group_noise: share of groups drawn anew (:func:`noisy_groups`).
+
+    Raises:
+        ValueError: a share outside 0..1, an empty cell to be balanced, or noise in the labels of one class.
     """
+    check_share("label_noise", label_noise)
+    check_share("group_noise", group_noise)
+    train, num_classes, num_groups = made.train, len(made.class_names), len(made.group_names)
+    if balanced:
+        train = train.take(balanced_rows(train.labels, train.groups, num_classes, num_groups, seed))
+    labels, groups = train.labels, train.groups
+    if label_noise:
+        if num_classes < 2:
+            raise ValueError(f"label_noise needs two classes or more; {made.name} has one")
+        labels = noisy_labels(labels, label_noise, num_classes, seed)
+    if group_noise:
+        groups = noisy_groups(groups, group_noise, num_groups, seed)
+    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups))
 
-    def varied(
-        root, *, balanced: bool = False, label_noise: float = 0.0, group_noise: float = 0.0, **options
-    ) -> Dataset:
-        check_share("label_noise", label_noise)
-        check_share("group_noise", group_noise)
-        dataset = load(root, **options)
-        train, seed = dataset.train, options.get("seed") or 0
-        if balanced:
-            rows = balanced_rows(train, dataset.num_classes, dataset.num_groups, seed)
-            train = Split(train.images[rows], train.labels[rows], train.groups[rows])
-        labels, groups = train.labels, train.groups
-        if label_noise:
-            if dataset.num_classes < 2:
-                raise ValueError(f"label_noise needs two classes or more; {dataset.name} has one")
-            labels = noisy_labels(labels, label_noise, dataset.num_classes, seed)
-        if group_noise:
-            groups = noisy_groups(groups, group_noise, dataset.num_groups, seed)
-        return dataclasses.replace(dataset, train=Split(train.images, labels, groups))
 
+def with_variants(load: Callable[..., Dataset | Plan]) -> Callable[..., Dataset | Plan]:
+    """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``."""
     own = inspect.signature(load)
-    parameters = [p for p in own.parameters.values() if p.kind != p.VAR_KEYWORD]
-    added = [p for p in inspect.signature(varied).parameters.values() if p.kind == p.KEYWORD_ONLY]
-    varied.__signature__ = own.replace(parameters=[*parameters, *added])
-    return varied
+    added = [
+        parameter
+        for parameter in inspect.signature(varied).parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY and parameter.name not in own.parameters
+    ]
+
+    def load_varied(root, **options) -> Dataset | Plan:
+        chosen = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
+        for name in ("label_noise", "group_noise"):
+            check_share(name, chosen[name])
+        return varied(load(root, **options), options.get("seed") or 0, **chosen)
+
+    parameters = [parameter for parameter in own.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    load_varied.__signature__ = own.replace(parameters=[*parameters, *added])
+    return load_varied

@@ -1,6 +1,7 @@
 """Run a method, or train experts: configuration, loop, checkpoints, resume, metrics."""
 
 from fastdd.session.config import RunConfig
+from fastdd.session.estimate import Estimate
 from fastdd.session.expert_training import ExpertConfig
 from fastdd.session.experts import ExpertProgress, check_experts_out, describe_experts, train_experts
 from fastdd.session.folder import GROUPS, WEIGHTS, check_out
@@ -10,6 +11,7 @@ from fastdd.session.sets import check_ipc, random_set
 __all__ = [
     "GROUPS",
     "WEIGHTS",
+    "Estimate",
     "ExpertConfig",
     "ExpertProgress",
     "Progress",

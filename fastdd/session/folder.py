@@ -12,13 +12,13 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import torch
 import yaml
 from torch import Tensor
 
 from fastdd import files
+from fastdd.files import hold
 from fastdd.session.config import RunConfig
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
@@ -65,27 +65,6 @@ def check_out(path: str | os.PathLike, resume: bool) -> None:
         stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
-
-
-def hold(path: Path) -> TextIO | None:
-    """Hold the folder of a run for this process: as long as what is returned is open, which it is until it is lost.
-
-    Raises:
-        OSError: the folder can't be written, or another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return None
-    try:
-        lock = open(path / ".lock", "w")  # noqa: SIM115  held open for the life of the run
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write in the run folder {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BlockingIOError(f"another process is running in {path}") from None
-    return lock
 
 
 class RunFolder:

@@ -95,7 +95,7 @@ def input_digest(
     return hashlib.sha256(b"".join([dataset.digest().encode(), *extra])).hexdigest()
 
 
-def _check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | None) -> None:
+def check_experts(config: RunConfig, dataset: Dataset, experts: Trajectories | None) -> None:
     """ValueError unless a run of mtt, and no other, has experts, of this data set and this debias mode."""
     if config.method != "mtt":
         if experts is not None:
@@ -188,7 +188,7 @@ def run(
     """
     device = torch.device(device)
     check_ipc(dataset, config.ipc)
-    _check_experts(config, dataset, experts)
+    check_experts(config, dataset, experts)
     if (weights is not None) != (config.debias == "kde" and config.method != "mtt"):
         raise ValueError(
             f"{config.method} with debias={config.debias} takes "

@@ -189,7 +189,7 @@ def test_every_setting_of_distill_reaches_the_run(run, tmp_path, of_method):
     used = yaml.safe_load((out / "config.yaml").read_text())["run"]
     assert {name: used[name] for name in settings} == settings
     made = SyntheticSet.load(out / "synthetic.safetensors")
-    assert made.metadata["provenance"]["parameters"] == {"bias_ratio": 0.5, "seed": 0}
+    assert {"bias_ratio": 0.5, "seed": 0}.items() <= made.metadata["provenance"]["parameters"].items()
 
 
 def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_path):

@@ -163,6 +163,25 @@ def test_the_published_counts_by_hand():
     assert published_cells(1135, 0.1) == [113, *[114] * 8, 110]
 
 
+def test_unbalanced_minorities_by_hand():
+    """FairDD's CMNIST_unbalance: of 5,421 images 543 are in nine groups of 1:2:...:9, the smallest of 12."""
+    labels = np.zeros(5421, np.int64)
+    rows, groups = builders.biased_groups(labels, 0.9, np.random.RandomState(0), unbalanced=True)
+    counts = np.bincount(groups, minlength=10)
+    assert sorted(rows) == list(range(5421))
+    # Differences of round(543 k (k + 1) / 90): 12, 36, 72, 121, 181, 253, 338, 434, 543.
+    assert counts[0] == 4878
+    assert sorted(counts[1:].tolist()) == [12, 24, 36, 49, 60, 72, 85, 96, 109]
+    assert counts[1:].tolist() != sorted(counts[1:].tolist())
+
+
+def test_an_unbalanced_set_has_the_same_test_set_sizes_and_majority(mnist_root):
+    data, even = load("c-mnist-fg", mnist_root, unbalanced=True), load("c-mnist-fg", mnist_root)
+    np.testing.assert_array_equal(np.diag(data.train.counts(10, 10)), np.diag(even.train.counts(10, 10)))
+    assert_published_counts(data.test.counts(10, 10), [11] * 10, 0.1)
+    assert data.digest() != even.digest()
+
+
 def test_the_global_generators_are_not_touched(mnist_root, cifar_root):
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
@@ -303,6 +322,14 @@ def test_the_published_counts_of_c_mnist(data_root, name):
     assert sorted(np.delete(test[1], 1).tolist()) == [110, *[114] * 8]
     assert_published_counts(train, MNIST_TRAIN, 0.9)
     assert_published_counts(test, MNIST_TEST, 0.1)
+
+
+@pytest.mark.realdata
+def test_the_smallest_group_of_unbalanced_c_mnist(data_root):
+    """Its appendix P: "only about 1/500 of the entire dataset, which equates to just 12 samples out of 6000"."""
+    train = load("c-mnist-fg", data_root, unbalanced=True).train.counts(10, 10)
+    assert train.min() == 12
+    assert np.diag(train).tolist() == [int(n * 0.9) for n in MNIST_TRAIN]
 
 
 @pytest.mark.realdata

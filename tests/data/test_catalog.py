@@ -8,11 +8,18 @@ import pytest
 
 from fastdd.data import available, load
 
-BIASED = {"c-digits", "c-mnist-fg", "c-mnist-bg", "c-fmnist-fg", "c-fmnist-bg", "cifar10-s"}
+# The published bias ratio and seed.
+BIASED = {
+    **dict.fromkeys(("c-mnist-fg", "c-mnist-bg", "c-fmnist-fg", "c-fmnist-bg"), (0.9, 30)),
+    **dict.fromkeys(("c-digits", "cifar10-s"), (0.9, 0)),
+    **dict.fromkeys(("cmnist-lff", "corrupted-cifar10"), (0.95, 0)),
+    **dict.fromkeys(("cmnist-dd", "ccifar10-dd"), (0.95, 42)),
+}
 PLAIN = {"mnist", "fashion-mnist", "cifar10"}
 SUBSETS = {"imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow"}
 IMAGES = {
-    *("folder", "celeba", "celeba-hq", "utkface", "bffhq", "spuco-animals", "tiny-imagenet", "tiny-imagenet-s"),
+    *("bg-fmnist", "folder", "celeba", "celeba-hq", "utkface", "bffhq", "spuco-animals"),
+    *("tiny-imagenet", "tiny-imagenet-s"),
     *SUBSETS,
     *(f"{name}-s" for name in SUBSETS),
 }
@@ -20,11 +27,11 @@ IMAGES = {
 
 def test_every_name_has_one_line():
     names = available()
-    assert set(names) == BIASED | PLAIN | IMAGES
+    assert set(names) == {*BIASED, *PLAIN, *IMAGES}
     assert all(line and "\n" not in line for line in names.values())
 
 
-@pytest.mark.parametrize("name", sorted(BIASED | PLAIN))
+@pytest.mark.parametrize("name", sorted({*BIASED, *PLAIN}))
 def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar_root, name):
     # Both fixtures write below one temporary folder.
     data = load(name, mnist_root)
@@ -36,9 +43,10 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
         assert split.images.flags.writeable
         assert split.images.flags.c_contiguous
     if name in BIASED:
-        assert data.provenance["parameters"]["bias_ratio"] == 0.9
-        assert data.provenance["seed"] == (30 if "mnist" in name else 0)
-        assert load(name, mnist_root, bias_ratio=0.9, seed=data.provenance["seed"]).digest() == data.digest()
+        ratio, seed = BIASED[name]
+        assert data.provenance["parameters"]["bias_ratio"] == ratio
+        assert data.provenance["seed"] == seed
+        assert load(name, mnist_root, bias_ratio=ratio, seed=seed).digest() == data.digest()
     else:
         assert data.num_groups == 1
 
@@ -48,9 +56,12 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
     [
         ("mnist", (0.1307,), (0.3081,)),
         ("fashion-mnist", (0.2861,), (0.3530,)),
-        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        *(
+            (name, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+            for name in ("cifar10", "ccifar10-dd", "corrupted-cifar10")
+        ),
         ("cifar10-s", (0.48905, 0.48451, 0.46715), (0.24278, 0.24082, 0.25098)),
-        *((name, (0.5,) * 3, (0.5,) * 3) for name in sorted(BIASED - {"cifar10-s"})),
+        *((name, (0.5,) * 3, (0.5,) * 3) for name in sorted(BIASED) if "cifar10" not in name),
     ],
 )
 def test_the_published_normalisation(mnist_root, cifar_root, name, mean, std):

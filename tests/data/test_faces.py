@@ -204,8 +204,10 @@ def test_utkface_that_does_not_fit(utkface):
         load("utkface", utkface, target="height")
     with pytest.raises(ValueError, match="target and protected of utkface are both 'race'"):
         load("utkface", utkface, target="race")
-    (utkface / "UTKFace").rename(utkface / "faces-of-utk")
-    assert load("utkface", utkface / "faces-of-utk", size=8).num_groups == 4
+    (utkface / "deep/er").mkdir(parents=True)
+    (utkface / "UTKFace").rename(utkface / "deep/er/faces-of-utk")
+    assert load("utkface", utkface / "deep/er/faces-of-utk", size=8).num_groups == 4
+    assert load("utkface", utkface / "deep/er", size=8).num_groups == 4
     with pytest.raises(FileNotFoundError, match=r"UTKFace: UTKFace/\*\.jpg not found in .*; offered at https"):
         load("utkface", utkface)
 

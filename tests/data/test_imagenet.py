@@ -91,7 +91,8 @@ def test_tiny_imagenet_s_is_biased_as_cifar10_s(tiny):
     n = len(plain.test)
     assert (data.test.images[:n] == builders.luma(plain.test.images)[:, None]).all()
     assert (data.test.images[n:] == plain.test.images).all()
-    assert data.provenance["parameters"] == {"bias_ratio": 0.8, "seed": 0, "size": 64, "skip_corrupt": False}
+    chosen = {"bias_ratio": 0.8, "seed": 0, "size": 64, "skip_corrupt": False}
+    assert data.provenance["parameters"] == options("tiny-imagenet-s") | chosen
     assert data.provenance["builder"] == data.name == "tiny-imagenet-s"
     np.testing.assert_allclose(data.mean, data.train.images.mean((0, 2, 3)) / 255, rtol=1e-9)
     other = load("tiny-imagenet-s", tiny, bias_ratio=0.8, seed=1)
@@ -144,6 +145,12 @@ def test_a_subset_s(tmp_path):
     assert data.test.counts(10, 2).tolist() == [[4, 4]] * 10
     assert data.size == (16, 16)
     assert build("imagemeow-s", tmp_path / "store", tmp_path, options={"size": 16}).digest() == data.digest()
+
+
+def test_a_folder_that_has_all_classes_is_preferred_to_one_that_has_some(tmp_path):
+    imagenet(tmp_path / "a", SUBSETS["imagefruit"], train=1, val=1)
+    imagenet(tmp_path / "b", SUBSETS["imageyellow"], train=2, val=1)
+    assert len(load("imageyellow", tmp_path, size=4).train) == 20
 
 
 def test_a_subset_that_is_not_whole(tmp_path):

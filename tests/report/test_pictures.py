@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from fastdd import report
-from fastdd.data import SyntheticSet, Zca, load
+from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
 from fastdd.session import random_set
 
 
@@ -36,3 +36,26 @@ def test_whitened_images_are_shown_as_they_were(tmp_path):
     report.preview(random_set(digits, 2), tmp_path / "normalised.png")
     report.preview(random_set(digits, 2, zca=Zca.fit(digits.train.images)), tmp_path / "whitened.png")
     assert (tmp_path / "whitened.png").read_bytes() == (tmp_path / "normalised.png").read_bytes()
+
+
+def test_a_data_set_has_a_class_a_row_and_a_group_a_column(tmp_path):
+    images = np.full((5, 3, 16, 16), 10, np.uint8) * np.arange(5, dtype=np.uint8)[:, None, None, None]
+    # Class 0: one image of group 0, three of group 1. Class 1: one of group 1.
+    split = Split(images, np.array([0, 0, 0, 0, 1]), np.array([0, 1, 1, 1, 1]))
+    data = Dataset("toy", split, split, ("a", "b"), ("g", "h"), (0.5,) * 3, (0.5,) * 3, {})
+    report.preview_dataset(data, tmp_path / "p.png")
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    cell = 4 * 16 + 2
+    assert picture.shape == (2 * cell + 2, 4 * cell + 2, 3)
+    shown = picture[2 + cell // 2 :: cell, 2 + cell // 2 :: cell, 0]
+    assert shown.tolist() == [[0, 200, 10, 20], [200, 200, 40, 200]]
+
+
+def test_a_data_set_of_many_classes_shows_twenty(tmp_path):
+    labels = np.arange(200)
+    split = Split(np.zeros((200, 1, 8, 8), np.uint8), labels, np.zeros(200, np.int64))
+    names = tuple(map(str, range(200)))
+    report.preview_dataset(
+        Dataset("toy", split, split, names, ("all",), (0.5,), (0.5,), {}), tmp_path / "p.png", each=1
+    )
+    assert np.asarray(Image.open(tmp_path / "p.png")).shape == (20 * 66 + 2, 68)

@@ -1,0 +1,238 @@
+"""What a run will take on this machine, from a few of its steps: seconds, memory, disk space."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.data import Dataset, DeviceImages, Split, Trajectories, Zca
+from fastdd.data.trajectories import DTYPES, stored_shape
+from fastdd.debias.embedding import EmbeddingSettings, train_embedding
+from fastdd.evaluation import Protocol
+from fastdd.evaluation import evaluate as _evaluate
+from fastdd.session.config import RunConfig
+from fastdd.session.expert_training import ExpertConfig
+from fastdd.session.experts import describe_experts
+from fastdd.session.run import check_experts
+from fastdd.session.sets import random_set, with_groups
+from fastdd.session.stepper import make
+from fastdd.session.stepper_base import Stepper
+
+# A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
+_SECONDS, _CALLS, _MOST_CALLS = 6.0, 3, 100
+# A call that takes longer than this is measured once, and steps of many classes on a few of them.
+_LONG = 5.0
+_FEW_CLASSES = 10
+_METRICS_LINE = 48  # bytes of a step in metrics.jsonl
+# Training is measured on so many batches, and tests on so many images; the rest is proportion.
+_BATCHES, _IMAGES = 8, 2048
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        seconds: of each part of it, by name.
+        memory: largest resident memory of this process, in bytes: measured, so that it has the measurement's parts.
+        gpu_memory: largest memory allocated on the GPU, in bytes; None on the CPU.
+        disk: bytes that the run's files take.
+        notes: how figures came about, one line each.
+    """
+
+    seconds: dict[str, float]
+    memory: int
+    gpu_memory: int | None
+    disk: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return sum(self.seconds.values())
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measured(seconds: dict[str, float], disk: int, device: torch.device, notes: tuple[str, ...] = ()) -> Estimate:
+    """The estimate of parts that have been measured: with the memory that this took."""
+    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return Estimate(seconds, peak_memory(), gpu, disk, notes)
+
+
+def _seconds_of(calls: Sequence[Callable[[int], object]], device: torch.device) -> list[float]:
+    """Mean seconds of each of ``calls``, which are done in turn, with 0, 1, ...; the first round is a warm-up."""
+
+    def round_of(number: int) -> list[float]:
+        times = []
+        for call in calls:
+            began = time.perf_counter()
+            call(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+        return times
+
+    first = round_of(0)
+    if sum(first) > _LONG:
+        return first
+    rounds: list[list[float]] = []
+    while len(rounds) < _CALLS or (len(rounds) < _MOST_CALLS and sum(map(sum, rounds)) < _SECONDS):
+        rounds.append(round_of(len(rounds) + 1))
+    return [sum(times) / len(rounds) for times in zip(*rounds, strict=True)]
+
+
+def distillation(
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    groups: np.ndarray | None = None,
+    experts: Trajectories | None = None,
+) -> tuple[float, int, tuple[str, ...]]:
+    """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
+
+    Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
+    """
+    check_experts(config, dataset, experts)
+    train = dataset if groups is None else with_groups(dataset, groups)
+    images = random_set(dataset, config.ipc, config.seed, None if experts is None else experts.zca).images
+    weights = torch.ones(len(dataset.train)) if config.debias == "kde" and config.method != "mtt" else None
+    few = min(dataset.num_classes, _FEW_CLASSES)
+
+    def stepper_of(classes: int) -> Stepper:
+        chosen = None if classes == dataset.num_classes else range(classes)
+        return make(config, train, device, images, weights, experts, classes=chosen)
+
+    notes: tuple[str, ...] = ()
+    with models.exact_convolutions():
+        stepper = stepper_of(dataset.num_classes if config.method == "mtt" else few)
+        per_iteration = stepper.per_iteration
+        if per_iteration == 1:
+            calls = [stepper.step]
+        else:  # the last matching step of an iteration is not followed by training
+            calls = [lambda number: stepper.match(number * per_iteration), stepper.train]
+        matching, training = (*_seconds_of(calls, device), 0.0)[:2]
+        if few < dataset.num_classes and config.method != "mtt":
+            if matching * dataset.num_classes / few < _LONG:
+                (matching,) = _seconds_of([stepper_of(dataset.num_classes).match], device)
+            else:
+                matching *= dataset.num_classes / few
+                notes = (f"steps measured on {few} of {dataset.num_classes} classes",)
+    seconds = config.iterations * (per_iteration * matching + (per_iteration - 1) * training)
+    steps = config.iterations * per_iteration
+    state = sum(tensor.nbytes for tensor in stepper.state().values())
+    return seconds, 2 * state + images.nbytes + _METRICS_LINE * steps, notes
+
+
+def _first(split: Split, rows: int) -> Split:
+    return Split(split.images[:rows], split.labels[:rows], split.groups[:rows])
+
+
+def _training(
+    images: DeviceImages, labels: Tensor, dataset: Dataset, protocol: Protocol, zca: Zca | None, **network: Any
+) -> tuple[float, float]:
+    """Seconds of an epoch on the images, and of a test on the data set's test split."""
+    part = min(len(labels), _BATCHES * protocol.batch)
+    few = DeviceImages(images.pixels[:part], images.mean, images.std)
+
+    def seconds(epochs: int, tested: int) -> float:
+        small = replace(dataset, test=_first(dataset.test, tested))
+        short = replace(protocol, epochs=epochs - 1)
+        return _evaluate(few, labels[:part], small, nets=1, protocol=short, zca=zca, **network).seconds
+
+    seconds(2, 1)
+    rough = seconds(2, 1)
+    more = min(max(_CALLS, math.ceil(2 * _SECONDS / rough)), _MOST_CALLS)
+    epoch = max(0.0, seconds(2 + more, 1) - rough) / more
+    tested = min(len(dataset.test), _IMAGES)
+    test = max(0.0, seconds(2, tested) - rough) * len(dataset.test) / tested
+    return epoch * len(labels) / part, test
+
+
+def evaluation(
+    images: DeviceImages,
+    labels: Tensor,
+    dataset: Dataset,
+    *,
+    nets: int,
+    protocol: Protocol,
+    zca: Zca | None = None,
+    **network: Any,
+) -> float:
+    """Seconds of :func:`fastdd.evaluation.evaluate` with these arguments."""
+    epoch, test = _training(images, labels, dataset, protocol, zca, **network)
+    return nets * ((protocol.epochs + 1) * epoch + test)
+
+
+def experts(config: ExpertConfig, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:
+    """Seconds of the parts of expert training in one process, and bytes of the experts' folder."""
+    few = min(len(dataset.train), _BATCHES * config.batch_train)
+    pixels, zca, seconds = dataset.train.images[:few], None, {}
+    if config.zca:
+        seconds["whitening"], zca = _whitening(dataset.train.images, device)
+    images = zca.read(pixels, device) if zca else DeviceImages.of(pixels, dataset.mean, dataset.std, device)
+    labels = torch.as_tensor(dataset.train.labels[:few], device=device)
+    protocol = Protocol(
+        learning_rate=config.lr_teacher,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        batch=config.batch_train,
+        dsa_strategy=config.dsa_strategy,
+    )
+    network = {name: getattr(config, name) for name in ("arch", "width", "depth")}
+    epoch, test = _training(images, labels, dataset, protocol, zca, **network)
+    tests = math.ceil(config.epochs / config.eval_every) if config.eval_every else 0
+    seconds["experts"] = config.num_experts * (config.epochs * epoch * len(dataset.train) / few + tests * test)
+    shape = stored_shape({**describe_experts(config.model_dump(), dataset), "experts": [None] * config.num_experts})
+    disk = math.prod(shape) * DTYPES[config.dtype][1].itemsize
+    if zca is not None:
+        disk += zca.mean.nbytes + zca.matrix.nbytes
+    return seconds, disk
+
+
+def _whitening(images: np.ndarray, device: torch.device) -> tuple[float, Zca]:
+    """Seconds of a fit on all images, from two on some of them, and the last of these."""
+    times, rows = [], [min(len(images), n) for n in (_IMAGES, 2 * _IMAGES)]
+    for n in rows:
+        began = time.perf_counter()
+        zca = Zca.fit(images[:n], device=device)
+        times.append(time.perf_counter() - began)
+    an_image = max(0.0, times[1] - times[0]) / max(1, rows[1] - rows[0])
+    return times[1] + an_image * (len(images) - rows[1]), zca
+
+
+def bias_embedding(dataset: Dataset, settings: EmbeddingSettings, device: torch.device) -> float:
+    """Seconds of training an encoder and embedding all training images, and of the density that weights come from."""
+    few, more = (min(len(dataset.train), n) for n in (2 * settings.batch, _IMAGES))
+
+    def seconds(rows: int, steps: int) -> float:
+        part = replace(dataset, train=_first(dataset.train, rows))
+        began = time.perf_counter()
+        train_embedding(part, replace(settings, steps=steps), device=device)
+        return time.perf_counter() - began
+
+    seconds(few, 1)
+    short = seconds(few, 1)
+    a_step = max(0.0, seconds(few, 1 + _CALLS) - short) / _CALLS
+    an_image = max(0.0, seconds(more, 1) - short) / max(1, more - few)
+    counts = np.bincount(dataset.train.labels).astype(float)
+    rows = rng.normal(rng.key(0, "estimate"), _IMAGES * 128, device).view(-1, 128)
+    began = time.perf_counter()
+    ops.log_density(rows, bandwidth=math.sqrt(0.1), method="exact")
+    density = (time.perf_counter() - began) * float((counts**2).sum()) / _IMAGES**2
+    return short + (settings.steps - 1) * a_step + an_image * (len(dataset.train) - few) + density
