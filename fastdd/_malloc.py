@@ -2,10 +2,16 @@
 
 import contextlib
 import ctypes
+import mmap
 import sys
 
 # Parameter numbers from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+# What a process's own memory may grow by until freed memory is given back, and what it was after that, at first with
+# PyTorch's libraries in.
+_GROWTH = 512 * 2**20
+_after_giving_back = 256 * 2**20
 
 _keeps = False
 
@@ -44,6 +50,29 @@ def give_back() -> None:
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def give_back_growth() -> None:
+    """:func:`give_back` where this process's own memory has grown by half a GiB since the last time it did.
+
+    For loops of large temporaries: 200 classes of 64x64, each matched by itself in 60 MB, came to 3.3 GiB in two steps,
+    and to 1.1 with this. Small ones never get there, and pay 20 us for the look. Linux only, as the other is.
+    """
+    global _after_giving_back
+    own = _own_bytes()
+    if own > _after_giving_back + _GROWTH:
+        give_back()
+        _after_giving_back = _own_bytes()
+
+
+def _own_bytes() -> int:
+    """Resident memory that is not a file's; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            resident, shared = file.read().split()[1:3]
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * mmap.PAGESIZE
 
 
 def map_every_tensor() -> None:

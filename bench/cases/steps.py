@@ -212,14 +212,14 @@ class Step(Case):
 class LargeStep(Step):
     """A step of DM on many classes or large images: checked on few classes, and without baselines that take minutes.
 
-    Its real batch is an eighth of the published one, and there is one synthetic image a class: time and memory should
+    Its real batch is a sixteenth of the published one, and there is one synthetic image a class: time and memory should
     grow with classes and with pixels as they do with more. What the step does to a class is the same bits whichever
     other classes there are, which tests hold it to, so that a few say whether all are right.
     """
 
     def __init__(self, name: str, about: str, *, classes: int, size: int):
         variant = {"classes": classes} if name.endswith("classes") else {"pixels": size}
-        super().__init__(name, about, variant=variant, classes=classes, batch_real=32, ipc=1, size=size)
+        super().__init__(name, about, variant=variant, classes=classes, batch_real=16, ipc=1, size=size)
 
     def _checked_classes(self) -> int:
         return 2

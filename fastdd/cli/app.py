@@ -173,7 +173,7 @@ def distill(
     ] = None,
     memory: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="dc, dsa, mtt: auto, or low for small parts at a time on GPUs too.", show_default="auto"),
+        typer.Option(help="auto, or low for small parts at a time on GPUs too.", show_default="auto"),
     ] = None,
     experts: Annotated[
         Optional[Path],  # noqa: UP045

@@ -3,6 +3,8 @@
 import functools
 import hashlib
 import json
+import mmap
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +57,18 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """Some rows, in the order given."""
         return Split(self.images[rows], self.labels[rows], self.groups[rows])
+
+    def __getstate__(self) -> dict:
+        """For pickle: images that are a mapped file as the name of the file, which another process can map too."""
+        state, images = dict(self.__dict__), self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):  # the whole mapping, not a part of it
+            state["images"] = (os.fspath(images.filename), images.dtype, images.mode, images.offset, images.shape)
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        if isinstance(state["images"], tuple):
+            state = {**state, "images": np.memmap(*state["images"])}
+        self.__dict__.update(state)
 
     def counts(self, num_classes: int, num_groups: int) -> np.ndarray:
         """Images of every class and group, int64 [num_classes, num_groups]."""

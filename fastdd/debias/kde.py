@@ -326,7 +326,7 @@ def _segments(labels: np.ndarray, settings: KdeSettings) -> tuple[Tensor, Tensor
 def _log_density(rows: Tensor, offsets: Tensor, settings: KdeSettings) -> tuple[Tensor, float | None]:
     """Of equation 3, float64, and the gap of its bounds. Each rank takes some rows, against all of their segments."""
     bandwidth, gap = math.sqrt(settings.variance), None
-    first, last = _own_rows(offsets.tolist())
+    first, last = _own_rows(offsets.tolist(), settings.density == "exact" and rows.device.type == "cpu")
     if settings.density == "knn":
         made = ops.knn_kde(
             rows, bandwidth=bandwidth, k=settings.k, offsets=offsets, seed=settings.seed, rows=(first, last)
@@ -356,13 +356,14 @@ def _exact(rows: Tensor, offsets: Tensor, first: int, last: int, bandwidth: floa
     return torch.cat([rows.new_empty(0), *(part for _, part in sorted(parts, key=lambda part: part[0]))])
 
 
-def _own_rows(ends: list[int]) -> tuple[int, int]:
-    """The rows whose densities this rank takes: whole segments, as long as there are enough of them.
+def _own_rows(ends: list[int], symmetric: bool) -> tuple[int, int]:
+    """The rows whose densities this rank takes: those of whole segments, where there are enough of them.
 
-    A segment's pairs are symmetric, which halves the work on the CPU, but only of whole segments.
+    ``symmetric``: a pair within a segment is computed once for both its rows, but not where the segment is cut, which
+    so pays off for three ranks and more.
     """
     sizes = np.diff(ends)
-    if len(sizes) >= ranks.world():
+    if len(sizes) * (1 + symmetric) >= ranks.world():
         own = ranks.share((sizes.astype(float) ** 2).tolist())[ranks.rank()]
         return ends[own.start], ends[own.stop]
     own = ranks.share(sizes.repeat(sizes).tolist())[ranks.rank()]
@@ -419,9 +420,9 @@ def kde_weights(
     Warns:
         RuntimeWarning: a class whose weights amount to fewer than 5 images.
 
-    Deterministic. On several ranks the same bits as on one where there are as many segments (classes, batches) as
-    ranks; else equal to rounding, as are those of density ``knn``. Cost: the density's, n^2 D / 2 multiply-adds a class
-    on the CPU (C-MNIST: 0.2 s on two cores).
+    Deterministic. On several ranks the same bits as on one where each takes whole segments (classes, batches), as is so
+    while there are as many segments as ranks; else equal to rounding, as are those of density ``knn``. Cost: the
+    density's, n^2 D / 2 multiply-adds a class on the CPU (C-MNIST: 0.2 s on two cores).
 
     >>> z = np.array([0.0] * 18 + [1.0] * 2)[:, None]
     >>> weights = kde_weights(z, np.zeros(20, np.int64), clip=2.0).weights

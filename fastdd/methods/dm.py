@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdd import models, ops
+from fastdd._malloc import give_back_growth
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 
@@ -112,13 +113,17 @@ def loss_and_gradient(
     """
     num_classes = len(params)
     ipc = len(synthetic) // num_classes
-    found, gradients = [], []
+    # Filled in place: what outlives the temporaries around it would break malloc's heap up.
+    found, gradient = synthetic.new_empty(len(segments.classes)), torch.empty_like(synthetic)
+    per_class = len(segments.classes) // num_classes
     for first, last, some in segments.by_classes(num_classes, at_once or num_classes):
         own = some.to(synthetic.device)
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             each = distances(net, real, own, images, params[first:last], precision)
             total = own.total(each)
-        found.append(each.detach())
-        gradients += torch.autograd.grad(total, images)
-    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)
+        found[first * per_class : last * per_class] = each.detach()
+        gradient[first * ipc : last * ipc] = torch.autograd.grad(total, images)[0]
+        del each, total
+        give_back_growth()
+    return segments.to(synthetic.device).total(found), gradient

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdd import ops
+from fastdd._malloc import give_back_growth
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 
@@ -87,7 +88,8 @@ def loss_and_gradient(
     if precision == "bf16":
         of_real, dtype = copy.deepcopy(net).to(torch.bfloat16), torch.bfloat16
     parameters = "weights" if metric == "ours" else "all"
-    found, gradients = [], []
+    # Filled in place: what outlives the temporaries around it would break malloc's heap up.
+    gradient, found = torch.empty_like(synthetic), []
     for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
         classes = torch.arange(last - first, device=synthetic.device).repeat_interleave(ipc)
         own_params, to_label = params[first:last], first_class + first
@@ -120,8 +122,9 @@ def loss_and_gradient(
             found.append(distances.detach())
             for pull, more in zip(pulls, torch.autograd.grad(total, pulled, materialize_grads=True), strict=True):
                 pull += more
-        gradients += torch.autograd.grad([*graphs], images, pulls)
-    return segments.to(synthetic.device).total(torch.cat(found)), torch.cat(gradients)
+        gradient[first * ipc : last * ipc] = torch.autograd.grad([*graphs], images, pulls)[0]
+        give_back_growth()
+    return segments.to(synthetic.device).total(torch.cat(found)), gradient
 
 
 def _affordable(segments: Segments, bytes_each: int, device: torch.device) -> Iterator[Segments]:

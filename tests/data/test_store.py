@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -180,3 +181,16 @@ def test_another_schema_is_told(store):
 def test_a_class_without_training_images_is_told(store):
     edit_meta(store, class_names=["a", "b", "c", "d"])
     assert any("class 3 (d) has no training image" in problem for problem in check_store(store))
+
+
+def test_an_opened_store_travels_to_another_process_without_its_pixels(tmp_path):
+    original = toy(n=4000)
+    save_store(original, tmp_path / "store")
+    opened = open_store(tmp_path / "store")
+    sent = pickle.dumps(opened)
+    assert len(sent) < original.train.images.nbytes / 2
+    received = pickle.loads(sent)
+    assert isinstance(received.train.images, np.memmap)
+    assert received.digest() == original.digest()
+    part = Split(opened.train.images[10:12], opened.train.labels[10:12], opened.train.groups[10:12])
+    assert np.array_equal(pickle.loads(pickle.dumps(part)).images, original.train.images[10:12])

@@ -11,7 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastdd
+from fastdd import ranks
 from fastdd.data import load
+from fastdd.debias import kde
 from fastdd.debias.kde import (
     SCOPES,
     SCORES,
@@ -200,6 +202,28 @@ def test_knn(digits):
     few = kde_weights(exact.embeddings, labels, density="knn", k=20)
     assert few.diagnostics(labels).gap > all_of_them.diagnostics(labels).gap >= 0
     assert exact.diagnostics(labels).gap is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world", "cut"), [([40, 7, 60], 2, False), ([30, 31], 3, False), ([50], 2, False), ([50, 9], 5, True)]
+)
+def test_ranks_share_rows_and_together_have_all(monkeypatch, sizes, world, cut):
+    n = sum(sizes)
+    rows = torch.nn.functional.normalize(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    alone, _ = kde._log_density(rows, offsets, KdeSettings())
+    monkeypatch.setattr(ranks, "world", lambda: world)
+    monkeypatch.setattr(ranks, "exchange", lambda own: [own])
+    parts = []
+    for rank in range(world):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        parts.append(kde._log_density(rows, offsets, KdeSettings())[0])
+    assert max(map(len, parts)) < n or len(sizes) == 1
+    if cut:
+        assert max(map(len, parts)) <= n / world + 20
+        assert torch.allclose(torch.cat(parts), alone, rtol=0, atol=1e-6)
+    else:
+        assert torch.equal(torch.cat(parts), alone)
 
 
 def test_knn_without_faiss(digits, monkeypatch):

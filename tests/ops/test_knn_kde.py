@@ -133,6 +133,19 @@ def test_strides_and_batches_of_queries_do_not_matter():
     assert ((expected.lower <= exact + 1e-5) & (exact <= expected.upper + 1e-5)).all()
 
 
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_rows_of_segments_are_those_of_the_whole(leave_one_out):
+    x = torch.randn(70, 5, generator=torch.Generator().manual_seed(4))
+    x[20:30] = x[10:20]
+    settings = {"bandwidth": 0.5, "k": 6, "far_samples": 5, "leave_one_out": leave_one_out, "seed": 2}
+    offsets = torch.tensor([0, 33, 33, 70])
+    whole = knn_kde(x, offsets=offsets, **settings)
+    parts = [knn_kde(x, offsets=offsets, rows=rows, **settings) for rows in [(0, 12), (12, 12), (12, 41), (41, 70)]]
+    for name in ("log_density", "lower", "upper"):
+        assert torch.allclose(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name), atol=1e-6)
+    assert whole.gap == pytest.approx(max(part.gap for part in parts), abs=1e-6)
+
+
 def test_no_rows():
     x = torch.zeros(3, 2)
     assert knn_kde(x[:0], bandwidth=1.0).log_density.shape == (0,)
@@ -176,5 +189,9 @@ def test_what_does_not_fit_is_refused():
         knn_kde(x, bandwidth=1.0, far_samples=0)
     with pytest.raises(ValueError, match=r"pass x\.detach\(\)"):
         knn_kde(x.clone().requires_grad_(), bandwidth=1.0)
+    with pytest.raises(ValueError, match=r"rows must be 0 <= first <= last <= 3, with queries=None; they are \(1, 4\)"):
+        knn_kde(x, bandwidth=1.0, rows=(1, 4))
+    with pytest.raises(ValueError, match="with queries=None"):
+        knn_kde(x, x, bandwidth=1.0, rows=(0, 3))
     with pytest.raises(ValueError, match="bandwidth must be finite and above 0"):
         knn_kde(x, bandwidth=0)

@@ -1,6 +1,7 @@
 """What the tests of ranks run on one process and on several: ``python -m torch.distributed.run ... job.py DIR``."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
@@ -34,9 +35,11 @@ def work(out: Path) -> None:
         "batch": fastdd.kde_weights(data, steps=2, scope="batch", batch=50, device="cpu"),
         "dataset": fastdd.kde_weights(data, steps=2, scope="dataset", device="cpu"),
     }
+    if importlib.util.find_spec("faiss"):  # one segment, which is cut
+        kde["knn"] = fastdd.kde_weights(data, steps=2, scope="dataset", density="knn", k=64, device="cpu")
     if ranks.rank() == 0:
-        for scope, made in kde.items():
-            made.save(out / f"{scope}.safetensors")
+        for name, made in kde.items():
+            made.save(out / f"{name}.safetensors")
     for name, settings in RUNS.items():
         weights = kde["class"] if name == "dm-kde" else None
         made = fastdd.distill(data, out=out / name, weights=weights, **{**SMALL, **settings})
