@@ -97,7 +97,7 @@ class Step(Case):
         batch = self._batch_real // 16 if quick else self._batch_real
         if self.dtype == torch.bfloat16:
             settings["precision"] = "bf16"
-        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), 16 if quick else self._size)
+        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), self._size // 2 if quick else self._size)
         settings |= {"debias": self._debias, "ipc": self._ipc, "batch_real": batch, "seed": seed, "arch": arch}
         return Problem.make(data, device, **settings, **self._settings(data, seed))
 
