@@ -97,7 +97,8 @@ class Step(Case):
         batch = self._batch_real // 16 if quick else self._batch_real
         if self.dtype == torch.bfloat16:
             settings["precision"] = "bf16"
-        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), self._size // 2 if quick else self._size)
+        size = self._size // 2 if quick else self._size
+        data = random_dataset(classes, self._groups, 2 * max(batch, self._ipc), size)
         settings |= {"debias": self._debias, "ipc": self._ipc, "batch_real": batch, "seed": seed, "arch": arch}
         return Problem.make(data, device, **settings, **self._settings(data, seed))
 
@@ -220,6 +221,9 @@ class LargeStep(Step):
     def __init__(self, name: str, about: str, *, classes: int, size: int):
         variant = {"classes": classes} if name.endswith("classes") else {"pixels": size}
         super().__init__(name, about, variant=variant, classes=classes, batch_real=16, ipc=1, size=size)
+
+    def _problem(self, classes: int, arch: str, seed: int, device: torch.device, quick: bool) -> Problem:
+        return super()._problem(classes // 5 if quick else classes, arch, seed, device, quick)
 
     def _checked_classes(self) -> int:
         return 2

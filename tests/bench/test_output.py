@@ -54,7 +54,7 @@ def test_quick_run_of_every_case_writes_a_valid_file_and_picture(run, tmp_path):
     width, height = Image.open(picture).size
     assert Image.open(picture).format == "PNG"
     assert 1000 <= width <= 2500
-    assert 700 <= height <= 3000
+    assert 700 <= height <= 3200  # a band a case
     code, text, _ = run("validate", written)
     assert code == 0
     assert f"valid, {len(document['rows'])} rows" in text
