@@ -1,6 +1,7 @@
 """Evaluation results as rows: one stable JSON schema, one table."""
 
 import json
+import math
 import os
 import platform
 import sys
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+# Rows of a table that a reader takes in.
+_MOST_CLASSES = 30
 _TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
@@ -97,13 +100,20 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None) -> "Table":
 
 
 def group_table(row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str]) -> "Table":
-    """The accuracy of every class (down) in every protected group (across), percent; - where there are no images."""
+    """The accuracy of every class (down) in every protected group (across), percent; - where there are no images.
+
+    Of more than 30 classes the 30 with the lowest accuracies, the lowest of a class's groups first.
+    """
     from rich.table import Table
 
-    result = Table(title="accuracy per class and group, %", title_justify="left")
+    title, rows = "accuracy per class and group, %", list(zip(class_names, row["group_accuracy"], strict=True))
+    if len(rows) > _MOST_CLASSES:
+        title += f": the {_MOST_CLASSES} lowest of {len(rows)} classes"
+        rows = sorted(rows, key=lambda named: min((cell for cell in named[1] if cell is not None), default=math.inf))
+    result = Table(title=title, title_justify="left")
     result.add_column("class")
     for name in group_names:
         result.add_column(name, justify="right")
-    for name, cells in zip(class_names, row["group_accuracy"], strict=True):
+    for name, cells in rows[:_MOST_CLASSES]:
         result.add_row(name, *("-" if cell is None else f"{cell:.0f}" for cell in cells))
     return result

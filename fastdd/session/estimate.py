@@ -148,7 +148,7 @@ def _training(
 ) -> tuple[float, float]:
     """Seconds of an epoch on the images, and of a test on the data set's test split."""
     part = min(len(labels), _BATCHES * protocol.batch)
-    few = DeviceImages(images.pixels[:part], images.mean, images.std)
+    few = replace(images, pixels=images.pixels[:part])
 
     def seconds(epochs: int, tested: int) -> float:
         small = replace(dataset, test=_first(dataset.test, tested))

@@ -82,3 +82,14 @@ def test_group_table(row):
     text = render(report.group_table(row, ("zero", "one"), ("red", "blue")))
     assert "red" in text
     assert any("zero" in line and "95" in line and "15" in line for line in text.splitlines())
+
+
+def test_of_many_classes_the_lowest_are_shown():
+    accuracies = [[99.0, float(label)] for label in range(40)]
+    accuracies[7] = [None, None]
+    text = render(report.group_table({"group_accuracy": accuracies[::-1]}, [f"c{n}" for n in range(40)][::-1], "ab"))
+    assert "the 30 lowest of 40 classes" in " ".join(text.split())
+    shown = [
+        int(word[1:]) for line in text.splitlines() for word in line.split() if word[1:].isdigit() and word[0] == "c"
+    ]
+    assert shown == [n for n in range(31) if n != 7]
