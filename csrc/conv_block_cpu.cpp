@@ -1,6 +1,7 @@
 // Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
 //
-// An image's activations stay in the core's cache from the convolution to the pooled result. Both convolutions are products of
+// An image's activations stay in the core's cache from the convolution to the pooled result: of large images a panel of
+// channels (direct) or a strip of tiles (Winograd) at a time. Both convolutions are products of
 // [pixels or tiles, K] and [K, outputs] matrices by one micro-kernel, whose rows are read with a stride and a table of
 // offsets: the direct one needs no unfolded copy.
 #include "conv_block_cpu.h"
@@ -20,25 +21,34 @@ constexpr int64_t kGroupRows = 64;
 
 struct Sizes {
   int64_t height, width, pixels, outputs, columns, out_pixels;  // of the convolution's output; columns: outputs padded to panels
-  int64_t tiles, group;
+  int64_t tile_rows, tile_columns, tiles;  // of Winograd
+  int64_t group, strip;  // images, and tile rows of each, that share a pass over the filters: several images, or a part of one
 
   explicit Sizes(const ConvBlockCall& call)
       : height(call.tail.height), width(call.tail.width), pixels(height * width), outputs(call.tail.channels),
         columns(panels(outputs) * kPanel),
         out_pixels(call.tail.pool == Pool::none ? pixels : (height / 2) * (width / 2)),
-        tiles(pixels / 4), group(tiles >= kGroupRows ? 1 : kGroupRows / (tiles > 0 ? tiles : 1)) {}
+        tile_rows(height / 2), tile_columns(width / 2), tiles(tile_rows * tile_columns),
+        group(tiles >= kGroupRows ? 1 : kGroupRows / (tiles > 0 ? tiles : 1)),
+        strip(tiles <= kGroupRows ? tile_rows : (tile_columns >= kGroupRows ? 1 : kGroupRows / tile_columns)) {}
+
+  int64_t rows() const { return group * strip * tile_columns; }  // of a Winograd product
 };
 
-// The convolution's output, [pixels, columns] with columns padded, to the pooled result of image n.
-inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t n, float* stats, float* scratch) {
-  if (sizes.columns != sizes.outputs) {
+// Channels first .. first + count of the convolution's output, [pixels, columns] with columns padded, to the pooled result at y.
+inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t columns, int64_t first, int64_t count,
+                   float* y, float* stats, float* scratch) {
+  if (columns != count) {
     for (int64_t p = 1; p < sizes.pixels; ++p) {
-      std::memmove(convolved + p * sizes.outputs, convolved + p * sizes.columns, sizes.outputs * sizeof(float));
+      std::memmove(convolved + p * count, convolved + p * columns, count * sizeof(float));
     }
   }
   NormActPoolCall tail = call.tail;
+  tail.channels = count;
+  tail.weight = static_cast<const float*>(call.tail.weight) + first;
+  tail.bias = static_cast<const float*>(call.tail.bias) + first;
   tail.x = convolved;
-  tail.y = call.y + n * sizes.out_pixels * sizes.outputs;
+  tail.y = y;
   tail.stats = stats;
   FASTDD_VARIANT::norm_act_pool_images(tail, 0, 1, scratch);
 }
@@ -48,10 +58,11 @@ void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratc
   const int64_t inputs = call.inputs, depth = 9 * inputs;
   const int64_t row = (call.width + 2 * call.padding) * inputs, rows = call.height + 2 * call.padding;
   float* image = scratch;
-  float* convolved = image + padded(rows * row);
-  int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * sizes.columns));
+  float* convolved = image + padded(rows * row);                    // a panel of channels at a time: large images stay in the cache
+  float* pooled = convolved + padded(sizes.pixels * kPanel);
+  int32_t* at = reinterpret_cast<int32_t*>(pooled + padded(sizes.out_pixels * kPanel));
   float* stats = reinterpret_cast<float*>(at) + padded(depth);
-  float* rest = stats + padded(2 * sizes.outputs);
+  float* rest = stats + padded(2 * kPanel);
   for (int64_t k = 0; k < depth; ++k) {
     const int64_t tap = k / inputs;
     at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k % inputs);
@@ -65,20 +76,25 @@ void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratc
     for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
       const float* filters = call.filters + panel * depth * kPanel;
       for (int64_t i = 0; i < sizes.height; ++i) {
-        product_of(sizes.width, image + i * row, inputs, at, depth, filters,
-                   convolved + i * sizes.width * sizes.columns + panel * kPanel, sizes.columns);
+        product_of(sizes.width, image + i * row, inputs, at, depth, filters, convolved + i * sizes.width * kPanel, kPanel);
+      }
+      const int64_t first = panel * kPanel, count = sizes.outputs - first < kPanel ? sizes.outputs - first : kPanel;
+      finish(call, sizes, convolved, kPanel, first, count, pooled, stats, rest);
+      float* y = call.y + n * sizes.out_pixels * sizes.outputs + first;
+      for (int64_t p = 0; p < sizes.out_pixels; ++p) {
+        std::memcpy(y + p * sizes.outputs, pooled + p * count, count * sizeof(float));
       }
     }
-    finish(call, sizes, convolved, n, stats, rest);
   }
 }
 
-// B^T d B of the 4x4 input patch of every tile: to [16, tiles, inputs].
-void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float* x, float* to, int64_t step) {
+// B^T d B of the 4x4 input patch of every tile of rows first .. last - 1: to [16, tiles, inputs].
+void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float* x, int64_t first, int64_t last, float* to,
+                     int64_t step) {
   const int64_t inputs = call.inputs;
-  for (int64_t i = 0; i < sizes.height / 2; ++i) {
-    for (int64_t j = 0; j < sizes.width / 2; ++j) {
-      float* tile = to + (i * (sizes.width / 2) + j) * inputs;
+  for (int64_t i = first; i < last; ++i) {
+    for (int64_t j = 0; j < sizes.tile_columns; ++j) {
+      float* tile = to + ((i - first) * sizes.tile_columns + j) * inputs;
       for (int64_t c = 0; c < inputs; c += kLanes) {
         // The last vector is moved back over channels already done rather than cut.
         const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
@@ -89,12 +105,12 @@ void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float*
   }
 }
 
-// A^T m A of every tile's 4x4 products, [16, tiles, columns], to its 2x2 pixels.
-void transform_output(const Sizes& sizes, const float* from, int64_t step, float* convolved) {
+// A^T m A of the 4x4 products, [16, tiles, columns], of every tile of rows first .. last - 1, to its 2x2 pixels.
+void transform_output(const Sizes& sizes, const float* from, int64_t first, int64_t last, int64_t step, float* convolved) {
   const int64_t columns = sizes.columns;
-  for (int64_t i = 0; i < sizes.height / 2; ++i) {
-    for (int64_t j = 0; j < sizes.width / 2; ++j) {
-      const float* tile = from + (i * (sizes.width / 2) + j) * columns;
+  for (int64_t i = first; i < last; ++i) {
+    for (int64_t j = 0; j < sizes.tile_columns; ++j) {
+      const float* tile = from + ((i - first) * sizes.tile_columns + j) * columns;
       float* pixel = convolved + (2 * i * sizes.width + 2 * j) * columns;
       for (int64_t c = 0; c < columns; c += kLanes) {
         Vec rows[2][4];
@@ -117,7 +133,7 @@ void transform_output(const Sizes& sizes, const float* from, int64_t step, float
 void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
   const Sizes sizes(call);
   const int64_t inputs = call.inputs;
-  const int64_t rows = sizes.group * sizes.tiles;
+  const int64_t rows = sizes.rows();
   float* transformed = scratch;                                // [16, rows, inputs]
   float* products = transformed + padded(16 * rows * inputs);  // [16, rows, columns]
   float* convolved = products + padded(16 * rows * sizes.columns);
@@ -127,21 +143,27 @@ void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scra
   for (int64_t k = 0; k < inputs; ++k) at[k] = static_cast<int32_t>(k);
   for (int64_t n = begin; n < end; n += sizes.group) {
     const int64_t images = end - n < sizes.group ? end - n : sizes.group;
-    const int64_t used = images * sizes.tiles;
-    for (int64_t image = 0; image < images; ++image) {
-      transform_input(call, sizes, call.x + (n + image) * call.height * call.width * inputs,
-                      transformed + image * sizes.tiles * inputs, rows * inputs);
-    }
-    for (int f = 0; f < 16; ++f) {
-      for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
-        product_of(used, transformed + f * rows * inputs, inputs, at, inputs,
-                   call.filters + (f * panels(sizes.outputs) + panel) * inputs * kPanel,
-                   products + f * rows * sizes.columns + panel * kPanel, sizes.columns);
+    for (int64_t first = 0; first < sizes.tile_rows; first += sizes.strip) {
+      const int64_t last = first + sizes.strip < sizes.tile_rows ? first + sizes.strip : sizes.tile_rows;
+      const int64_t tiles = (last - first) * sizes.tile_columns;
+      for (int64_t image = 0; image < images; ++image) {
+        transform_input(call, sizes, call.x + (n + image) * call.height * call.width * inputs, first, last,
+                        transformed + image * tiles * inputs, rows * inputs);
       }
-    }
-    for (int64_t image = 0; image < images; ++image) {
-      transform_output(sizes, products + image * sizes.tiles * sizes.columns, rows * sizes.columns, convolved);
-      finish(call, sizes, convolved, n + image, stats, rest);
+      for (int f = 0; f < 16; ++f) {
+        for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
+          product_of(images * tiles, transformed + f * rows * inputs, inputs, at, inputs,
+                     call.filters + (f * panels(sizes.outputs) + panel) * inputs * kPanel,
+                     products + f * rows * sizes.columns + panel * kPanel, sizes.columns);
+        }
+      }
+      for (int64_t image = 0; image < images; ++image) {
+        transform_output(sizes, products + image * tiles * sizes.columns, first, last, rows * sizes.columns, convolved);
+        if (last == sizes.tile_rows) {
+          finish(call, sizes, convolved, sizes.columns, 0, sizes.outputs,
+                 call.y + (n + image) * sizes.out_pixels * sizes.outputs, stats, rest);
+        }
+      }
     }
   }
 }
@@ -152,13 +174,13 @@ namespace FASTDD_VARIANT {
 
 int64_t conv_block_scratch(const ConvBlockCall& call) {
   const Sizes sizes(call);
-  const int64_t tail = padded(sizes.pixels * sizes.columns) + padded(9 * call.inputs) + padded(2 * sizes.outputs) +
-                       norm_act_pool_scratch(sizes.outputs);
+  const int64_t tail = padded(9 * call.inputs) + padded(2 * sizes.columns) + norm_act_pool_scratch(sizes.outputs);
   if (call.winograd) {
-    const int64_t rows = sizes.group * sizes.tiles;
-    return tail + padded(16 * rows * call.inputs) + padded(16 * rows * sizes.columns);
+    const int64_t rows = sizes.rows();
+    return tail + padded(sizes.pixels * sizes.columns) + padded(16 * rows * call.inputs) + padded(16 * rows * sizes.columns);
   }
-  return tail + padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs);
+  return tail + padded(sizes.pixels * kPanel) + padded(sizes.out_pixels * kPanel) +
+         padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs);
 }
 
 void conv_block_images(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {

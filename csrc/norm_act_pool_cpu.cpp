@@ -36,6 +36,16 @@ struct Image {
 
   void clear(int count) { std::memset(sums, 0, count * padded * sizeof(A)); }
 
+  // Adds the second `count` sums to the first, and clears them: sums over many windows go by way of sums over a few, so that
+  // their rounding errors do not grow with the image.
+  void flush(int count) {
+    A* few = sums + count * padded;
+    for (int64_t c = 0; c < count * padded; ++c) {
+      sums[c] += few[c];
+      few[c] = 0;
+    }
+  }
+
   void affine(const NormActPoolCall& call) {
     const A* weight = static_cast<const A*>(call.weight);
     const A* bias = static_cast<const A*>(call.bias);
@@ -56,11 +66,18 @@ struct Image {
   }
 
   // Mean and variance in blocks of pixels, each block from its own mean, blocks merged (Chan, Golub and LeVeque 1979): no
-  // difference of large squares. All relative to the first pixel, so that a large mean is rounded only once.
+  // difference of large squares. All relative to the first pixel, so that a large mean is rounded only once. What a merge
+  // rounds off goes into the next (Kahan 1965): an image of 64x64 has 256 blocks, and its pixels share these errors.
   void find_stats(const NormActPoolCall& call, const T* x, int64_t n) {
     constexpr int64_t kBlock = 16;
-    A* squares = sums;
-    for (int64_t c = 0; c < padded; ++c) mean[c] = squares[c] = 0;
+    A *squares = sum(0), *lost_mean = sum(1), *lost_squares = sum(2);
+    std::memset(mean, 0, padded * sizeof(A));
+    clear(3);
+    const auto add = [](A* total, A* lost, V value) {
+      const V before = Lanes<A>::load(total), rest = value - Lanes<A>::load(lost), after = before + rest;
+      Lanes<A>::store(lost, (after - before) - rest);
+      Lanes<A>::store(total, after);
+    };
     for (int64_t start = 0; start < pixels; start += kBlock) {
       const int64_t count = pixels - start < kBlock ? pixels - start : kBlock;
       const A to_mean = A(count) / A(start + count), to_square = A(start) * to_mean, inverse = A(1) / A(count);
@@ -81,8 +98,8 @@ struct Image {
           }
         }
         const V delta = sum * inverse - Lanes<A>::load(mean + c);
-        Lanes<A>::store(mean + c, Lanes<A>::load(mean + c) + delta * to_mean);
-        Lanes<A>::store(squares + c, Lanes<A>::load(squares + c) + square + delta * delta * to_square);
+        add(mean + c, lost_mean + c, delta * to_mean);
+        add(squares + c, lost_squares + c, square + delta * delta * to_square);
       });
     }
     for_lanes<T>(channels, [&](int64_t c, auto part) {
@@ -195,6 +212,13 @@ void forward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scra
   }
 }
 
+constexpr int64_t kFew = 64;  // windows from one flush to the next
+
+template <class A, class V>
+inline void add_to(A* sums, V value) {
+  Lanes<A>::store(sums, Lanes<A>::load(sums) + value);
+}
+
 template <class T, Pool P>
 void backward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scratch) {
   constexpr int K = P == Pool::none ? 1 : 4;
@@ -206,12 +230,14 @@ void backward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scr
   const int64_t channels = call.channels;
   const int64_t out = P == Pool::none ? image.pixels : (call.height / 2) * (call.width / 2);
   A *sum_gx = image.sum(0), *sum_g = image.sum(1), *slope = image.sum(2), *level = image.sum(3);
+  A *few_gx = slope, *few_g = level;  // until the sums are known
   for (int64_t n = begin; n < end; ++n) {
     const T* x = static_cast<const T*>(call.x) + n * image.pixels * channels;
     const T* g = static_cast<const T*>(call.g) + n * out * channels;
     T* dx = static_cast<T*>(call.dx) + n * image.pixels * channels;
     image.known_stats(call, n);
-    image.clear(2);
+    image.clear(4);
+    int64_t windows = 0;
     for_windows<K>(
         image,
         [&](const int64_t (&at)[K], int64_t window) {
@@ -224,11 +250,13 @@ void backward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scr
               product += share[k] * centred[k];
             }
             const V gradient = part.load(g + window + c);
-            LA::store(sum_g + c, LA::load(sum_g + c) + gradient * total);
-            LA::store(sum_gx + c, LA::load(sum_gx + c) + gradient * product);
+            add_to(few_g + c, gradient * total);
+            add_to(few_gx + c, gradient * product);
           });
+          if (++windows % kFew == 0) image.flush(2);
         },
         [](int64_t) {});
+    image.flush(2);
     A* sums = static_cast<A*>(call.sums) + 2 * n * channels;
     for (int64_t c = 0; c < channels; ++c) {
       sum_gx[c] *= image.rstd[c];
@@ -260,11 +288,6 @@ void backward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scr
   }
 }
 
-template <class A, class V>
-inline void add_to(A* sums, V value) {
-  Lanes<A>::store(sums, Lanes<A>::load(sums) + value);
-}
-
 template <class T, Pool P>
 void double_backward(const NormActPoolCall& call, int64_t begin, int64_t end, void* scratch) {
   constexpr int K = P == Pool::none ? 1 : 4;
@@ -278,6 +301,7 @@ void double_backward(const NormActPoolCall& call, int64_t begin, int64_t end, vo
   A *mean_u = image.sum(0), *mean_ux = image.sum(1), *mean_g = image.sum(2), *mean_gx = image.sum(3), *mean_ug = image.sum(4);
   // x' = x_g G + x_u u + x_x (x - mean) + x_0 and g' = sum of shares times (scale u + g_x (x - mean) + g_0)
   A *x_g = image.sum(5), *x_u = image.sum(6), *x_x = image.sum(7), *x_0 = image.sum(8), *g_x = image.sum(9), *g_0 = image.sum(10);
+  A *few_u = x_g, *few_ux = x_u, *few_g = x_x, *few_gx = x_0, *few_ug = g_x;  // until the means are known
   const A *vw = static_cast<const A*>(call.vw), *vb = static_cast<const A*>(call.vb);
   for (int64_t n = begin; n < end; ++n) {
     const T* x = static_cast<const T*>(call.x) + n * image.pixels * channels;
@@ -286,7 +310,8 @@ void double_backward(const NormActPoolCall& call, int64_t begin, int64_t end, vo
     T* to_x = static_cast<T*>(call.dx) + n * image.pixels * channels;
     T* to_g = static_cast<T*>(call.dg) + n * out * channels;
     image.known_stats(call, n);
-    image.clear(5);
+    image.clear(10);
+    int64_t windows = 0;
     for_windows<K>(
         image,
         [&](const int64_t (&at)[K], int64_t window) {
@@ -303,20 +328,22 @@ void double_backward(const NormActPoolCall& call, int64_t begin, int64_t end, vo
               sum_ug += share[k] * at_u;
             }
             const V gradient = part.load(g + window + c);
-            add_to(mean_u + c, sum_u);
-            add_to(mean_ux + c, sum_ux);
-            add_to(mean_g + c, gradient * sum_g);
-            add_to(mean_gx + c, gradient * sum_gx);
-            add_to(mean_ug + c, gradient * sum_ug);
+            add_to(few_u + c, sum_u);
+            add_to(few_ux + c, sum_ux);
+            add_to(few_g + c, gradient * sum_g);
+            add_to(few_gx + c, gradient * sum_gx);
+            add_to(few_ug + c, gradient * sum_ug);
           });
+          if (++windows % kFew == 0) image.flush(5);
         },
         [&](int64_t pixel) {
           for_lanes<T>(channels, [&](int64_t c, auto part) {
             const V at_u = part.load(u + pixel + c);
-            add_to(mean_u + c, at_u);
-            add_to(mean_ux + c, at_u * (part.load(x + pixel + c) - LA::load(image.mean + c)));
+            add_to(few_u + c, at_u);
+            add_to(few_ux + c, at_u * (part.load(x + pixel + c) - LA::load(image.mean + c)));
           });
         });
+    image.flush(5);
     A* sums = static_cast<A*>(call.sums) + n * channels;
     for (int64_t c = 0; c < channels; ++c) {
       const A inverse = A(1) / A(image.pixels), scale = image.scale[c], rstd = image.rstd[c];

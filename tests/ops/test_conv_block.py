@@ -35,7 +35,11 @@ def case(seed, n, inputs, outputs, height, width, device="cpu"):
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize(
     ("inputs", "outputs", "size", "padding"),
-    [(3, 128, 32, 1), (1, 64, 28, 3), (64, 128, 16, 1), (128, 128, 8, 1), (16, 40, 7, 1), (33, 20, 6, 1)],
+    [
+        *((3, 128, 32, 1), (1, 64, 28, 3), (64, 128, 16, 1), (128, 128, 8, 1), (16, 40, 7, 1), (33, 20, 6, 1)),
+        # Parts of an image at a time: strips of 4, 4, 4 and 1 tile rows, of one row of 65 tiles, panels of channels.
+        *((16, 40, 26, 1), (16, 8, 130, 1), (3, 70, 64, 1)),
+    ],
 )
 def test_error_is_at_most_twice_plain_torchs(inputs, outputs, size, padding, pool, device):
     x, *rest = case(0, 5, inputs, outputs, size, size, device)
