@@ -3,6 +3,7 @@
 import pytest
 
 from fastdd.session import ExpertConfig, RunConfig
+from fastdd.session.config import preset
 
 
 def test_published_dm_settings():
@@ -100,3 +101,28 @@ def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         RunConfig.for_run(**{"dataset": "c-digits", **settings})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
+@pytest.mark.parametrize(
+    ("dataset", "arch"),
+    [
+        ("celeba", "ConvNet"),
+        ("tiny-imagenet-s", "ConvNetD4"),
+        ("imagenette", "ConvNetD5"),
+        ("imagesquawk-s", "ConvNetD5"),
+    ],
+)
+def test_networks_grow_with_the_images_where_trajectory_matchings_do(method, dataset, arch):
+    assert RunConfig.for_run(dataset=dataset, method=method).arch == arch
+    assert RunConfig.for_run(dataset=dataset, method=method, arch="ConvNetD3").arch == "ConvNetD3"
+
+
+def test_gray_or_colour_sets_have_the_presets_of_what_they_are_made_of():
+    for dataset in ("tiny-imagenet", "imagewoof"):
+        made = [
+            {**preset(method, name, 10), "dataset": None}
+            for name in (dataset, f"{dataset}-s")
+            for method in ("dm", "mtt", "experts")
+        ]
+        assert made[:3] == made[3:]
