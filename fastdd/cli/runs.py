@@ -116,7 +116,8 @@ def run_evaluate(
     console.print(report.table(rows, title=f"{data.name}, test set, %"))
     for row in rows if data.num_groups > 1 else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    ranks.first(lambda: _write(rows, data, Path(target) if Path(target).is_dir() else None, json))
+    run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
+    ranks.first(lambda: _write(rows, data, run, json))
 
 
 def to_evaluate(

@@ -11,24 +11,9 @@ import pytest
 import yaml
 
 from fastdd import __version__, _ext, report
-from fastdd.cli import demo, main
+from fastdd.cli import demo
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
 from fastdd.session import random_set
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command line; returns (exit code, stdout, stderr)."""
-    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
-
 
 SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "--batch-real", 8]
 

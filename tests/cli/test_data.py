@@ -7,23 +7,8 @@ import pytest
 from PIL import Image
 
 from fastdd import report
-from fastdd.cli import main
 from fastdd.cli.datasets import data_options
 from fastdd.data import SyntheticSet, available, load, open_store
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command line; returns (exit code, stdout, stderr)."""
-    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
@@ -102,6 +87,13 @@ def test_check_tells_counts_digests_and_what_is_published(run, photos, tmp_path)
     code, text, _ = run("data", "check", "bffhq", "--data-root", tmp_path)
     assert code == 0
     assert "2 + 1 images; published are 19,200 + 1,000" in text
+
+
+def test_a_folder_of_a_data_sets_name_does_not_hide_it(run, tmp_path):
+    (tmp_path / "c-digits").mkdir()  # in the current folder, as those of downloads are
+    code, text, _ = run("data", "check", "c-digits")
+    assert code == 0
+    assert "c-digits: 3x16x16" in text
 
 
 def test_build_then_resume_and_force(run, photos, tmp_path):

@@ -4,23 +4,13 @@ import json
 
 import pytest
 
-from fastdd.cli import main
 from fastdd.data import load
 from fastdd.session import estimate, random_set
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command line in brief; returns (exit code, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def in_brief(monkeypatch):
     monkeypatch.setattr(estimate, "_SECONDS", 0.05)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def parts(path):

@@ -1,31 +1,22 @@
 """``fastdd experts``: train, import, export, check; one clear line for every bad input."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from fastdd import api, report
-from fastdd.cli import main
 from fastdd.data import Trajectories
 
 FEW = ["--dataset", "c-digits", "--num-experts", 2, "--epochs", 2, "--width", 4, "--batch-train", 256]
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run ``fastdd experts`` in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main(["experts", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
+def run(run):
+    """Runs ``fastdd experts``; returns (exit code, stdout, stderr)."""
+    return partial(run, "experts")
 
 
 def test_train_check_export_import(run, tmp_path):

@@ -38,21 +38,6 @@ def experts(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as done:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return done.value.code or 0, captured.out, captured.err
-
-    return call
-
-
 def test_distill_and_evaluate_follow_the_experts(run, experts, tmp_path):
     code, text, errors = run("distill", "--method", "mtt", "--experts", experts / "fairdd", *DATA, *FEW)
     assert (code, errors) == (0, "")

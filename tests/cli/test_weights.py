@@ -1,6 +1,7 @@
 """``fastdd weights``: the table, the file, the picture, and one line for every bad input."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,25 +9,15 @@ from PIL import Image
 
 from fastdd import data as datasets
 from fastdd import report
-from fastdd.cli import main
 from fastdd.debias.kde import KdeWeights, load_weights
 
 FEW = ["--dataset", "c-digits", "--bias-ratio", 0.95, "--steps", 2]
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run ``fastdd weights`` in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main(["weights", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
+def run(run):
+    """Runs ``fastdd weights``; returns (exit code, stdout, stderr)."""
+    return partial(run, "weights")
 
 
 def test_file_table_picture_and_json(run, tmp_path):
