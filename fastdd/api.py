@@ -132,7 +132,7 @@ def distill(
     >>> synthetic.images.shape
     torch.Size([10, 3, 16, 16])
     """
-    config, experts = _configuration(data, method, debias, ipc, experts, settings)
+    config, experts = _configuration(data, method, debias, ipc, experts, weights, groups, settings)
     target = pick_device(device)
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
@@ -144,7 +144,6 @@ def distill(
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
     if experts is not None:
         about["experts"] = {"digest": experts.digest(), "number": experts.experts, "epochs": experts.epochs}
-    _check_looks(config, weights, groups)
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
@@ -268,10 +267,9 @@ def estimate(
     >>> list(taken.seconds), taken.disk > 0
     (['distillation'], True)
     """
-    config, experts = _configuration(data, method, debias, ipc, experts, settings)
+    config, experts = _configuration(data, method, debias, ipc, experts, weights, groups, settings)
     target = pick_device(device)
     check_ipc(data, ipc)
-    _check_looks(config, weights, groups)
     seconds: dict[str, float] = {}
     clustered = isinstance(groups, str) and groups in CLUSTERINGS
     if clustered or (config.debias == "kde" and config.method != "mtt" and weights is None):
@@ -368,6 +366,8 @@ def _configuration(
     debias: str | None,
     ipc: int,
     experts: Trajectories | str | os.PathLike | None,
+    weights: object,
+    groups: object,
     settings: dict[str, Any],
 ) -> tuple[RunConfig, Trajectories | None]:
     """A run's configuration from what :func:`distill` is given, and its experts, opened."""
@@ -378,12 +378,9 @@ def _configuration(
         settings, trained = _of_experts(experts, settings)
         debias = debias or trained
     config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
-    return config, experts
-
-
-def _check_looks(config: RunConfig, weights: object, groups: object) -> None:
     if config.method == "mtt" and (weights is not None or groups is not None):
         raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
+    return config, experts
 
 
 def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -47,6 +47,10 @@ def _value(text: str) -> Any:
     return value
 
 
+# Of a file, by whether it has the publisher's MD5.
+_SAID = {True: ", the publisher's", False: ", not the publisher's: another MD5", None: ""}
+
+
 def run_list() -> None:
     table = Table(box=None, show_header=False)
     for name, description in datasets.available().items():
@@ -100,7 +104,7 @@ def run_build(
 def run_check(what: str, *, root: Path | None, options: dict[str, Any], preview: Path | None) -> None:
     if preview is not None:
         files.check_writable(preview)
-    if Path(what).is_dir():
+    if what not in datasets.available() and Path(what).is_dir():
         if options:
             raise ValueError(f"{what} is a folder, which has no options: leave out {', '.join(options)}")
         problems = datasets.check_store(what)
@@ -143,7 +147,7 @@ def _describe(data: Dataset) -> None:
     for file in data.provenance.get("files", []):
         if "sha256" in file:
             size = f"{file['bytes']:,} bytes, " if "bytes" in file else ""
-            console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}")
+            console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}{_SAID[file.get('as_published')]}")
     for name, split in (("train", data.train), ("test", data.test)):
         table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
         table.add_column("class")

@@ -47,7 +47,7 @@ def run_estimate(command: str, options: dict[str, Any]) -> None:
         made = replace(taken[-1], seconds=parts)
     else:
         data = load_dataset(*where, named)
-        data.digest()  # every run reads the pixels for it
+        data.digest()  # a run takes it too: of all pixels, but for a packed store
         started = time.time() - process.create_time()
         if command == "distill":
             nets, evaluation = options.pop("nets"), options.pop("evaluate")

@@ -188,7 +188,7 @@ _ENTRIES = {
     ),
 }
 
-
+# What an option with a default of a type has to be.
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -334,18 +334,12 @@ def _chosen(name, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, 
 def _checked(name, option: str, value: Any, default: Any) -> Any:
     # numpy's numbers are numbers; their own types can't be written as JSON.
     value = value.item() if isinstance(value, np.generic) else value
-    kinds = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: (float, "a number"),
-        str: (str, "a word"),
-    }
-    if type(default) in kinds:
-        kind, what = kinds[type(default)]
+    kind = type(default)
+    if kind in _KINDS:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"{option} of {name} must be {what}, not {value!r}")
+            raise ValueError(f"{option} of {name} must be {_KINDS[kind]}, not {value!r}")
     if option == "bias_ratio" and not isinstance(value, int | float):
         raise ValueError(f"{option} of {name} must be a number, not {value!r}")
     if option == "bias_ratio" and not 0 <= value <= 1:

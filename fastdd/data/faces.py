@@ -6,7 +6,6 @@ system, which can't be repeated: here numpy's RandomState draws from sorted rows
 """
 
 import difflib
-import hashlib
 import re
 
 import numpy as np
@@ -84,12 +83,8 @@ def celeba(
         if partition[name] != 1 and f"{folder}/{name}" not in images:
             raise FileNotFoundError(f"CelebA: {where.shown(f'{folder}/{name}')} is missing; offered at {CELEBA_PAGE}")
     split = np.array([partition[name] for name in names])
-    files = [described, describe("list_eval_partition.txt", content)]
-    remarks = [
-        f"{name} is not the publisher's: its MD5 is {found}, published {_CELEBA_MD5[name]}"
-        for name in _CELEBA_MD5
-        if (found := hashlib.md5(tree.read(name), usedforsecurity=False).hexdigest()) != _CELEBA_MD5[name]
-    ]
+    file = "list_eval_partition.txt"
+    files = [described, describe(file, content, _CELEBA_MD5[file])]
     labels, class_names, groups, group_names = _attributes(attributes, target, protected)
     paths = [f"{folder}/{name}" for name in names]
     rows = Rows(paths, labels, groups)
@@ -107,8 +102,7 @@ def celeba(
         (0.5063, 0.4258, 0.3832),
         (0.2676, 0.2453, 0.2410),
         {"builder": "celeba", "files": files},
-        tuple(remarks),
-        skip_corrupt,
+        skip_corrupt=skip_corrupt,
     )
 
 
@@ -323,7 +317,7 @@ def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.n
     return (
         names,
         {name: table[:, column].astype(np.int64) for column, name in enumerate(header)},
-        describe(file, content),
+        describe(file, content, _CELEBA_MD5.get(file)),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.decode import Batch, Decoded, Recipe, cores, decode_all, read_item
+from fastdd.data.readers import no_root
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # What Tiny-ImageNet and the ImageNet subsets are normalised by in published code.
@@ -132,10 +133,7 @@ def find(root: str | os.PathLike | None, title: str, wanted: str, page: str, pla
         FileNotFoundError: no root, or the data set is in none of them.
     """
     if root is None:
-        raise FileNotFoundError(
-            f"{title} needs its files: give the folder that holds {wanted} with --data-root (root= in Python); "
-            f"they are offered at {page}"
-        )
+        raise no_root(title, wanted, page)
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"the data root {root} does not exist")

@@ -7,8 +7,8 @@ import math
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,8 @@ class Publisher:
     folders: tuple[str, ...]
     # Images of each class in the publisher's 60,000; MNIST and Fashion-MNIST use the same file names.
     train_counts: tuple[int, ...] | None = None
+    # As published: of the gzipped files, and of the archives.
+    md5: Mapping[str, str] = field(default_factory=dict)
 
 
 MNIST = Publisher(
@@ -41,6 +43,12 @@ MNIST = Publisher(
     "http://yann.lecun.com/exdb/mnist",
     ("mnist", "MNIST", "mnist/raw", "MNIST/raw", ".", "raw"),
     (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    {
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
 )
 FASHION_MNIST = Publisher(
     "Fashion-MNIST",
@@ -50,11 +58,21 @@ FASHION_MNIST = Publisher(
         *("FashionMNIST/raw", ".", "raw"),
     ),
     (6000,) * 10,
+    {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
 )
 CIFAR10 = Publisher(
     "CIFAR-10",
     "https://www.cs.toronto.edu/~kriz/cifar.html",
     (".", "cifar10", "CIFAR10", "cifar-10"),
+    md5={
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+        "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+    },
 )
 
 
@@ -69,9 +87,12 @@ class Source:
     files: list[dict]
 
 
-def describe(name: str, content: bytes) -> dict:
-    """Provenance of a file: name, size in bytes, SHA-256."""
-    return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def describe(name: str, content: bytes, md5: str | None = None) -> dict:
+    """Provenance of a file: name, size in bytes, SHA-256; where the publisher's MD5 is known, whether it has it."""
+    about = {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if md5 is not None:
+        about["as_published"] = hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
+    return about
 
 
 def parse_idx(content: bytes, name: str) -> np.ndarray:
@@ -114,19 +135,28 @@ def _decompress(content: bytes, name: str) -> bytes:
         raise RuntimeError(f"{name} is truncated or damaged ({error}); get it again") from None
 
 
-def read_idx(path: Path) -> tuple[np.ndarray, dict]:
-    """The array in an IDX file, gzipped or not, and the file's provenance (see :func:`parse_idx`)."""
+def read_idx(path: Path, md5: Mapping[str, str] | None = None) -> tuple[np.ndarray, dict]:
+    """The array in an IDX file, gzipped or not, and the file's provenance (see :func:`parse_idx`).
+
+    ``md5``: published ones by file name, for :func:`describe`.
+    """
     content = _read_file(path)
     raw = _decompress(content, str(path)) if path.suffix == ".gz" else content
-    return parse_idx(raw, str(path)), describe(path.name, content)
+    known = (md5 or {}).get(path.name.replace(".idx", "-idx"))  # some copies have a dot there
+    return parse_idx(raw, str(path)), describe(path.name, content, known)
+
+
+def no_root(title: str, wanted: str, page: str) -> FileNotFoundError:
+    """What is said to who gives no root."""
+    return FileNotFoundError(
+        f"{title} needs its files: give the folder that holds {wanted} with --data-root (root= in Python); "
+        f"they are offered at {page}"
+    )
 
 
 def _require_root(root, publisher: Publisher, files: str) -> Path:
     if root is None:
-        raise FileNotFoundError(
-            f"{publisher.title} needs its files: give the folder that holds {files} "
-            f"with --data-root (root= in Python); they are offered at {publisher.page}"
-        )
+        raise no_root(publisher.title, files, publisher.page)
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"the data root {root} is not a folder")
@@ -165,7 +195,7 @@ def read_mnist_files(root, publisher: Publisher) -> Source:
 def _mnist_source(paths: dict[str, Path], publisher: Publisher) -> Source:
     arrays, files = {}, []
     for key, path in paths.items():
-        arrays[key], provenance = read_idx(path)
+        arrays[key], provenance = read_idx(path, publisher.md5)
         files.append(provenance)
         shape = arrays[key].shape
         expected = (len(arrays[key]), 28, 28) if key.endswith("images") else (len(arrays[key]),)
@@ -333,7 +363,8 @@ def read_cifar10(root) -> Source:
             if archive.is_file():
                 packed = _read_file(archive)
                 contents = _members(packed, archive, form.names)
-                return _cifar_source(contents, form, [describe(archive.name, packed)], archive)
+                described = describe(archive.name, packed, CIFAR10.md5[archive.name])
+                return _cifar_source(contents, form, [described], archive)
     raise _not_found(CIFAR10, wanted, bases)
 
 

@@ -49,7 +49,8 @@ def test_mnist_is_found_in_its_usual_folders(mnist_root, mnist_arrays, tmp_path_
     assert not data.train.groups.any()
     assert data.group_names == ("all",)
     assert (data.mean, data.std) == ((0.1307,), (0.3081,))
-    assert [set(file) for file in data.provenance["files"]] == [{"file", "bytes", "sha256"}] * 4
+    known = {"file", "bytes", "sha256", *(["as_published"] if packed else [])}
+    assert [set(file) for file in data.provenance["files"]] == [known] * 4
 
 
 def test_no_root_asks_for_one_and_names_files_and_page():
@@ -277,3 +278,25 @@ def test_the_binary_and_the_python_version_of_cifar10_agree(data_root):
     python = readers.read_cifar10(data_root / "cifar10/cifar-10-batches-py")
     for field in ("train_images", "train_labels", "test_images", "test_labels"):
         np.testing.assert_array_equal(getattr(binary, field), getattr(python, field))
+
+
+@pytest.mark.realdata
+def test_the_publishers_files_are_told_by_their_md5(data_root):
+    for publisher in (readers.MNIST, readers.FASHION_MNIST):
+        files = readers.read_mnist_files(data_root, publisher).files
+        assert [file["as_published"] for file in files] == [True] * 4
+
+
+def test_other_files_of_the_same_names_are_told(mnist_root, write_cifar):
+    files = readers.read_mnist_files(mnist_root, readers.MNIST).files
+    assert [file["as_published"] for file in files] == [False] * 4
+    (archive,) = readers.read_cifar10(write_cifar("py-archive")).files
+    assert not archive["as_published"]
+
+
+def test_of_unpacked_files_no_md5_is_known(mnist_arrays, tmp_path):
+    for name, array in mnist_arrays.items():
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (tmp_path / name).write_bytes(header + array.tobytes())
+    files = readers.read_mnist_files(tmp_path, readers.MNIST).files
+    assert all("as_published" not in file for file in files)
