@@ -1,25 +1,20 @@
 """A checkout of published code (DatasetCondensation, or a fork such as FairDD), used through its own functions."""
 
-import importlib
 import re
 import subprocess
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from fastdd.bench.problem import Problem
 from fastdd.bench.published import PublishedLoop
 from fastdd.bench.published_gradient import PublishedGradientLoop
+from fastdd.compat import checkout
 
 _NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
-_MOST_STAND_INS = 50
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,10 @@ class Upstream:
                     f"--upstream {folder} is no checkout of DatasetCondensation or FairDD: "
                     f"{module}.py with {', '.join(missing)} was not found"
                 )
-        with _importing_from(folder):
-            utils, networks = (_import(name, folder) for name in _NEEDED)
+        try:
+            utils, networks = checkout.modules(folder, [*_NEEDED])
+        except RuntimeError as error:
+            raise RuntimeError(f"--upstream {error}") from error
         return cls(folder, _commit(folder), utils, networks)
 
     def augment(self, x: Tensor, strategy: str, seed: int) -> Tensor:
@@ -112,59 +109,6 @@ class UpstreamGradientLoop(UpstreamLoop, PublishedGradientLoop):
     def match_loss(self, synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         settings = SimpleNamespace(device=self._problem.device, dis_metric=self._problem.config.metric)
         return self._code.utils.match_loss(synthetic, real, settings)
-
-
-class _Empty(type):
-    """A class whose every attribute is one of these: it can be named, imported from and derived from, not used."""
-
-    def __getattr__(cls, name: str) -> "_Empty":
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Empty(name, (), {})
-
-
-class _StandIn(ModuleType):
-    """A missing module."""
-
-    __path__: ClassVar[list[str]] = []
-
-    def __getattr__(self, name: str) -> _Empty:
-        return getattr(_Empty(self.__name__, (), {}), name)
-
-
-def _import(name: str, folder: Path) -> ModuleType:
-    for _ in range(_MOST_STAND_INS):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name in sys.modules:
-                raise RuntimeError(f"--upstream {folder}: {name}.py can't be imported: {error}") from error
-            sys.modules[error.name] = _StandIn(error.name)
-        except Exception as error:
-            raise RuntimeError(f"--upstream {folder}: {name}.py can't be imported: {error}") from error
-    raise RuntimeError(f"--upstream {folder}: {name}.py imports more than {_MOST_STAND_INS} modules that are missing")
-
-
-@contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    """Imports look in ``folder`` first; its modules and stand-ins are forgotten afterwards; nothing is written."""
-    own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
-    before, path, wrote = dict(sys.modules), list(sys.path), sys.dont_write_bytecode
-    for name in before:
-        if name.partition(".")[0] in own:
-            del sys.modules[name]
-    sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, wrote
-        for name, module in list(sys.modules.items()):
-            if isinstance(module, _StandIn) or name.partition(".")[0] in own:
-                del sys.modules[name]
-        sys.modules.update(before)
 
 
 def _commit(folder: Path) -> str | None:
