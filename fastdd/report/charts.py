@@ -1,0 +1,97 @@
+"""Charts as SVG text for a page: curves and scatters, drawn by matplotlib, the same bytes for the same data."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, then paler ones.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B", "#17A589", "#B7950B",
+)  # fmt: skip
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fastdd",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+}
+_MOST_POINTS = 2000
+
+
+def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str, y: str) -> str:
+    """Named curves of (x, y); y is logarithmic where all of it is positive and it spans more than a factor of 20.
+
+    More than 2,000 points are drawn as means of neighbours.
+    """
+    with _Figure(7, 2.8) as (figure, axes):
+        lowest, highest = np.inf, -np.inf
+        for number, (name, points) in enumerate(series):
+            xs, ys = (np.asarray(values, dtype=float) for values in zip(*points, strict=True))
+            if len(xs) > _MOST_POINTS:
+                parts = np.array_split(np.arange(len(xs)), _MOST_POINTS)
+                xs, ys = (np.array([values[part].mean() for part in parts]) for values in (xs, ys))
+            lowest, highest = min(lowest, ys.min()), max(highest, ys.max())
+            axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name)
+        if lowest > 0 and highest > 20 * lowest:
+            axes.set_yscale("log")
+        axes.set(xlabel=x, ylabel=y)
+        if len(series) > 1:
+            axes.legend(frameon=False)
+        return figure()
+
+
+def scatter(
+    real: np.ndarray, of_real: np.ndarray, made: np.ndarray, of_made: np.ndarray | None, names: Sequence[str]
+) -> str:
+    """Points in the plane by what they are of: real ones small, synthetic ones large.
+
+    Args:
+        real: [N, 2]. of_real: int [N], index into ``names``.
+        made: [M, 2]. of_made: int [M], or None where a synthetic image is of no group; then in black.
+    """
+    with _Figure(5.2, 4.2) as (figure, axes):
+        for number, name in enumerate(names):
+            colour = COLOURS[number % len(COLOURS)]
+            here = real[of_real == number]
+            axes.scatter(*here.T, s=6, color=colour, alpha=0.45, linewidths=0, rasterized=True, label=name)
+            if of_made is not None:
+                axes.scatter(
+                    *made[of_made == number].T, s=46, color=colour, marker="D", edgecolors="black", linewidths=0.8
+                )
+        if of_made is None:
+            axes.scatter(*made.T, s=40, color="black", marker="x", linewidths=1.2)
+        axes.set(xticks=[], yticks=[])
+        if len(names) <= len(COLOURS):
+            axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure()
+
+
+class _Figure:
+    """A figure in the pages' style; what it is called for is its SVG."""
+
+    def __init__(self, width: float, height: float):
+        self._size = width, height
+
+    def __enter__(self) -> tuple[Any, Any]:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self._context = matplotlib.rc_context(_STYLE)
+        self._context.__enter__()
+        self._figure = Figure(figsize=self._size, dpi=110, layout="constrained")
+        return self._svg, self._figure.add_subplot()
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(*error)
+
+    def _svg(self) -> str:
+        text = io.StringIO()
+        self._figure.savefig(text, format="svg", metadata={"Date": None})
+        # The declaration before the element has no place inside a page.
+        return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,229 @@
+"""One self-contained HTML page of a run, or of several side by side: no scripts from elsewhere, no network."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as resources
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdd import files, models, rng
+from fastdd.data import Dataset, DeviceImages, SyntheticSet
+from fastdd.evaluation import METRICS
+from fastdd.report import charts
+from fastdd.report.record import Record
+
+# What a reader takes in, and a file that a phone opens at once.
+_MOST_CLASSES, _MOST_IMAGES, _REAL_IMAGES = 20, 20, 10
+_MOST_EMBEDDED = 1500
+DEFINITIONS = {
+    "accuracy": ("accuracy", "right predictions, of all test images"),
+    "deo_m": ("DEO_M", "largest gap, over classes, between the accuracies of its groups; 0 is fair"),
+    "deo_a": ("DEO_A", "mean of that gap over classes; 0 is fair"),
+    "wa": ("WA", "accuracy of the worst class in the worst group"),
+    "ba": ("BA", "mean accuracy over all (class, group) pairs, each counting alike"),
+}
+EMBEDDINGS = ("pca", "tsne", "none")
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """An image of the page: its PNG as a data URI, and what it shows."""
+
+    src: str
+    alt: str
+
+
+def write_page(
+    path: str | os.PathLike,
+    records: Sequence[Record],
+    dataset: Dataset | None = None,
+    *,
+    embedding: str = "pca",
+    seed: int = 0,
+) -> None:
+    """Write the page of ``records``, atomically; see :func:`page`."""
+    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed))
+
+
+def page(records: Sequence[Record], dataset: Dataset | None = None, *, embedding: str = "pca", seed: int = 0) -> str:
+    """The page's HTML.
+
+    Synthetic images by class (click, or Enter, enlarges one beside real ones), loss over steps, results with their
+    definitions, accuracy of every class in every group, weights of KDE reweighting, embeddings of real and synthetic
+    images by class and by group, configuration, versions and times; several records are compared.
+
+    Args:
+        records: runs, finished or not, or synthetic sets.
+        dataset: their data set, for real images and embeddings; without it these are left out, and the page says so.
+        embedding: ``pca``, ``tsne`` (slower, clusters come out clearer) or ``none``, of the features of one random
+            ConvNet, which is what distribution matching matches.
+        seed: which real images are shown.
+
+    Raises:
+        ValueError: no records, another embedding, or a synthetic set that does not fit the data set.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    if not records:
+        raise ValueError("a report needs at least one run")
+    if embedding not in EMBEDDINGS:
+        raise ValueError(f"embedding must be one of {', '.join(EMBEDDINGS)}, not {embedding!r}")
+    for record in records:
+        if dataset is not None and record.synthetic is not None:
+            _check_fits(record, dataset)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = _figure
+    runs = [_about(record, dataset, embedding, seed) for record in records]
+    losses = [(run["name"], run["losses"]) for run in runs if run["losses"]]
+    return environment.from_string(_template()).render(
+        title=" and ".join(dict.fromkeys(run["name"] for run in runs)),
+        runs=runs,
+        several=len(runs) > 1,
+        metrics=METRICS,
+        definitions=DEFINITIONS,
+        results=[(run, row) for run in runs for row in run["rows"]],
+        losses=charts.curves(losses, x="step", y="loss") if losses else "",
+        real=_real_tiles(dataset, seed) if dataset is not None else {},
+        dataset=dataset,
+    )
+
+
+@cache
+def _template() -> str:
+    return (resources("fastdd.report") / "page.html.j2").read_text(encoding="utf-8")
+
+
+def _figure(figure: dict[str, float | None], nets: int) -> str:
+    if figure["mean"] is None:
+        return "-"
+    return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if nets > 1 else "")
+
+
+def _check_fits(record: Record, dataset: Dataset) -> None:
+    made = record.synthetic
+    shape, names = tuple(made.images.shape[1:]), made.metadata["class_names"]
+    own = (dataset.channels, *dataset.size)
+    if shape != own or len(names) != dataset.num_classes:
+        raise ValueError(
+            f"{record.path} has images of {'x'.join(map(str, shape))} in {len(names)} classes, "
+            f"{dataset.name} {'x'.join(map(str, own))} in {dataset.num_classes}"
+        )
+
+
+def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -> dict[str, Any]:
+    made = record.synthetic
+    diagnostics = (made.metadata.get("kde") or {}).get("diagnostics") if made is not None else None
+    return {
+        "name": record.name,
+        "path": str(record.path),
+        "unfinished": record.unfinished,
+        "classes": _synthetic_tiles(made) if made is not None else [],
+        "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
+        "losses": record.losses,
+        "rows": record.rows,
+        "groups": _group_names(record, dataset),
+        "class_names": [] if made is None else made.metadata["class_names"],
+        "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
+        "embeddings": _embeddings(made, dataset, embedding, seed)
+        if made is not None and dataset is not None and embedding != "none"
+        else [],
+        "config": {name: value for name, value in record.config.items() if value is not None},
+        "learned": {} if made is None else _learned(made),
+        "versions": {} if made is None else made.metadata.get("versions", {}),
+        "meta": {name: value for name, value in record.meta.items() if name not in ("argv", "dataset_digest")},
+    }
+
+
+def _learned(made: SyntheticSet) -> dict[str, str]:
+    found = {"images": f"{len(made.images):,} of {'x'.join(map(str, made.images.shape[1:]))}"}
+    if made.learning_rate is not None:
+        found["learned step size"] = f"{made.learning_rate:.4g}"
+    if made.soft_labels is not None:
+        found["labels"] = "soft"
+    if made.zca is not None:
+        found["whitening"] = "ZCA"
+    return found
+
+
+def _group_names(record: Record, dataset: Dataset | None) -> list[str]:
+    if not record.rows:
+        return []
+    count = len(record.rows[-1]["group_accuracy"][0])
+    if dataset is not None and dataset.num_groups == count:
+        return list(dataset.group_names)
+    return [f"group {number}" for number in range(count)]
+
+
+def _png(image: np.ndarray) -> str:
+    """uint8 [C, H, W] as a data URI."""
+    from PIL import Image
+
+    pixels = image.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _synthetic_tiles(made: SyntheticSet) -> list[tuple[str, list[_Tile]]]:
+    pixels, labels, names = made.to_uint8().numpy(), made.labels.numpy(), made.metadata["class_names"]
+    classes = []
+    for label in np.unique(labels)[:_MOST_CLASSES]:
+        chosen = np.flatnonzero(labels == label)[:_MOST_IMAGES]
+        tiles = [_Tile(_png(pixels[row]), f"synthetic {names[label]} {n + 1}") for n, row in enumerate(chosen)]
+        classes.append((names[label], tiles))
+    return classes
+
+
+def _real_tiles(dataset: Dataset, seed: int) -> dict[str, list[_Tile]]:
+    """Random training images of the classes that are shown."""
+    train, tiles = dataset.train, {}
+    for label, name in list(enumerate(dataset.class_names))[:_MOST_CLASSES]:
+        rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
+        tiles[name] = [
+            _Tile(_png(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
+        ]
+    return tiles
+
+
+def _some(rows: np.ndarray, count: int, key: int) -> np.ndarray:
+    return rows[rng.permutation(key, len(rows)).numpy()[:count]]
+
+
+def _weights(diagnostics: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    mass, share = (diagnostics.get(name) or [None] * len(names) for name in ("conflict_mass", "conflict_share"))
+    columns = zip(names, diagnostics["counts"], diagnostics["ess"], share, mass, strict=True)
+    return [dict(zip(("class", "images", "ess", "share", "mass"), row, strict=True)) for row in columns]
+
+
+@torch.no_grad()
+def _embeddings(made: SyntheticSet, dataset: Dataset, method: str, seed: int) -> list[tuple[str, str]]:
+    """(what the colours are, SVG) of the features of real and synthetic images in the plane."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    train = dataset.train
+    rows = np.sort(_some(np.arange(len(train)), _MOST_EMBEDDED, rng.key(seed, "report-embedded")))
+    if made.zca is not None:
+        real = made.zca.whiten(train.images[rows])
+    else:
+        mean, std = torch.tensor(dataset.mean), torch.tensor(dataset.std)
+        images = DeviceImages(torch.from_numpy(train.images[rows]), mean, std)
+        real = images.read(torch.arange(len(rows)))
+    net = models.build("ConvNet", dataset.channels, dataset.num_classes, dataset.size, key=rng.key(seed, "report-net"))
+    features = torch.cat([net.embed(some) for some in torch.cat([real, made.images]).split(256)]).numpy()
+    if method == "pca":
+        plane = PCA(2, random_state=0).fit(features[: len(rows)]).transform(features)
+    else:
+        few = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
+        plane = TSNE(2, init="pca", random_state=0).fit_transform(few)
+    points, of_made = (plane[: len(rows)], plane[len(rows) :]), made.labels.numpy()
+    found = [("class", charts.scatter(points[0], train.labels[rows], points[1], of_made, dataset.class_names))]
+    if dataset.num_groups > 1:
+        found.append(("group", charts.scatter(points[0], train.groups[rows], points[1], None, dataset.group_names)))
+    return found

@@ -1,0 +1,95 @@
+"""What a run left in its folder, finished or not, read for a report."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastdd.data import SyntheticSet
+from fastdd.report.results import read_json
+from fastdd.session import folder as run_folder
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, or a synthetic set by itself.
+
+    Attributes:
+        path: the run's folder, or the synthetic set's file.
+        synthetic: the synthetic set; None while the run is unfinished.
+        config: what was run; empty for a file.
+        steps: int, steps done.
+        total: int, steps asked for; None for a file.
+        losses: (step, loss) of every step that was logged.
+        rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
+        meta: of the last evaluation: versions, machine.
+    """
+
+    path: Path
+    synthetic: SyntheticSet | None
+    config: dict[str, Any]
+    steps: int
+    total: int | None
+    losses: list[tuple[int, float]]
+    rows: list[dict[str, Any]]
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Method, debias mode, data set and IPC, as far as they are known."""
+        about = self.config or (self.synthetic.metadata if self.synthetic else {})
+        method, debias = about.get("method", "set"), about.get("debias", "none")
+        title = method if debias == "none" else f"{method}+{debias}"
+        rest = [str(about["dataset"])] if about.get("dataset") else []
+        rest += [f"IPC {about['ipc']}"] if about.get("ipc") else []
+        return ", ".join([title, *rest])
+
+    @property
+    def unfinished(self) -> str:
+        """What is missing, in a few words; empty for a finished run."""
+        if self.synthetic is not None:
+            return ""
+        return f"unfinished: {self.steps:,} of {self.total:,} steps are logged"
+
+
+def read_record(path: str | os.PathLike) -> Record:
+    """Read a run's folder, or a synthetic set's file.
+
+    Raises:
+        ValueError: there is no run and no synthetic set; a file of it is not what it should be.
+        FileNotFoundError: there is nothing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_file():
+        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], {})
+    made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
+    if not made.exists() and not configured.exists():
+        raise ValueError(f"{path} holds no run and no synthetic set")
+    config = yaml.safe_load(configured.read_text(encoding="utf-8"))["run"] if configured.exists() else {}
+    logged = path / run_folder.METRICS
+    lines = logged.read_text(encoding="utf-8").splitlines(keepends=True) if logged.exists() else []
+    # A run that goes on may be in the middle of its last line.
+    losses = [(entry["step"], entry["loss"]) for entry in map(json.loads, (x for x in lines if x.endswith("\n")))]
+    result = path / "result.json"
+    found = read_json(result) if result.exists() else {"rows": [], "meta": {}}
+    return Record(
+        path,
+        SyntheticSet.load(made) if made.exists() else None,
+        config,
+        losses[-1][0] + 1 if losses else 0,
+        _total(config, losses),
+        losses,
+        found["rows"],
+        found["meta"],
+    )
+
+
+def _total(config: dict[str, Any], losses: list[tuple[int, float]]) -> int | None:
+    if not config:
+        return None
+    return config["iterations"] * (config.get("outer_loop") or 1)
