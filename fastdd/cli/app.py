@@ -363,6 +363,37 @@ def estimate(context: typer.Context) -> None:
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, finished or not, or synthetic sets.", metavar="RUN...")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The page.", show_default="RUN/report.html; several: report.html"),
+    ] = None,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
+    embedding: Annotated[str, typer.Option(help="Of images in the plane: pca, tsne or none.")] = "pca",
+    seed: Annotated[int, typer.Option(help="Which real images are shown.")] = 0,
+) -> None:
+    """Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration."""
+    from fastdd.cli.datasets import data_options
+    from fastdd.cli.report import run_report
+
+    run_report(
+        runs,
+        out=out,
+        dataset=dataset,
+        data_root=data_root,
+        options=data_options(data_option, bias_ratio=bias_ratio),
+        embedding=embedding,
+        seed=seed,
+    )
+
+
+@app.command()
 def weights(
     dataset: Dataset = None,
     data_root: DataRoot = None,

@@ -129,14 +129,8 @@ def to_evaluate(
     made = api.load_synthetic(target)
     dataset = dataset or made.metadata.get("dataset")
     if dataset is not None and dataset == made.metadata.get("dataset"):
-        options = _options_of(made, dataset) | options
+        options = datasets.built_with(made.metadata, dataset) | options
     return made, load_dataset(dataset, data_root, options), made.metadata.get("ipc", ipc)
-
-
-def _options_of(made: SyntheticSet, dataset: str) -> dict[str, Any]:
-    """The options that a set's data set was built with."""
-    built = made.metadata.get("provenance", {}).get("parameters", {})
-    return {name: built[name] for name in datasets.options(dataset) if name in built}
 
 
 def _write(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:

@@ -1,6 +1,6 @@
 """Data sets with a protected attribute, the packed store, the sampler, the synthetic set and expert trajectories."""
 
-from fastdd.data.catalog import available, build, load, options, published_counts
+from fastdd.data.catalog import available, build, built_with, load, options, published_counts
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
 from fastdd.data.sampler import Sampler
@@ -19,6 +19,7 @@ __all__ = [
     "Zca",
     "available",
     "build",
+    "built_with",
     "check_store",
     "is_store",
     "load",

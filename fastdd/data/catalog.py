@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,12 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
     """
     entry = _entry(name)
     return {} if entry is None else entry.options
+
+
+def built_with(metadata: Mapping[str, Any], name: str | os.PathLike) -> dict[str, Any]:
+    """The options that the data set of a synthetic set was built with, from the set's metadata."""
+    built = metadata.get("provenance", {}).get("parameters", {})
+    return {option: built[option] for option in options(name) if option in built}
 
 
 def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any) -> Dataset:

@@ -170,22 +170,23 @@ def _png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _synthetic_tiles(made: SyntheticSet) -> list[tuple[str, list[_Tile]]]:
+def _synthetic_tiles(made: SyntheticSet) -> list[tuple[int, str, list[_Tile]]]:
+    """(class, its name, images) of the classes that are shown."""
     pixels, labels, names = made.to_uint8().numpy(), made.labels.numpy(), made.metadata["class_names"]
     classes = []
     for label in np.unique(labels)[:_MOST_CLASSES]:
         chosen = np.flatnonzero(labels == label)[:_MOST_IMAGES]
         tiles = [_Tile(_png(pixels[row]), f"synthetic {names[label]} {n + 1}") for n, row in enumerate(chosen)]
-        classes.append((names[label], tiles))
+        classes.append((int(label), names[label], tiles))
     return classes
 
 
-def _real_tiles(dataset: Dataset, seed: int) -> dict[str, list[_Tile]]:
+def _real_tiles(dataset: Dataset, seed: int) -> dict[int, list[_Tile]]:
     """Random training images of the classes that are shown."""
     train, tiles = dataset.train, {}
     for label, name in list(enumerate(dataset.class_names))[:_MOST_CLASSES]:
         rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
-        tiles[name] = [
+        tiles[label] = [
             _Tile(_png(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
         ]
     return tiles

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fastdd.data import SyntheticSet
+from fastdd.data import SyntheticSet, built_with
 from fastdd.report.results import read_json
 from fastdd.session import folder as run_folder
 
@@ -46,6 +46,17 @@ class Record:
         rest = [str(about["dataset"])] if about.get("dataset") else []
         rest += [f"IPC {about['ipc']}"] if about.get("ipc") else []
         return ", ".join([title, *rest])
+
+    @property
+    def dataset(self) -> str | None:
+        """The data set's name, where it is known."""
+        return (self.config or (self.synthetic.metadata if self.synthetic else {})).get("dataset")
+
+    def data_options(self, dataset: str) -> dict[str, Any]:
+        """The options that the data set was built with; none while the run is unfinished."""
+        if self.synthetic is None or dataset != self.dataset:
+            return {}
+        return built_with(self.synthetic.metadata, dataset)
 
     @property
     def unfinished(self) -> str:

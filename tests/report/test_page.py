@@ -1,0 +1,129 @@
+"""The report page: what it says, and that a real browser shows it without complaint."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+import fastdd
+from fastdd import report
+from fastdd.report.page import page
+from fastdd.report.record import read_record
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return fastdd.data.load("c-digits")
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Two runs, one of them evaluated, with a class name that HTML must not read."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = replace(data, class_names=("<b>zero</b>", *data.class_names[1:]))
+    for debias in ("none", "fairdd"):
+        made = fastdd.distill(data, method="dm", debias=debias, ipc=2, iterations=3, out=folder / debias)
+    result = fastdd.evaluate(made, data, nets=2, epochs=1)
+    row = report.result_row(result, dataset=data.name, method="dm", debias="fairdd", ipc=2)
+    report.write_json(folder / "fairdd" / "result.json", report.document([row]))
+    return folder
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_a_run_is_shown_with_images_figures_groups_and_configuration(runs, data):
+    text = page([read_record(runs / "fairdd")], data)
+    tags = Elements(text)
+    shown = [attributes["alt"] for attributes in tags.all("img") if attributes.get("alt", "").startswith("synthetic")]
+    assert len(shown) == 20
+    assert "&lt;b&gt;zero" in text
+    assert "<b>zero" not in text
+    assert len([a for a in tags.all("img") if a.get("alt", "").startswith("real")]) == 100
+    row = json.loads((runs / "fairdd" / "result.json").read_text())["rows"][0]
+    for name in ("accuracy", "deo_m", "deo_a", "wa", "ba"):
+        assert f"<td>{row[name]['mean']:.1f} ± {row[name]['std']:.1f}</td>" in text
+    assert len(re.findall(r'<td style="background', text)) == 100
+    assert len(tags.all("svg")) == 3  # the loss; embeddings by class and by group
+    assert "<dt>batch_real</dt><dd>256</dd>" in text
+    assert torch.__version__ in text
+
+
+def test_it_needs_nothing_from_elsewhere(runs, data):
+    for tag, attributes in Elements(page([read_record(runs / "fairdd")], data)).found:
+        for name in ("src", "href", "xlink:href"):
+            link = attributes.get(name)
+            assert link is None or link.startswith(("data:", "#")), (tag, link)
+
+
+def test_several_runs_are_compared(runs, data):
+    text = page([read_record(runs / name) for name in ("none", "fairdd")], data, embedding="none")
+    assert "dm, c-digits, IPC 2 and dm+fairdd, c-digits, IPC 2" in text
+    assert text.count("<section") == 2
+    assert len(Elements(text).all("svg")) == 1
+
+
+def test_an_unfinished_run_says_so(runs, tmp_path, data):
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / name).write_text((runs / "none" / name).read_text())
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:5])
+    text = page([read_record(tmp_path)])
+    assert "dm, c-digits, IPC 2 is unfinished: 2 of 3 steps are logged" in text
+    assert "The data set was not at hand" in text
+
+
+def test_what_does_not_fit_is_one_line(runs, data, tmp_path):
+    record = read_record(runs / "none")
+    with pytest.raises(ValueError, match=r"has images of 3x16x16 in 10 classes, small 3x16x16 in 11"):
+        page([record], replace(data, name="small", class_names=(*data.class_names, "ten")))
+    with pytest.raises(ValueError, match="embedding must be one of pca, tsne, none, not 'umap'"):
+        page([record], data, embedding="umap")
+    with pytest.raises(ValueError, match="holds no run and no synthetic set"):
+        read_record(tmp_path)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
+    file = tmp_path / "report.html"
+    probe = """<script>addEventListener("load", () => {
+      const broken = [...document.images].filter((image) => image.src && image.naturalWidth === 0).length;
+      document.querySelector(".class button").click();
+      const dialog = document.querySelector("dialog");
+      document.title = JSON.stringify({ broken, images: document.images.length, open: dialog.open,
+        beside: dialog.querySelectorAll(".tiles img").length, name: document.getElementById("shown").textContent,
+        wide: document.documentElement.scrollWidth > innerWidth });
+    });</script></body>"""
+    file.write_text(page([read_record(runs / "fairdd")], data).replace("</body>", probe), encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr", "--window-size=400,800", "--dump-dom", file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1).replace("&quot;", '"'))
+    assert seen["broken"] == 0
+    assert seen["open"]
+    assert seen["beside"] == 10
+    assert seen["name"].endswith("zero</b> 1") or seen["name"].endswith("zero&lt;/b&gt; 1")
+    assert not seen["wide"]
