@@ -394,6 +394,37 @@ def report(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[Optional[str], typer.Argument(help="fairdd, kde or biased-dd.", show_default="all")] = None,  # noqa: UP045
+    table: Annotated[Optional[str], typer.Argument(help="Of the paper.", show_default="all")] = None,  # noqa: UP045
+    rows: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Rows joined by commas, with * for any.", show_default="all"),
+    ] = None,
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Columns joined by commas.", show_default="all"),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="full (as published) or quick (minutes; shows the order).")] = "full",
+    data_root: DataRoot = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs, results and tables.")] = Path("reproduce"),
+    seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
+    device: Device = "auto",
+    show_list: Annotated[
+        bool,
+        typer.Option("--list", help="Say what there is to run, what is done and what the rest costs; run nothing."),
+    ] = False,
+) -> None:
+    """Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published."""
+    from fastdd.cli.reproduce import run_list, run_reproduce
+
+    if show_list or paper is None or table is None:
+        run_list(paper, table, rows, columns, budget, data_root, out, seed, device)
+    else:
+        run_reproduce(paper, table, rows, columns, budget, data_root, out, seed, device)
+
+
+@app.command()
 def weights(
     dataset: Dataset = None,
     data_root: DataRoot = None,

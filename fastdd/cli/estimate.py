@@ -70,8 +70,8 @@ def _print(made: Estimate, title: str, out: Path) -> None:
     table.add_column("part")
     table.add_column("time", justify="right")
     for name, seconds in made.seconds.items():
-        table.add_row(name, _time(seconds))
-    table.add_row("total", _time(made.total))
+        table.add_row(name, time_text(seconds))
+    table.add_row("total", time_text(made.total))
     console.print(table)
     free = psutil.virtual_memory().available
     console.print(f"memory: {_size(made.memory)} at most ({_size(free)} available)")
@@ -84,9 +84,9 @@ def _print(made: Estimate, title: str, out: Path) -> None:
         console.print(note)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """
-    >>> _time(3.21), _time(75), _time(7260)
+    >>> time_text(3.21), time_text(75), time_text(7260)
     ('3.2 s', '1 min 15 s', '2 h 1 min')
     """
     if seconds < 60:

@@ -32,6 +32,16 @@ EMBEDDINGS = ("pca", "tsne", "none")
 
 
 @dataclass(frozen=True)
+class TextTable:
+    """A table for a page: its title, a note below, titles of columns (the first two are names), and lines."""
+
+    title: str
+    note: str
+    header: list[str]
+    lines: list[list[str]]
+
+
+@dataclass(frozen=True)
 class _Tile:
     """An image of the page: its PNG as a data URI, and what it shows."""
 
@@ -46,12 +56,20 @@ def write_page(
     *,
     embedding: str = "pca",
     seed: int = 0,
+    table: TextTable | None = None,
 ) -> None:
     """Write the page of ``records``, atomically; see :func:`page`."""
-    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed))
+    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed, table=table))
 
 
-def page(records: Sequence[Record], dataset: Dataset | None = None, *, embedding: str = "pca", seed: int = 0) -> str:
+def page(
+    records: Sequence[Record],
+    dataset: Dataset | None = None,
+    *,
+    embedding: str = "pca",
+    seed: int = 0,
+    table: TextTable | None = None,
+) -> str:
     """The page's HTML.
 
     Synthetic images by class (click, or Enter, enlarges one beside real ones), loss over steps, results with their
@@ -64,13 +82,14 @@ def page(records: Sequence[Record], dataset: Dataset | None = None, *, embedding
         embedding: ``pca``, ``tsne`` (slower, clusters come out clearer) or ``none``, of the features of one random
             ConvNet, which is what distribution matching matches.
         seed: which real images are shown.
+        table: to stand first, under its own title.
 
     Raises:
         ValueError: no records, another embedding, or a synthetic set that does not fit the data set.
     """
     from jinja2 import Environment, StrictUndefined
 
-    if not records:
+    if not records and table is None:
         raise ValueError("a report needs at least one run")
     if embedding not in EMBEDDINGS:
         raise ValueError(f"embedding must be one of {', '.join(EMBEDDINGS)}, not {embedding!r}")
@@ -82,7 +101,8 @@ def page(records: Sequence[Record], dataset: Dataset | None = None, *, embedding
     runs = [_about(record, dataset, embedding, seed) for record in records]
     losses = [(run["name"], run["losses"]) for run in runs if run["losses"]]
     return environment.from_string(_template()).render(
-        title=" and ".join(dict.fromkeys(run["name"] for run in runs)),
+        title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
+        table=table,
         runs=runs,
         several=len(runs) > 1,
         metrics=METRICS,

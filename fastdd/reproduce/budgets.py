@@ -1,0 +1,41 @@
+"""How much is spent on a cell: everything, as published, or minutes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Settings in place of the presets'.
+
+    Attributes:
+        name: full or quick.
+        note: what a reader of the figures has to know; empty where nothing is shortened.
+        distillation: settings by method.
+        evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
+        whole: likewise on the whole training set.
+    """
+
+    name: str
+    note: str
+    distillation: Mapping[str, Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    whole: Mapping[str, Any]
+
+
+_GRADIENT = {"iterations": 30, "outer_loop": 3, "inner_loop": 5, "batch_real": 64}
+BUDGETS = MappingProxyType(
+    {
+        "full": Budget("full", "", {}, {}, {"nets": 3, "epochs": 20}),
+        "quick": Budget(
+            "quick",
+            "Shortened: fewer and shorter matching steps, networks and epochs than published (the settings stand "
+            "below). The order of methods can be read from it, the figures themselves can't be compared.",
+            {"dm": {"iterations": 300}, "dc": _GRADIENT, "dsa": _GRADIENT},
+            {"nets": 2, "epochs": 150},
+            {"nets": 1, "epochs": 3},
+        ),
+    }
+)

@@ -1,0 +1,139 @@
+"""Ours beside the published figures, with the difference and how sure it is."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from fastdd.reproduce.recipes import Table
+from fastdd.reproduce.work import Outcome
+
+TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of one cell, in percent.
+
+    Attributes:
+        row, column, figure: which.
+        ours: mean over networks; None where the test set does not define it.
+        std: over networks, divided by their number, as published figures have it.
+        nets: networks.
+        interval: half the width of the 95 % interval of our mean over networks (Student's t); None for one network.
+            What another distillation, with another seed, would change is not in it.
+        published: None where the paper has none that can be read.
+        published_std: None where the paper gives none.
+    """
+
+    row: str
+    column: str
+    figure: str
+    ours: float | None
+    std: float | None
+    nets: int
+    interval: float | None
+    published: float | None
+    published_std: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published."""
+        return None if self.ours is None or self.published is None else self.ours - self.published
+
+
+def interval(std: float, nets: int) -> float | None:
+    """Half the width of the 95 % interval of a mean over ``nets`` networks whose numpy standard deviation is ``std``.
+
+    >>> round(interval(1.0, 5), 3)
+    1.388
+    """
+    if nets < 2:
+        return None
+    return float(stats.t.ppf(0.975, nets - 1)) * std / math.sqrt(nets - 1)
+
+
+def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
+    """One a figure of every cell that is done, in the table's order."""
+    found = []
+    for outcome in outcomes:
+        for figure in table.figures:
+            published = outcome.cell.published.get(figure)
+            mean, std = published if isinstance(published, tuple) else (published, None)
+            ours, nets = outcome.row[figure], outcome.row["nets"]
+            width = None if ours["mean"] is None else interval(ours["std"], nets)
+            found.append(
+                Comparison(
+                    outcome.cell.row,
+                    outcome.cell.column,
+                    figure,
+                    ours["mean"],
+                    ours["std"],
+                    nets,
+                    width,
+                    mean,
+                    std,
+                )
+            )
+    return found
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.1f}"
+
+
+def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
+    """Cells of a printed table: a line a row and column, and for each figure ours, published, difference."""
+    result = []
+    for row, column in dict.fromkeys((one.row, one.column) for one in found):
+        line = [row, column]
+        for figure in table.figures:
+            one = next(one for one in found if (one.row, one.column, one.figure) == (row, column, figure))
+            ours = _number(one.ours) + ("" if one.interval is None else f" ± {one.interval:.1f}")
+            published = _number(one.published) + ("" if one.published_std is None else f" ± {one.published_std:.1f}")
+            line += [ours, published, _number(one.difference, "+")]
+        result.append(line)
+    return result
+
+
+def header(table: Table) -> list[str]:
+    """Titles of the columns of :func:`lines`."""
+    return [
+        "row",
+        "set",
+        *(f"{TITLES[name]}{what}" for name in table.figures for what in ("", ", published", ", diff.")),
+    ]
+
+
+def markdown(table: Table, found: Sequence[Comparison], note: str = "") -> str:
+    """The comparison as a Markdown page."""
+    titles = header(table)
+    text = [f"# {table.paper} {table.name}: {table.title}", ""]
+    text += [note, ""] if note else []
+    text += [
+        "Percent; ours with the half-width of the 95 % interval of the mean over networks, which does not hold what "
+        "another seed of the distillation would change.",
+        "",
+        "| " + " | ".join(titles) + " |",
+        "|" + "|".join("---" if n < 2 else "--:" for n in range(len(titles))) + "|",
+    ]
+    text += ["| " + " | ".join(line) + " |" for line in lines(table, found)]
+    return "\n".join(text) + "\n"
+
+
+def csv_text(table: Table, found: Sequence[Comparison]) -> str:
+    """The comparison as CSV, one line a figure; empty where there is none."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = ["ours", "std", "nets", "interval_95", "published", "published_std", "difference"]
+    writer.writerow(["paper", "table", "row", "column", "figure", *names])
+    for one in found:
+        figures = [one.ours, one.std, one.nets, one.interval, one.published, one.published_std, one.difference]
+        writer.writerow(
+            [table.paper, table.name, one.row, one.column, one.figure]
+            + ["" if value is None else f"{value:.6g}" for value in figures]
+        )
+    return file.getvalue()

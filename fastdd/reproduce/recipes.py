@@ -1,0 +1,166 @@
+"""What stands in the papers, as YAML: rows, columns, published figures, and what has to be run for each cell."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files as resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+Figure = Literal["accuracy", "deo_m", "deo_a", "wa", "ba"]
+# A figure, or its mean and standard deviation; None where the paper's text is not readable.
+Published = float | tuple[float, float] | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Column(_Strict):
+    what: Literal["random", "whole"] | None = None
+    method: str | None = None
+    debias: str = "none"
+
+
+class _Row(_Strict):
+    dataset: str | None = None
+    ipc: int | None = None
+    options: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    columns: list[str] | None = None
+    published: dict[str, list[Published]] = {}
+
+
+class _Table(_Strict):
+    title: str
+    figures: list[Figure]
+    nets: int
+    rows: dict[str, _Row]
+
+
+class _Paper(_Strict):
+    title: str
+    columns: dict[str, _Column]
+    tables: dict[str, _Table]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: what to distil and evaluate, and what was published.
+
+    Attributes:
+        row, column: its place.
+        dataset: name. options: of the data set.
+        ipc: synthetic images per class.
+        what: ``random`` or ``whole``, where nothing is distilled.
+        method, debias, settings: of the distillation.
+        evaluation: settings of the evaluation that are not the budget's.
+        nets: networks of a full evaluation.
+        published: by figure; a number, mean and standard deviation, or None.
+    """
+
+    row: str
+    column: str
+    dataset: str
+    ipc: int
+    what: str | None
+    method: str | None
+    debias: str
+    nets: int
+    options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Published] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper: its title, its figures in their order, and its cells, row by row."""
+
+    paper: str
+    name: str
+    title: str
+    figures: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows, in order."""
+        return list(dict.fromkeys(cell.row for cell in self.cells))
+
+
+def paper_names() -> list[str]:
+    """Papers that have recipes."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_paper(name: str) -> dict[str, Table]:
+    """The tables of a paper, by name.
+
+    Raises:
+        ValueError: a paper without recipes.
+
+    >>> [cell.column for cell in read_paper("fairdd")["table1"].cells[:6]]
+    ['Random', 'DM', 'DM+FairDD', 'DC', 'DC+FairDD', 'Whole']
+    """
+    if name not in paper_names():
+        raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
+    paper = _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
+    return {key: _table(name, key, table, paper.columns) for key, table in paper.tables.items()}
+
+
+def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:
+    """The table with only some of its rows and columns; ``rows`` may be patterns with ``*``.
+
+    Raises:
+        ValueError: a row or column that the table does not have.
+    """
+    names = {"row": rows, "column": columns}
+    for what, wanted in names.items():
+        known = list(dict.fromkeys(getattr(cell, what) for cell in table.cells))
+        for pattern in wanted:
+            if not fnmatch.filter(known, pattern):
+                raise ValueError(f"{table.paper} {table.name} has no {what} {pattern!r}; one of: {', '.join(known)}")
+    cells = tuple(
+        cell
+        for cell in table.cells
+        if all(
+            not wanted or any(fnmatch.fnmatchcase(getattr(cell, what), pattern) for pattern in wanted)
+            for what, wanted in names.items()
+        )
+    )
+    return Table(table.paper, table.name, table.title, table.figures, cells)
+
+
+def _folder():
+    return resources("fastdd.reproduce") / "papers"
+
+
+def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) -> Table:
+    cells = []
+    for row_name, row in table.rows.items():
+        dataset, _, rest = row_name.partition(":")
+        ipc = row.ipc if row.ipc is not None else int(rest.partition(":")[0])
+        for column_name in row.columns or row.published:
+            column = columns[column_name]
+            figures = row.published.get(column_name, [None] * len(table.figures))
+            cells.append(
+                Cell(
+                    row_name,
+                    column_name,
+                    row.dataset or dataset,
+                    ipc,
+                    column.what,
+                    column.method,
+                    column.debias,
+                    table.nets,
+                    row.options,
+                    row.settings if column.what is None else {},
+                    row.evaluation,
+                    dict(zip(table.figures, figures, strict=True)),
+                )
+            )
+    return Table(paper, name, table.title, tuple(table.figures), tuple(cells))

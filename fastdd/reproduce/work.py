@@ -1,0 +1,126 @@
+"""Running the cells of a table: what is missing is run, what is done is kept, in one folder for all tables."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdd import api, data, report
+from fastdd.data import Dataset
+from fastdd.reproduce.budgets import Budget
+from fastdd.reproduce.recipes import Cell
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that is done.
+
+    Attributes:
+        cell: which.
+        row: its result (:func:`fastdd.report.result_row`).
+        run: folder of the distillation; None where nothing is distilled.
+    """
+
+    cell: Cell
+    row: dict[str, Any]
+    run: Path | None
+
+
+class Workshop:
+    """Runs cells under one budget and keeps what is done.
+
+    A synthetic set is distilled once, however many cells evaluate it, and a run that was interrupted goes on. Results
+    are files ``results/NAME-HASH.json``; the hash is of everything that the result depends on, so that a changed
+    recipe or budget is run again.
+
+    Args:
+        folder: where runs and results are kept.
+        budget: of the cells.
+        root: folder of the data sets' files.
+        device, seed: as for :func:`fastdd.distill`.
+        distill, evaluate: what does the work; with progress bars on the command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        budget: Budget,
+        *,
+        root: Path | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        distill: Callable[..., Any] = api.distill,
+        evaluate: Callable[..., Any] = api.evaluate,
+    ):
+        self._folder = folder
+        self._budget = budget
+        self._root = root
+        self._device = device
+        self._seed = seed
+        self._distill = distill
+        self._evaluate = evaluate
+        self._datasets: dict[str, Dataset] = {}
+
+    def dataset(self, cell: Cell) -> Dataset:
+        """The cell's data set; the last one is kept."""
+        key = _slug(cell.dataset, cell.options)
+        if key not in self._datasets:
+            self._datasets = {key: data.load(cell.dataset, self._root, **cell.options)}
+        return self._datasets[key]
+
+    def distillation(self, cell: Cell) -> dict[str, Any]:
+        """Arguments of the cell's distillation, under the budget."""
+        shortened = self._budget.distillation.get(cell.method, {})
+        return {"method": cell.method, "debias": cell.debias, "ipc": cell.ipc, **shortened, **cell.settings}
+
+    def evaluation(self, cell: Cell) -> dict[str, Any]:
+        """Arguments of the cell's evaluation, under the budget."""
+        short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
+        return {"nets": cell.nets, **short, **cell.evaluation}
+
+    def done(self, cell: Cell) -> Outcome | None:
+        """The cell's result, if it is there."""
+        path = self._result(cell)
+        return Outcome(cell, report.read_json(path)["rows"][0], self._run(cell)) if path.exists() else None
+
+    def do(self, cell: Cell) -> Outcome:
+        """The cell's result: the one that is there, or a new one."""
+        found = self.done(cell)
+        if found is not None:
+            return found
+        dataset, what, run = self.dataset(cell), cell.what, self._run(cell)
+        if run is not None:
+            run.parent.mkdir(parents=True, exist_ok=True)
+            what = self._distill(
+                dataset, out=run, resume=True, device=self._device, seed=self._seed, **self.distillation(cell)
+            )
+        ipc = None if cell.what == "whole" else cell.ipc
+        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
+        row = report.result_row(
+            result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
+        )
+        path = self._result(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
+        report.write_json(path, report.document([row], **about))
+        return Outcome(cell, row, run)
+
+    def _run(self, cell: Cell) -> Path | None:
+        if cell.method is None:
+            return None
+        about = [cell.dataset, cell.options, self.distillation(cell), self._seed]
+        name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
+        return self._folder / "runs" / _slug(name, about)
+
+    def _result(self, cell: Cell) -> Path:
+        made = [cell.what] if cell.what else [self._run(cell).name]
+        about = [*made, cell.dataset, cell.options, cell.ipc, self.evaluation(cell), self._seed]
+        return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
+
+
+def _slug(name: str, about: Any) -> str:
+    """``name`` and a short hash of everything that tells this from others of the name."""
+    text = json.dumps(about, sort_keys=True, default=str)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
