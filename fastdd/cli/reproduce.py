@@ -11,7 +11,7 @@ from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
-from fastdd.reproduce.comparison import header, lines
+from fastdd.reproduce.comparison import EXPLANATION, header, lines
 
 
 def run_reproduce(
@@ -52,12 +52,11 @@ def run_reproduce(
     found = reproduce.comparisons(chosen, outcomes)
     result = RichTable(title=f"{chosen.paper} {chosen.name}: {chosen.title}, %", title_justify="left")
     for number, title in enumerate(header(chosen)):
-        result.add_column(title, justify="left" if number < 2 else "right", no_wrap=number < 2)
+        result.add_column(title, justify="left" if number < 2 else "right", no_wrap=True)
     for line in lines(chosen, found):
         result.add_row(*line)
     console.print(result)
-    if spent.note:
-        console.print(spent.note)
+    console.print(" ".join(filter(None, (EXPLANATION, spent.note))))
     console.print(f"table in {_stem(chosen, spent, out)}.md, .csv and .html")
 
 
@@ -91,13 +90,13 @@ def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: P
     result = RichTable(title=f"{table.paper} {table.name}, budget {spent.name}", title_justify="left", box=None)
     for name in ("row", "set", "state", "takes"):
         result.add_column(name, justify="right" if name == "takes" else "left")
-    total, known = 0.0, {}
+    total, counted = 0.0, set()
     for cell in table.cells:
         if shop.done(cell) is not None:
             result.add_row(cell.row, cell.column, "done", "")
             continue
         try:
-            seconds = _seconds(shop, cell, device, known)
+            seconds = _seconds(shop, cell, device, counted)
         except (ValueError, OSError) as error:
             result.add_row(cell.row, cell.column, f"can't be run: {error}", "")
             continue
@@ -107,17 +106,20 @@ def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: P
     console.print(f"all that is missing: about {time_text(total)} here")
 
 
-def _seconds(shop: reproduce.Workshop, cell: reproduce.Cell, device: str, known: dict[str, float]) -> float:
-    """About how long the cell takes; a set that several cells evaluate is counted once."""
-    data, evaluation = shop.dataset(cell), dict(shop.evaluation(cell))
-    nets = evaluation.pop("nets")
+def _seconds(shop: reproduce.Workshop, cell: reproduce.Cell, device: str, counted: set[str]) -> float:
+    """About how long the cell takes; a set that several cells evaluate is distilled once."""
+    data, evaluation = shop.dataset(cell), shop.evaluation(cell)
     if cell.what is not None:
-        ipc = {} if cell.what == "whole" else {"ipc": cell.ipc}
-        return api.estimate_evaluation(cell.what, data, nets=nets, device=device, **ipc, **evaluation).total
-    epochs = evaluation.pop("epochs", None)
-    made = api.estimate(data, device=device, nets=nets, epochs=epochs, **shop.distillation(cell))
-    name = repr((cell.dataset, cell.options, shop.distillation(cell)))
-    return made.seconds["evaluation"] if known.setdefault(name, made.total) is not made.total else made.total
+        ipc = None if cell.what == "whole" else cell.ipc
+        return api.estimate_evaluation(cell.what, data, ipc=ipc, device=device, **evaluation).total
+    settings = shop.distillation(cell)
+    nets, epochs = (evaluation.get(name) for name in ("nets", "epochs"))
+    made = api.estimate(data, device=device, nets=nets, epochs=epochs, **settings)
+    distilled = repr((cell.dataset, cell.options, settings))
+    if distilled in counted:
+        return made.seconds["evaluation"]
+    counted.add(distilled)
+    return made.total
 
 
 def _title(given: dict, dataset: str) -> str:
@@ -158,6 +160,6 @@ def _write(
         return
     runs = dict.fromkeys(outcome.run for outcome in outcomes if outcome.run is not None)
     title = f"{table.paper} {table.name}: {table.title}"
-    note = f"{spent.note} Ours ± half of the 95 % interval over networks.".strip()
+    note = " ".join(filter(None, (EXPLANATION, spent.note)))
     text = TextTable(title, note, header(table), lines(table, found))
     write_page(stem.with_suffix(".html"), [read_record(run) for run in runs], table=text)

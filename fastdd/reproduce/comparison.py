@@ -11,6 +11,10 @@ from scipy import stats
 from fastdd.reproduce.recipes import Table
 from fastdd.reproduce.work import Outcome
 
+EXPLANATION = (
+    "Percent: ours ± half of the 95 % interval of the mean over networks (published, difference). What another seed of "
+    "the distillation would change is not in the interval."
+)
 TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
@@ -85,27 +89,20 @@ def _number(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.1f}"
 
 
-def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
-    """Cells of a printed table: a line a row and column, and for each figure ours, published, difference."""
-    result = []
-    for row, column in dict.fromkeys((one.row, one.column) for one in found):
-        line = [row, column]
-        for figure in table.figures:
-            one = next(one for one in found if (one.row, one.column, one.figure) == (row, column, figure))
-            ours = _number(one.ours) + ("" if one.interval is None else f" ± {one.interval:.1f}")
-            published = _number(one.published) + ("" if one.published_std is None else f" ± {one.published_std:.1f}")
-            line += [ours, published, _number(one.difference, "+")]
-        result.append(line)
-    return result
-
-
 def header(table: Table) -> list[str]:
     """Titles of the columns of :func:`lines`."""
-    return [
-        "row",
-        "set",
-        *(f"{TITLES[name]}{what}" for name in table.figures for what in ("", ", published", ", diff.")),
-    ]
+    return ["row", "set", *(TITLES[name] for name in table.figures)]
+
+
+def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
+    """Cells of a printed table: a line a row and column, and in it ``ours ± interval (published, difference)``."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        ours = _number(one.ours) + ("" if one.interval is None else f" ± {one.interval:.1f}")
+        published = _number(one.published) + ("" if one.published_std is None else f" ± {one.published_std:.1f}")
+        rest = "" if one.published is None else f" ({published}, {_number(one.difference, '+')})"
+        cells.setdefault((one.row, one.column), []).append(ours + rest)
+    return [[*names, *figures] for names, figures in cells.items()]
 
 
 def markdown(table: Table, found: Sequence[Comparison], note: str = "") -> str:
@@ -114,8 +111,7 @@ def markdown(table: Table, found: Sequence[Comparison], note: str = "") -> str:
     text = [f"# {table.paper} {table.name}: {table.title}", ""]
     text += [note, ""] if note else []
     text += [
-        "Percent; ours with the half-width of the 95 % interval of the mean over networks, which does not hold what "
-        "another seed of the distillation would change.",
+        EXPLANATION,
         "",
         "| " + " | ".join(titles) + " |",
         "|" + "|".join("---" if n < 2 else "--:" for n in range(len(titles))) + "|",

@@ -1,0 +1,142 @@
+"""Recipes are what the papers say; cells are run once; the comparison's figures are what they claim."""
+
+import csv
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fastdd import data as datasets
+from fastdd import reproduce
+from fastdd.data import catalog
+from fastdd.debias import MODES
+from fastdd.evaluation import Evaluation, GroupCounts, Protocol
+from fastdd.reproduce.comparison import interval, lines
+from fastdd.session import RunConfig
+
+EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduce.read_paper(paper)]
+
+
+@pytest.mark.parametrize(("paper", "name"), EVERY)
+def test_every_cell_can_be_run(paper, name):
+    for cell in reproduce.read_paper(paper)[name].cells:
+        assert cell.dataset in datasets.available()
+        assert cell.options.keys() <= catalog.options(cell.dataset).keys()
+        assert (cell.what is None) != (cell.method is None)
+        if cell.method:
+            assert cell.debias in MODES or cell.debias == "kde"
+            settings = {name: value for name, value in cell.settings.items() if name != "groups"}
+            RunConfig.for_run(dataset=cell.dataset, ipc=cell.ipc, method=cell.method, debias=cell.debias, **settings)
+        for value in cell.published.values():
+            figures = [] if value is None else value if isinstance(value, tuple) else [value]
+            assert all(0 <= figure <= 100 for figure in figures)
+
+
+def test_figures_are_those_of_the_papers():
+    cells = {(cell.row, cell.column): cell for cell in reproduce.read_paper("fairdd")["table1"].cells}
+    assert cells["c-mnist-fg:10", "DM"].published == {"accuracy": 25.01, "deo_m": 100, "deo_a": 99.96}
+    assert cells["bffhq:100", "DC+FairDD"].published == {"accuracy": 68.72, "deo_m": 54.72, "deo_a": 46.64}
+    cell = next(
+        cell
+        for cell in reproduce.read_paper("kde")["table1"].cells
+        if (cell.row, cell.column) == ("cmnist-lff:5:10", "DM+KDE")
+    )
+    assert (cell.published, cell.options, cell.ipc) == ({"accuracy": (86.5, 1.2)}, {"bias_ratio": 0.95}, 10)
+    cross = reproduce.select(reproduce.read_paper("fairdd")["table3"], ["c-mnist-fg:50:VGG11"], ["DM"]).cells[0]
+    assert (cross.evaluation, cross.published["accuracy"]) == ({"arch": "VGG11"}, 75.22)
+
+
+def test_unknown_names_are_told():
+    table = reproduce.read_paper("fairdd")["table9"]
+    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, kde"):
+        reproduce.read_paper("dm")
+    with pytest.raises(ValueError, match=r"fairdd table9 has no row 'mnist.*one of: c-mnist-fg:10, cifar10-s:10"):
+        reproduce.select(table, ["mnist*"])
+    with pytest.raises(ValueError, match="fairdd table9 has no column 'DSA'"):
+        reproduce.select(table, columns=["DSA"])
+    assert [cell.column for cell in reproduce.select(table, ["c-mnist*"]).cells] == ["DM", "DM+FairDD", "DM+KDE"]
+
+
+class Bench:
+    """Stands for the work of a cell: says what was asked for, and gives an evaluation of given accuracies."""
+
+    def __init__(self):
+        self.distilled, self.evaluated = [], []
+
+    def distill(self, data, *, out, **settings):
+        self.distilled.append((out.name, settings))
+        return SimpleNamespace()
+
+    def evaluate(self, what, data, *, nets, **settings):
+        self.evaluated.append((what, nets, settings))
+        right = torch.tensor([[8, 6], [7, 9]])
+        counts = tuple(GroupCounts(right + i % 2, torch.full((2, 2), 10)) for i in range(nets))
+        return Evaluation("ConvNet", counts, 1.0, Protocol(epochs=settings.get("epochs", 1000)), 0)
+
+
+@pytest.fixture
+def table():
+    """Two networks evaluate one set; and a random one."""
+    first = reproduce.Cell("c-digits:2", "DM", "c-digits", 2, None, "dm", "none", 4, published={"accuracy": 70.0})
+    return reproduce.Table(
+        "paper",
+        "table",
+        "a table",
+        ("accuracy",),
+        (
+            first,
+            replace(
+                first, row="c-digits:2:AlexNet", evaluation={"arch": "AlexNet"}, published={"accuracy": (71.0, 0.5)}
+            ),
+            replace(first, column="Random", what="random", method=None, published={"accuracy": None}),
+        ),
+    )
+
+
+def test_a_set_is_distilled_once_and_nothing_is_done_twice(table, tmp_path):
+    def run(budget="quick"):
+        bench = Bench()
+        shop = reproduce.Workshop(tmp_path, reproduce.BUDGETS[budget], distill=bench.distill, evaluate=bench.evaluate)
+        return bench, [shop.do(cell) for cell in table.cells]
+
+    bench, outcomes = run()
+    assert [settings["iterations"] for _, settings in bench.distilled] == [300, 300]
+    assert len({name for name, _ in bench.distilled}) == 1  # the second resumes what the first finished
+    assert [nets for _, nets, _ in bench.evaluated] == [2, 2, 2]
+    assert bench.evaluated[1][2]["arch"] == "AlexNet"
+    assert bench.evaluated[2][0] == "random"
+    again, kept = run()
+    assert not again.distilled
+    assert not again.evaluated
+    assert [one.row for one in kept] == [one.row for one in outcomes]
+    full, _ = run("full")
+    assert "iterations" not in full.distilled[0][1]
+    assert full.evaluated[0][1] == 4
+
+
+def test_comparison_has_difference_and_interval(table, tmp_path):
+    bench = Bench()
+    shop = reproduce.Workshop(tmp_path, reproduce.BUDGETS["quick"], distill=bench.distill, evaluate=bench.evaluate)
+    found = reproduce.comparisons(table, [shop.do(cell) for cell in table.cells])
+    # Accuracies 75 and 85: mean 80, sample deviation 10/sqrt(2), standard error 5, t(0.975, 1) = 12.706.
+    assert found[0].ours == pytest.approx(80)
+    assert found[0].interval == pytest.approx(12.706 * 5, rel=1e-4)
+    assert found[0].difference == pytest.approx(10)
+    assert (found[2].published, found[2].difference) == (None, None)
+    printed = lines(table, found)
+    assert printed[1] == ["c-digits:2:AlexNet", "DM", "80.0 ± 63.5 (71.0 ± 0.5, +9.0)"]
+    assert printed[2] == ["c-digits:2", "Random", "80.0 ± 63.5"]
+    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, found))))
+    assert rows[0]["published"] == "70"
+    assert rows[2]["published"] == ""
+    assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, found, "note")
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(4000, 5))
+    inside = [abs(row.mean()) <= interval(row.std(), 5) for row in draws]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+    assert interval(1.0, 1) is None
