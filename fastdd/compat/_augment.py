@@ -251,7 +251,7 @@ def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[list[
 def _drawn_from_key(n: int, names: list[str], settings: dict) -> tuple[list[str], np.ndarray]:
     """The same, of the same distribution, from the next key."""
     scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
-    u = keys.uniform_rows(_random.next_key("augment"), n, 3).astype(np.float64)
+    u = keys.uniform_array(_random.next_key("augment"), 3 * n).astype(np.float64).reshape(n, 3)
     chosen = [names[i] for i in (u[:, 0] * len(names)).astype(int)]
     is_crop, is_rotate = (np.array([name == one for name in chosen], bool)[:, None] for one in ("crop", "rotate"))
     numbers = 1 + (2 * u[:, 1:] - 1) * scale
