@@ -180,7 +180,7 @@ def _may_be_kept(dataset: Any, device: torch.device) -> bool:
     item = dataset[0]
     if not _same_draws(before, _generators()):
         torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
+        np.random.set_state(before[1])
         random.setstate(before[2])
         return False
     if not isinstance(item[0], Tensor):
@@ -190,7 +190,7 @@ def _may_be_kept(dataset: Any, device: torch.device) -> bool:
 
 
 def _generators() -> tuple:
-    return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
 
 
 def _same_draws(before: tuple, after: tuple) -> bool:

@@ -94,7 +94,7 @@ class RealImages:
     def rows(self, c: int, n: int) -> Tensor:
         """int64 rows of ``n`` random images of class ``c``."""
         if _random.mode(self._rng) == "legacy":
-            return torch.from_numpy(np.random.permutation(self._rows[c])[:n])  # noqa: NPY002
+            return torch.from_numpy(np.random.permutation(self._rows[c])[:n])
         if n not in self._samplers:
             nowhere = torch.zeros_like(self.labels)
             self._samplers[n] = Sampler(self.labels, nowhere, self.num_classes, 1, n, device=self.images.device)
