@@ -131,7 +131,7 @@ def _augmented(
     images: Tensor, args: Namespace, rng: str | None, diff_augment: Callable[..., Tensor] = DiffAugment
 ) -> Tensor:
     if args.dsa:
-        return siamese(images, args.dsa_strategy, param=args.dsa_param, rng=rng)
+        return diff_augment(images, args.dsa_strategy, param=args.dsa_param, rng=rng)
     # DM's script never sets it, and fails without DSA.
     return augment(images, getattr(args, "dc_aug_param", None), device=args.device, rng=rng)
 
