@@ -160,7 +160,7 @@ def _pass(
     _set_up(mode, net, criterion, args)
     training, totals = mode == "train", _Totals()
     with torch.set_grad_enabled(training and torch.is_grad_enabled()):
-        for images, labels, *_ in batches(dataloader, args.device, keep=not training, rng=rng):
+        for images, labels in batches(dataloader, args.device, keep=not training, rng=rng):
             images, labels = images.float(), labels.long()
             if texture and training:
                 images, labels = _canvas_samples(images, args, rng), labels.repeat(args.canvas_samples)
@@ -263,7 +263,7 @@ def epoch_Fairness_Metric(
     cells, totals = args.num_groups * args.num_classes, _Totals()
     seen, right = [], []
     with torch.no_grad():
-        for images, labels, groups, *_ in batches(dataloader, args.device, keep=mode != "train", rng=rng):
+        for images, labels, groups in batches(dataloader, args.device, columns=3, keep=mode != "train", rng=rng):
             images, labels, groups = images.float(), labels.long(), groups.long()
             if aug:
                 images = _augmented(images, args, rng)
