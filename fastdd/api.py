@@ -643,6 +643,9 @@ def import_synthetic(
     record = found.record or {}
     published = exchange.DATASETS.get(str(name))
     whitened = record.pop("zca", None)
+    if whitened and found.space == "pixels":
+        # Taken back; the mean and std of whitened images are not for pixels.
+        whitened, record = None, {name: value for name, value in record.items() if name not in ("mean", "std")}
     if whitened and not zca:
         raise ValueError(f"the images of {path} are whitened: give --zca, and the --dataset that it is fitted on")
     if zca and name is None:

@@ -73,7 +73,9 @@ def read(
         raise ValueError(f"{path} is not {wanted}: it holds {content.describe()}")
     known = inspect.signature(chosen.read).parameters
     hints = {name: value for name, value in (hints or {}).items() if name in known}
-    return format, chosen.read(content, **_options(format, chosen.read, hints | options))
+    found = chosen.read(content, **_options(format, chosen.read, hints | options))
+    found.origin = Path(path)
+    return format, found
 
 
 def write(made: SyntheticSet, path: str | os.PathLike, to: str, *, force: bool = False, **options: Any) -> Export:
@@ -121,7 +123,7 @@ def assemble(
     """
     if labels not in LABELS:
         raise ValueError(f"unknown meaning of labels {labels!r}; one of: {', '.join(LABELS)}")
-    path = found.files[0]
+    path = found.origin or found.files[0]
     images = checked_images(found, path)
     classes, soft = checked_labels(found, len(images), path, labels)
     zca = zca or found.zca

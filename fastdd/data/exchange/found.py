@@ -64,6 +64,7 @@ class Found:
         learning_rate: step size stored beside.
         class_names: where the file has its own, in the labels' order.
         zca: likewise.
+        origin: the path that was given.
         about: method, model and published accuracies, where known.
         notes: what the user should know.
     """
@@ -77,6 +78,7 @@ class Found:
     learning_rate: float | None = None
     class_names: tuple[str, ...] | None = None
     zca: Zca | None = None
+    origin: Path | None = None
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
