@@ -23,7 +23,7 @@ from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
 from fastdd.debias.pseudo_groups import ClusterSettings
 from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
-from fastdd.evaluation import Evaluation, Protocol
+from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, published_protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
 from fastdd.session import (
@@ -47,6 +47,7 @@ from fastdd.session import run as _run
 from fastdd.session import train_experts as _train_experts
 
 # Training on everything needs fewer passes than training on a few images.
+_NETS = 5
 _WHOLE_EPOCHS = 20
 
 
@@ -308,11 +309,20 @@ def estimate_experts(
 
 
 def estimate_evaluation(
-    what: SyntheticSet | str | os.PathLike, data: Dataset, *, nets: int = 5, device: str = "auto", **settings: Any
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    *,
+    nets: int | None = None,
+    protocol: str | None = None,
+    device: str = "auto",
+    **settings: Any,
 ) -> Estimate:
     """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
     target = pick_device(device)
-    return estimates.measured({"evaluation": _evaluation_seconds(what, data, target, nets, **settings)}, 0, target)
+    seconds = _evaluation_seconds(
+        what, data, target, _networks(nets, protocol), published=_published(protocol), **settings
+    )
+    return estimates.measured({"evaluation": seconds}, 0, target)
 
 
 def _evaluation_seconds(
@@ -452,7 +462,8 @@ def evaluate(
     data: Dataset,
     *,
     ipc: int | None = None,
-    nets: int = 5,
+    nets: int | None = None,
+    protocol: str | None = None,
     arch: str | None = None,
     width: int | None = None,
     depth: int | None = None,
@@ -461,7 +472,7 @@ def evaluate(
     learning_rate: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Evaluation:
     """Train fresh networks on a set and test them on the data set's test split.
 
@@ -472,14 +483,16 @@ def evaluate(
             "whole" for the whole training split.
         data: the data set to test on (and to draw "random" and "whole" from).
         ipc: for "random".
-        nets: networks, each from its own initialisation.
+        nets: networks, each from its own initialisation; by default the protocol's, else 5.
+        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt or dcbench; sets
+            ``nets`` and ``epochs`` where they are not given.
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
         learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
-        progress: called with (networks done, networks).
+        progress: called with (networks done, networks, their mean accuracy so far).
 
     Returns:
         Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
@@ -492,6 +505,7 @@ def evaluate(
         what,
         data,
         pick_device(device),
+        published=_published(protocol),
         ipc=ipc,
         arch=arch,
         width=width,
@@ -501,7 +515,19 @@ def evaluate(
         learning_rate=learning_rate,
         seed=seed,
     )
+    nets = _networks(nets, protocol)
     return _evaluate(images, labels, data, nets=nets, seed=seed, progress=progress, **arguments)
+
+
+def _published(protocol: str | None) -> PublishedProtocol | None:
+    return None if protocol is None else published_protocol(protocol)
+
+
+def _networks(nets: int | None, protocol: str | None) -> int:
+    """How many were asked for, else the protocol's."""
+    if nets is not None:
+        return nets
+    return _NETS if protocol is None else published_protocol(protocol).nets
 
 
 def _training_images(
@@ -509,6 +535,7 @@ def _training_images(
     data: Dataset,
     target: torch.device,
     *,
+    published: PublishedProtocol | None = None,
     ipc: int | None = None,
     arch: str | None = None,
     width: int | None = None,
@@ -552,7 +579,8 @@ def _training_images(
     if learning_rate is None:
         learning_rate = Protocol.learning_rate
     if epochs is None:
-        epochs = _WHOLE_EPOCHS if whole else 300 if strategy == "none" else 1000
+        published = published or published_protocol("dc")
+        epochs = _WHOLE_EPOCHS if whole else published.plain_epochs if strategy == "none" else published.epochs
     arguments = {
         "arch": arch,
         "width": width,

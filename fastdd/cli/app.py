@@ -304,7 +304,14 @@ def evaluate(
     bias_ratio: BiasRatio = None,
     data_option: DataOptions = None,
     ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
-    nets: Annotated[int, typer.Option(help="Networks, each from its own initialisation.", min=1)] = 5,
+    protocol: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Networks, epochs and figures of published code: dc, fairdd, mtt or dcbench."),
+    ] = None,
+    nets: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Networks, each from its own initialisation.", show_default="the protocol's, or 5", min=1),
+    ] = None,
     arch: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Networks to train, joined by commas.", show_default="the run's"),
@@ -339,6 +346,7 @@ def evaluate(
         deo=deo,
         json=json,
         ipc=ipc,
+        protocol=protocol,
         nets=nets,
         epochs=epochs,
         dsa_strategy=dsa_strategy,

@@ -8,7 +8,7 @@ from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.trajectories import Trajectories
-from fastdd.evaluation import Evaluation
+from fastdd.evaluation import METRICS, Evaluation, published_protocol
 from fastdd.session import Progress
 
 
@@ -40,7 +40,11 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
     """:func:`fastdd.evaluate` under a progress bar."""
     with bar(title) as update:
-        return api.evaluate(what, data, progress=lambda done, total: update(done, total, "networks"), **settings)
+
+        def progress(done: int, total: int, accuracy: float) -> None:
+            update(done, total, f"networks, accuracy {accuracy:.1f} so far")
+
+        return api.evaluate(what, data, progress=progress, **settings)
 
 
 def run_distill(
@@ -96,8 +100,10 @@ def run_evaluate(
     deo: str,
     json: Path | None,
     ipc: int | None,
+    protocol: str | None,
     **settings: Any,
 ) -> None:
+    published = None if protocol is None else published_protocol(protocol)
     if deo not in ("range", "pairwise"):
         raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
     archs = [arch if arch is None else models.canonical_name(arch) for arch in archs]
@@ -109,12 +115,15 @@ def run_evaluate(
         about = {name: what.metadata.get(name, "unknown") for name in about}
     rows = []
     for arch in archs:
-        result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=arch, ipc=ipc, **settings)
-        rows.append(
-            report.result_row(result, dataset=data.name, ipc=None if target == "whole" else ipc, deo=deo, **about)
-        )
-    console.print(report.table(rows, title=f"{data.name}, test set, %"))
-    for row in rows if data.num_groups > 1 else []:
+        title = f"evaluating on {data.name}"
+        result = evaluate_with_bar(what, data, title, arch=arch, ipc=ipc, protocol=protocol, **settings)
+        of = None if target == "whole" else ipc
+        rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
+    title = f"{data.name}, test set, %, mean ± standard deviation over networks"
+    console.print(report.table(rows, title, METRICS if published is None else published.figures))
+    if published is not None:
+        console.print(f"protocol {protocol}: {published.note}")
+    for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
     run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
     ranks.first(lambda: _write(rows, data, run, json))

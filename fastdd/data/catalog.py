@@ -188,6 +188,12 @@ _ENTRIES = {
     ),
 }
 
+# Of the others (plain sets, one's own images) training images can be held out too.
+_ENTRIES = {
+    name: dataclasses.replace(entry, load=with_variants(entry.load, only="val_split"))
+    for name, entry in _ENTRIES.items()
+}
+
 # What an option with a default of a type has to be.
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 

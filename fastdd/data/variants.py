@@ -9,7 +9,8 @@ import numpy as np
 from fastdd.data.dataset import Dataset
 from fastdd.data.images import Plan, even_cells
 
-_BALANCE, _LABELS, _GROUPS = range(3)
+_BALANCE, _LABELS, _GROUPS, _VALIDATION = range(4)
+_SHARES = {"val_split", "label_noise", "group_noise"}
 
 
 def check_share(name: str, value: float) -> None:
@@ -79,19 +80,38 @@ def noisy_groups(groups: np.ndarray, share: float, num_groups: int, seed: int = 
     return out
 
 
+def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Rows to be held out: round(n share) of every cell (class, group) with n images, drawn without replacement.
+
+    Returns:
+        bool [N].
+    """
+    random = np.random.RandomState((seed, _VALIDATION))
+    held = np.zeros(len(labels), bool)
+    cells = labels * (groups.max(initial=0) + 1) + groups
+    for cell in np.unique(cells):
+        rows = np.flatnonzero(cells == cell)
+        held[rows[_share_of(len(rows), share, random)]] = True
+    return held
+
+
 def varied(
     made: Dataset | Plan,
     seed: int = 0,
     *,
+    val_split: float = 0.0,
     balanced: bool = False,
     label_noise: float = 0.0,
     group_noise: float = 0.0,
 ) -> Dataset | Plan:
-    """A data set, or a plan of one, with its training images changed; the test images stay as they are.
+    """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
+    training images take their place.
 
     Args:
         made: the data set; its pixels and their true bias stay, only what is told of them changes.
         seed: of the draws, of which each change has a stream of its own.
+        val_split: share of every cell's training images that are held out and stand in place of the test images, so
+            that methods and settings can be chosen without the test set; first of all.
         balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
         label_noise: share of wrong labels (:func:`noisy_labels`).
         group_noise: share of groups drawn anew (:func:`noisy_groups`).
@@ -99,9 +119,14 @@ def varied(
     Raises:
         ValueError: a share outside 0..1, an empty cell to be balanced, or noise in the labels of one class.
     """
-    check_share("label_noise", label_noise)
-    check_share("group_noise", group_noise)
-    train, num_classes, num_groups = made.train, len(made.class_names), len(made.group_names)
+    for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
+        check_share(name, share)
+    train, test, num_classes, num_groups = made.train, made.test, len(made.class_names), len(made.group_names)
+    if val_split:
+        held = validation_rows(train.labels, train.groups, val_split, seed)
+        if held.all() or not held.any():
+            raise ValueError(f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {made.name}")
+        train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
     if balanced:
         train = train.take(balanced_rows(train.labels, train.groups, num_classes, num_groups, seed))
     labels, groups = train.labels, train.groups
@@ -111,21 +136,28 @@ def varied(
         labels = noisy_labels(labels, label_noise, num_classes, seed)
     if group_noise:
         groups = noisy_groups(groups, group_noise, num_groups, seed)
-    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups))
+    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups), test=test)
 
 
-def with_variants(load: Callable[..., Dataset | Plan]) -> Callable[..., Dataset | Plan]:
-    """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``."""
+def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = None) -> Callable[..., Dataset | Plan]:
+    """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``.
+
+    Args:
+        load: the loader.
+        only: the one option that is added; None: all.
+    """
     own = inspect.signature(load)
     added = [
         parameter
         for parameter in inspect.signature(varied).parameters.values()
-        if parameter.kind == parameter.KEYWORD_ONLY and parameter.name not in own.parameters
+        if parameter.kind == parameter.KEYWORD_ONLY
+        and parameter.name not in own.parameters
+        and only in (None, parameter.name)
     ]
 
     def load_varied(root, **options) -> Dataset | Plan:
         chosen = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
-        for name in ("label_noise", "group_noise"):
+        for name in _SHARES & chosen.keys():
             check_share(name, chosen[name])
         return varied(load(root, **options), options.get("seed") or 0, **chosen)
 

@@ -1,11 +1,26 @@
 """Accuracy and fairness of predictions, from counts per (class, group)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 METRICS = ("accuracy", "deo_m", "deo_a", "wa", "ba")
+
+
+def interval(std: float, runs: int) -> float | None:
+    """Half the width of the 95 % interval (Student's t) of a mean over ``runs`` whose numpy deviation is ``std``.
+
+    None for a single run.
+
+    >>> round(interval(1.0, 5), 3)
+    1.388
+    """
+    if runs < 2:
+        return None
+    return float(stats.t.ppf(0.975, runs - 1)) * std / math.sqrt(runs - 1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastdd import models, ops, ranks, rng
 from fastdd.data import Dataset, DeviceImages, Zca
-from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics
+from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.methods.training import train_epoch
 
 _TEST_BATCH = 256
@@ -69,17 +69,20 @@ class Evaluation:
         return [counts.metrics(deo) for counts in self.counts]
 
     def summary(self, deo: str = "range") -> dict[str, dict[str, float | None]]:
-        """``{"accuracy": {"mean", "std"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
+        """``{"accuracy": {"mean", "std", "interval"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
 
-        The standard deviation is over networks, divided by their number (numpy's, as in published results); None
-        where the test set does not define a figure.
+        The standard deviation is over networks, divided by their number (numpy's, as in published results), the
+        interval half of the 95 % interval of the mean over networks (:func:`fastdd.evaluation.interval`), None for one.
+        All None where the test set does not define a figure.
         """
         runs = self.metrics(deo)
         result: dict[str, dict[str, float | None]] = {}
         for name in METRICS:
             values = torch.tensor([getattr(run, name) for run in runs], dtype=torch.float64)
             mean, std = values.mean().item(), values.std(correction=0).item()
-            result[name] = {"mean": None, "std": None} if math.isnan(mean) else {"mean": mean, "std": std}
+            result[name] = dict.fromkeys(("mean", "std", "interval"))
+            if not math.isnan(mean):
+                result[name] = {"mean": mean, "std": std, "interval": interval(std, len(runs))}
         return result
 
     def group_accuracy(self) -> list[list[float | None]]:
@@ -134,7 +137,7 @@ def evaluate(
     protocol: Protocol | None = None,
     seed: int = 0,
     zca: Zca | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
 
@@ -151,7 +154,7 @@ def evaluate(
         protocol: how they are trained; the published one by default.
         seed: initialisations, orders and augmentations are functions of it.
         zca: whitens the test split, where the training images are whitened; None: it is normalised.
-        progress: called with (networks done, networks), on rank 0.
+        progress: called with (networks done, networks, their mean accuracy so far), on rank 0, after every network.
 
     Raises:
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
@@ -182,21 +185,21 @@ def evaluate(
     )
     start = time.perf_counter()
     ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
-    done, own, reports = 0, {}, ranks.Messages()
+    own, reports = {}, ranks.Messages()
+    accuracies: list[float] = []
 
     def tell() -> None:
-        nonlocal done
-        for _ in reports.received():
-            done += 1
+        for accuracy in reports.received():
+            accuracies.append(accuracy)
             if progress is not None:
-                progress(done, nets)
+                progress(len(accuracies), nets, sum(accuracies) / len(accuracies))
 
     for number in range(ranks.rank(), nets, ranks.world()):
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
             _train(net, images, labels, protocol, (seed, "evaluation", number))
             own[number] = count_right(net, test, test_labels, test_groups, dataset)
-        reports.send(number)
+        reports.send(own[number].metrics().accuracy)
         tell()
     ranks.meet(meanwhile=tell)
     tell()

@@ -23,12 +23,20 @@ _TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA
 
 
 def result_row(
-    evaluation: Evaluation, *, dataset: str, method: str, debias: str, ipc: int | None, deo: str = "range"
+    evaluation: Evaluation,
+    *,
+    dataset: str,
+    method: str,
+    debias: str,
+    ipc: int | None,
+    deo: str = "range",
+    protocol: str | None = None,
 ) -> dict[str, Any]:
-    """One result: what was evaluated, and mean and standard deviation over networks of every figure, in percent.
+    """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
-    ``ipc`` is None for the whole training set. ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``,
-    ``learning_rate``, ``dsa_strategy``, ``seed`` and ``deo`` say how the figures came about.
+    ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
+    ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
+    ``seed`` and ``deo`` say how the figures came about.
     """
     return {
         "dataset": dataset,
@@ -44,6 +52,7 @@ def result_row(
         "dsa_strategy": evaluation.protocol.dsa_strategy,
         "seed": evaluation.seed,
         "deo": deo,
+        "protocol": protocol,
         "group_accuracy": evaluation.group_accuracy(),
     }
 
@@ -84,16 +93,16 @@ def _cell(figure: dict[str, float | None], runs: int) -> str:
     return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
 
 
-def table(rows: Sequence[dict[str, Any]], title: str | None = None) -> "Table":
-    """Rows as a rich table; all figures in percent."""
+def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> "Table":
+    """Rows as a rich table; the figures of ``metrics``, in percent."""
     from rich.table import Table
 
     result = Table(title=title, title_justify="left")
-    for name in ("set", "IPC", "network", *_TITLES.values(), "seconds"):
+    for name in ("set", "IPC", "network", *(_TITLES[metric] for metric in metrics), "seconds"):
         result.add_column(name, justify="left" if name in ("set", "network") else "right", no_wrap=True)
     for row in rows:
         name = row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
-        figures = [_cell(row[metric], row["nets"]) for metric in METRICS]
+        figures = [_cell(row[metric], row["nets"]) for metric in metrics]
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
         result.add_row(name, ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result

@@ -2,11 +2,8 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from scipy import stats
 
 from fastdd.reproduce.recipes import Table
 from fastdd.reproduce.work import Outcome
@@ -49,17 +46,6 @@ class Comparison:
         return None if self.ours is None or self.published is None else self.ours - self.published
 
 
-def interval(std: float, nets: int) -> float | None:
-    """Half the width of the 95 % interval of a mean over ``nets`` networks whose numpy standard deviation is ``std``.
-
-    >>> round(interval(1.0, 5), 3)
-    1.388
-    """
-    if nets < 2:
-        return None
-    return float(stats.t.ppf(0.975, nets - 1)) * std / math.sqrt(nets - 1)
-
-
 def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
     """One a figure of every cell that is done, in the table's order."""
     found = []
@@ -68,7 +54,6 @@ def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
             published = outcome.cell.published.get(figure)
             mean, std = published if isinstance(published, tuple) else (published, None)
             ours, nets = outcome.row[figure], outcome.row["nets"]
-            width = None if ours["mean"] is None else interval(ours["std"], nets)
             found.append(
                 Comparison(
                     outcome.cell.row,
@@ -77,7 +62,7 @@ def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
                     ours["mean"],
                     ours["std"],
                     nets,
-                    width,
+                    ours["interval"],
                     mean,
                     std,
                 )

@@ -80,7 +80,14 @@ def test_a_set_of_image_files(tmp_path):
         return plan
 
     changed = variants.with_variants(load_plan)
-    assert list(inspect.signature(changed).parameters) == ["root", "seed", "balanced", "label_noise", "group_noise"]
+    assert list(inspect.signature(changed).parameters) == [
+        "root",
+        "seed",
+        "balanced",
+        "val_split",
+        "label_noise",
+        "group_noise",
+    ]
     noisy = changed(None, label_noise=0.5, group_noise=0.5)
     assert (noisy.train.labels != rows.labels).sum() == 20
     assert (noisy.train.groups != rows.groups).any()
@@ -91,8 +98,29 @@ def test_a_set_of_image_files(tmp_path):
     np.testing.assert_array_equal(fair.gray, fair.groups == 0)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=80), st.floats(0, 1))
+def test_every_cell_gives_its_share_to_validation(pairs, share):
+    labels, groups = np.array(pairs).T
+    held = variants.validation_rows(labels, groups, share)
+    for cell in set(pairs):
+        here = (labels == cell[0]) & (groups == cell[1])
+        assert held[here].sum() == round(here.sum() * share)
+
+
+def test_validation_images_are_training_images_that_are_held_out():
+    plain, made = load("c-digits"), load("c-digits", val_split=0.2, label_noise=0.3)
+    assert len(made.train) + len(made.test) == len(plain.train)
+    rows = {image.tobytes() for image in made.train.images}
+    held = {image.tobytes() for image in made.test.images}
+    assert not rows & held
+    of = dict(zip((image.tobytes() for image in plain.train.images), plain.train.labels, strict=True))
+    assert all(of[image.tobytes()] == label for image, label in zip(made.test.images, made.test.labels, strict=True))
+    assert (made.test.counts(10, 10).sum(1) / plain.train.counts(10, 10).sum(1)).round(1).tolist() == [0.2] * 10
+
+
 def test_only_biased_sets_have_them():
     assert "label_noise" not in options("mnist")
+    assert "val_split" in options("mnist")
     for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist", "celeba", "utkface"):
         assert {"balanced", "label_noise", "group_noise"} <= set(options(name))
 
@@ -100,6 +128,7 @@ def test_only_biased_sets_have_them():
 def test_bad_input():
     for given_options, why in (
         ({"label_noise": 1.5}, "label_noise must lie in 0..1, not 1.5"),
+        ({"val_split": 1.0}, "val_split 1 leaves no images on one side"),
         ({"group_noise": -0.1}, "group_noise must lie in 0..1, not -0.1"),
         ({"balanced": True, "bias_ratio": 1.0}, "class 0 has none in group 1"),
     ):

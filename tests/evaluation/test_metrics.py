@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdd.evaluation import GroupCounts
+from fastdd.evaluation import GroupCounts, interval
 
 
 def counts(right, total):
@@ -74,3 +75,10 @@ def test_counting_against_a_loop(data, num_classes, num_groups, n):
 def test_unknown_definition():
     with pytest.raises(ValueError, match="unknown DEO definition 'mean'"):
         counts([[1]], [[1]]).metrics("mean")
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(4000, 5))
+    inside = [abs(row.mean()) <= interval(row.std(), 5) for row in draws]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+    assert interval(1.0, 1) is None

@@ -63,6 +63,8 @@ def test_counts_are_those_of_plain_predictions(digits):
     values = [run.accuracy for run in made.metrics()]
     assert summary["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
     assert summary["accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2)
+    # Two runs: their distance to the mean is the standard error; Student's t of one degree of freedom at 97.5 %.
+    assert summary["accuracy"]["interval"] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-5)
 
 
 def test_soft_labels_are_cross_entropy_with_probabilities(digits):

@@ -35,7 +35,11 @@ def test_row_has_the_promised_keys_and_percent(row):
         "wa",
         "ba",
     ]
-    assert row["accuracy"] == {"mean": pytest.approx(55), "std": pytest.approx(5)}
+    assert row["accuracy"] == {
+        "mean": pytest.approx(55),
+        "std": pytest.approx(5),
+        "interval": pytest.approx(12.7062 * 5, rel=1e-5),
+    }
     assert row["deo_m"]["mean"] == pytest.approx(80)
     assert row["group_accuracy"] == [[95.0, 15.0], [55.0, 55.0]]
     assert row["seconds"] == 1.5
@@ -59,7 +63,7 @@ def test_undefined_figures_are_null_not_nan(tmp_path):
     row = report.result_row(
         Evaluation("ConvNet", counts, 1.0, Protocol(), 0), dataset="mnist", method="dm", debias="none", ipc=1
     )
-    assert row["deo_a"] == {"mean": None, "std": None}
+    assert row["deo_a"] == {"mean": None, "std": None, "interval": None}
     report.write_json(tmp_path / "r.json", report.document([row]))
 
 
