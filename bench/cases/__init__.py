@@ -7,6 +7,7 @@ from fastdd.bench.cases import (
     augment,
     conv3x3,
     density,
+    evaluate,
     gradient_steps,
     group_grad,
     matching,
@@ -27,6 +28,7 @@ _MODULES = (
     steps,
     gradient_steps,
     trajectory_steps,
+    evaluate,
 )
 
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]

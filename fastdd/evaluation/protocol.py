@@ -91,7 +91,8 @@ class Evaluation:
         return [[None if math.isnan(value) else value for value in row] for row in mean.tolist()]
 
 
-def _train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> None:
+def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> None:
+    """Train a network as the protocol says; orders and augmentations are functions of ``key`` and the epoch."""
     learning_rate = protocol.learning_rate
 
     def optimiser():
@@ -197,7 +198,7 @@ def evaluate(
     for number in range(ranks.rank(), nets, ranks.world()):
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
-            _train(net, images, labels, protocol, (seed, "evaluation", number))
+            train(net, images, labels, protocol, (seed, "evaluation", number))
             own[number] = count_right(net, test, test_labels, test_groups, dataset)
         reports.send(own[number].metrics().accuracy)
         tell()

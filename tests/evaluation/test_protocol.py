@@ -8,7 +8,7 @@ import fastdd
 from fastdd import models, rng
 from fastdd.data import DeviceImages, SyntheticSet, Zca, load
 from fastdd.evaluation import Protocol, evaluate
-from fastdd.evaluation.protocol import _train
+from fastdd.evaluation.protocol import train
 from fastdd.session import random_set
 
 
@@ -28,7 +28,7 @@ def test_training_is_the_published_schedule(digits, rate):
     subset = random_set(digits, 3)
     protocol = Protocol(epochs=5, learning_rate=rate, batch=8, dsa_strategy="none")
     nets = [models.build("ConvNetD2", 3, 10, (16, 16), width=8, key=1) for _ in range(2)]
-    _train(nets[0], DeviceImages(subset.images), subset.labels, protocol, (0, "test", 0))
+    train(nets[0], DeviceImages(subset.images), subset.labels, protocol, (0, "test", 0))
 
     net = nets[1]
     sgd = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
@@ -52,7 +52,7 @@ def test_counts_are_those_of_plain_predictions(digits):
         DeviceImages(subset.images), subset.labels, digits, width=8, depth=2, nets=2, protocol=protocol, seed=3
     )
     net = models.build("ConvNet", 3, 10, (16, 16), width=8, depth=2, key=rng.key(3, "evaluation-net", 1))
-    _train(net, DeviceImages(subset.images), subset.labels, protocol, (3, "evaluation", 1))
+    train(net, DeviceImages(subset.images), subset.labels, protocol, (3, "evaluation", 1))
     pixels = (torch.from_numpy(digits.test.images).float() / 255 - 0.5) / 0.5
     with torch.no_grad():
         right = (net(pixels).argmax(1) == torch.from_numpy(digits.test.labels)).float()
@@ -72,7 +72,7 @@ def test_soft_labels_are_cross_entropy_with_probabilities(digits):
     soft = torch.rand(30, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
     protocol = Protocol(epochs=2, batch=8, dsa_strategy="none")
     nets = [models.build("ConvNetD2", 3, 10, (16, 16), width=8, key=1) for _ in range(2)]
-    _train(nets[0], DeviceImages(subset.images), soft, protocol, (0, "test", 0))
+    train(nets[0], DeviceImages(subset.images), soft, protocol, (0, "test", 0))
 
     rate = 0.01
     sgd = torch.optim.SGD(nets[1].parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
@@ -93,7 +93,7 @@ def test_whitened_sets_are_tested_on_whitened_images(digits, zca):
         DeviceImages(subset.images), subset.labels, digits, width=8, depth=2, nets=1, protocol=protocol, zca=zca
     )
     net = models.build("ConvNet", 3, 10, (16, 16), width=8, depth=2, key=rng.key(0, "evaluation-net", 0))
-    _train(net, DeviceImages(subset.images), subset.labels, protocol, (0, "evaluation", 0))
+    train(net, DeviceImages(subset.images), subset.labels, protocol, (0, "evaluation", 0))
     flat = torch.from_numpy(digits.test.images).flatten(1).double() / 255
     whitened = ((flat - zca.mean.double()) @ zca.matrix.double()).float().view(digits.test.images.shape)
     with torch.no_grad():

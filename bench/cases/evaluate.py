@@ -1,0 +1,147 @@
+"""One network of an evaluation: trained on a synthetic set, tested on the test set."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastdd import models, ops, rng
+from fastdd.bench.case import Case, Result
+from fastdd.bench.cases.steps import Step, convolutions
+from fastdd.bench.problem import Problem, random_dataset
+from fastdd.bench.published import operation_of_each
+from fastdd.bench.published_evaluation import Drawn, PlainEvaluation, PublishedEvaluation
+from fastdd.bench.upstream import Upstream
+from fastdd.data import DeviceImages
+from fastdd.evaluation import Protocol, evaluate
+from fastdd.evaluation.protocol import train
+
+# A fiftieth of a published evaluation: 20 of 1000 epochs, and 200 of 10,000 test images.
+_EPOCHS, _TEST_PER_CLASS = 20, 20
+_CHECKED_EPOCHS = 2
+_KEY = "evaluation"
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What is timed, and what is compared."""
+
+    timed: Problem
+    smooth: Problem
+    protocol: Protocol
+    checked: Protocol
+
+    def drawn(self) -> list[Drawn]:
+        """Our draws of the training that is compared."""
+        problem, protocol, batches = self.smooth, self.checked, []
+        count, seed = len(problem.images), problem.config.seed
+        for epoch in range(protocol.epochs + 1):
+            key = seed, _KEY, 0, epoch
+            for number, rows in enumerate(rng.permutation(rng.key(*key), count).split(protocol.batch)):
+                lanes = rng.lanes(rng.key(*key, number), len(rows))
+                params = ops.dsa_params(protocol.dsa_strategy, lanes, problem.dataset.size, shared_op=True)
+                batches.append((rows, params, operation_of_each(params)))
+        return batches
+
+
+class Evaluation(Case):
+    """A fiftieth of the evaluation of one network, by the published protocol with DSA, at IPC 10.
+
+    What is timed has random draws of its own. Compared is the change of the parameters by three epochs of given draws,
+    in one batch each, before the learning rate falls, with a smooth activation (with ReLU, one activation that rounds
+    to the other side of zero moves it a thousand times more than arithmetic does).
+    """
+
+    name = "evaluate"
+    about = "a fiftieth of the evaluation of one network: 10 classes, IPC 10, 3x32x32, ConvNet, DSA"
+    variant: ClassVar[dict[str, int]] = {}
+    memory = True
+
+    def inputs(self, seed: int, device: torch.device, quick: bool) -> Evaluations:
+        data = random_dataset(10, 1, 10 if quick else _TEST_PER_CLASS, 16 if quick else 32)
+        settings: dict[str, Any] = {"width": 8, "depth": 2, "ipc": 2} if quick else {"ipc": 10}
+        timed, smooth = (
+            Problem.make(data, device, method="dm", arch=arch, seed=seed, **settings)
+            for arch in ("ConvNet", "ConvNetASwish")
+        )
+        # The learning rate of the checked one never falls: it would after epoch 2, the last.
+        return Evaluations(timed, smooth, Protocol(epochs=2 if quick else _EPOCHS), Protocol(epochs=_CHECKED_EPOCHS))
+
+    def shape(self, inputs: Evaluations) -> dict[str, int | list[int]]:
+        config = inputs.timed.config
+        return {
+            "images": list(inputs.timed.images.shape),
+            "epochs": inputs.protocol.epochs + 1,
+            "test": len(inputs.timed.dataset.test),
+            "width": config.width or 128,
+            "depth": config.depth or 3,
+        }
+
+    def fastdd(self, inputs: Evaluations) -> None:
+        problem = inputs.timed
+        evaluate(
+            DeviceImages(problem.images.to(problem.device)),
+            _labels(problem),
+            problem.dataset,
+            width=problem.config.width,
+            depth=problem.config.depth,
+            nets=1,
+            protocol=inputs.protocol,
+        )
+
+    def plain(self, inputs: Evaluations) -> None:
+        PlainEvaluation(inputs.timed, inputs.protocol).run()
+
+    def loop(self, inputs: Evaluations) -> None:
+        PublishedEvaluation(inputs.timed, inputs.protocol).run()
+
+    def truth(self, inputs: Evaluations) -> Tensor:
+        return _change(PublishedEvaluation(inputs.smooth, inputs.checked, torch.float64), inputs)
+
+    def check(self, backend: str, inputs: Evaluations, code: Upstream | None, truth: Result) -> list[float]:
+        if backend != "fastdd":
+            make = {"torch": PlainEvaluation, "reference-loop": PublishedEvaluation}[backend]
+            return self.errors(_change(make(inputs.smooth, inputs.checked), inputs), truth)
+        problem = inputs.smooth
+        data, config = problem.dataset, problem.config
+        net = models.build(
+            config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth
+        ).to(problem.device)
+        net.load_state_dict(problem.first_step.state)
+        images = DeviceImages(problem.images.to(problem.device))
+        train(net, images, _labels(problem), inputs.checked, (config.seed, _KEY, 0))
+        return self.errors(_difference(net, problem), truth)
+
+    errors = Step.errors  # a change of parameters is one vector, as a gradient is
+
+    def bytes(self, inputs: Evaluations) -> int:
+        """Images read, the test images too; parameters and momenta read and written."""
+        problem = inputs.timed
+        parameters = sum(p.nbytes for p in problem.network().parameters())
+        return problem.images.nbytes + problem.dataset.test.images.nbytes + 4 * parameters
+
+    def flops(self, inputs: Evaluations) -> int:
+        """Convolutions: training's forward, to the weight, and to the input (but of the first); the test's forward."""
+        first, *others = convolutions(inputs.timed)
+        trained = (inputs.protocol.epochs + 1) * len(inputs.timed.images) * (2 * first + 3 * sum(others))
+        return trained + len(inputs.timed.dataset.test) * (first + sum(others))
+
+
+def _labels(problem: Problem) -> Tensor:
+    return torch.arange(problem.dataset.num_classes, device=problem.device).repeat_interleave(problem.config.ipc)
+
+
+def _change(run: PublishedEvaluation, inputs: Evaluations) -> Tensor:
+    """The change of a baseline's parameters by the training that is compared."""
+    run.net.load_state_dict(inputs.smooth.first_step.state)
+    run.train(inputs.drawn())
+    return _difference(run.net, inputs.smooth)
+
+
+def _difference(net: torch.nn.Module, problem: Problem) -> Tensor:
+    start = problem.first_step.state
+    return torch.cat([(net.state_dict()[name].double().cpu() - start[name]).flatten() for name in start])
+
+
+CASES = [Evaluation()]
