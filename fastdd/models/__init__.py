@@ -8,6 +8,7 @@ from fastdd.models.network import FeatureNetwork, Network
 from fastdd.models.registry import build, canonical_name, names
 from fastdd.models.resnet import ResNet
 from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
+from fastdd.models.vit import ViT
 
 __all__ = [
     "ENCODERS",
@@ -21,6 +22,7 @@ __all__ = [
     "Network",
     "ParameterInit",
     "ResNet",
+    "ViT",
     "build",
     "build_encoder",
     "canonical_name",

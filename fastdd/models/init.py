@@ -12,7 +12,8 @@ class ParameterInit:
     """Re-initialises a network in place, on its device, from a counter-based key.
 
     The distribution is PyTorch's default, which the published code uses: weights and biases of convolutions and linear
-    layers are uniform on +-1/sqrt(fan_in), norms start at weight 1 and bias 0, running statistics at 0 and 1.
+    layers are uniform on +-1/sqrt(fan_in), norms start at weight 1 and bias 0, running statistics at 0 and 1,
+    embeddings are standard normal.
     The parameters become views of one vector, so a fresh network costs one pass over it (1 ms for 320,010 parameters
     on one core) instead of a build on the CPU and a copy a tensor. Equal keys give equal networks on every device.
 
@@ -24,7 +25,7 @@ class ParameterInit:
     """
 
     def __init__(self, net: nn.Module):
-        self._norms = []
+        self._norms, normal = [], []
         scales, offsets, parameters = [], [], []
         for layer in net.modules():
             own = list(layer.parameters(recurse=False))
@@ -37,6 +38,9 @@ class ParameterInit:
                 offsets += [1.0, 0.0][: len(own)]
                 if isinstance(layer, nn.BatchNorm2d):
                     self._norms.append(layer)
+            elif isinstance(layer, nn.Embedding):
+                scales, offsets = [*scales, 0.0], [*offsets, 0.0]
+                normal.append(layer)
             elif own:
                 raise TypeError(f"no default initialisation known for a layer of type {type(layer).__name__}")
             parameters += own
@@ -47,6 +51,7 @@ class ParameterInit:
         self.flat: Tensor = torch.empty_like(self._scale)
         for parameter, view in zip(parameters, self.flat.split(sizes.tolist()), strict=True):
             parameter.data = view.view_as(parameter)
+        self._normal = [layer.weight for layer in normal]
 
     def fill(self, key: int) -> None:
         """Draw a fresh network: ``flat = (2 u - 1) / sqrt(fan_in)``, u uniform from ``key``; norms reset."""
@@ -54,6 +59,8 @@ class ParameterInit:
         torch.addcmul(self._offset, draws.mul_(2).sub_(1), self._scale, out=self.flat)
         for norm in self._norms:
             norm.reset_running_stats()
+        for weight, own in zip(self._normal, rng.lanes(key, len(self._normal)), strict=True):
+            weight.data.copy_(rng.normal(int(own), weight.numel(), weight.device).view_as(weight))
 
 
 def initialised(make: Callable[[], nn.Module], key: int, device: torch.device | str = "cpu") -> nn.Module:

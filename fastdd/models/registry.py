@@ -11,6 +11,7 @@ from fastdd.models.init import initialised
 from fastdd.models.network import Network
 from fastdd.models.resnet import BasicBlock, Bottleneck, PooledBasicBlock, ResNet
 from fastdd.models.stacks import MLP, VGG, VGG_LAYERS, AlexNet, LeNet
+from fastdd.models.vit import ViT
 
 _CONVNETS: dict[str, dict[str, Any]] = {
     "ConvNet": {},
@@ -50,6 +51,8 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "ResNet18BN_AP": (ResNet, {"block": PooledBasicBlock, **_BATCH_NORM}),
     "ResNet6ImageNet": (ResNet, {"counts": (1, 1, 1, 1), "imagenet": True}),
     "ResNet18ImageNet": (ResNet, {"imagenet": True}),
+    "ViT": (ViT, {}),
+    **{f"ViT{depth}": (ViT, {"depth": depth}) for depth in (1, 2, 3)},
 }
 
 
