@@ -310,8 +310,7 @@ def _rotation(height: int, width: int, degrees: int) -> tuple[scipy.sparse.csr_a
         t = np.abs(at - taps)
         spline = np.where(t < 1, 2 / 3 - t**2 * (1 - t / 2), np.clip(2 - t, 0, None) ** 3 / 6)
         # Coefficients are mirrored about the outermost pixels.
-        taps = np.abs(taps)
-        taps = (side - 1) - np.abs((side - 1) - taps)
+        taps = (side - 1) - np.abs((side - 1) - taps % max(2 * side - 2, 1))
         columns = (columns[:, None] * side + taps).reshape(-1, height * width)
         weights = (weights[:, None] * spline).reshape(-1, height * width)
     weights[:, outside.ravel()] = 0
