@@ -1,5 +1,5 @@
-"""What code of the IDC family (IDC, DREAM and forks) has in its ``misc.augment``, ``condense``, ``data``, ``models`` and
-``train``. What needs torchvision's transforms takes any callable in their place.
+"""What code of the IDC family (IDC, DREAM and forks) has in its ``misc.augment``, ``condense``, ``data``, ``models``
+and ``train``. What needs torchvision's transforms takes any callable in their place.
 """
 
 from fastdd.compat._diffaug import (
