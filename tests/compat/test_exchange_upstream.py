@@ -14,8 +14,8 @@ from fastdd.data.exchange.idc import decode
 from fastdd.session import random_set
 
 EPOCHS, NETS = 30, 3
-# Of mean accuracies over three networks each; they differ by 1 to 2 points from one seed to another.
-NOISE = 6
+# Of mean accuracies over three networks each: they differ by a point from run to run, there and here (79.2 and 79.3).
+NOISE = 4
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,10 @@ def data():
     return load("c-digits", bias_ratio=0.1)
 
 
-def accuracy_there(utils, images, labels, data):
+def accuracy_there(utils, images, labels, data, learning_rate=0.01):
     """Percent, by the published evaluation."""
-    args = argparse.Namespace(device="cpu", lr_net=0.01, epoch_eval_train=EPOCHS, batch_train=256)
+    args = argparse.Namespace(device="cpu", lr_net=learning_rate, epoch_eval_train=EPOCHS, batch_train=256)
+    args.dataset = "digits"
     args.dsa, args.dsa_param, args.dc_aug_param = True, utils.ParamDiffAug(), None
     args.dsa_strategy = "color_cutout_scale_rotate"
     pixels = (torch.from_numpy(data.test.images[::5]).float() / 255 - 0.5) / 0.5
@@ -69,6 +70,19 @@ def test_a_set_of_ours_evaluates_there_as_here(upstream, data, tmp_path):
     images, labels = torch.load(file)["data"][-1]  # as those who read such files do
     there, _ = accuracy_there(modules["utils"], images, labels, data)
     assert accuracy_here(made, data) == pytest.approx(there, abs=NOISE)
+    assert there > 50
+
+
+def test_a_set_with_a_learned_step_size_evaluates_there_as_here(upstream, data, tmp_path, monkeypatch):
+    _, modules = upstream("mtt")
+    monkeypatch.setattr(modules["utils"].tqdm, "tqdm", iter)  # may be missing
+    made = random_set(data, 10)
+    made.learning_rate = 0.02
+    made.metadata["run"] = {"arch": "ConvNetD2"}
+    fastdd.export_synthetic(made, tmp_path, to="mtt")
+    images, labels, rate = (torch.load(tmp_path / f"{name}_best.pt") for name in ("images", "labels", "lr"))
+    there, _ = accuracy_there(modules["utils"], images, labels, data, rate.item())
+    assert accuracy_here(fastdd.import_synthetic(tmp_path), data) == pytest.approx(there, abs=NOISE)
     assert there > 50
 
 

@@ -193,10 +193,20 @@ def read_record(folder: Path, paths: list[Path]) -> dict[str, Any] | None:
     """The metadata in ``fastdd.json``; None if there is none, or if it is of other files."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        metadata = record["metadata"]
-        return metadata if record["sha256"] == sha256(paths) and isinstance(metadata, dict) else None
+        return as_record(record["metadata"]) if record["sha256"] == sha256(paths) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def as_record(value: Any) -> dict[str, Any] | None:
+    """A value that is the metadata of a set; None if it is anything else."""
+    kinds = {"mean": int | float, "std": int | float, "class_names": str}
+    if not isinstance(value, dict):
+        return None
+    for name, kind in kinds.items():
+        if not isinstance(value.get(name), list) or not all(isinstance(part, kind) for part in value[name]):
+            return None
+    return value
 
 
 @dataclass

@@ -108,7 +108,7 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     notes = normalisation(made)
     if made.learning_rate is not None:
         files.append(path / "lr_best.pt")
-        torch_files.save(torch.tensor(made.learning_rate), files[-1])
+        torch_files.save(torch.tensor(made.learning_rate, dtype=torch.float64), files[-1])
         notes.append(f"the learned step size {made.learning_rate:g} is in lr_best.pt, which only some projects read")
     if made.zca is not None:
         files.append(path / "images_zca_best.pt")
