@@ -490,6 +490,10 @@ def test_whitened_images_get_their_zca_from_the_data_set(trajectory_matching, c_
         fastdd.import_synthetic(folder / "images_zca_best.pt", dataset=c_digits, zca=True)
     with refused(ValueError, "ZCA is fitted on a data set"):
         fastdd.import_synthetic(folder, zca=True)
+    # Only runs with ZCA write images_zca_*.pt.
+    for path in (folder, folder / "images_best.pt"):
+        with refused(ValueError, "are whitened: give --zca"):
+            fastdd.import_synthetic(path, dataset=c_digits)
 
 
 # IDC.
@@ -695,6 +699,17 @@ def test_whitened_sets_in_mtt_and_npz(tmp_path, c_digits):
     for to in ("dc", "idc", "dcbench"):
         with refused(ValueError, "no ZCA-whitened images"):
             fastdd.export_synthetic(original, tmp_path / "no", to=to, method="dm" if to == "dcbench" else None)
+
+
+def test_what_a_file_says_counts_more_than_what_is_usual(tmp_path):
+    """Ours of BFFHQ are normalised otherwise than FairDD's."""
+    original = made(metadata={"dataset": "bffhq", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]})
+    for to, name in (("dc", "a.pt"), ("npz", "a.npz"), ("mtt", "m")):
+        file = fastdd.export_synthetic(original, tmp_path / name, to=to).files[0]
+        assert fastdd.import_synthetic(file, dataset="bffhq").metadata["mean"] == [0.1, 0.2, 0.3]
+        assert fastdd.import_synthetic(file, mean=[0.5] * 3, std=[0.5] * 3).metadata["mean"] == [0.5] * 3
+    torch.save({"data": [[original.images, original.labels]]}, tmp_path / "old.pt")
+    assert fastdd.import_synthetic(tmp_path / "old.pt", dataset="bffhq").metadata["mean"] == [0.4914, 0.4822, 0.4465]
 
 
 def test_metadata_survives(tmp_path):
@@ -917,6 +932,16 @@ def test_an_archive_of_another_program(tmp_path):
     assert fastdd.import_synthetic(tmp_path / "a.npz").metadata["mean"] == [0.1307]
 
 
+def test_classes_and_soft_labels_of_an_archive_go_by_name(tmp_path):
+    soft = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
+    arrays = {"images": images(2, (3, 4, 4)).numpy(), "labels": np.array([0, 1]), "class_names": ["truck", "bird"]}
+    np.savez(tmp_path / "a.npz", **arrays, soft_labels=soft)
+    read = fastdd.import_synthetic(tmp_path / "a.npz", dataset="cifar10")
+    assert read.labels.tolist() == [9, 2]
+    assert read.soft_labels.shape == (2, 10)
+    assert read.soft_labels[:, [9, 2]].tolist() == soft.tolist()
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
@@ -925,7 +950,8 @@ def test_an_archive_of_another_program(tmp_path):
         ({"learning_rate": ["fast"]}, ["learning_rate needs 1 numbers"]),
         ({"zca_mean": np.zeros(3), "zca_matrix": np.zeros((2, 2))}, ["ZCA's mean must be float32"]),
         ({"soft_labels": np.zeros((20, 10))}, ["no probabilities"]),
-        ({"class_names": ["one"]}, ["labels 0..9 are outside 0..0"]),
+        ({"class_names": ["one"]}, ["labels 0..9 are outside its 1 classes"]),
+        ({"std": [0.0]}, ["std must be positive, not [0.0]"]),
     ],
 )
 def test_archives_that_do_not_fit(tmp_path, arrays, words):

@@ -61,6 +61,7 @@ class Found:
         space: whether images are normalised (or whitened) or pixels in [0, 1].
         files: what was read.
         record: metadata of the set that was exported, if fastdd did it.
+        whitened: whether images are whitened, as far as that can be seen; the digest of the ZCA where it is known.
         learning_rate: step size stored beside.
         class_names: where the file has its own, in the labels' order.
         zca: likewise.
@@ -74,6 +75,7 @@ class Found:
     space: Literal["normalised", "pixels"]
     files: list[Path]
     record: dict[str, Any] | None = None
+    whitened: bool | str = False
     soft_labels: Any = None
     learning_rate: float | None = None
     class_names: tuple[str, ...] | None = None
@@ -81,6 +83,14 @@ class Found:
     origin: Path | None = None
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        whitened = (self.record or {}).pop("zca", None)
+        if whitened and self.space == "normalised":
+            self.whitened = whitened
+        elif whitened:
+            # It was taken back; whitened images' mean and std, 0 and 1, are not for pixels.
+            self.record = {name: value for name, value in self.record.items() if name not in ("mean", "std")}
 
 
 def checked_images(found: Found, path: Path) -> Tensor:

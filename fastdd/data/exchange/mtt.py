@@ -59,6 +59,8 @@ def _read(folder: Path, iteration: str, zca: str) -> Found:
         "pixels" if zca else "normalised",
         [*images, *labels],
         record=None if zca else read_record(folder, images),
+        # Written by runs with ZCA only.
+        whitened=not zca and any(folder.glob("images_zca_*.pt")),
         about={"method": "mtt", "source": {"iteration": iteration}},
     )
     if zca:
