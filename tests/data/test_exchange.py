@@ -490,6 +490,12 @@ def test_whitened_images_get_their_zca_from_the_data_set(trajectory_matching, c_
         fastdd.import_synthetic(folder / "images_zca_best.pt", dataset=c_digits, zca=True)
     with refused(ValueError, "ZCA is fitted on a data set"):
         fastdd.import_synthetic(folder, zca=True)
+    (folder / "images_best.pt").rename(folder / "other.pt")
+    with refused(ValueError, "whitening taken back only (images_zca_*.pt): give one of them"):
+        fastdd.import_synthetic(folder, dataset=c_digits)
+    with refused(ValueError, "other.pt holds images only; call it images_best.pt"):
+        fastdd.import_synthetic(folder / "other.pt", dataset=c_digits)
+    (folder / "other.pt").rename(folder / "images_best.pt")
     # Only runs with ZCA write images_zca_*.pt.
     for path in (folder, folder / "images_best.pt"):
         with refused(ValueError, "are whitened: give --zca"):

@@ -40,6 +40,10 @@ def read(content: Content, *, iteration: str | None = None) -> Found:
         for path in content.path.iterdir()
         if (found := _IMAGES.fullmatch(path.name)) and not found["zca"]
     }
+    if not there:
+        raise ValueError(
+            f"{content.path} has images with the whitening taken back only (images_zca_*.pt): give one of them"
+        )
     ordered = sorted(there - {"best"}, key=int)
     if iteration is None:
         if "best" not in there and len(ordered) != 1:
