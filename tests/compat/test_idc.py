@@ -186,11 +186,8 @@ def test_statistics():
     # As DatasetCondensation has them for CIFAR.
     assert ours.MEANS["cifar100"] == ours.MEANS["cifar"] == [0.4914, 0.4822, 0.4465]
     assert ours.STDS["cifar10"] == [0.2023, 0.1994, 0.2010]
-    assert (
-        ours.MEANS.keys()
-        == ours.STDS.keys()
-        == {*["cifar", "cifar10", "cifar100", "imagenet", "svhn", "mnist", "fashion"]}
-    )
+    names = {"cifar", "cifar10", "cifar100", "imagenet", "svhn", "mnist", "fashion"}
+    assert ours.MEANS.keys() == ours.STDS.keys() == names
 
 
 def test_normalize_and_compose():
