@@ -644,7 +644,7 @@ def import_synthetic(
     format, found = exchange.read(path, format, hints={"dataset": name, "method": method}, **options)
     if found.whitened and not zca:
         raise ValueError(f"the images of {path} are whitened: give --zca, and the --dataset that it is fitted on")
-    record, published = found.record or {}, exchange.DATASETS.get(str(name))
+    record, published = found.record or {}, exchange.constants(str(name), format)
     # What the file itself says is certain; a name says what is usual.
     constants = (mean, std) if mean is not None else (record.get("mean"), record.get("std"))
     if constants[0] is None and published is not None:

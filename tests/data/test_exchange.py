@@ -343,7 +343,7 @@ def test_normalisation_is_asked_for_with_what_the_name_suggests(result, tmp_path
         fastdd.import_synthetic(result())
     with refused(ValueError, "looks like --dataset c-mnist-bg"):
         fastdd.import_synthetic(result(name="res_DC_Colored_MNIST_background_ConvNet_1ipc.pt"))
-    with refused(ValueError, "looks like SVHN, which DC's code normalises with --mean 0.4377,"):
+    with refused(ValueError, "looks like --dataset svhn"):
         fastdd.import_synthetic(result(name="res_DC_SVHN_ConvNet_1ipc.pt"))
     with refused(ValueError, "or --mean and --std"):
         fastdd.import_synthetic(result(name="mine.pt"))
@@ -1007,3 +1007,9 @@ def test_json_beside_is_readable(tmp_path):
 
 def test_formats_are_all_there():
     assert set(exchange.FORMATS) == {"dc", "mtt", "idc", "dcbench", "npz", "folder"}
+
+
+def test_mtt_normalises_cifar_100_as_cifar_10():
+    assert exchange.constants("cifar100", "dc").mean == (0.5071, 0.4866, 0.4409)
+    assert exchange.constants("cifar100", "mtt").mean == exchange.constants("cifar10", "mtt").mean
+    assert exchange.constants("mine", "dc") is None

@@ -330,6 +330,8 @@ def test_cifar100_unpacked_or_in_its_archive(tmp_path):
             assert images.flags.writeable
             assert labels.tolist() == [0, 1, 1, 0]
     assert source.files[0]["as_published"] is False
+    made = load("cifar100", tmp_path)
+    assert (made.name, made.class_names, made.mean) == ("cifar100", names, (0.5071, 0.4866, 0.4409))
 
 
 def test_cifar100s_damages_are_named(tmp_path):
@@ -357,6 +359,8 @@ def test_svhns_zeros_are_labelled_0(tmp_path):
     source = readers.read_svhn(tmp_path)
     np.testing.assert_array_equal(source.train_images[1], pixels[..., 1].transpose(2, 0, 1))
     assert source.test_labels.tolist() == [0, 1, 9]
+    made = load("svhn", tmp_path)
+    assert (made.name, made.num_classes, made.std) == ("svhn", 10, (0.1980, 0.2010, 0.1970))
     savemat(tmp_path / "test_32x32.mat", {"X": pixels[:5], "y": np.array([[10]])})
     with pytest.raises(RuntimeError, match=r"test_32x32.mat is not SVHN's: it needs X"):
         readers.read_svhn(tmp_path)

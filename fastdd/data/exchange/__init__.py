@@ -18,17 +18,17 @@ import torch
 
 from fastdd.data.exchange import dc, dcbench, folder, idc, mtt, npz, torch_files
 from fastdd.data.exchange.found import Content, Export, Found, checked_images, checked_labels, sha256
-from fastdd.data.exchange.published import DATASETS, Published, hint
+from fastdd.data.exchange.published import Published, constants, hint
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 
 __all__ = [
-    "DATASETS",
     "FORMATS",
     "Export",
     "Found",
     "Published",
     "assemble",
+    "constants",
     "describe_files",
     "is_foreign",
     "read",
