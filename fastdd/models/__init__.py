@@ -2,20 +2,31 @@
 
 from fastdd.models.convnet import ConvNet
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
-from fastdd.models.init import ParameterInit
+from fastdd.models.init import ParameterInit, initialised
 from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
+from fastdd.models.network import FeatureNetwork, Network
 from fastdd.models.registry import build, canonical_name, names
+from fastdd.models.resnet import ResNet
+from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
 
 __all__ = [
     "ENCODERS",
+    "MLP",
+    "VGG",
+    "AlexNet",
     "ConvNet",
     "Encoder",
+    "FeatureNetwork",
+    "LeNet",
+    "Network",
     "ParameterInit",
+    "ResNet",
     "build",
     "build_encoder",
     "canonical_name",
     "chunk_size",
     "classes_at_once",
     "exact_convolutions",
+    "initialised",
     "names",
 ]

@@ -1,13 +1,12 @@
 """The ConvNet of the distillation literature (Gidaris and Komodakis 2018; Zhao et al. 2021)."""
 
-import copy
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastdd import ops
-from fastdd.models.layout import fast_layout
+from fastdd.models.blocks import Blocks
+from fastdd.models.network import FeatureNetwork, chosen
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -28,7 +27,35 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ConvNet(nn.Module):
+def convnet_features(
+    channels: int, width: int, depth: int, activation: str, norm: str, pooling: str, size: tuple[int, int]
+) -> tuple[Blocks, int, int]:
+    """The layers of :class:`ConvNet` before the classifier, and height and width of what they return."""
+    for what, value, known in (
+        ("activation", activation, ACTIVATIONS),
+        ("norm", norm, {**NORMS, "none": None}),
+        ("pooling", pooling, {**POOLINGS, "none": None}),
+    ):
+        chosen(what, value, known)
+    layers: list[nn.Module] = []
+    inputs, (height, columns) = channels, size
+    for block in range(depth):
+        padding = 3 if block == 0 and channels == 1 else 1
+        height, columns = height + 2 * padding - 2, columns + 2 * padding - 2
+        layers.append(ops.Conv2d(inputs, width, kernel_size=3, padding=padding))
+        if norm != "none":
+            layers.append(NORMS[norm](width, height, columns))
+        layers.append(ACTIVATIONS[activation]())
+        if pooling != "none":
+            layers.append(POOLINGS[pooling]())
+            height, columns = height // 2, columns // 2
+        inputs = width
+    if height < 1 or columns < 1:
+        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for {depth} poolings; lower the depth")
+    return Blocks(*layers), height, columns
+
+
+class ConvNet(FeatureNetwork):
     """``depth`` blocks of 3x3 convolution, norm, activation and 2x2 pooling, then one linear layer.
 
     Layer order, ``state_dict`` keys (``features.0.weight`` ... ``classifier.bias``), parameter order and counts are
@@ -67,90 +94,6 @@ class ConvNet(nn.Module):
         size: tuple[int, int] = (32, 32),
     ):
         super().__init__()
-        for what, value, known in (
-            ("activation", activation, [*ACTIVATIONS]),
-            ("norm", norm, [*NORMS, "none"]),
-            ("pooling", pooling, [*POOLINGS, "none"]),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}; one of: {', '.join(known)}")
-        layers: list[nn.Module] = []
-        inputs, (height, columns) = channels, size
-        for block in range(depth):
-            padding = 3 if block == 0 and channels == 1 else 1
-            height, columns = height + 2 * padding - 2, columns + 2 * padding - 2
-            layers.append(ops.Conv2d(inputs, width, kernel_size=3, padding=padding))
-            if norm != "none":
-                layers.append(NORMS[norm](width, height, columns))
-            layers.append(ACTIVATIONS[activation]())
-            if pooling != "none":
-                layers.append(POOLINGS[pooling]())
-                height, columns = height // 2, columns // 2
-            inputs = width
-        if height < 1 or columns < 1:
-            raise ValueError(
-                f"images of {size[0]}x{size[1]} pixels are too small for {depth} poolings; lower the depth"
-            )
-        self.features = nn.Sequential(*layers)
-        # Instance norm, ReLU and pooling run as one op, which reads the convolution's output once.
-        fused = norm == "instancenorm" and activation == "relu"
-        self._fused_pool = {"avgpooling": "avg", "maxpooling": "max", "none": "none"}[pooling] if fused else None
+        self.features, height, columns = convnet_features(channels, width, depth, activation, norm, pooling, size)
         self.embedding_dim = width * height * columns
         self.classifier = nn.Linear(self.embedding_dim, num_classes)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """The flattened features before the classifier, [N, embedding_dim]: what distribution matching matches."""
-        x = fast_layout(images)
-        if self._fused_pool is None:
-            return self.features(x).flatten(1)
-        layers = iter(self.features)
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                norm = next(layers)
-                tail = norm.weight, norm.bias
-                if layer.fits(x) and not x.requires_grad:
-                    x = ops.conv_norm_act_pool(
-                        layer.padded(x), layer.weight, *tail, shift=layer.bias, eps=norm.eps, pool=self._fused_pool
-                    )
-                else:
-                    x = ops.norm_act_pool(layer(x), *tail, eps=norm.eps, pool=self._fused_pool)
-        return x.flatten(1)
-
-    def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
-        """:meth:`embed` for many calls with the parameters as they are now, without gradients.
-
-        The filters are prepared once. In ``dtype`` (default: the parameters' own) where one is given; images must then
-        have it too. The biases of convolutions are left out where a norm subtracts them again.
-        """
-        dtype = dtype or self.classifier.weight.dtype
-        if self._fused_pool is None:
-            net = self if dtype == self.classifier.weight.dtype else copy.deepcopy(self).to(dtype)
-            return torch.no_grad()(net.embed)
-        layers = iter(self.features)
-        blocks = []
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                norm = next(layers)
-                filters = layer.weight.detach().to(dtype)
-                blocks.append(
-                    ops.ConvBlock(
-                        filters,
-                        norm.weight,
-                        norm.bias,
-                        padding=layer.padding[0],
-                        eps=norm.eps,
-                        pool=self._fused_pool,
-                    )
-                )
-
-        def embed(images: Tensor) -> Tensor:
-            x = fast_layout(images)
-            for block in blocks:
-                x = block(x)
-            return x.flatten(1)
-
-        return embed
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, num_classes] of normalised images [N, C, H, W]."""
-        return self.classifier(self.embed(images))

@@ -1,5 +1,7 @@
 """Fresh random networks without building them anew: parameters as views of one flat vector, filled in one pass."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -52,3 +54,16 @@ class ParameterInit:
         torch.addcmul(self._offset, draws.mul_(2).sub_(1), self._scale, out=self.flat)
         for norm in self._norms:
             norm.reset_running_stats()
+
+
+def initialised(make: Callable[[], nn.Module], key: int, device: torch.device | str = "cpu") -> nn.Module:
+    """The network that ``make`` builds, on ``device``, with the parameters of ``key``; the global RNG is not touched.
+
+    Raises:
+        TypeError: as :class:`ParameterInit`.
+    """
+    with torch.device("meta"):  # no memory, no draws from the global RNG
+        net = make()
+    net = net.to_empty(device=device)
+    ParameterInit(net).fill(key)
+    return net

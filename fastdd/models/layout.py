@@ -45,8 +45,13 @@ def chunk_size(net: nn.Module, images: Images, dtype: torch.dtype = torch.float3
 
 
 def _first_block_bytes(net: nn.Module, images: Images, dtype: torch.dtype = torch.float32) -> int:
-    width = next(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d))
-    return dtype.itemsize * width * images.shape[-2] * images.shape[-1]
+    height, width = images.shape[-2:]
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            return dtype.itemsize * layer.out_channels * height * width
+        if isinstance(layer, nn.Linear):
+            return dtype.itemsize * max(layer.in_features, layer.out_features)
+    raise TypeError(f"{type(net).__name__} has no convolution and no linear layer")
 
 
 def classes_at_once(net: nn.Module, images: Images, ipc: int, batch_real: int, *, low_memory: bool = False) -> int:

@@ -7,9 +7,12 @@ import torch
 from torch import nn
 
 from fastdd.models.convnet import ConvNet
-from fastdd.models.init import ParameterInit
+from fastdd.models.init import initialised
+from fastdd.models.network import Network
+from fastdd.models.resnet import BasicBlock, Bottleneck, PooledBasicBlock, ResNet
+from fastdd.models.stacks import MLP, VGG, VGG_LAYERS, AlexNet, LeNet
 
-_VARIANTS: dict[str, dict[str, Any]] = {
+_CONVNETS: dict[str, dict[str, Any]] = {
     "ConvNet": {},
     **{f"ConvNetD{depth}": {"depth": depth} for depth in range(1, 9)},
     **{f"ConvNetW{width}": {"width": width} for width in (32, 64, 128, 256, 512, 1024)},
@@ -28,11 +31,36 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "ConvNetMP": {"pooling": "maxpooling"},
     "ConvNetAP": {"pooling": "avgpooling"},
 }
+_BATCH_NORM = {"norm": "batchnorm"}
+_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
+    **{name: (ConvNet, setting) for name, setting in _CONVNETS.items()},
+    "MLP": (MLP, {}),
+    "LeNet": (LeNet, {}),
+    "AlexNet": (AlexNet, {}),
+    "AlexNetBN": (AlexNet, _BATCH_NORM),
+    **{name: (VGG, {"name": name}) for name in VGG_LAYERS},
+    "VGG11BN": (VGG, {"name": "VGG11", **_BATCH_NORM}),
+    **{
+        f"ResNet{layers}": (ResNet, {"block": Bottleneck if layers >= 50 else BasicBlock, "counts": counts})
+        for layers, counts in _COUNTS.items()
+    },
+    "ResNet18BN": (ResNet, _BATCH_NORM),
+    "ResNet18_AP": (ResNet, {"block": PooledBasicBlock}),
+    "ResNet18BN_AP": (ResNet, {"block": PooledBasicBlock, **_BATCH_NORM}),
+    "ResNet6ImageNet": (ResNet, {"counts": (1, 1, 1, 1), "imagenet": True}),
+    "ResNet18ImageNet": (ResNet, {"imagenet": True}),
+}
 
 
 def names() -> list[str]:
     """All network names that :func:`build` takes."""
-    return list(_VARIANTS)
+    return list(_NETWORKS)
+
+
+def convnet_setting(name: str) -> dict[str, Any] | None:
+    """What sets the ConvNet of this name apart from the default, as arguments of ConvNet; None for other names."""
+    return _CONVNETS.get(name)
 
 
 def canonical_name(name: str) -> str:
@@ -41,12 +69,12 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("convnetd4")
     'ConvNetD4'
     """
-    by_lower = {known.lower(): known for known in _VARIANTS}
+    by_lower = {known.lower(): known for known in _NETWORKS}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     hint = f"; did you mean {by_lower[close[0]]}?" if close else ""
-    raise ValueError(f"unknown network {name!r}{hint} (one of: {', '.join(_VARIANTS)})")
+    raise ValueError(f"unknown network {name!r}{hint} (one of: {', '.join(_NETWORKS)})")
 
 
 def build(
@@ -63,28 +91,25 @@ def build(
     """A network by its published name, randomly initialised; the global RNG is not touched.
 
     Args:
-        name: ConvNet and its variants (:func:`names`), in any case.
+        name: one of :func:`names`, in any case.
         channels: image channels.
         num_classes: outputs.
-        size: image height and width; every variant honours it (published code: only ConvNet and ConvNetD*).
-        width: filters a convolution, in place of the name's.
-        depth: blocks, in place of the name's.
+        size: image height and width; every network honours it (published code: only some ConvNets).
+        width: filters a convolution, in place of the name's; ConvNets only.
+        depth: blocks, in place of the name's; ConvNets only.
         key: the initialisation is a function of it (:class:`fastdd.models.ParameterInit`).
         device: where.
 
     Raises:
-        ValueError: unknown name, or images too small for the depth.
+        ValueError: unknown name, a width or depth for a network that has it fixed, or images too small for it.
 
     >>> build("ConvNetD5", 3, 10, (128, 128)).embedding_dim
     2048
     """
-    setting = dict(_VARIANTS[canonical_name(name)])
-    if width is not None:
-        setting["width"] = width
-    if depth is not None:
-        setting["depth"] = depth
-    with torch.device("meta"):  # no memory, no draws from the global RNG
-        net = ConvNet(channels, num_classes, size=size, **setting)
-    net = net.to_empty(device=device)
-    ParameterInit(net).fill(key)
-    return net
+    name = canonical_name(name)
+    kind, fixed = _NETWORKS[name]
+    given = {what: value for what, value in (("width", width), ("depth", depth)) if value is not None}
+    if given and kind is not ConvNet:
+        raise ValueError(f"{name} has its own {' and '.join(given)}: leave that out, or take a ConvNet")
+    setting = {**fixed, **given, "channels": channels, "num_classes": num_classes, "size": size}
+    return initialised(lambda: kind(**setting), key, device)

@@ -201,6 +201,14 @@ def readable(t: Tensor) -> bool:
     return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
 
 
+def transformed() -> bool:
+    """Whether tensors are under a transform of torch.func or in forward-mode differentiation.
+
+    Derivatives registered here serve neither: torch.func.grad fails, and tangents would be lost.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def check_classes(classes: Tensor, segments: int, num_classes: int, device: torch.device) -> None:
     """Raises ValueError for a class of each segment that does not fit; contents are checked on CPUs only."""
     if classes.dtype != torch.int64 or classes.shape != (segments,):

@@ -104,10 +104,10 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` that runs as :func:`conv3x3` where that is faster: 3x3 filters, float32, on the CPU.
 
-    The same parameters, initialisation, state_dict and result. Anything else (GPUs, other dtypes, autocast, another
-    kernel size, stride, dilation or padding mode, FASTDD_BACKEND=reference, no extension) is ``nn.Conv2d``. So is a
-    layer with forward hooks: who looks at its output may not need the gradient of its filters, which only PyTorch's own
-    convolution then leaves out.
+    The same parameters, initialisation, state_dict and result. Anything else (GPUs, other dtypes, autocast, transforms
+    of torch.func, another kernel size, stride, dilation or padding mode, FASTDD_BACKEND=reference, no extension) is
+    ``nn.Conv2d``. So is a layer with forward hooks: who looks at its output may not need the gradient of its filters,
+    which only PyTorch's own convolution then leaves out.
     """
 
     def fits(self, x: Tensor) -> bool:
@@ -116,6 +116,7 @@ class Conv2d(nn.Conv2d):
             x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
+            and not _dispatch.transformed()
             and not self._forward_hooks
             and self.kernel_size == (3, 3)
             and self.stride == self.dilation == (1, 1)

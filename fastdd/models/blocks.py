@@ -1,0 +1,132 @@
+"""Convolution, norm, activation and pooling, run as one op where that gives what the layers would give."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fastdd import ops
+from fastdd.ops._dispatch import transformed
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_POOLINGS: dict[type[nn.Module], str] = {nn.AvgPool2d: "avg", nn.MaxPool2d: "max"}
+
+
+def _untouched(layer: nn.Module) -> bool:
+    """Whether a call of the layer is its class's forward and nothing else: what it passes on, nobody looks at."""
+    return not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in layer.__dict__
+    )
+
+
+def _halves(pool: nn.Module) -> bool:
+    """Whether the pooling is over windows of 2x2, side by side."""
+    return (
+        pool.kernel_size in (2, (2, 2))
+        and pool.stride in (2, (2, 2))
+        and pool.padding in (0, (0, 0))
+        and not pool.ceil_mode
+        and getattr(pool, "divisor_override", None) is None
+        and getattr(pool, "dilation", 1) in (1, (1, 1))
+        and not getattr(pool, "return_indices", False)
+    )
+
+
+def _pooling(norm: nn.Module, act: nn.Module, pool: nn.Module | None) -> str | None:
+    """What :func:`fastdd.ops.norm_act_pool` calls the layers' pooling; None where it is not what they compute.
+
+    By exact type: a subclass, or a layer put in another's place, may compute otherwise.
+    """
+    if type(norm) is not nn.GroupNorm or norm.num_groups != norm.num_channels or type(act) is not nn.ReLU:
+        return None
+    if norm.weight is None or norm.bias is None or not (_untouched(norm) and _untouched(act)):
+        return None
+    if pool is None:
+        return "none"
+    return _POOLINGS[type(pool)] if type(pool) in _POOLINGS and _halves(pool) and _untouched(pool) else None
+
+
+def _ordinary(x: Tensor, norm: nn.Module) -> bool:
+    """Whether x is computed with as the ops do: not under autocast, a transform of torch.func or forward-mode
+    differentiation, nor while some hook wants to see every layer."""
+    return (
+        isinstance(x, Tensor)
+        and x.dtype in _DTYPES
+        and norm.weight.dtype == norm.bias.dtype == x.dtype
+        and x.device.type in ("cpu", "cuda")
+        and not torch.is_autocast_enabled(x.device.type)
+        and not transformed()
+        and not nn.modules.module._has_any_global_hook()
+    )
+
+
+def run_block(x: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module, pool: nn.Module | None = None) -> Tensor:
+    """``pool(act(norm(conv(x))))``, without the pooling where there is none.
+
+    Instance norm (``GroupNorm(C, C)``), ReLU and 2x2 pooling run as one op, which reads the convolution's output once,
+    and with them a 3x3 convolution of images that need no gradient. Everything else, and layers that have hooks, run
+    one after the other: the same values and derivatives, to rounding.
+    """
+    pooling = _pooling(norm, act, pool)
+    if pooling is None or not _ordinary(x, norm):
+        x = act(norm(conv(x)))
+        return x if pool is None else pool(x)
+    if not x.requires_grad and type(conv) is ops.Conv2d and _untouched(conv) and conv.fits(x):
+        tail = norm.weight, norm.bias
+        return ops.conv_norm_act_pool(conv.padded(x), conv.weight, *tail, shift=conv.bias, eps=norm.eps, pool=pooling)
+    return ops.norm_act_pool(conv(x), norm.weight, norm.bias, eps=norm.eps, pool=pooling)
+
+
+class Blocks(nn.Sequential):
+    """``nn.Sequential`` whose blocks of convolution, norm, activation and pooling run as :func:`run_block`."""
+
+    def _parts(self) -> list[list[nn.Module]]:
+        """The layers, those of a block together."""
+        layers, parts = [*self], []
+        while layers:
+            size = 1
+            if len(layers) > 2 and isinstance(layers[0], nn.Conv2d) and isinstance(layers[2], nn.ReLU):
+                size = 4 if len(layers) > 3 and type(layers[3]) in _POOLINGS else 3
+            parts.append(layers[:size])
+            layers = layers[size:]
+        return parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layers in self._parts():
+            x = layers[0](x) if len(layers) == 1 else run_block(x, *layers)
+        return x
+
+    def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        """:meth:`forward` for many calls with the parameters as they are now, in ``dtype``, without gradients.
+
+        The filters are prepared once. The biases of convolutions are left out: a norm subtracts them again. None where
+        a block is none that :class:`fastdd.ops.ConvBlock` computes.
+        """
+        blocks = []
+        for layers in self._parts():
+            pooling = _pooling(layers[1], layers[2], *layers[3:], *(None,) * (4 - len(layers))) if layers[1:] else None
+            conv = layers[0]
+            if pooling is None or type(conv) is not ops.Conv2d or conv.kernel_size != (3, 3):
+                return None
+            norm = layers[1]
+            blocks.append(
+                ops.ConvBlock(
+                    conv.weight.detach().to(dtype),
+                    norm.weight,
+                    norm.bias,
+                    padding=conv.padding[0],
+                    eps=norm.eps,
+                    pool=pooling,
+                )
+            )
+
+        def forward(x: Tensor) -> Tensor:
+            for block in blocks:
+                x = block(x)
+            return x
+
+        return forward

@@ -1,0 +1,90 @@
+"""What the networks have in common: a linear layer on an embedding, which is what distribution matching matches."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fastdd.models.blocks import Blocks
+from fastdd.models.layout import fast_layout
+
+INSTANCE_OR_BATCH_NORM: dict[str, Callable[[int], nn.Module]] = {
+    "instancenorm": lambda c: nn.GroupNorm(c, c),
+    "batchnorm": nn.BatchNorm2d,
+}
+
+
+def chosen(what: str, value: str, known: dict) -> str:
+    """``value``; ValueError where it is none of ``known``."""
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}; one of: {', '.join(known)}")
+    return value
+
+
+class Network(nn.Module):
+    """Images to logits: ``embed``, then the linear layer that ``head`` names.
+
+    Attributes:
+        embedding_dim: of what :meth:`embed` returns.
+    """
+
+    head = "classifier"
+    embedding_dim: int
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The features before the last layer, [N, embedding_dim]: what distribution matching matches."""
+        raise NotImplementedError
+
+    def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
+        """:meth:`embed` for many calls with the parameters as they are now, without gradients.
+
+        In ``dtype`` (default: the parameters' own) where one is given; images must then have it too.
+        """
+        own = getattr(self, self.head).weight.dtype
+        net = self if dtype in (None, own) else copy.deepcopy(self).to(dtype)
+        return torch.no_grad()(net.embed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, num_classes] of normalised images [N, C, H, W]."""
+        return getattr(self, self.head)(self.embed(images))
+
+
+class FeatureNetwork(Network):
+    """A network whose embedding is what ``features``, layers one after the other, make of the images, flattened."""
+
+    features: Blocks
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.features(fast_layout(images)).flatten(1)
+
+    def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
+        """:meth:`Network.embedder`; filters are prepared once where every layer is part of a fused block."""
+        features = self.features.prepared(dtype or getattr(self, self.head).weight.dtype)
+        if features is None:
+            return super().embedder(dtype)
+        return lambda images: features(fast_layout(images)).flatten(1)
+
+
+def too_small(size: tuple[int, int], name: str) -> ValueError:
+    """What to raise for images that a network of fixed depth can't take."""
+    return ValueError(f"images of {size[0]}x{size[1]} pixels are too small for {name}; use ConvNet with a lower depth")
+
+
+def output_size(layers: nn.Sequential, size: tuple[int, int], name: str) -> tuple[int, int]:
+    """Height and width of what convolutions and poolings make of images of ``size``; ``name`` is the network's.
+
+    Raises:
+        ValueError: images too small for them.
+    """
+    height, width = size
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            (kernel, *_), (stride, *_), (padding, *_) = (
+                value if isinstance(value, tuple) else (value,)
+                for value in (layer.kernel_size, layer.stride, layer.padding)
+            )
+            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+        if height < 1 or width < 1:
+            raise too_small(size, name)
+    return height, width
