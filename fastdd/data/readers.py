@@ -273,8 +273,10 @@ class _BatchUnpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
 
-def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+def parse_cifar_python(content: bytes, name: str, field: str = "labels") -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one batch of the Python version of CIFAR-10, unpickled with nothing but arrays allowed.
+
+    ``field`` names the labels; ``fine_labels`` reads the files of CIFAR-100.
 
     Returns:
         uint8 [n, 3, 32, 32] and int64 [n].
@@ -289,7 +291,7 @@ def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarra
     fields = {}
     if isinstance(batch, dict):
         fields = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
-    data, labels = fields.get("data"), fields.get("labels")
+    data, labels = fields.get("data"), fields.get(field)
     data = getattr(data, "pixels", None)
     if (
         data is None
@@ -299,7 +301,7 @@ def parse_cifar_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarra
         or len(labels) != len(data)
         or not all(isinstance(label, int) for label in labels)
     ):
-        raise RuntimeError(f"{name} is not a CIFAR-10 batch: it needs data, uint8 [n, 3072], and n labels")
+        raise RuntimeError(f"{name} is not a CIFAR-10 batch: it needs data, uint8 [n, 3072], and n {field}")
     return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
 
 
