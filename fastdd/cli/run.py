@@ -30,6 +30,9 @@ def run_script(
     if replacing:
         installed.install()
     status = script.run(path, arguments)
+    if status is not None and not isinstance(status, int):  # as Python does with sys.exit("message")
+        print(status, file=sys.stderr)
+        status = 1
     sys.stdout.flush()
     if os.getpid() == process:  # and not in a process that the script has forked
         if replacing:

@@ -7,7 +7,7 @@ import io
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -127,10 +127,8 @@ def _known(name: str, original: Any, source: Source, done: set[str]) -> tuple[Re
     """What replaces it, or why nothing does."""
     if not isinstance(original, FunctionType | type) or source.decorated(name):
         return None, "decorated, or no plain function or class"
-    signature, mentioned = (
-        signature_of(original),
-        original.__code__.co_names if isinstance(original, FunctionType) else (),
-    )
+    signature = signature_of(original)
+    mentioned = _mentioned(original.__code__) if isinstance(original, FunctionType) else set()
     known = next(
         (
             known
@@ -148,10 +146,16 @@ def _known(name: str, original: Any, source: Source, done: set[str]) -> tuple[Re
     if known.returns is not None and source.returns(name) != {known.returns}:
         counts = " or ".join(map(str, sorted(source.returns(name)))) or "no"
         return None, f"returns {counts} values, not {known.returns}"
-    lacking = sorted((set(known.needs) & set(original.__code__.co_names)) - done)
+    lacking = sorted((set(known.needs) & mentioned) - done)
     if lacking:
         return None, f"calls the module's own {', '.join(lacking)}, which is not replaced"
     return known, ""
+
+
+def _mentioned(code: CodeType) -> set[str]:
+    """Names that a function, and those inside it, refer to."""
+    inner = (_mentioned(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def _of_class(original: type, known: Replacement) -> str:

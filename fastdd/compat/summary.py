@@ -56,11 +56,12 @@ class Summary:
         from rich.table import Table
 
         shown = Table(title=f"replaced by fastdd, rng {self.rng}, {self.seconds:.1f} s in all", title_justify="left")
-        for column in ("name", "module", "ours", "notes"):
-            shown.add_column(column, overflow="fold")
-        for column in ("calls", "seconds", "checked"):
-            shown.add_column(column, justify="right")
-        shown.columns.append(shown.columns.pop(3))
+        shown.box = None
+        for column in ("name", "module", "replaced by"):
+            shown.add_column(column, no_wrap=True)
+        for column in ("calls", "seconds", "agreed"):
+            shown.add_column(column, justify="right", no_wrap=True)
+        shown.add_column("", overflow="fold")
         for row in self.rows:
             checked = f"{row['agreed']}/{row['checked']}" if row["checked"] else "-"
             figures = (str(row["calls"]), f"{row['seconds']:.2f}", checked) if row["ours"] else ("-", "-", "-")
