@@ -1,7 +1,6 @@
 """Modules that distillation scripts import and that may be missing: found last, so an installed one always wins."""
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -33,7 +32,10 @@ class _Substitute(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has been executed under its own name."""
+        """Nothing: it has been executed under its own name. Its submodules get their second names."""
+        for name, loaded in list(sys.modules.items()):
+            if module is torchvision_substitute and name.startswith(f"{_OURS}."):
+                sys.modules[f"torchvision{name.removeprefix(_OURS)}"] = loaded
 
 
 class _LastFinder(MetaPathFinder):
@@ -42,12 +44,11 @@ class _LastFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if name == _SCIPY:
             return ModuleSpec(name, _Substitute(importlib.import_module("scipy.ndimage")))
-        top, _, rest = name.partition(".")
-        if top != "torchvision" or (rest and sys.modules["torchvision"] is not torchvision_substitute):
-            return None
-        own = f"{_OURS}.{rest}" if rest else _OURS
-        module = importlib.import_module(own) if importlib.util.find_spec(own) else _Absent(name)
-        return ModuleSpec(name, _Substitute(module), is_package=hasattr(module, "__path__"))
+        if name == "torchvision":
+            return ModuleSpec(name, _Substitute(torchvision_substitute), is_package=True)
+        if name.startswith("torchvision.") and sys.modules["torchvision"] is torchvision_substitute:
+            return ModuleSpec(name, _Substitute(_Absent(name)), is_package=True)
+        return None
 
 
 def install() -> None:

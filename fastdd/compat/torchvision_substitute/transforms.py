@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fastdd.compat.torchvision_substitute.missing import missing
 
+# torchvision's is a package; what lies in it can be imported, and is missing when it is used.
+__path__: list[str] = []
+
 
 def __getattr__(name: str) -> type:
     return missing(f"transforms.{name}")
