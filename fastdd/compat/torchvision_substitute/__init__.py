@@ -11,4 +11,4 @@ __all__ = ["datasets", "transforms", "utils"]
 
 
 def __getattr__(name: str) -> type:
-    return missing(f"torchvision.{name}")
+    return missing(name)
