@@ -13,7 +13,16 @@ from fastdd._version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data
-    from fastdd.api import distill, estimate, evaluate, kde_weights, pseudo_groups, train_experts
+    from fastdd.api import (
+        distill,
+        estimate,
+        evaluate,
+        export_synthetic,
+        import_synthetic,
+        kde_weights,
+        pseudo_groups,
+        train_experts,
+    )
     from fastdd.ops import diff_augment
 
 __all__ = [
@@ -23,6 +32,8 @@ __all__ = [
     "distill",
     "estimate",
     "evaluate",
+    "export_synthetic",
+    "import_synthetic",
     "kde_weights",
     "pseudo_groups",
     "train_experts",
@@ -33,6 +44,8 @@ _HOMES = {
     "distill": "fastdd.api",
     "estimate": "fastdd.api",
     "evaluate": "fastdd.api",
+    "export_synthetic": "fastdd.api",
+    "import_synthetic": "fastdd.api",
     "kde_weights": "fastdd.api",
     "pseudo_groups": "fastdd.api",
     "train_experts": "fastdd.api",

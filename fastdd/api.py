@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import files, ranks
-from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca
+from fastdd import data as datasets
+from fastdd import files, models, ranks
+from fastdd._version import __version__
+from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca, exchange
 from fastdd.data.trajectories import import_buffers
 from fastdd.debias import kde
 from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
@@ -26,6 +28,7 @@ from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
 from fastdd.session import (
     GROUPS,
+    METHODS,
     WEIGHTS,
     Estimate,
     ExpertConfig,
@@ -36,6 +39,7 @@ from fastdd.session import (
     check_ipc,
     check_out,
     describe_experts,
+    preset,
     random_set,
 )
 from fastdd.session import estimate as estimates
@@ -314,7 +318,7 @@ def estimate_evaluation(
 def _evaluation_seconds(
     what: SyntheticSet | str | os.PathLike, data: Dataset, target: torch.device, nets: int, **settings: Any
 ) -> float:
-    images, labels, arguments = _training_images(what, data, target=target, **settings)
+    images, labels, data, arguments = _training_images(what, data, target=target, **settings)
     return estimates.evaluation(images, labels, data, nets=nets, **arguments)
 
 
@@ -461,7 +465,7 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on a set and test them on the data set's test split.
 
-    A set's soft labels are what they are trained to, and its ZCA whitens the test split.
+    A set's soft labels are what they are trained to; test images are normalised, or whitened, as the set's images are.
 
     Args:
         what: a synthetic set, or the path of one or of a run folder; "random" for ``ipc`` real images per class,
@@ -484,7 +488,7 @@ def evaluate(
         ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
             replaced, or settings that are not allowed.
     """
-    images, labels, arguments = _training_images(
+    images, labels, data, arguments = _training_images(
         what,
         data,
         pick_device(device),
@@ -513,8 +517,8 @@ def _training_images(
     dsa_strategy: str | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
-) -> tuple[DeviceImages, torch.Tensor, dict[str, Any]]:
-    """Images, labels and other arguments of the evaluation that :func:`evaluate` is asked for."""
+) -> tuple[DeviceImages, torch.Tensor, Dataset, dict[str, Any]]:
+    """Images, labels, the data set and other arguments of the evaluation that :func:`evaluate` is asked for."""
     whole = isinstance(what, str) and what == "whole"
     if isinstance(what, str) and what == "random":
         if ipc is None:
@@ -526,6 +530,9 @@ def _training_images(
     else:
         synthetic = what if isinstance(what, SyntheticSet) else load_synthetic(what)
         check_fits(synthetic, data)
+        if synthetic.zca is None:
+            # Imported images are normalised as other code does it.
+            data = replace(data, **{name: tuple(synthetic.metadata[name]) for name in ("mean", "std")})
         images, labels, zca = DeviceImages(synthetic.images.to(target)), synthetic.targets, synthetic.zca
         run = synthetic.metadata.get("run", {})
         if learning_rate is None:
@@ -553,7 +560,7 @@ def _training_images(
         "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
         "zca": zca,
     }
-    return images, labels.to(target), arguments
+    return images, labels.to(target), data, arguments
 
 
 def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
@@ -562,27 +569,187 @@ def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
     Raises:
         FileNotFoundError: there is none.
         RuntimeError: the file is not one, or damaged.
+        ValueError: it is another project's, which :func:`import_synthetic` reads.
     """
     path = Path(path)
+    run = path / "synthetic.safetensors"
+    if (path.is_file() or not run.exists()) and path.exists() and exchange.is_foreign(path):
+        raise ValueError(f"{path} is another project's: first fastdd import {path} --out FILE.safetensors")
     if path.is_dir():
-        path = path / "synthetic.safetensors"
+        path = run
     if not path.exists():
         raise FileNotFoundError(f"no synthetic set at {path} (a run writes it when it ends; --resume continues one)")
     return SyntheticSet.load(path)
 
 
+def import_synthetic(
+    path: str | os.PathLike,
+    *,
+    format: str | None = None,
+    dataset: str | os.PathLike | Dataset | None = None,
+    root: str | os.PathLike | None = None,
+    data_options: dict[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    method: str | None = None,
+    debias: str | None = None,
+    arch: str | None = None,
+    labels: str = "probabilities",
+    learning_rate: float | None = None,
+    zca: bool = False,
+    device: str = "auto",
+    **options: Any,
+) -> SyntheticSet:
+    """A synthetic set of another project's, or one that :func:`export_synthetic` wrote. Nothing in the file is run.
+
+    What images are normalised with is never guessed: it is in the file, or given by ``dataset`` or by ``mean`` and
+    ``std``. Of a data set that published code has, it is that code's; of another, the data set's own.
+
+    Args:
+        path: file or folder.
+        format: dc (DatasetCondensation, FairDD), mtt (also TESLA, DATM), idc (also DREAM), dcbench, npz, or folder (of
+            images); by default what the content looks like.
+        dataset: that the set was distilled from: a name (``fastdd.data.available()``), a packed store, or the data set.
+        root: folder of the publisher's files, which are read only if published code has no such data set, or to
+            fit ``zca``.
+        data_options: of the data set, such as ``bias_ratio``; the evaluation uses the same.
+        mean, std: one value a channel, for pixels scaled to [0, 1].
+        method, debias: what it was distilled with, as far as the file does not tell; debias is none by default.
+        arch: network to evaluate it on; by default that in the file's name, or the preset's for the data set.
+        labels: what soft labels are: probabilities, or logits whose softmax they are.
+        learning_rate: step size learned with the images, in place of the file's.
+        zca: the images are whitened: the published ZCA is fitted on ``dataset``.
+        device: where ZCA is fitted.
+        **options: of the format: experiment (dc: from 0, default the last), iteration (mtt: best or a number), factor
+            and decoder (idc: multi-formation), ipc (dcbench).
+
+    Returns:
+        The set; ``metadata["source"]`` has the files with their SHA-256, published accuracies, and notes on what was
+        chosen.
+
+    Raises:
+        FileNotFoundError: no such file, or no files of the data set where they are needed.
+        ValueError: normalisation that is not known, content that is not of the format, settings that do not fit.
+        RuntimeError: a damaged file, or one that would run code when it is read.
+    """
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std go together: give both or neither")
+    name = dataset.name if isinstance(dataset, Dataset) else dataset
+    data = dataset if isinstance(dataset, Dataset) else None
+    if name is not None and data is None:
+        for option in set(data_options or {}) - set(datasets.options(name)):
+            raise ValueError(f"{name} has no {option}: leave it out")
+    format, found = exchange.read(path, format, hints={"dataset": name, "method": method}, **options)
+    record = found.record or {}
+    published = exchange.DATASETS.get(str(name))
+    whitened = record.pop("zca", None)
+    if whitened and found.space == "pixels":
+        # Taken back; the mean and std of whitened images are not for pixels.
+        whitened, record = None, {name: value for name, value in record.items() if name not in ("mean", "std")}
+    if whitened and not zca:
+        raise ValueError(f"the images of {path} are whitened: give --zca, and the --dataset that it is fitted on")
+    if zca and name is None:
+        raise ValueError("ZCA is fitted on a data set: give --dataset")
+    constants = (mean, std) if mean is not None else published and (published.mean, published.std)
+    if name is not None and data is None and (zca or constants is None):
+        data = datasets.load(name, root, **(data_options or {}))
+    if constants is None and data is not None:
+        constants = data.mean, data.std
+    if constants is None and "mean" in record and "std" in record:
+        constants = record["mean"], record["std"]
+    if constants is None:
+        raise exchange.unknown_normalisation(format, found)
+    fitted = Zca.fit(data.train.images, device=pick_device(device)) if zca else None
+    if whitened and fitted.digest() != whitened:
+        found.notes.append("ZCA fitted here is not, bit for bit, that of the images")
+    source = {"format": format, "files": exchange.describe_files(found.files), **found.about.pop("source", {})}
+    model = found.about.pop("model", None)
+    metadata = {**found.about, **record} | {"debias": debias or record.get("debias", "none"), "source": source}
+    metadata |= {"versions": {"fastdd": __version__, "torch": torch.__version__}}
+    if method is not None:
+        metadata["method"] = method
+    if name is not None:
+        metadata["dataset"] = data.name if data is not None else name
+        chosen = {key: value for key, value in (data_options or {}).items() if value is not None}
+        metadata["provenance"] = data.provenance if data is not None else {"parameters": chosen}
+    named = data if data is not None else published
+    made = exchange.assemble(
+        found,
+        mean=tuple(map(float, constants[0])),
+        std=tuple(map(float, constants[1])),
+        class_names=named.class_names if named else record.get("class_names") and tuple(record["class_names"]),
+        labels=labels,
+        learning_rate=learning_rate,
+        zca=fitted,
+        metadata=metadata,
+    )
+    return _described(made, found, model, arch)
+
+
+def _described(made: SyntheticSet, found: exchange.Found, model: str | None, arch: str | None) -> SyntheticSet:
+    """An imported set with its IPC and what it is evaluated with: as published, and on its own network."""
+    metadata, source = made.metadata, made.metadata["source"]
+    counts = torch.bincount(made.labels, minlength=len(metadata["class_names"]))
+    stored = source.get("stored", len(made.labels)) / len(counts)
+    if counts.min() == counts.max():
+        metadata["ipc"] = round(stored)
+    method, dataset = metadata.get("method"), metadata.get("dataset", "")
+    run = metadata.get("run")
+    if not run:
+        shipped = preset(method if method in METHODS else "dm", dataset, max(1, round(stored)), metadata["debias"])
+        run = {name: shipped.get(name) for name in ("arch", "width", "depth", "dsa_strategy")}
+        if arch is None and model is not None:
+            try:
+                arch = models.canonical_name(model)
+            except ValueError:
+                found.notes.append(f"{model}, its network, is not known here: {run['arch']} is evaluated instead")
+    if arch is not None:
+        run |= {"arch": models.canonical_name(arch), "width": None, "depth": None}
+    return replace(made, metadata={**metadata, "run": run, "source": {**source, "notes": found.notes}})
+
+
+def export_synthetic(
+    made: SyntheticSet | str | os.PathLike,
+    path: str | os.PathLike,
+    *,
+    to: str,
+    method: str | None = None,
+    hard_labels: bool = False,
+    force: bool = False,
+) -> exchange.Export:
+    """Write a synthetic set for another project. What pickled files hold is read by ``torch.load(weights_only=True)``.
+
+    Args:
+        made: the set, or the path of one or of a run folder.
+        path: a file, or a folder; as the format has it.
+        to: dc, mtt, idc, dcbench, folder or npz, as :func:`import_synthetic` reads them. npz holds all that the set
+            does; for the others what has no place is in ``fastdd.json`` beside, or in the file itself, for
+            :func:`import_synthetic`.
+        method: dcbench: under which method to put it; by default its own.
+        hard_labels: leave soft labels out.
+        force: replace files that are there.
+
+    Returns:
+        The files, and notes: what the reader must be told, and what is lost.
+
+    Raises:
+        ValueError: a set that the format can't hold, or a path that is taken.
+        OSError: a file can't be written.
+    """
+    made = made if isinstance(made, SyntheticSet) else load_synthetic(made)
+    if hard_labels:
+        made = replace(made, soft_labels=None)
+    return exchange.write(made, path, to, force=force, method=method)
+
+
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
-    """ValueError if the set's images, classes or normalisation (none with ZCA) are not the data set's."""
+    """ValueError if the set's images or classes are not the data set's."""
     shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
     if shape != expected:
         raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
     largest = int(synthetic.labels.max())
     if largest >= data.num_classes:
         raise ValueError(f"the synthetic set has label {largest}, but {data.name} has {data.num_classes} classes")
-    for name in ("mean", "std") if synthetic.zca is None else ():
-        own = synthetic.metadata.get(name)
-        if own is not None and tuple(own) != tuple(getattr(data, name)):
-            raise ValueError(f"the synthetic images are normalised with {name} {own}, not {data.name}'s")
 
 
 Embedding = np.ndarray | torch.Tensor | str | os.PathLike | Callable[[torch.Tensor], torch.Tensor]

@@ -30,8 +30,9 @@ def _signed(value: int) -> int:
     return value - _WORD if value >= _WORD >> 1 else value
 
 
-def _mix(z: Tensor) -> Tensor:
-    # torch shifts int64 arithmetically; the mask makes the shift logical.
+def _mix(z):
+    """The finaliser, of a tensor or an array of int64."""
+    # Both shift arithmetically; the mask makes the shift logical.
     z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _signed(_MULTIPLIER_1)
     z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _signed(_MULTIPLIER_2)
     return z ^ ((z >> 31) & ((1 << 33) - 1))
@@ -80,28 +81,17 @@ def uniform(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> T
     return ((bits(keys, n, device) >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
 
 
-def _mix_words(z: np.ndarray) -> np.ndarray:
-    """:func:`_mix` of uint64, in place."""
-    z ^= z >> 30
-    z *= _MULTIPLIER_1
-    z ^= z >> 27
-    z *= _MULTIPLIER_2
-    z ^= z >> 31
-    return z
+def uniform_array(key: int, n: int) -> np.ndarray:
+    """``uniform(key, n)`` as an array, float32 [n]: the same numbers, computed by numpy.
 
+    Of a few numbers, torch takes several times as long for the calls alone.
 
-def uniform_rows(parent: int, rows: int, n: int) -> np.ndarray:
-    """``uniform(lanes(parent, rows), n)`` on the host, float32 [rows, n]: the same numbers, computed by numpy.
-
-    For a few numbers, most of the other's time is torch's call overhead.
-
-    >>> bool((uniform_rows(5, 3, 4) == uniform(lanes(5, 3), 4).numpy()).all())
+    >>> bool((uniform_array(5, 3) == uniform(5, 3).numpy()).all())
     True
     """
-    keys = _mix_words(np.arange(1, rows + 1, dtype=np.uint64) * _GOLDEN + parent % _WORD)
-    start = _mix_words(keys ^ _DRAW_SALT)
-    draws = _mix_words(start[:, None] + np.arange(n, dtype=np.uint64) * _GOLDEN)
-    return (draws >> 40).astype(np.float32) * np.float32(2.0**-24)
+    start = _mix(np.array([_signed(key) ^ _signed(_DRAW_SALT)]))
+    draws = _mix(start + np.arange(n, dtype=np.int64) * _signed(_GOLDEN))
+    return ((draws >> 40) & ((1 << 24) - 1)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def normal(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:

@@ -445,6 +445,113 @@ def run(
     run_script(script, arguments or [], verify=verify, rng=rng, seed=seed, json=json)
 
 
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="File or folder of another project.", metavar="PATH")],
+    out: Annotated[Path, typer.Option(help="The synthetic set (.safetensors).")],
+    format: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--format", help="dc, mtt, idc, dcbench, folder or npz.", show_default="by the content"),
+    ] = None,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    bias_ratio: BiasRatio = None,
+    data_option: DataOptions = None,
+    mean: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What images are normalised with: a number a channel, joined by commas.", show_default=False),
+    ] = None,
+    std: Annotated[Optional[str], typer.Option(help="The same.", show_default=False)] = None,  # noqa: UP045
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What it was distilled with.", show_default="the file's"),
+    ] = None,
+    debias: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The same: fairdd, kde ...", show_default="none"),
+    ] = None,
+    arch: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Network to evaluate it on.", show_default="the file's, or the data set's"),
+    ] = None,
+    experiment: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="dc: which of several, from 0.", show_default="last"),
+    ] = None,
+    iteration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="mtt: best, or a number.", show_default="best"),
+    ] = None,
+    learning_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Step size learned with the images.", show_default="the file's, if any"),
+    ] = None,
+    labels: Annotated[str, typer.Option(help="What soft labels are: probabilities or logits.")] = "probabilities",
+    zca: Annotated[
+        bool, typer.Option("--zca", help="Images are whitened: fit the same whitening on --dataset.")
+    ] = False,
+    factor: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="idc: of multi-formation: an image holds factor x factor.", show_default="1"),
+    ] = None,
+    decoder: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="idc: single, multi or bound.", show_default="single"),
+    ] = None,
+    ipc: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="dcbench: which of its sets.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Make a synthetic set of another project's result: res_*.pt, images_best.pt, data.pt, .npz or images."""
+    from fastdd.cli.datasets import data_options
+    from fastdd.cli.exchange import run_import
+
+    run_import(
+        path,
+        out=out,
+        force=force,
+        format=format,
+        dataset=dataset,
+        root=data_root,
+        data_options=data_options(data_option, bias_ratio=bias_ratio),
+        mean=mean,
+        std=std,
+        method=method,
+        debias=debias,
+        arch=arch,
+        experiment=experiment,
+        iteration=iteration,
+        learning_rate=learning_rate,
+        labels=labels,
+        zca=zca,
+        factor=factor,
+        decoder=decoder,
+        ipc=ipc,
+        device=device,
+    )
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="Run folder or synthetic set.", metavar="RUN|FILE")],
+    to: Annotated[str, typer.Option(help="dc, mtt, idc, dcbench, folder or npz.")],
+    out: Annotated[Path, typer.Option(help="File or folder, as the format has it.")],
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="dcbench: under which to put it.", show_default="the set's"),
+    ] = None,
+    hard_labels: Annotated[bool, typer.Option("--hard-labels", help="Leave soft labels out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write a synthetic set for DatasetCondensation, FairDD, MTT, IDC, DC-Bench and others."""
+    from fastdd.cli.exchange import run_export
+
+    run_export(target, out=out, to=to, method=method, hard_labels=hard_labels, force=force)
+
+
 @app.command()
 def info() -> None:
     """Versions, devices, and which fast paths are active, and why."""

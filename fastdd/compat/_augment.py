@@ -251,7 +251,7 @@ def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[list[
 def _drawn_from_key(n: int, names: list[str], settings: dict) -> tuple[list[str], np.ndarray]:
     """The same, of the same distribution, from the next key."""
     scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
-    u = keys.uniform_rows(_random.next_key("augment"), n, 3).astype(np.float64)
+    u = keys.uniform_array(_random.next_key("augment"), 3 * n).astype(np.float64).reshape(n, 3)
     chosen = [names[i] for i in (u[:, 0] * len(names)).astype(int)]
     is_crop, is_rotate = (np.array([name == one for name in chosen], bool)[:, None] for one in ("crop", "rotate"))
     numbers = 1 + (2 * u[:, 1:] - 1) * scale
@@ -310,8 +310,7 @@ def _rotation(height: int, width: int, degrees: int) -> tuple[scipy.sparse.csr_a
         t = np.abs(at - taps)
         spline = np.where(t < 1, 2 / 3 - t**2 * (1 - t / 2), np.clip(2 - t, 0, None) ** 3 / 6)
         # Coefficients are mirrored about the outermost pixels.
-        taps = np.abs(taps)
-        taps = (side - 1) - np.abs((side - 1) - taps)
+        taps = (side - 1) - np.abs((side - 1) - taps % max(2 * side - 2, 1))
         columns = (columns[:, None] * side + taps).reshape(-1, height * width)
         weights = (weights[:, None] * spline).reshape(-1, height * width)
     weights[:, outside.ravel()] = 0

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from fastdd import rng as draws
 from fastdd.compat import _random
-from fastdd.compat._datasets import TensorDataset
+from fastdd.compat._datasets import Pixels, TensorDataset
 
 # Of the memory that is free, how much a decoded test set may take.
 _SHARE = {"cpu": 4, "cuda": 2}
@@ -24,13 +24,14 @@ _kept: "weakref.WeakKeyDictionary[DataLoader, tuple[list, list[tuple[Tensor, ...
 
 
 def batches(
-    loader: DataLoader, device: torch.device | str, *, keep: bool, rng: str | None = None
+    loader: DataLoader, device: torch.device | str, *, columns: int = 2, keep: bool = False, rng: str | None = None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors of every batch, on ``device``: new ones, which may be written to.
+    """Images, labels and so on of every batch, on ``device``: new tensors, which may be written to.
 
     Args:
-        loader: any. One over a data set that is tensors is read by index, in place of item by item.
+        loader: any. One over a data set of tensors, or over this package's, is read by index, not item by item.
         device: where.
+        columns: how many of an item's values, all tensors in a batch.
         keep: whether batches that come in the data set's order may be kept, decoded and on the device, for the next
             pass over the same loader. They are if they fit into a quarter of the memory that is free (half, of a GPU)
             and the data set draws no random numbers, for as long as the loader lives and the data set's attributes
@@ -42,19 +43,15 @@ def batches(
     device, mode = torch.device(device), _random.mode(rng)
     read = _reader(loader)
     if keep and _in_order(loader) and not (read and _are_on(loader.dataset, device)):
-        kept = _decoded(loader, device)
+        kept = _decoded(loader, device, columns)
         if kept is not None:
             if mode == "legacy":
                 _draw_worker_seed(loader)
             for batch in kept:
                 yield tuple(tensor.clone() for tensor in batch)
             return
-    if read is None:
-        for batch in loader:
-            yield tuple(torch.as_tensor(column).to(device) for column in batch)
-        return
-    for rows in _row_batches(loader, mode):
-        yield tuple(column.to(device) for column in read(rows))
+    for batch in loader if read is None else map(read, _row_batches(loader, mode)):
+        yield tuple(column.to(device) for column in batch[:columns])
 
 
 def _columns(dataset: Any) -> tuple[Tensor, ...] | None:
@@ -84,6 +81,8 @@ def _reader(loader: DataLoader) -> Callable[[_Rows], tuple[Tensor, ...]] | None:
         or loader.collate_fn is not default_collate
     ):
         return None
+    if type(loader.dataset) is Pixels:
+        return lambda rows: loader.dataset.read(torch.as_tensor(rows, dtype=torch.int64))
     columns = _columns(loader.dataset)
     if columns is None:
         return None
@@ -140,26 +139,27 @@ def _permutes(sampler: Any, n: int) -> bool:
     )
 
 
-def _decoded(loader: DataLoader, device: torch.device) -> list[tuple[Tensor, ...]] | None:
+def _decoded(loader: DataLoader, device: torch.device, columns: int) -> list[tuple[Tensor, ...]] | None:
     """The loader's batches on the device, from this pass or an earlier one; None if they can't be kept."""
-    state = [device, *_state(loader.dataset)]
     if loader in _kept:
-        before, found = _kept[loader]
-        if _same(before, state):
+        state, found = _kept[loader]
+        if _same(state, [device, columns, *_state(loader.dataset)]):
             return found
         del _kept[loader]
     if not _may_be_kept(loader.dataset, device):
         return None
     with torch.random.fork_rng(devices=[]):
-        found = [tuple(torch.as_tensor(column).to(device) for column in batch) for batch in loader]
-    _kept[loader] = state, found
+        found = [tuple(column.to(device) for column in batch[:columns]) for batch in loader]
+    _kept[loader] = [device, columns, *_state(loader.dataset)], found
     return found
 
 
 def _state(dataset: Any) -> list:
-    """The data set's attributes, and how often tensors among them were written to; of what it wraps too."""
+    """The data set's public attributes, and how often tensors among them were written to; of what it wraps too."""
     values: list = []
-    for value in getattr(dataset, "__dict__", {}).values():
+    for name, value in getattr(dataset, "__dict__", {}).items():
+        if name.startswith("_"):
+            continue
         values.append(value)
         if isinstance(value, Tensor) and not value.is_inference():
             values.append(value._version)
@@ -180,7 +180,7 @@ def _may_be_kept(dataset: Any, device: torch.device) -> bool:
     item = dataset[0]
     if not _same_draws(before, _generators()):
         torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
+        np.random.set_state(before[1])
         random.setstate(before[2])
         return False
     if not isinstance(item[0], Tensor):
@@ -190,7 +190,7 @@ def _may_be_kept(dataset: Any, device: torch.device) -> bool:
 
 
 def _generators() -> tuple:
-    return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
 
 
 def _same_draws(before: tuple, after: tuple) -> bool:

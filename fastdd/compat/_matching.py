@@ -94,7 +94,7 @@ class RealImages:
     def rows(self, c: int, n: int) -> Tensor:
         """int64 rows of ``n`` random images of class ``c``."""
         if _random.mode(self._rng) == "legacy":
-            return torch.from_numpy(np.random.permutation(self._rows[c])[:n])  # noqa: NPY002
+            return torch.from_numpy(np.random.permutation(self._rows[c])[:n])
         if n not in self._samplers:
             nowhere = torch.zeros_like(self.labels)
             self._samplers[n] = Sampler(self.labels, nowhere, self.num_classes, 1, n, device=self.images.device)
@@ -200,27 +200,33 @@ def _unwrapped(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel) else net
 
 
-def _at_once(net: nn.Module, step: _Step) -> int | None:
-    if not any(isinstance(layer, nn.Conv2d) for layer in net.modules()):
-        return None
+def _at_once(net: nn.Module, step: _Step) -> int:
     return models.classes_at_once(net, step.synthetic, step.ipc, max(step.counts))
 
 
-def _embedding_loss(net: nn.Module, step: _Step, *, jointly: bool) -> Tensor:
-    """DM's loss of a network of which only ``embed`` is known: class by class, as batch norm would mix them, or in one
-    batch of all real images and one of all synthetic ones."""
+def _embedding_loss(net: nn.Module, step: _Step, mixes: str) -> Tensor:
+    """DM's loss of a network of which only ``embed`` is known.
+
+    ``mixes`` is what its batch norm mixes: ``nothing``, ``classes`` (each real and synthetic class by itself) or
+    ``all`` (one batch of all real images, and one of all synthetic ones).
+    """
     segments, num_classes = step.segments, len(step.params)
-    sizes, per_class = ([sum(step.counts)], num_classes) if jointly else (step.counts, 1)
     classes = torch.arange(num_classes, device=step.synthetic.device).repeat_interleave(step.ipc)
-    synthetic = ops.augment(step.synthetic, step.params, classes)
+    counts, sizes = (step.counts, [step.ipc] * num_classes)
+    if mixes == "all":
+        counts, sizes = [sum(counts)], [sum(sizes)]
+
+    def embedded(images: Tensor) -> Tensor:
+        chunk = models.chunk_size(net, images) if mixes == "nothing" else max(1, len(images))
+        return torch.cat([net.embed(some).flatten(1) for some in images.split(chunk)])
+
     real, own = [], []
-    of_samples = segments.sample_classes
-    for rows, of, images in zip(
-        segments.rows.split(sizes), of_samples.split(sizes), synthetic.split(per_class * step.ipc), strict=True
-    ):
+    parts = segments.rows.split(counts), segments.sample_classes.split(counts)
+    synthetic = ops.augment(step.synthetic, step.params, classes).split(sizes)
+    for rows, of, images in zip(*parts, synthetic, strict=True):
         with torch.no_grad():
-            real.append(net.embed(step.real.read(rows, step.params, of)).flatten(1))
-        own.append(net.embed(images).flatten(1))
+            real.append(embedded(step.real.read(rows, step.params, of)))
+        own.append(embedded(images))
     return segments.total(
         ops.embedding_match(
             torch.cat(real), torch.cat(own), segments.offsets, segments.weights, segments.classes, num_classes
@@ -230,9 +236,10 @@ def _embedding_loss(net: nn.Module, step: _Step, *, jointly: bool) -> Tensor:
 
 def _dm(net: nn.Module, step: _Step, *, by_group: bool) -> Tensor:
     net = _unwrapped(net)
-    mixes = dm.couples_samples(net)
-    if mixes or not hasattr(net, "embedder"):
-        return _embedding_loss(net, step, jointly=mixes and not by_group)
+    if dm.couples_samples(net):
+        return _embedding_loss(net, step, "classes" if by_group else "all")
+    if not hasattr(net, "embedder"):
+        return _embedding_loss(net, step, "nothing")
     loss, gradient = dm.loss_and_gradient(
         net, step.real, step.segments, step.synthetic.detach(), step.params, at_once=_at_once(net, step)
     )

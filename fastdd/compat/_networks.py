@@ -27,6 +27,9 @@ cfg_vgg = {name: [*layers] for name, layers in VGG_LAYERS.items()}
 class Swish(nn.SiLU):
     """``x * sigmoid(x)``."""
 
+    def __init__(self):
+        super().__init__()
+
 
 def _head_size(channel: int, im_size: Size | None) -> Size:
     """The image size that the published heads are for: with one channel, what is called 32x32 is 28x28."""

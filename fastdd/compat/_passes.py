@@ -43,7 +43,8 @@ class KeyedDraws:
     def uniform(self, dtype: torch.dtype | None = None) -> np.ndarray:
         if not self._left:
             key = self._key if self._blocks == 0 else rng.key(self._key, "block", self._blocks)
-            self._left = list(rng.uniform_rows(key, self._rows, _BLOCK).T[::-1].astype(np.float64))
+            drawn = rng.uniform_array(key, self._rows * _BLOCK).astype(np.float64)
+            self._left = list(drawn.reshape(self._rows, _BLOCK).T)
             self._blocks += 1
         return self._left.pop()
 
@@ -117,17 +118,15 @@ class Passes:
 
     def flip(self, which) -> None:
         """Mirror left and right where ``which`` is true: what the rows have is mirrored with it, so no pass begins."""
+        p, sign = self._params.T, np.where(which, -1.0, 1.0)
+        p[Param.C] += np.where(which, self.width - 1, 0) * p[Param.A]
+        p[Param.A] *= sign
+        if self._last is not None:
+            p[Param.F] += np.where(which, self.width - 1, 0) * p[Param.D]
+            p[Param.D] *= sign
+            left, right = p[Param.LEFT], p[Param.RIGHT]
+            p[[Param.LEFT, Param.RIGHT]] = np.where(which, (self.width - right, self.width - left), (left, right))
         self._waiting = True
-        p, last = self._params.T, self.width - 1
-        p[Param.C] += np.where(which, p[Param.A] * last, 0)
-        p[Param.F] += np.where(which, p[Param.D] * last, 0)
-        for column in (Param.A, Param.D):
-            p[column] = np.where(which, -p[column], p[column])
-        left, right = p[Param.LEFT].copy(), p[Param.RIGHT].copy()
-        p[Param.LEFT], p[Param.RIGHT] = (
-            np.where(which, self.width - right, left),
-            np.where(which, self.width - left, right),
-        )
 
     def colour(self, column: Param, value) -> None:
         """Add to the brightness, or set the factor of saturation or contrast."""
@@ -135,7 +134,8 @@ class Passes:
 
     def cut(self, top, left, bottom, right) -> None:
         """Rows top..bottom - 1 of columns left..right - 1 become zero."""
-        self._columns(Param.TOP)[Param.TOP :] = np.broadcast_arrays(top, left, bottom, right)
+        p = self._columns(Param.TOP)
+        p[Param.TOP], p[Param.LEFT], p[Param.BOTTOM], p[Param.RIGHT] = top, left, bottom, right
 
     def through(self, function: Callable[[Tensor], Tensor]) -> None:
         """Apply ``function``, which is none of ours, to the images so far."""
@@ -210,7 +210,7 @@ def cutout(passes: Passes, draws: Draws, settings: Any) -> None:
     for side in (passes.height, passes.width):
         k = int(side * settings.ratio_cutout + 0.5)
         first = draws.integers(0, side + (1 - k % 2)) - k // 2
-        # The square's centre may be anywhere, so its ends are clamped.
-        ends.append((np.clip(first, 0, side - 1), np.clip(first + k, 1, side) if k else 0))
+        # The centre may be anywhere, so the ends may lie outside.
+        ends.append((np.maximum(first, 0), np.minimum(first + k, side)))
     (top, bottom), (left, right) = ends
     passes.cut(top, left, bottom, right)

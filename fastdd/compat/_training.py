@@ -5,7 +5,7 @@ Names, arguments, results and printed lines are the published ones; figures stay
 
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from fastdd import rng as draws
 from fastdd.compat import _random
-from fastdd.compat._augment import DiffAugment, augment
+from fastdd.compat._augment import DiffAugment, DiffAugment_mtt, augment
 from fastdd.compat._batches import batches
 from fastdd.compat._datasets import TensorDataset, imagenet_labels
 from fastdd.methods import gm
@@ -127,9 +127,11 @@ class _Totals:
         return sum(loss * size for loss, size in zip(losses, self.sizes, strict=True)) / count, sum(right) / count
 
 
-def _augmented(images: Tensor, args: Namespace, rng: str | None) -> Tensor:
+def _augmented(
+    images: Tensor, args: Namespace, rng: str | None, diff_augment: Callable[..., Tensor] = DiffAugment
+) -> Tensor:
     if args.dsa:
-        return DiffAugment(images, args.dsa_strategy, param=args.dsa_param, rng=rng)
+        return diff_augment(images, args.dsa_strategy, param=args.dsa_param, rng=rng)
     # DM's script never sets it, and fails without DSA.
     return augment(images, getattr(args, "dc_aug_param", None), device=args.device, rng=rng)
 
@@ -153,16 +155,17 @@ def _pass(
     *,
     texture: bool = False,
     relabel: Tensor | None = None,
+    diff_augment: Callable[..., Tensor] = DiffAugment,
 ) -> _Totals:
     _set_up(mode, net, criterion, args)
     training, totals = mode == "train", _Totals()
     with torch.set_grad_enabled(training and torch.is_grad_enabled()):
-        for images, labels, *_ in batches(dataloader, args.device, keep=not training, rng=rng):
+        for images, labels in batches(dataloader, args.device, keep=not training, rng=rng):
             images, labels = images.float(), labels.long()
             if texture and training:
                 images, labels = _canvas_samples(images, args, rng), labels.repeat(args.canvas_samples)
             if aug:
-                images = _augmented(images, args, rng)
+                images = _augmented(images, args, rng, diff_augment)
             if relabel is not None and not training:
                 labels = relabel.to(labels.device)[labels]
             logits = net(images)
@@ -219,7 +222,8 @@ def epoch_mtt(
     windows of a larger image, which continues at its other side (``args.im_size``, ``canvas_size``,
     ``canvas_samples``)."""
     labels = imagenet_labels(getattr(args, "subset", "imagenette")) if args.dataset == "ImageNet" else None
-    return _pass(mode, dataloader, net, optimizer, criterion, args, aug, rng, texture=texture, relabel=labels).read()
+    options = {"texture": texture, "relabel": labels, "diff_augment": DiffAugment_mtt}
+    return _pass(mode, dataloader, net, optimizer, criterion, args, aug, rng, **options).read()
 
 
 def _canvas_samples(images: Tensor, args: Namespace, rng: str | None) -> Tensor:
@@ -259,7 +263,7 @@ def epoch_Fairness_Metric(
     cells, totals = args.num_groups * args.num_classes, _Totals()
     seen, right = [], []
     with torch.no_grad():
-        for images, labels, groups, *_ in batches(dataloader, args.device, keep=mode != "train", rng=rng):
+        for images, labels, groups in batches(dataloader, args.device, columns=3, keep=mode != "train", rng=rng):
             images, labels, groups = images.float(), labels.long(), groups.long()
             if aug:
                 images = _augmented(images, args, rng)
@@ -286,10 +290,9 @@ def _train(
     labels: Tensor,
     args: Namespace,
     rng: str | None,
-    *,
-    texture: bool = False,
+    **options: Any,
 ) -> list[_Totals]:
-    """The published training on a synthetic set; the network's last optimiser steps are not waited for."""
+    """The published training on a synthetic set; ``options`` of :func:`_pass`."""
     net.to(args.device)
     learning_rate, epochs = float(args.lr_net), int(args.epoch_eval_train)
     optimizer, criterion = _sgd(net, learning_rate), nn.CrossEntropyLoss()
@@ -297,7 +300,7 @@ def _train(
     loader = DataLoader(dataset, batch_size=args.batch_train, shuffle=True)
     found = []
     for number in range(epochs + 1):
-        found.append(_pass("train", loader, net, optimizer, criterion, args, True, rng, texture=texture))
+        found.append(_pass("train", loader, net, optimizer, criterion, args, True, rng, **options))
         if number == epochs // 2 + 1:
             learning_rate *= 0.1
             optimizer = _sgd(net, learning_rate)
@@ -378,7 +381,8 @@ def evaluate_synset_mtt(
     """:func:`evaluate_synset` as MTT has it: the network, the training accuracies of all epochs, the test accuracy and,
     with ``return_loss``, the training losses and the test loss."""
     start = time.time()
-    found = [totals.read() for totals in _train(net, images_train, labels_train, args, rng, texture=texture)]
+    options = {"texture": texture, "diff_augment": DiffAugment_mtt}
+    found = [totals.read() for totals in _train(net, images_train, labels_train, args, rng, **options)]
     losses, accuracies = ([*column] for column in zip(*found, strict=True))
     loss_test, acc_test = epoch_mtt("test", testloader, net, None, nn.CrossEntropyLoss(), args, False, rng=rng)
     seconds = time.time() - start

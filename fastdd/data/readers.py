@@ -1,4 +1,5 @@
-"""Readers of the publishers' own files: IDX (MNIST, Fashion-MNIST), CIFAR-10 (binary, Python, archives)."""
+"""Readers of the publishers' own files: IDX (MNIST, Fashion-MNIST), CIFAR-10 (binary, Python, archives), CIFAR-100
+(Python, archive), SVHN (cropped digits)."""
 
 import gzip
 import hashlib
@@ -72,6 +73,21 @@ CIFAR10 = Publisher(
     md5={
         "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
         "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+    },
+)
+CIFAR100 = Publisher(
+    "CIFAR-100",
+    CIFAR10.page,
+    (".", "cifar100", "CIFAR100", "cifar-100"),
+    md5={"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
+)
+SVHN = Publisher(
+    "SVHN",
+    "http://ufldl.stanford.edu/housenumbers",
+    (".", "svhn", "SVHN"),
+    md5={
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     },
 )
 
@@ -269,14 +285,25 @@ class _BatchUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR-10 batch does not need")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which CIFAR does not need")
         return _STAND_INS[module, name]
 
 
-def parse_cifar_python(content: bytes, name: str, field: str = "labels") -> tuple[np.ndarray, np.ndarray]:
+def _unpickled(content: bytes, name: str, what: str) -> dict:
+    """The fields of a pickled dict; none of something else."""
+    try:
+        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise RuntimeError(f"{name} is not a {what}: {str(error) or type(error).__name__}") from None
+    if not isinstance(batch, dict):
+        return {}
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
+
+
+def parse_cifar_python(content: bytes, name: str, kind: str = "CIFAR-10") -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one batch of the Python version of CIFAR-10, unpickled with nothing but arrays allowed.
 
-    ``field`` names the labels; ``fine_labels`` reads the files of CIFAR-100.
+    Of CIFAR-100, with that as ``kind``, the labels are those of the 100 classes.
 
     Returns:
         uint8 [n, 3, 32, 32] and int64 [n].
@@ -284,14 +311,8 @@ def parse_cifar_python(content: bytes, name: str, field: str = "labels") -> tupl
     Raises:
         RuntimeError: naming the file: not such a pickle, or one that asks for anything else.
     """
-    try:
-        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise RuntimeError(f"{name} is not a CIFAR-10 batch: {str(error) or type(error).__name__}") from None
-    fields = {}
-    if isinstance(batch, dict):
-        fields = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
-    data, labels = fields.get("data"), fields.get(field)
+    fields = _unpickled(content, name, f"{kind} batch")
+    data, labels = fields.get("data"), fields.get("labels" if kind == "CIFAR-10" else "fine_labels")
     data = getattr(data, "pixels", None)
     if (
         data is None
@@ -301,7 +322,7 @@ def parse_cifar_python(content: bytes, name: str, field: str = "labels") -> tupl
         or len(labels) != len(data)
         or not all(isinstance(label, int) for label in labels)
     ):
-        raise RuntimeError(f"{name} is not a CIFAR-10 batch: it needs data, uint8 [n, 3072], and n {field}")
+        raise RuntimeError(f"{name} is not a {kind} batch: it needs data, uint8 [n, 3072], and n labels")
     return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
 
 
@@ -390,9 +411,7 @@ def _cifar_source(contents: dict[str, bytes], form: _CifarForm, files: list[dict
     parts = []
     for name, content in contents.items():
         images, labels = form.parse(content, f"{where}/{name}")
-        wrong = np.flatnonzero((labels < 0) | (labels > 9))
-        if len(wrong):
-            raise RuntimeError(f"{where}/{name}: label {labels[wrong[0]]} of image {wrong[0]} is outside 0..9")
+        _check_labels(labels, 10, f"{where}/{name}")
         parts.append((images, labels))
     train = parts[:-1]
     return Source(
@@ -402,3 +421,87 @@ def _cifar_source(contents: dict[str, bytes], form: _CifarForm, files: list[dict
         parts[-1][1],
         files,
     )
+
+
+def read_cifar100(root) -> tuple[Source, tuple[str, ...]]:
+    """CIFAR-100 from the publisher's Python version, unpacked or in its ``.tar.gz``, and the names of its 100 classes.
+
+    Args:
+        root: the folder of the batches, or one that holds ``cifar-100-python`` or the archive, itself or in
+            ``cifar100``.
+
+    Raises:
+        FileNotFoundError, RuntimeError: as :func:`read_cifar10`.
+    """
+    wanted = "cifar-100-python (train, test, meta) or cifar-100-python.tar.gz"
+    root, names = _require_root(root, CIFAR100, wanted), ["train", "test", "meta"]
+    bases = [root / folder for folder in CIFAR100.folders]
+    for base in bases:
+        for folder in (base / "cifar-100-python", base):
+            if all((folder / name).is_file() for name in names):
+                contents = {name: _read_file(folder / name) for name in names}
+                return _cifar100_source(contents, [describe(*item) for item in contents.items()], folder)
+        archive = base / "cifar-100-python.tar.gz"
+        if archive.is_file():
+            packed = _read_file(archive)
+            described = describe(archive.name, packed, CIFAR100.md5[archive.name])
+            return _cifar100_source(_members(packed, archive, names), [described], archive)
+    raise _not_found(CIFAR100, wanted, bases)
+
+
+def _cifar100_source(contents: dict[str, bytes], files: list[dict], where: Path) -> tuple[Source, tuple[str, ...]]:
+    names = _unpickled(contents["meta"], f"{where}/meta", "CIFAR-100 meta").get("fine_label_names")
+    if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+        raise RuntimeError(f"{where}/meta has no fine_label_names; get it again")
+    arrays = []
+    for split in ("train", "test"):
+        images, labels = parse_cifar_python(contents[split], f"{where}/{split}", "CIFAR-100")
+        _check_labels(labels, len(names), f"{where}/{split}")
+        arrays += [images.copy(), labels]
+    return Source(*arrays, files), tuple(name if isinstance(name, str) else name.decode("latin1") for name in names)
+
+
+def _check_labels(labels: np.ndarray, count: int, name: str) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= count))
+    if len(wrong):
+        raise RuntimeError(f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is outside 0..{count - 1}")
+
+
+def read_svhn(root) -> Source:
+    """SVHN's cropped digits, ``train_32x32.mat`` and ``test_32x32.mat``; the label 10 of zeros becomes 0.
+
+    Args:
+        root: the folder of the files, or one that holds them in ``svhn`` or ``SVHN``.
+
+    Raises:
+        FileNotFoundError: no root, or files missing: names them, the folders looked in, and where they are offered.
+        RuntimeError: a damaged file, or a label outside 1..10.
+    """
+    names = [*SVHN.md5]
+    wanted = " and ".join(names)
+    root = _require_root(root, SVHN, wanted)
+    bases = [root / folder for folder in SVHN.folders]
+    for base in bases:
+        if all((base / name).is_file() for name in names):
+            arrays, files = [], []
+            for name in names:
+                content = _read_file(base / name)
+                arrays += _parse_svhn(content, str(base / name))
+                files.append(describe(name, content, SVHN.md5[name]))
+            return Source(*arrays, files)
+    raise _not_found(SVHN, wanted, bases)
+
+
+def _parse_svhn(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.io import loadmat
+
+    try:
+        matrices = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise RuntimeError(f"{name} is not a MATLAB file: {str(error) or type(error).__name__}") from None
+    pixels, labels = matrices.get("X"), matrices.get("y")
+    if pixels is None or labels is None or pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, labels.size):
+        raise RuntimeError(f"{name} is not SVHN's: it needs X, uint8 [32, 32, 3, n], and n labels y")
+    labels = labels.ravel().astype(np.int64)
+    _check_labels(labels, 11, name)
+    return np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)), labels % 10

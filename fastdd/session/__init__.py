@@ -1,6 +1,6 @@
 """Run a method, or train experts: configuration, loop, checkpoints, resume, metrics."""
 
-from fastdd.session.config import RunConfig
+from fastdd.session.config import METHODS, RunConfig, preset
 from fastdd.session.estimate import Estimate
 from fastdd.session.expert_training import ExpertConfig
 from fastdd.session.experts import ExpertProgress, check_experts_out, describe_experts, train_experts
@@ -10,6 +10,7 @@ from fastdd.session.sets import check_ipc, random_set
 
 __all__ = [
     "GROUPS",
+    "METHODS",
     "WEIGHTS",
     "Estimate",
     "ExpertConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "check_ipc",
     "check_out",
     "describe_experts",
+    "preset",
     "random_set",
     "run",
     "train_experts",

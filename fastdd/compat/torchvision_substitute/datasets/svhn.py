@@ -1,6 +1,5 @@
 """SVHN's cropped digits."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +7,7 @@ from PIL import Image
 
 from fastdd.compat.torchvision_substitute.datasets.vision import VisionDataset, not_there
 from fastdd.compat.torchvision_substitute.missing import missing
+from fastdd.data import readers
 
 
 def __getattr__(name: str) -> type:
@@ -15,7 +15,7 @@ def __getattr__(name: str) -> type:
 
 
 class SVHN(VisionDataset):
-    """``data`` uint8 [N, 3, 32, 32] and ``labels`` int64 [N] (arrays), from ``SPLIT_32x32.mat`` below the root."""
+    """``data`` uint8 [N, 3, 32, 32] and ``labels`` int64 [N] (arrays), from the two .mat files below the root."""
 
     def __init__(
         self,
@@ -25,20 +25,17 @@ class SVHN(VisionDataset):
         target_transform: Callable | None = None,
         download: bool = False,
     ):
-        import scipy.io
-
         super().__init__(root, transform=transform, target_transform=target_transform)
-        if split not in ("train", "test", "extra"):
-            raise ValueError(f"split must be train, test or extra, not {split!r}")
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be train or test, not {split!r}")
         self.split = split
-        path = os.path.join(self.root, f"{split}_32x32.mat")
         try:
-            content = scipy.io.loadmat(path)
+            source = readers.read_svhn(self.root)
         except FileNotFoundError as error:
-            not_there("SVHN", f"{split}_32x32.mat into {self.root}", download, error)
-        self.data = np.transpose(content["X"], (3, 2, 0, 1))
-        # The publisher's label of digit 0 is 10.
-        self.labels = content["y"].astype(np.int64).squeeze() % 10
+            not_there("SVHN", f"train_32x32.mat and test_32x32.mat into {self.root}", download, error)
+        self.data, self.labels = (
+            (source.train_images, source.train_labels) if split == "train" else (source.test_images, source.test_labels)
+        )
 
     def __getitem__(self, index: int):
         return self._transformed(Image.fromarray(np.transpose(self.data[index], (1, 2, 0))), int(self.labels[index]))
