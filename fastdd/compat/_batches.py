@@ -36,9 +36,9 @@ def batches(
             pass over the same loader. They are if they fit into a quarter of the memory that is free (half, of a GPU)
             and the data set draws no random numbers, for as long as the loader lives and the data set's attributes
             are the same, tensors among them unwritten; other changes in place go unseen.
-        rng: ``fast``: of a data set of tensors, random order is a function of the next key, and the global generator is
-            left alone; ``legacy``: the order, and the draws from the global generator, are those of iterating over the
-            loader. None: the mode that is set.
+        rng: ``fast``: the order of ``shuffle=True`` over a data set of tensors is a function of the next key, and the
+            global generator is left alone; ``legacy``, and a sampler or generator of the loader's own: the order and
+            the draws are those of iterating over it. None: the mode that is set.
     """
     device, mode = torch.device(device), _random.mode(rng)
     read = _reader(loader)
@@ -113,9 +113,7 @@ def _draw_worker_seed(loader: DataLoader) -> None:
 
 
 def _row_batches(loader: DataLoader, mode: str) -> Iterator[_Rows]:
-    if mode == "legacy":
-        _draw_worker_seed(loader)
-    elif type(loader.batch_sampler) is data.BatchSampler:
+    if mode == "fast" and type(loader.batch_sampler) is data.BatchSampler:
         order, n = None, len(loader.dataset)
         if _in_order(loader):
             order = torch.arange(n)
@@ -126,6 +124,7 @@ def _row_batches(loader: DataLoader, mode: str) -> Iterator[_Rows]:
             if whole:
                 yield from order[:whole].split(loader.batch_size)
             return
+    _draw_worker_seed(loader)
     yield from loader.batch_sampler
 
 
