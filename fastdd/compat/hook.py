@@ -78,7 +78,8 @@ class Hook(MetaPathFinder):
 
     def install(self) -> None:
         """Look at modules that are there, and at every later import."""
-        sys.meta_path.insert(0, self)
+        # Before Python's own for paths, and after those for modules that no path can hide.
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), self)
         for name, module in list(sys.modules.items()):
             if name != "__main__" and self._local(name, getattr(module, "__file__", None)):
                 self.look_at(module)

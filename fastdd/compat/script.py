@@ -38,12 +38,16 @@ def run(script: str, arguments: Sequence[str]) -> int | str | None:
     """
     path = os.path.abspath(script)
     sys.argv = [script, *arguments]
-    sys.path[0] = folder(script)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = folder(script)
     main = ModuleType("__main__")
     main.__dict__.update(
-        __file__=path, __builtins__=builtins, __loader__=SourceFileLoader("__main__", path), __package__=None
+        __file__=path,
+        __builtins__=builtins,
+        __loader__=SourceFileLoader("__main__", path),
+        __package__=None,
+        __cached__=None,
     )
-    main.__dict__["__cached__"] = None
     sys.modules["__main__"] = main
     try:
         exec(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True), main.__dict__)
