@@ -3,7 +3,7 @@
 import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,28 @@ def _restore(state: tuple) -> None:
 
 
 @contextmanager
+def _drawing_on_the_host() -> Iterator[None]:
+    """Numbers for a GPU are drawn on the host, as ours are in legacy mode: else there would be nothing to compare."""
+    names = ("rand", "randn", "randint")
+    own = {name: getattr(torch, name) for name in names}
+
+    def on_the_host(draw: Callable) -> Callable:
+        return lambda *args, device=None, **kwargs: draw(*args, **kwargs).to(device or "cpu")
+
+    try:
+        for name in names:
+            setattr(torch, name, on_the_host(own[name]))
+        yield
+    finally:
+        for name in names:
+            setattr(torch, name, own[name])
+
+
+@contextmanager
 def _alone() -> Iterator[None]:
     _checking[0] = True
     try:
-        with use_rng("legacy"):
+        with use_rng("legacy"), _drawing_on_the_host() if torch.cuda.is_available() else nullcontext():
             yield
     finally:
         _checking[0] = False

@@ -365,6 +365,23 @@ def test_an_original_that_cannot_run_here_is_not_compared(hooked, folder):
     assert "not compared: the original raised AssertionError: no CUDA" in rows(hook)["match_loss"]["notes"]
 
 
+def test_with_a_gpu_originals_draw_on_the_host_while_they_are_compared(hooked, folder, monkeypatch):
+    # The device "meta" has no generator: what is drawn for it leaves the host's alone, unless the host draws.
+    (folder / "utils.py").write_text(
+        UTILS.replace("    return images", "    torch.rand(3, device='meta')\n    return images")
+    )
+    _, utils = hooked()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    images, draw = torch.ones(1, 3, 4, 4), torch.rand
+    torch.manual_seed(0)
+    utils.augment(images, {"strategy": "none"}, "cpu")
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    torch.rand(3)
+    assert torch.equal(after, torch.get_rng_state())
+    assert torch.rand is draw
+
+
 def test_install_reaches_modules_that_are_there_already(folder, monkeypatch):
     importlib.invalidate_caches()
     main = type(sys)("__main__")
