@@ -430,7 +430,7 @@ def run(
     script: Annotated[str, typer.Argument(help="A Python script.", metavar="SCRIPT")],
     arguments: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Its own arguments.", metavar="[ARGS]...", show_default=False),
+        typer.Argument(help="Its own arguments.", metavar="ARGS", show_default=False),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the first calls of every replaced name with the original.")
