@@ -36,6 +36,15 @@ from fastdd.compat._idc_networks import (
     define_model,
     densenet_cifar,
 )
+from fastdd.compat._idc_training import (
+    load_ckpt,
+    rand_bbox,
+    random_indices,
+    test_data,
+    train,
+    train_epoch,
+    validate,
+)
 from fastdd.compat._training import (
     get_time,
 )
@@ -68,6 +77,13 @@ __all__ = [
     "diffaug",
     "dist",
     "get_time",
+    "load_ckpt",
     "matchloss",
+    "rand_bbox",
+    "random_indices",
     "remove_aug",
+    "test_data",
+    "train",
+    "train_epoch",
+    "validate",
 ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastdd.compat import _augment as ours
 from fastdd.compat import seed as seed_fast
 from fastdd.compat import use_rng
+from fastdd.compat._passes import KeyedDraws
 
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 ALL = "_".join(OPS)
@@ -256,6 +257,24 @@ def test_fast_leaves_the_global_generators_alone_and_starts_again_with_its_seed(
     # A given seed's transform is that of the seed, whatever was drawn before.
     assert torch.equal(ours.DiffAugment(x, ALL, 3, rng="fast"), first[3])
     seed_fast(0)
+
+
+def test_fast_operations_by_themselves_take_one_seed_after_another():
+    x = torch.zeros(3, 1, 2, 2)
+    param = changed(latestseed=5, Siamese=True)
+    first, second = (ours.rand_brightness(x, param, rng="fast") for _ in range(2))
+    assert param.latestseed == 7
+    assert not torch.equal(first, second)
+    assert torch.equal(ours.rand_brightness(x[:1], changed(latestseed=6, batchmode=True), rng="fast"), second[:1])
+    # Without any of the attributes that DiffAugment sets, images have their own.
+    assert len(ours.rand_brightness(x, ours.ParamDiffAug(), rng="fast").unique()) == 3
+
+
+def test_keyed_draws_do_not_repeat_and_do_not_depend_on_the_other_rows():
+    few, many = KeyedDraws(5, 3), KeyedDraws(5, 7)
+    drawn = np.array([few.uniform() for _ in range(40)])
+    assert len(np.unique(drawn)) == 120
+    assert np.array_equal(drawn, np.array([many.uniform() for _ in range(40)])[:, :3])
 
 
 def test_the_mode_that_is_set_is_used():

@@ -186,11 +186,8 @@ def test_statistics():
     # As DatasetCondensation has them for CIFAR.
     assert ours.MEANS["cifar100"] == ours.MEANS["cifar"] == [0.4914, 0.4822, 0.4465]
     assert ours.STDS["cifar10"] == [0.2023, 0.1994, 0.2010]
-    assert (
-        ours.MEANS.keys()
-        == ours.STDS.keys()
-        == {*["cifar", "cifar10", "cifar100", "imagenet", "svhn", "mnist", "fashion"]}
-    )
+    names = {"cifar", "cifar10", "cifar100", "imagenet", "svhn", "mnist", "fashion"}
+    assert ours.MEANS.keys() == ours.STDS.keys() == names
 
 
 def test_normalize_and_compose():
@@ -438,8 +435,22 @@ def test_the_loader_of_a_synthetic_set():
         synthetic.loader(settings())
 
 
-def test_time_log_and_stamps(tmp_path, capsys):
-    assert re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]", ours.get_time())
+def test_a_synthetic_set_is_tested_on_a_resnet_too_if_it_has_colours(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        ours, "test_data", lambda args, loader, val_loader, test_resnet, **_: calls.append((len(loader), test_resnet))
+    )
+    synthetic = ours.Synthesizer(settings(ipc=2), CLASSES, 3, 8, 8, "cpu")
+    args = settings(augment=False)
+    synthetic.test(args, [], print)
+    synthetic.test(args, [], print, bench=False)
+    assert calls == [(4, False), (4, True), (4, False)]
+    synthetic = ours.Synthesizer(settings(ipc=2), CLASSES, 1, 8, 8, "cpu")
+    synthetic.test(settings(augment=False, dataset="mnist"), [], print)
+    assert calls[3:] == [(4, False)]
+
+
+def test_log_and_stamps(tmp_path, capsys):
     logger = ours.Logger(tmp_path)
     logger("a")
     logger("b", end="")
