@@ -175,6 +175,8 @@ def _same(before: list, now: list) -> bool:
 
 
 def _may_be_kept(dataset: Any, device: torch.device) -> bool:
+    if device.type not in _SHARE or not len(dataset):
+        return False
     before = _generators()
     item = dataset[0]
     if not _same_draws(before, _generators()):

@@ -150,8 +150,8 @@ def _draw(
         raise ValueError(f"image_syn has {len(image_syn)} images, which {num_classes} classes can't share alike")
     device, size = image_syn.device, (image_syn.shape[-2], image_syn.shape[-1])
     legacy = _random.mode(rng) == "legacy"
-    augmented = args.dsa and bool(ops.parse_strategy(args.dsa_strategy))
-    in_one_call = augmented and not legacy and _has_published_ranges(args.dsa_param)
+    augmented = args.dsa and args.dsa_strategy not in ("none", "None", "")
+    in_one_call = augmented and not legacy and _is_published(args.dsa_strategy, args.dsa_param)
     key = _random.next_key("matching-loss") if augmented and not legacy else 0
     seeds = draws.lanes(key, num_classes, device)
     images, groups, synthetic = [], [], []
@@ -180,7 +180,11 @@ def _draw(
     return _Step(DeviceImages(torch.cat(images)), segments, counts, image_syn, params)
 
 
-def _has_published_ranges(param: Any) -> bool:
+def _is_published(strategy: str, param: Any) -> bool:
+    """Whether :func:`fastdd.ops.dsa_params` has these operations and ranges."""
+    names = strategy.split("_")
+    if not {*names} <= {*ops.DSA_OPS} or len({*names}) < len(names):
+        return False
     return param is None or all(getattr(param, name, value) == value for name, value in vars(ParamDiffAug()).items())
 
 

@@ -241,20 +241,24 @@ def test_legacy_augments_with_the_seed_that_the_loop_takes_from_the_clock(method
 
 
 @pytest.mark.parametrize(("method", "fair"), LOSSES)
-@pytest.mark.parametrize("ranges", ["published", "changed"])
-def test_fast_augments_real_and_synthetic_images_of_a_class_alike(method, fair, ranges):
+@pytest.mark.parametrize("setting", ["published", "other ranges", "an operation twice", "all operations"])
+def test_fast_augments_real_and_synthetic_images_of_a_class_alike(method, fair, setting):
     get_images, _ = pool(2)
     args, ours, theirs = arguments(dsa=True), synthetic_images(), synthetic_images()
-    if ranges == "changed":
+    if setting == "other ranges":
         args.dsa_param.ratio_rotate = 90.0
+    elif setting == "an operation twice":
+        args.dsa_strategy = "flip_crop_flip"
+    elif setting == "all operations":
+        args.dsa_param.aug_mode = "M"
     compat.seed(8)
     seeds = rng.lanes(rng.key(8, "compat-matching-loss", 1), C)
     rows = ops.dsa_params(DSA, seeds, (SIDE, SIDE), dtype=torch.float64)
 
     def augmented(c, images):
-        if ranges == "published":
+        if setting == "published":
             return ops.augment(images, rows[c : c + 1])
-        return _augment.DiffAugment(images, DSA, seed=int(seeds[c]), param=args.dsa_param, rng="fast")
+        return _augment.DiffAugment(images, args.dsa_strategy, seed=int(seeds[c]), param=args.dsa_param, rng="fast")
 
     np.random.seed(1)
     expected = literal_loss(method, fair, network(), get_images, theirs, args, augmented)
