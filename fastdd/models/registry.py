@@ -63,6 +63,11 @@ def convnet_setting(name: str) -> dict[str, Any] | None:
     return _CONVNETS.get(name)
 
 
+def is_convnet(name: str) -> bool:
+    """Whether this is a ConvNet's name, in any case: of a network that takes a width and a depth."""
+    return name.lower() in {known.lower() for known in _CONVNETS}
+
+
 def canonical_name(name: str) -> str:
     """The registered spelling of ``name``, whatever its case; ValueError if there is none.
 
@@ -109,7 +114,7 @@ def build(
     name = canonical_name(name)
     kind, fixed = _NETWORKS[name]
     given = {what: value for what, value in (("width", width), ("depth", depth)) if value is not None}
-    if given and kind is not ConvNet:
+    if given and not is_convnet(name):
         raise ValueError(f"{name} has its own {' and '.join(given)}: leave that out, or take a ConvNet")
     setting = {**fixed, **given, "channels": channels, "num_classes": num_classes, "size": size}
     return initialised(lambda: kind(**setting), key, device)
