@@ -204,7 +204,13 @@ def augmentation(entry: Entry, original: type) -> type:
         finally:
             entry.seconds += perf_counter() - started
 
-    return _named_after(original, ours, {"__init__": init, "__call__": call})
+    def other(self, name: str) -> Any:
+        """What ours does not have, such as an operation that no strategy names."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(published(self), name)
+
+    return _named_after(original, ours, {"__init__": init, "__call__": call, "__getattr__": other})
 
 
 def made(entry: Entry, original: Any) -> Any:

@@ -1,6 +1,7 @@
 """A script's own modules get our functions in place of those that are known, and nothing else changes."""
 
 import importlib
+import inspect
 import pickle
 import re
 import sys
@@ -10,6 +11,7 @@ import torch
 
 from fastdd import compat
 from fastdd.compat import hook as hooks
+from fastdd.compat.replacements import TABLE
 
 # Code in the conventions of the field. Not the published text, so first calls are compared.
 UTILS = """
@@ -406,6 +408,17 @@ def test_install_replaces_nothing_where_the_environment_forbids_it(folder, monke
     hook = compat.install()
     assert not hasattr(importlib.import_module("utils").DiffAugment, "__wrapped__")
     assert hook.report().rows == []
+
+
+@pytest.mark.parametrize("known", TABLE, ids=lambda known: known.ours.rpartition(".")[2])
+def test_what_takes_a_place_fits_it(known):
+    ours = known.load()
+    parameters = [p for p in inspect.signature(ours).parameters.values() if p.name != "rng"]
+    plain = [p.replace(annotation=p.empty) for p in parameters]
+    assert str(inspect.Signature(plain)) == known.signature
+    assert isinstance(ours, type) == bool(known.methods)
+    if "ConvNet" in known.ours:
+        assert not [name for name in known.methods if not name.startswith("_") and not hasattr(ours, name)]
 
 
 def test_install_refuses_another_rng():

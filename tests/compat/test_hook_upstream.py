@@ -148,3 +148,4 @@ def test_idc(published):
     for norm, size in (("instance", (32, 32)), ("batch", (16, 16)), ("layer", (16, 16)), ("group", (16, 16))):
         convnet.ConvNet(7, net_norm=norm, net_depth=2, net_width=8, im_size=size)
     check(hook, DiffAug=calls, ConvNet=4)
+    assert augmentation.cutout_inv_fn(x).shape == x.shape  # the module's own, as no strategy names it
