@@ -17,6 +17,7 @@ class _Missing(type):
 
 def missing(name: str) -> type:
     """What stands for ``name``, such as ``transforms.ColorJitter``."""
-    if name.rpartition(".")[2].startswith("__"):
+    # What Python and pytest ask every module for is no name of torchvision's.
+    if name.rpartition(".")[2].startswith(("__", "pytest_")):
         raise AttributeError(name)
     return _Missing(name, (), {})
