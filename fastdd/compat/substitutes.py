@@ -1,18 +1,36 @@
 """Modules that distillation scripts import and that may be missing: found last, so an installed one always wins."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import NoReturn
 
 from fastdd.compat import torchvision_substitute
-from fastdd.compat.torchvision_substitute.missing import missing
 
 _OURS = torchvision_substitute.__name__
 # Gone in SciPy 2; what was in it is in scipy.ndimage.
 _SCIPY = "scipy.ndimage.interpolation"
+
+
+class _Missing(type):
+    """A class that can be named, imported and derived from; to use it is an error that says what is missing."""
+
+    def __call__(cls, *_: object, **__: object) -> NoReturn:
+        raise ImportError(f"{cls.__name__} needs torchvision, which is not installed")
+
+    def __getattr__(cls, name: str) -> "_Missing":
+        return _missing(cls.__name__, name)
+
+
+def _missing(where: str, name: str) -> type:
+    """What stands for ``name`` of a module or class, such as ``transforms.ColorJitter``."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Missing(f"{where}.{name}" if where else name, (), {})
 
 
 class _Absent(ModuleType):
@@ -21,7 +39,7 @@ class _Absent(ModuleType):
     __path__: Sequence[str] = ()
 
     def __getattr__(self, name: str) -> type:
-        return missing(f"{self.__name__.removeprefix('torchvision.')}.{name}")
+        return _missing(self.__name__.removeprefix("torchvision."), name)
 
 
 class _Substitute(Loader):
@@ -34,8 +52,10 @@ class _Substitute(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Nothing: it has been executed under its own name. Its submodules get their second names."""
         for name, loaded in list(sys.modules.items()):
-            if module is torchvision_substitute and name.startswith(f"{_OURS}."):
+            if module is torchvision_substitute and f"{name}.".startswith(f"{_OURS}."):
                 sys.modules[f"torchvision{name.removeprefix(_OURS)}"] = loaded
+                # Only now that scripts see it: other tools ask modules for all kinds of names.
+                loaded.__getattr__ = functools.partial(_missing, name.removeprefix(_OURS).removeprefix("."))
 
 
 class _LastFinder(MetaPathFinder):

@@ -5,10 +5,5 @@ need torchvision when they are used. Nothing is downloaded: files are read where
 """
 
 from fastdd.compat.torchvision_substitute import datasets, transforms, utils
-from fastdd.compat.torchvision_substitute.missing import missing
 
 __all__ = ["datasets", "transforms", "utils"]
-
-
-def __getattr__(name: str) -> type:
-    return missing(name)

@@ -9,14 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastdd.compat.torchvision_substitute.missing import missing
-
 # torchvision's is a package; what lies in it can be imported, and is missing when it is used.
 __path__: list[str] = []
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"transforms.{name}")
 
 
 class Compose:

@@ -8,12 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastdd.compat.torchvision_substitute.missing import missing
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"utils.{name}")
-
 
 def _stretched(images: Tensor, value_range: tuple[float, float] | None) -> Tensor:
     low, high = (float(images.min()), float(images.max())) if value_range is None else value_range

@@ -5,10 +5,5 @@ from fastdd.compat.torchvision_substitute.datasets.folder import DatasetFolder, 
 from fastdd.compat.torchvision_substitute.datasets.mnist import MNIST, FashionMNIST
 from fastdd.compat.torchvision_substitute.datasets.svhn import SVHN
 from fastdd.compat.torchvision_substitute.datasets.vision import VisionDataset
-from fastdd.compat.torchvision_substitute.missing import missing
 
 __all__ = ["CIFAR10", "CIFAR100", "MNIST", "SVHN", "DatasetFolder", "FashionMNIST", "ImageFolder", "VisionDataset"]
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"datasets.{name}")

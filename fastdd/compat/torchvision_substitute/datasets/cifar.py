@@ -7,12 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fastdd.compat.torchvision_substitute.datasets.vision import VisionDataset, not_there
-from fastdd.compat.torchvision_substitute.missing import missing
 from fastdd.data import readers
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"datasets.cifar.{name}")
 
 
 class CIFAR10(VisionDataset):

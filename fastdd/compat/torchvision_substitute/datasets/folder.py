@@ -7,13 +7,8 @@ from typing import Any
 from PIL import Image
 
 from fastdd.compat.torchvision_substitute.datasets.vision import VisionDataset
-from fastdd.compat.torchvision_substitute.missing import missing
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"datasets.folder.{name}")
 
 
 def pil_loader(path: str) -> Image.Image:

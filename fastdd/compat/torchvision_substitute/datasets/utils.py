@@ -3,12 +3,6 @@
 import hashlib
 import os
 
-from fastdd.compat.torchvision_substitute.missing import missing
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"datasets.utils.{name}")
-
 
 def calculate_md5(fpath: str, chunk_size: int = 1024 * 1024) -> str:
     """MD5 of a file, in hex."""

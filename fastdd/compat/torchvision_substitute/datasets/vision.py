@@ -6,12 +6,6 @@ from typing import Any, NoReturn
 
 from torch.utils.data import Dataset
 
-from fastdd.compat.torchvision_substitute.missing import missing
-
-
-def __getattr__(name: str) -> type:
-    return missing(f"datasets.vision.{name}")
-
 
 class VisionDataset(Dataset):
     """Images below a root; ``transform`` is for images, ``target_transform`` for labels, ``transforms`` for both."""
