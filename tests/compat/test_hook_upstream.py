@@ -98,7 +98,7 @@ def test_networks(published, family):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("family", ["dc", "fairdd", "mtt"])
+@pytest.mark.parametrize("family", ["dc", "fairdd", "mtt", "tesla"])
 def test_epochs(published, family):
     hook, utils = published(family, "utils")
     torch.manual_seed(0)
@@ -107,6 +107,7 @@ def test_epochs(published, family):
     loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0005)
     args = SimpleNamespace(device="cpu", dsa=True, dsa_strategy=STRATEGY, dsa_param=utils.ParamDiffAug(), dataset="X")
+    args.teacher_label = False
     for _ in range(4):
         utils.epoch("train", loader, net, optimizer, nn.CrossEntropyLoss(), args, True)
     args.dsa = False
@@ -116,6 +117,24 @@ def test_epochs(published, family):
     with torch.no_grad():
         utils.epoch("test", loader, net, optimizer, nn.CrossEntropyLoss(), args, False)
     check(hook, epoch=9)
+
+
+@pytest.mark.parametrize(
+    ("family", "dataset", "teacher_label", "why"),
+    [("mtt", "ImageNet", False, "args.dataset is ImageNet"), ("tesla", "CIFAR10", True, "args.teacher_label")],
+)
+def test_epochs_that_only_the_module_can_do_stay_with_it(published, family, dataset, teacher_label, why):
+    hook, utils = published(family, "utils")
+    net = utils.ConvNet(3, 4, 8, 2, "relu", "instancenorm", "avgpooling", (16, 16))
+    loader = [(torch.randn(4, 3, 16, 16), torch.eye(4) if teacher_label else torch.arange(4))]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    args = SimpleNamespace(device="cpu", dsa=False, dataset=dataset, teacher_label=teacher_label)
+    if dataset == "ImageNet":
+        utils.config.img_net_classes = [1, 2, 3, 4]
+    utils.epoch("train", loader, net, optimizer, nn.CrossEntropyLoss(), args, False)
+    row = next(row for row in hook.report().rows if row["name"] == "epoch")
+    assert (row["calls"], row["checked"], row["original"]) == (1, 0, 1)
+    assert why in row["notes"][0]
 
 
 @pytest.mark.parametrize("family", ["dc", "fairdd"])
