@@ -100,10 +100,11 @@ def _are_on(dataset: Any, device: torch.device) -> bool:
 
 
 def _in_order(loader: Any) -> bool:
+    # A batch sampler of the script's own has the sampler that counts; the loader's is then a default.
     return (
         isinstance(loader, DataLoader)
-        and type(loader.sampler) is data.SequentialSampler
-        and (type(loader.batch_sampler) is data.BatchSampler)
+        and type(loader.batch_sampler) is data.BatchSampler
+        and type(loader.batch_sampler.sampler) is data.SequentialSampler
     )
 
 
@@ -113,27 +114,29 @@ def _draw_worker_seed(loader: DataLoader) -> None:
 
 
 def _row_batches(loader: DataLoader, mode: str) -> Iterator[_Rows]:
-    if mode == "fast" and type(loader.batch_sampler) is data.BatchSampler:
-        order, n = None, len(loader.dataset)
-        if _in_order(loader):
-            order = torch.arange(n)
-        elif _permutes(loader.sampler, n):
+    batch_sampler, n = loader.batch_sampler, len(loader.dataset)
+    if mode == "fast" and type(batch_sampler) is data.BatchSampler and _covers(batch_sampler.sampler, n):
+        order = torch.arange(n)
+        if not _in_order(loader):
             order = draws.permutation(_random.next_key("order"), n)
-        if order is not None:
-            whole = n // loader.batch_size * loader.batch_size if loader.drop_last else n
-            if whole:
-                yield from order[:whole].split(loader.batch_size)
-            return
+        size = batch_sampler.batch_size
+        if batch_sampler.drop_last:
+            order = order[: n // size * size]
+        if len(order):
+            yield from order.split(size)
+        return
     _draw_worker_seed(loader)
-    yield from loader.batch_sampler
+    yield from batch_sampler
 
 
-def _permutes(sampler: Any, n: int) -> bool:
-    """Whether it is what ``shuffle=True`` makes, drawing from the global generator."""
+def _covers(sampler: Any, n: int) -> bool:
+    """Whether it gives every row once, in order, or as ``shuffle=True`` does, from the global generator."""
+    if type(sampler) is data.SequentialSampler:
+        return len(sampler) == n
     return (
         type(sampler) is data.RandomSampler
         and not sampler.replacement
-        and sampler.num_samples == n
+        and sampler.num_samples == len(sampler.data_source) == n
         and sampler.generator is None
     )
 

@@ -153,7 +153,7 @@ def _draw(
     augmented = args.dsa and args.dsa_strategy not in ("none", "None", "")
     in_one_call = augmented and not legacy and _is_published(args.dsa_strategy, args.dsa_param)
     key = _random.next_key("matching-loss") if augmented and not legacy else 0
-    seeds = draws.lanes(key, num_classes, device)
+    seeds = draws.lanes(key, num_classes)
     images, groups, synthetic = [], [], []
     for c, own in enumerate(image_syn.chunk(num_classes)):
         drawn = get_images(c, args.batch_real)
@@ -172,7 +172,7 @@ def _draw(
     dtype = torch.float64 if image_syn.dtype == torch.float64 else torch.float32
     params = ops.identity_params(num_classes, dtype=dtype, device=device)
     if in_one_call:
-        params = ops.dsa_params(args.dsa_strategy, seeds, size, dtype=dtype)
+        params = ops.dsa_params(args.dsa_strategy, seeds.to(device), size, dtype=dtype)
     elif augmented:
         image_syn = torch.cat(synthetic)
     counts = [len(some) for some in images]

@@ -180,6 +180,24 @@ def test_an_order_of_the_loaders_own_is_kept(loading, mode):
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["legacy", "fast"])
+@pytest.mark.parametrize("order", ["random", "sequential", "part"])
+def test_a_batch_sampler_of_the_scripts_own(order, mode):
+    args, data, found = arguments(), TensorDataset(*tensors()), []
+    for epoch in (literal_epoch, _training.epoch):
+        sampler = {
+            "random": torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(2)),
+            "sequential": torch.utils.data.SequentialSampler(data),
+            "part": torch.utils.data.SequentialSampler(range(21)),
+        }[order]
+        net = network()
+        loader = DataLoader(data, batch_sampler=torch.utils.data.BatchSampler(sampler, 7, drop_last=False))
+        with compat.use_rng(mode):
+            found.append(epoch("train", loader, net, sgd(net), nn.CrossEntropyLoss(), args, False))
+            found[-1] += figures_of(loader, net, epoch=epoch)
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_the_last_batch(drop_last):
     args, found = arguments(**AUGMENTATIONS["none"]), []

@@ -10,7 +10,8 @@ from fastdd.data.images import IMAGENET_MEAN, IMAGENET_STD
 from fastdd.data.readers import CIFAR10_CLASSES
 
 # res_METHOD_DATASET_MODEL_IPCipc.pt; data sets have underscores in their names, and so have networks that end in _AP.
-_RESULT = re.compile(r"res_(?P<method>[^_]+)_(?P<dataset>.+)_(?P<model>[^_]+_AP|(?!AP_)[^_]+)_(?P<ipc>\d+)ipc")
+# Forks add a word; FairDD's res_..._ori.pt beside it are networks.
+_RESULT = re.compile(r"res_(?P<method>[^_]+)_(?P<dataset>.+)_(?P<model>[^_]+_AP|(?!AP_)[^_]+)_(?P<ipc>\d+)ipc(_.*)?")
 _NEAREST_FOLDERS = 5
 
 
@@ -98,7 +99,7 @@ def of_result(path: Path) -> dict[str, str]:
     {'method': 'DM', 'dataset': 'CIFAR10_S_90', 'model': 'ResNet18_AP', 'ipc': '10'}
     """
     match = _RESULT.fullmatch(path.stem)
-    return match.groupdict() if match else {}
+    return match.groupdict() if match and path.suffix in (".pt", ".pth") else {}
 
 
 def _names_in(path: Path) -> list[str]:
