@@ -15,7 +15,7 @@ from torch.nn.utils import spectral_norm
 from fastdd import ops
 from fastdd.models.blocks import run_block, run_parts
 from fastdd.models.convnet import NORMS
-from fastdd.models.layout import chunk_size, fast_layout
+from fastdd.models.layout import fast_layout
 from fastdd.models.network import chosen
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -84,7 +84,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits; with ``return_features`` (logits, what the classifier saw)."""
-        features = run_parts(fast_layout(x), self._parts(), chunk_size(self, x)).flatten(1)
+        features = run_parts(fast_layout(x), self._parts()).flatten(1)
         logits = self.classifier(features)
         return (logits, features) if return_features else logits
 
@@ -96,7 +96,7 @@ class ConvNet(nn.Module):
         last = idx_from if idx_to == -1 else idx_to
         x, features = fast_layout(x), []
         for layers in self._parts():
-            x = run_parts(x, [layers], chunk_size(self, x))
+            x = run_parts(x, [layers])
             features.append(x)
             if last < len(features):
                 return features[idx_from : last + 1]

@@ -133,19 +133,16 @@ def _prepared(parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype) -> Calla
     return forward
 
 
-def run_parts(x: Tensor, parts: Sequence[Sequence[nn.Module]], at_once: int) -> Tensor:
-    """``x`` through blocks of layers, one after the other.
+def run_parts(x: Tensor, parts: Sequence[Sequence[nn.Module]]) -> Tensor:
+    """``x`` [N, C, H, W] through blocks of layers, one after the other; ``parts`` are the layers of each.
 
-    Args:
-        x: images [N, C, H, W].
-        parts: the layers of each block (:func:`run_block`).
-        at_once: where nothing needs a gradient, images go through all of the blocks so many at a time, on CPUs.
+    Many images that nothing needs a gradient of go through all blocks in chunks whose activations stay in cache.
     """
     if _none_needs_gradient(x, parts):
         # Filters are prepared anew each time: who writes to a parameter's .data leaves no trace of it, and of 256
         # images of 32x32 it is 0.6 % of the time.
         run = _prepared(parts, x.dtype)
-        return torch.cat([run(some) for some in x.split(at_once)])
+        return torch.cat([run(some) for some in x.split(chunk_size(parts[0][0], x))])
     for layers in parts:
         x = run_block(x, *layers)
     return x
@@ -166,7 +163,7 @@ class Blocks(nn.Sequential):
         return parts
 
     def forward(self, x: Tensor) -> Tensor:
-        return run_parts(x, self._parts(), chunk_size(self, x))
+        return run_parts(x, self._parts())
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         """:meth:`forward` for many calls with the parameters as they are now, in ``dtype``, without gradients.

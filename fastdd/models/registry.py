@@ -111,10 +111,21 @@ def build(
     >>> build("ConvNetD5", 3, 10, (128, 128)).embedding_dim
     2048
     """
+    return initialised(lambda: _make(name, channels, num_classes, size, width, depth), key, device)
+
+
+def check(name: str, channels: int, num_classes: int, size: tuple[int, int]) -> None:
+    """Raises the ValueError that :func:`build` would raise; takes milliseconds and no memory."""
+    with torch.device("meta"):
+        _make(name, channels, num_classes, size, None, None)
+
+
+def _make(
+    name: str, channels: int, num_classes: int, size: tuple[int, int], width: int | None, depth: int | None
+) -> Network:
     name = canonical_name(name)
     kind, fixed = _NETWORKS[name]
     given = {what: value for what, value in (("width", width), ("depth", depth)) if value is not None}
     if given and not is_convnet(name):
         raise ValueError(f"{name} has its own {' and '.join(given)}: leave that out, or take a ConvNet")
-    setting = {**fixed, **given, "channels": channels, "num_classes": num_classes, "size": size}
-    return initialised(lambda: kind(**setting), key, device)
+    return kind(**{**fixed, **given}, channels=channels, num_classes=num_classes, size=size)
