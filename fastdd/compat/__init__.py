@@ -1,5 +1,6 @@
 """Names and signatures of existing distillation code over fastdd's ops: a drop-in for its utils and networks."""
 
 from fastdd.compat._random import seed, use_rng
+from fastdd.compat.hook import install
 
-__all__ = ["seed", "use_rng"]
+__all__ = ["install", "seed", "use_rng"]
