@@ -662,50 +662,46 @@ def import_synthetic(
     """
     if (mean is None) != (std is None):
         raise ValueError("mean and std go together: give both or neither")
-    name = dataset.name if isinstance(dataset, Dataset) else dataset
     data = dataset if isinstance(dataset, Dataset) else None
+    name = dataset if data is None else data.name
+    if zca and name is None:
+        raise ValueError("ZCA is fitted on a data set: give --dataset")
     if name is not None and data is None:
         for option in set(data_options or {}) - set(datasets.options(name)):
             raise ValueError(f"{name} has no {option}: leave it out")
     format, found = exchange.read(path, format, hints={"dataset": name, "method": method}, **options)
-    record = found.record or {}
-    published = exchange.DATASETS.get(str(name))
-    whitened = record.pop("zca", None)
-    if whitened and found.space == "pixels":
-        # Taken back; the mean and std of whitened images are not for pixels.
-        whitened, record = None, {name: value for name, value in record.items() if name not in ("mean", "std")}
-    if whitened and not zca:
+    if found.whitened and not zca:
         raise ValueError(f"the images of {path} are whitened: give --zca, and the --dataset that it is fitted on")
-    if zca and name is None:
-        raise ValueError("ZCA is fitted on a data set: give --dataset")
-    constants = (mean, std) if mean is not None else published and (published.mean, published.std)
-    if name is not None and data is None and (zca or constants is None):
+    record, published = found.record or {}, exchange.constants(str(name), format)
+    # What the file itself says is certain; a name says what is usual.
+    constants = (mean, std) if mean is not None else (record.get("mean"), record.get("std"))
+    if constants[0] is None and published is not None:
+        constants = published.mean, published.std
+    if name is not None and data is None and (zca or constants[0] is None):
         data = datasets.load(name, root, **(data_options or {}))
-    if constants is None and data is not None:
+    if constants[0] is None and data is not None:
         constants = data.mean, data.std
-    if constants is None and "mean" in record and "std" in record:
-        constants = record["mean"], record["std"]
-    if constants is None:
+    if constants[0] is None and not zca:
         raise exchange.unknown_normalisation(format, found)
     fitted = Zca.fit(data.train.images, device=pick_device(device)) if zca else None
-    if whitened and fitted.digest() != whitened:
-        found.notes.append("ZCA fitted here is not, bit for bit, that of the images")
+    if isinstance(found.whitened, str) and found.whitened != fitted.digest():
+        found.notes.append("ZCA as fitted here is not, bit for bit, that of the images")
     source = {"format": format, "files": exchange.describe_files(found.files), **found.about.pop("source", {})}
     model = found.about.pop("model", None)
-    metadata = {**found.about, **record} | {"debias": debias or record.get("debias", "none"), "source": source}
-    metadata |= {"versions": {"fastdd": __version__, "torch": torch.__version__}}
+    metadata = {**found.about, **record, "source": source, "debias": debias or record.get("debias", "none")}
+    metadata["versions"] = {"fastdd": __version__, "torch": torch.__version__}
     if method is not None:
         metadata["method"] = method
     if name is not None:
-        metadata["dataset"] = data.name if data is not None else name
+        metadata["dataset"] = name if data is None else data.name
         chosen = {key: value for key, value in (data_options or {}).items() if value is not None}
-        metadata["provenance"] = data.provenance if data is not None else {"parameters": chosen}
-    named = data if data is not None else published
+        metadata["provenance"] = {"parameters": chosen} if data is None else data.provenance
+    known = data or published
     made = exchange.assemble(
         found,
-        mean=tuple(map(float, constants[0])),
-        std=tuple(map(float, constants[1])),
-        class_names=named.class_names if named else record.get("class_names") and tuple(record["class_names"]),
+        mean=constants[0],
+        std=constants[1],
+        class_names=tuple(known.class_names if known else record.get("class_names", ())) or None,
         labels=labels,
         learning_rate=learning_rate,
         zca=fitted,

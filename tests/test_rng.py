@@ -63,6 +63,12 @@ def test_normal_moments():
     assert abs((x**4).mean() - 3) < 5 * (96 / 400_000) ** 0.5
 
 
+@pytest.mark.parametrize("key", [0, 7, -3, 2**63 - 1, -(2**63)])
+def test_arrays_are_the_tensors_numbers(key):
+    for n in (0, 1, 1000):
+        assert np.array_equal(rng.uniform_array(key, n), rng.uniform(key, n).numpy())
+
+
 def test_permutation():
     p = rng.permutation(rng.lanes(rng.key(0, "p"), 200), 6)
     assert (p.sort(dim=-1).values == torch.arange(6)).all()

@@ -12,7 +12,7 @@ import warnings
 from fastdd import ranks
 from fastdd._malloc import keep_freed_memory
 from fastdd.cli import job
-from fastdd.cli.app import Interrupted, app
+from fastdd.cli.app import RUN_VALUES, Interrupted, app
 
 __all__ = ["app", "main"]
 
@@ -20,13 +20,15 @@ __all__ = ["app", "main"]
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if "--default-malloc" not in arguments:  # of fastdd bench; the policy can't be taken back once it is set
+    runs_script = arguments[:1] == ["run"]
+    own = _before_script(arguments) if runs_script else len(arguments)
+    if "--default-malloc" not in arguments[:own]:  # of fastdd bench; the policy can't be taken back once it is set
         keep_freed_memory()
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    if not debug:
+    debug = "--debug" in arguments[:own]
+    arguments = [argument for argument in arguments[:own] if argument != "--debug"] + arguments[own:]
+    if not debug and not runs_script:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
-    several = ranks.launched()
+    several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks
     try:
         if several:
             job.begin(arguments)
@@ -45,6 +47,14 @@ def main(argv: list[str] | None = None) -> None:
         if text:
             print(text, file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _before_script(arguments: list[str]) -> int:
+    """How many words of ``fastdd run`` come before the script's name; all others are the script's."""
+    position = 1
+    while position < len(arguments) and arguments[position].startswith("-"):
+        position += 2 if arguments[position] in RUN_VALUES else 1
+    return min(position, len(arguments))
 
 
 def _line(error: object) -> str:

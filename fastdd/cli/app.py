@@ -491,6 +491,30 @@ def weights(
     )
 
 
+# Options of ``fastdd run`` that are followed by a value.
+RUN_VALUES = ("--rng", "--seed", "--json")
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+def run(
+    script: Annotated[str, typer.Argument(help="A Python script.", metavar="SCRIPT")],
+    arguments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Its own arguments.", metavar="ARGS", show_default=False),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the first calls of every replaced name with the original.")
+    ] = False,
+    rng: Annotated[str, typer.Option(help="fast, or legacy for the script's own draws bit for bit.")] = "fast",
+    seed: Annotated[Optional[int], typer.Option(help="Of the draws of fast.", show_default="0")] = None,  # noqa: UP045
+    json: Json = None,
+) -> None:
+    """Run an existing distillation script, unchanged, with its slow functions replaced at import."""
+    from fastdd.cli.run import run_script
+
+    run_script(script, arguments or [], verify=verify, rng=rng, seed=seed, json=json)
+
+
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="File or folder of another project.", metavar="PATH")],

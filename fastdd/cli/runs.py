@@ -110,6 +110,9 @@ def run_evaluate(
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
+    for arch in archs:
+        if arch is not None:
+            models.check(arch, data.channels, data.num_classes, data.size)
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}

@@ -232,8 +232,8 @@ def DiffAugment_mtt(
     return _diff_augment(x, strategy, seed, param, rng, AUGMENT_FNS_MTT, align_corners=True)
 
 
-def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[list[str], np.ndarray]:
-    """Operation of every image and its two numbers, from numpy's global generator in the published order."""
+def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Operation of every image [n] and its two numbers [n, 2], from numpy's global generator in the published order."""
     scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
     chosen, numbers = [], np.zeros((n, 2))
     for i in range(n):
@@ -245,18 +245,18 @@ def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[list[
         elif name == "rotate":
             numbers[i, 0] = np.random.randint(-rotate, rotate)
         chosen.append(name)
-    return chosen, numbers
+    return np.array(chosen), numbers
 
 
-def _drawn_from_key(n: int, names: list[str], settings: dict) -> tuple[list[str], np.ndarray]:
+def _drawn_from_key(n: int, names: list[str], settings: dict) -> tuple[np.ndarray, np.ndarray]:
     """The same, of the same distribution, from the next key."""
     scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
     u = keys.uniform_array(_random.next_key("augment"), 3 * n).astype(np.float64).reshape(n, 3)
-    chosen = [names[i] for i in (u[:, 0] * len(names)).astype(int)]
-    is_crop, is_rotate = (np.array([name == one for name in chosen], bool)[:, None] for one in ("crop", "rotate"))
+    chosen = np.array(names)[(u[:, 0] * len(names)).astype(int)]
     numbers = 1 + (2 * u[:, 1:] - 1) * scale
-    numbers = np.where(is_crop, np.floor(u[:, 1:] * (2 * crop)), numbers)
-    return chosen, np.where(is_rotate, np.floor(u[:, 1:] * (2 * rotate)) - rotate, numbers)
+    for name, whole in (("crop", np.floor(u * (2 * crop))), ("rotate", np.floor(u * (2 * rotate)) - rotate)):
+        numbers = np.where((chosen == name)[:, None], whole[:, 1:], numbers)
+    return chosen, numbers
 
 
 def _moved(x: Tensor, y: np.ndarray, u: np.ndarray, fill: Tensor) -> Tensor:
@@ -310,14 +310,30 @@ def _rotation(height: int, width: int, degrees: int) -> tuple[scipy.sparse.csr_a
         t = np.abs(at - taps)
         spline = np.where(t < 1, 2 / 3 - t**2 * (1 - t / 2), np.clip(2 - t, 0, None) ** 3 / 6)
         # Coefficients are mirrored about the outermost pixels.
-        taps = np.abs(taps)
-        taps = (side - 1) - np.abs((side - 1) - taps)
+        taps = (side - 1) - np.abs((side - 1) - taps % max(2 * side - 2, 1))
         columns = (columns[:, None] * side + taps).reshape(-1, height * width)
         weights = (weights[:, None] * spline).reshape(-1, height * width)
     weights[:, outside.ravel()] = 0
     rows = np.broadcast_to(np.arange(height * width), columns.shape)
     shape = (height * width, height * width)
     return scipy.sparse.csr_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape), outside.ravel()
+
+
+def _cropped(x: Tensor, down: np.ndarray, right: np.ndarray, most: int, fill: Tensor) -> Tensor:
+    y, u = _shifted(x.shape[2], down - most), _shifted(x.shape[3], right - most)
+    return _moved(x, y, u, fill[:, None, None].to(x.dtype))
+
+
+def _scaled(x: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
+    height, width = x.shape[2:]
+    y, u = [], []
+    for a, b in zip(down.tolist(), right.tolist(), strict=True):
+        # As published, both sides are resized to factors of the height, on a square canvas.
+        rows, columns = int(a * height), int(b * height)
+        largest = max(rows, columns, height, width)
+        y.append(_resized(height, rows, largest))
+        u.append(_resized(width, columns, largest))
+    return _moved(x, np.stack(y), np.stack(u), x.new_zeros(()))
 
 
 def _rotated(x: Tensor, degrees: np.ndarray, fill: float) -> Tensor:
@@ -353,39 +369,25 @@ def augment(images: Tensor, dc_aug_param: dict | None, device: Any, *, rng: str 
     if dc_aug_param is None or dc_aug_param["strategy"] == "none" or not images.shape[0]:
         return images
     legacy = _random.mode(rng) == "legacy"
-    n, channels, height, width = images.shape
     mean = images.detach().mean((0, 2, 3))
     draw = _drawn_as_published if legacy else _drawn_from_key
-    chosen, numbers = draw(n, dc_aug_param["strategy"].split("_"), dc_aug_param)
+    chosen, numbers = draw(len(images), dc_aug_param["strategy"].split("_"), dc_aug_param)
 
-    def of(name: str) -> tuple[list[int], np.ndarray]:
-        which = [i for i in range(n) if chosen[i] == name]
-        return which, numbers[which].T
-
-    which, (down, right) = of("crop")
-    if which:
-        crop = dc_aug_param["crop"]
-        source = _shifted(height, down - crop), _shifted(width, right - crop)
-        images[which] = _moved(images[which], *source, mean[:, None, None].to(images.dtype))
-    which, (y, x) = of("scale")
-    if which:
-        # As published, both sides are resized to factors of the height, on a square canvas.
-        sizes = [(int(a * height), int(b * height)) for a, b in zip(y, x, strict=True)]
-        sources = [
-            (_resized(height, a, largest), _resized(width, b, largest))
-            for a, b in sizes
-            for largest in [max(a, b, height, width)]
-        ]
-        images[which] = _moved(images[which], *map(np.stack, zip(*sources, strict=True)), images.new_zeros(()))
-    which, (degrees, _) = of("rotate")
-    if which:
-        images[which] = _rotated(images[which], degrees, mean.double().mean().item())
-    which, _ = of("noise")
-    if which:
+    def noisy(x: Tensor, *_) -> Tensor:
         if legacy:
-            drawn = torch.stack([torch.randn(images.shape[1:], device=images.device) for _ in which])
+            drawn = torch.stack([torch.randn(x.shape[1:], device=x.device) for _ in x])
         else:
-            key = _random.next_key("augment-noise")
-            drawn = keys.normal(keys.lanes(key, len(which), images.device), channels * height * width)
-        images[which] = images[which] + dc_aug_param["noise"] * drawn.view(-1, channels, height, width)
+            drawn = keys.normal(_random.next_key("augment-noise"), x.numel(), x.device).view_as(x)
+        return (x + dc_aug_param["noise"] * drawn).to(x.dtype)
+
+    for name, change in (
+        ("crop", lambda x, down, right: _cropped(x, down, right, dc_aug_param["crop"], mean)),
+        ("scale", _scaled),
+        ("rotate", lambda x, degrees, _: _rotated(x, degrees, mean.double().mean().item())),
+        ("noise", noisy),
+    ):
+        which = np.flatnonzero(chosen == name)
+        if len(which):
+            rows = torch.from_numpy(which).to(images.device)
+            images.index_copy_(0, rows, change(images.index_select(0, rows), *numbers[which].T))
     return images

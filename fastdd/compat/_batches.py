@@ -36,9 +36,9 @@ def batches(
             pass over the same loader. They are if they fit into a quarter of the memory that is free (half, of a GPU)
             and the data set draws no random numbers, for as long as the loader lives and the data set's attributes
             are the same, tensors among them unwritten; other changes in place go unseen.
-        rng: ``fast``: of a data set of tensors, random order is a function of the next key, and the global generator is
-            left alone; ``legacy``: the order, and the draws from the global generator, are those of iterating over the
-            loader. None: the mode that is set.
+        rng: ``fast``: the order of ``shuffle=True`` over a data set of tensors is a function of the next key, and the
+            global generator is left alone; ``legacy``, and a sampler or generator of the loader's own: the order and
+            the draws are those of iterating over it. None: the mode that is set.
     """
     device, mode = torch.device(device), _random.mode(rng)
     read = _reader(loader)
@@ -100,10 +100,11 @@ def _are_on(dataset: Any, device: torch.device) -> bool:
 
 
 def _in_order(loader: Any) -> bool:
+    # A batch sampler of the script's own has the sampler that counts; the loader's is then a default.
     return (
         isinstance(loader, DataLoader)
-        and type(loader.sampler) is data.SequentialSampler
-        and (type(loader.batch_sampler) is data.BatchSampler)
+        and type(loader.batch_sampler) is data.BatchSampler
+        and type(loader.batch_sampler.sampler) is data.SequentialSampler
     )
 
 
@@ -113,28 +114,29 @@ def _draw_worker_seed(loader: DataLoader) -> None:
 
 
 def _row_batches(loader: DataLoader, mode: str) -> Iterator[_Rows]:
-    if mode == "legacy":
-        _draw_worker_seed(loader)
-    elif type(loader.batch_sampler) is data.BatchSampler:
-        order, n = None, len(loader.dataset)
-        if _in_order(loader):
-            order = torch.arange(n)
-        elif _permutes(loader.sampler, n):
+    batch_sampler, n = loader.batch_sampler, len(loader.dataset)
+    if mode == "fast" and type(batch_sampler) is data.BatchSampler and _covers(batch_sampler.sampler, n):
+        order = torch.arange(n)
+        if not _in_order(loader):
             order = draws.permutation(_random.next_key("order"), n)
-        if order is not None:
-            whole = n // loader.batch_size * loader.batch_size if loader.drop_last else n
-            if whole:
-                yield from order[:whole].split(loader.batch_size)
-            return
-    yield from loader.batch_sampler
+        size = batch_sampler.batch_size
+        if batch_sampler.drop_last:
+            order = order[: n // size * size]
+        if len(order):
+            yield from order.split(size)
+        return
+    _draw_worker_seed(loader)
+    yield from batch_sampler
 
 
-def _permutes(sampler: Any, n: int) -> bool:
-    """Whether it is what ``shuffle=True`` makes, drawing from the global generator."""
+def _covers(sampler: Any, n: int) -> bool:
+    """Whether it gives every row once, in order, or as ``shuffle=True`` does, from the global generator."""
+    if type(sampler) is data.SequentialSampler:
+        return len(sampler) == n
     return (
         type(sampler) is data.RandomSampler
         and not sampler.replacement
-        and sampler.num_samples == n
+        and sampler.num_samples == len(sampler.data_source) == n
         and sampler.generator is None
     )
 
@@ -176,6 +178,8 @@ def _same(before: list, now: list) -> bool:
 
 
 def _may_be_kept(dataset: Any, device: torch.device) -> bool:
+    if device.type not in _SHARE or not len(dataset):
+        return False
     before = _generators()
     item = dataset[0]
     if not _same_draws(before, _generators()):

@@ -7,7 +7,6 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from fastdd import data
-from fastdd.data import Split, Zca, builders, readers
+from fastdd.data import Split, Zca, builders
 
 # Items that are normalised at a time when they are asked for one after the other.
 _BLOCK = 256
@@ -25,8 +24,13 @@ _TEST_BATCH, _TEST_BATCH_MTT = 256, 128
 _DIGITS = [*builders.DIGITS]
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _CIFAR10 = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
-_CIFAR100 = [0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]
-_SVHN = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
+_DC = {
+    "MNIST": "mnist",
+    "FashionMNIST": "fashion-mnist",
+    "SVHN": "svhn",
+    "CIFAR10": "cifar10",
+    "CIFAR100": "cifar100",
+}
 # Published name: this package's, and the class names where the script has its own.
 _FAIRDD: dict[str, tuple[str, list[str] | None]] = {
     "CIFAR10_S_90": ("cifar10-s", ["ss"]),
@@ -165,23 +169,6 @@ def _result(
     return found.channels, tuple(found.size), found.num_classes, names, list(mean), list(std), train, test, loader
 
 
-def _of_source(name: str, source: readers.Source, classes: Sequence[str], mean: list[float], std: list[float]):
-    splits = (
-        Split(images, labels, np.zeros_like(labels))
-        for images, labels in (
-            (source.train_images, source.train_labels),
-            (source.test_images, source.test_labels),
-        )
-    )
-    provenance = {"builder": name, "files": source.files}
-    return data.Dataset(name, *splits, tuple(classes), ("all",), tuple(mean), tuple(std), provenance)
-
-
-def _cifar100(root: Any, mean: list[float], std: list[float]) -> data.Dataset:
-    source, names = readers.read_cifar100(root)
-    return _of_source("cifar100", source, names, mean, std)
-
-
 def _tiny_tensors(path: Path) -> data.Dataset:
     """DC's ``tinyimagenet.pt``: the names of the classes, uint8 images and labels of both splits."""
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -214,13 +201,8 @@ def get_dataset(dataset: str, data_path: str | os.PathLike) -> tuple:
         SystemExit: an unknown name.
         FileNotFoundError, RuntimeError: as :func:`fastdd.data.load`.
     """
-    if dataset in ("MNIST", "FashionMNIST", "CIFAR10"):
-        name = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "CIFAR10": "cifar10"}[dataset]
-        found = data.load(name, data_path)
-    elif dataset == "SVHN":
-        found = _of_source("svhn", readers.read_svhn(data_path), _DIGITS, *_SVHN)
-    elif dataset == "CIFAR100":
-        found = _cifar100(data_path, *_CIFAR100)
+    if dataset in _DC:
+        found = data.load(_DC[dataset], data_path)
     elif dataset == "TinyImageNet":
         tensors = Path(data_path) / "tinyimagenet.pt"
         found = _tiny_tensors(tensors) if tensors.is_file() else data.load("tiny-imagenet", data_path)
@@ -293,7 +275,7 @@ def get_dataset_mtt(
     if dataset == "CIFAR10":
         found, scale = data.load("cifar10", data_path), _CIFAR10
     elif dataset.startswith("CIFAR100"):
-        found, scale = _cifar100(data_path, *_CIFAR10), _CIFAR10
+        found, scale = data.load("cifar100", data_path), _CIFAR10
     elif dataset == "Tiny":
         found, scale = data.load("tiny-imagenet", data_path), _IMAGENET
     elif dataset == "ImageNet":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from fastdd import ops
-from fastdd.models.blocks import run_block
+from fastdd.models.blocks import run_block, run_parts
 from fastdd.models.convnet import NORMS
 from fastdd.models.layout import fast_layout
 from fastdd.models.network import chosen
@@ -78,22 +78,13 @@ class ConvNet(nn.Module):
         self.layers = nn.ModuleDict({name: nn.ModuleList(layers) for name, layers in lists.items()})
         self.classifier = nn.Linear(net_width * height * width, num_classes)
 
-    def _block(self, x: Tensor, depth: int) -> Tensor:
-        conv, norm, act, pool = (
-            layers[depth] if len(layers) else None
-            for layers in (self.layers[name] for name in ("conv", "norm", "act", "pool"))
-        )
-        if norm is not None:
-            return run_block(x, conv, norm, act, pool)
-        x = act(conv(x))
-        return x if pool is None else pool(x)
+    def _parts(self) -> list[list[nn.Module]]:
+        """The layers of every block."""
+        return [[layers[depth] for layers in self.layers.values() if len(layers)] for depth in range(self.depth)]
 
     def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits; with ``return_features`` (logits, what the classifier saw)."""
-        x = fast_layout(x)
-        for depth in range(self.depth):
-            x = self._block(x, depth)
-        features = x.flatten(1)
+        features = run_parts(fast_layout(x), self._parts()).flatten(1)
         logits = self.classifier(features)
         return (logits, features) if return_features else logits
 
@@ -104,8 +95,8 @@ class ConvNet(nn.Module):
         or logits, where these are asked for and ``idx_to`` is past the last block."""
         last = idx_from if idx_to == -1 else idx_to
         x, features = fast_layout(x), []
-        for depth in range(self.depth):
-            x = self._block(x, depth)
+        for layers in self._parts():
+            x = run_parts(x, [layers])
             features.append(x)
             if last < len(features):
                 return features[idx_from : last + 1]

@@ -150,10 +150,10 @@ def _draw(
         raise ValueError(f"image_syn has {len(image_syn)} images, which {num_classes} classes can't share alike")
     device, size = image_syn.device, (image_syn.shape[-2], image_syn.shape[-1])
     legacy = _random.mode(rng) == "legacy"
-    augmented = args.dsa and bool(ops.parse_strategy(args.dsa_strategy))
-    in_one_call = augmented and not legacy and _has_published_ranges(args.dsa_param)
+    augmented = args.dsa and args.dsa_strategy not in ("none", "None", "")
+    in_one_call = augmented and not legacy and _is_published(args.dsa_strategy, args.dsa_param)
     key = _random.next_key("matching-loss") if augmented and not legacy else 0
-    seeds = draws.lanes(key, num_classes, device)
+    seeds = draws.lanes(key, num_classes)
     images, groups, synthetic = [], [], []
     for c, own in enumerate(image_syn.chunk(num_classes)):
         drawn = get_images(c, args.batch_real)
@@ -172,7 +172,7 @@ def _draw(
     dtype = torch.float64 if image_syn.dtype == torch.float64 else torch.float32
     params = ops.identity_params(num_classes, dtype=dtype, device=device)
     if in_one_call:
-        params = ops.dsa_params(args.dsa_strategy, seeds, size, dtype=dtype)
+        params = ops.dsa_params(args.dsa_strategy, seeds.to(device), size, dtype=dtype)
     elif augmented:
         image_syn = torch.cat(synthetic)
     counts = [len(some) for some in images]
@@ -180,7 +180,11 @@ def _draw(
     return _Step(DeviceImages(torch.cat(images)), segments, counts, image_syn, params)
 
 
-def _has_published_ranges(param: Any) -> bool:
+def _is_published(strategy: str, param: Any) -> bool:
+    """Whether :func:`fastdd.ops.dsa_params` has these operations and ranges."""
+    names = strategy.split("_")
+    if not {*names} <= {*ops.DSA_OPS} or len({*names}) < len(names):
+        return False
     return param is None or all(getattr(param, name, value) == value for name, value in vars(ParamDiffAug()).items())
 
 

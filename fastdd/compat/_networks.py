@@ -65,6 +65,13 @@ class ConvNet(models.ConvNet):
         size = _convnet_size(channel, im_size)
         super().__init__(channel, num_classes, net_width, net_depth, net_act, net_norm, net_pooling, size)
 
+    # The argument's published name.
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return super().embed(x)
+
 
 class ConvNetGAP(models.FeatureNetwork):
     """A ConvNet whose classifier sees the mean over pixels (MTT)."""

@@ -104,6 +104,14 @@ def _cifar10(source: readers.Source) -> Dataset:
     return _plain("cifar10", source, readers.CIFAR10_CLASSES, *constants)
 
 
+def _cifar100(found: tuple[readers.Source, tuple[str, ...]]) -> Dataset:
+    return _plain("cifar100", *found, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+def _svhn(source: readers.Source) -> Dataset:
+    return _plain("svhn", source, builders.DIGITS, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+
+
 def _c_digits(
     root, *, bias_ratio: float = builders.PUBLISHED_BIAS_RATIO, seed: int = builders.C_DIGITS_SEED
 ) -> Dataset:
@@ -124,6 +132,8 @@ _ENTRIES = {
     "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist), published=_MNIST),
     "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist), published=_MNIST),
     "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=_CIFAR10),
+    "cifar100": Entry("CIFAR-100, 3x32x32", built(readers.read_cifar100, _cifar100), published=_CIFAR10),
+    "svhn": Entry("SVHN, cropped digits, 3x32x32", built(readers.read_svhn, _svhn), published=(73_257, 26_032)),
     "c-mnist-fg": Entry(
         "C-MNIST (FG): digits in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_fg), published=_MNIST
     ),

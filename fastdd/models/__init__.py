@@ -5,7 +5,7 @@ from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit, initialised
 from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
 from fastdd.models.network import FeatureNetwork, Network
-from fastdd.models.registry import build, canonical_name, names
+from fastdd.models.registry import build, canonical_name, check, is_convnet, names
 from fastdd.models.resnet import ResNet
 from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
 from fastdd.models.vit import ViT
@@ -26,9 +26,11 @@ __all__ = [
     "build",
     "build_encoder",
     "canonical_name",
+    "check",
     "chunk_size",
     "classes_at_once",
     "exact_convolutions",
     "initialised",
+    "is_convnet",
     "names",
 ]

@@ -1,6 +1,6 @@
 """Convolution, norm, activation and pooling, run as one op where that gives what the layers would give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def _halves(pool: nn.Module) -> bool:
     )
 
 
-def _pooling(norm: nn.Module, act: nn.Module, pool: nn.Module | None = None) -> str | None:
+def _pooling(norm: nn.Module | None = None, act: nn.Module | None = None, pool: nn.Module | None = None) -> str | None:
     """What :func:`fastdd.ops.norm_act_pool` calls the layers' pooling; None where it is not what they compute.
 
     By exact type: a subclass, or a layer put in another's place, may compute otherwise.
@@ -79,17 +79,19 @@ def _needs_gradient(x: Tensor, *layers: nn.Module) -> bool:
     )
 
 
-def run_block(x: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module, pool: nn.Module | None = None) -> Tensor:
-    """``pool(act(norm(conv(x))))``, without the pooling where there is none.
+def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
+    """The layers one after the other: a convolution, and most often norm, activation and pooling; None does nothing.
 
     Instance norm (``GroupNorm(C, C)``), ReLU and 2x2 pooling run as one op, which reads the convolution's output once,
     and with them a 3x3 convolution of images that need no gradient. Everything else, and layers that have hooks, run
-    one after the other: the same values and derivatives, to rounding.
+    by themselves: the same values and derivatives, to rounding.
     """
-    pooling = _pooling(norm, act, pool)
-    if pooling is None or not _ordinary(x, norm):
-        x = act(norm(conv(x)))
-        return x if pool is None else pool(x)
+    pooling = _pooling(*tail)
+    if pooling is None or not _ordinary(x, tail[0]):
+        for layer in (conv, *tail):
+            x = x if layer is None else layer(x)
+        return x
+    norm = tail[0]
     if not x.requires_grad and _own_kernel(conv, x):
         return ops.conv_norm_act_pool(
             conv.padded(x), conv.weight, norm.weight, norm.bias, shift=conv.bias, eps=norm.eps, pool=pooling
@@ -97,11 +99,57 @@ def run_block(x: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module, pool:
     return ops.norm_act_pool(conv(x), norm.weight, norm.bias, eps=norm.eps, pool=pooling)
 
 
-class Blocks(nn.Sequential):
-    """``nn.Sequential`` whose blocks of convolution, norm, activation and pooling run as :func:`run_block`.
+def _none_needs_gradient(x: Tensor, parts: Sequence[Sequence[nn.Module]]) -> bool:
+    """Whether all of many images can go through :func:`_prepared` blocks."""
+    return (
+        isinstance(x, Tensor)
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and len(x) >= _MANY
+        and not torch.compiler.is_compiling()
+        and all(_pooling(*tail) is not None for _, *tail in parts)
+        and all(_own_kernel(conv, x) and _ordinary(x, norm) for conv, norm, *_ in parts)
+        and not _needs_gradient(x, *(layer for layers in parts for layer in layers[:2]))
+    )
 
-    Many images that nothing needs a gradient of run through :class:`fastdd.ops.ConvBlock`, some at a time.
+
+def _prepared(parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+    blocks = []
+    for conv, *tail in parts:
+        pooling = _pooling(*tail)
+        if pooling is None or type(conv) is not ops.Conv2d or conv.kernel_size != (3, 3):
+            return None
+        norm = tail[0]
+        filters = conv.weight.detach().to(dtype)
+        blocks.append(
+            ops.ConvBlock(filters, norm.weight, norm.bias, padding=conv.padding[0], eps=norm.eps, pool=pooling)
+        )
+
+    def forward(x: Tensor) -> Tensor:
+        for block in blocks:
+            x = block(x)
+        return x
+
+    return forward
+
+
+def run_parts(x: Tensor, parts: Sequence[Sequence[nn.Module]]) -> Tensor:
+    """``x`` [N, C, H, W] through blocks of layers, one after the other; ``parts`` are the layers of each.
+
+    Many images that nothing needs a gradient of go through all blocks in chunks whose activations stay in cache.
     """
+    if _none_needs_gradient(x, parts):
+        # Filters are prepared anew each time: who writes to a parameter's .data leaves no trace of it, and of 256
+        # images of 32x32 it is 0.6 % of the time.
+        run = _prepared(parts, x.dtype)
+        return torch.cat([run(some) for some in x.split(chunk_size(parts[0][0], x))])
+    for layers in parts:
+        x = run_block(x, *layers)
+    return x
+
+
+class Blocks(nn.Sequential):
+    """``nn.Sequential`` whose blocks of convolution, norm, activation and pooling run as :func:`run_block`."""
 
     def _parts(self) -> list[list[nn.Module]]:
         """The layers, those of a block together."""
@@ -115,26 +163,7 @@ class Blocks(nn.Sequential):
         return parts
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self._parts()
-        if self._without_gradient(x, parts):
-            # Filters are prepared anew each time: whoever writes to a parameter's .data leaves no trace of it, and
-            # of 256 images of 32x32 it is 0.6 % of the time.
-            run = self.prepared(x.dtype)
-            return torch.cat([run(some) for some in x.split(chunk_size(self, x))])
-        for layers in parts:
-            x = layers[0](x) if len(layers) == 1 else run_block(x, *layers)
-        return x
-
-    def _without_gradient(self, x: Tensor, parts: list[list[nn.Module]]) -> bool:
-        return (
-            isinstance(x, Tensor)
-            and x.device.type == "cpu"
-            and len(x) >= _MANY
-            and not torch.compiler.is_compiling()
-            and all(len(layers) > 2 and _pooling(*layers[1:]) is not None for layers in parts)
-            and all(_own_kernel(conv, x) and _ordinary(x, norm) for conv, norm, *_ in parts)
-            and not _needs_gradient(x, *(layer for layers in parts for layer in layers[:2]))
-        )
+        return run_parts(x, self._parts())
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         """:meth:`forward` for many calls with the parameters as they are now, in ``dtype``, without gradients.
@@ -142,26 +171,4 @@ class Blocks(nn.Sequential):
         The filters are prepared once. The biases of convolutions are left out: a norm subtracts them again. None where
         a block is none that :class:`fastdd.ops.ConvBlock` computes.
         """
-        blocks = []
-        for conv, *tail in self._parts():
-            pooling = _pooling(*tail) if tail else None
-            if pooling is None or type(conv) is not ops.Conv2d or conv.kernel_size != (3, 3):
-                return None
-            norm = tail[0]
-            blocks.append(
-                ops.ConvBlock(
-                    conv.weight.detach().to(dtype),
-                    norm.weight,
-                    norm.bias,
-                    padding=conv.padding[0],
-                    eps=norm.eps,
-                    pool=pooling,
-                )
-            )
-
-        def forward(x: Tensor) -> Tensor:
-            for block in blocks:
-                x = block(x)
-            return x
-
-        return forward
+        return _prepared(self._parts(), dtype)

@@ -66,6 +66,11 @@ def convnet_setting(name: str) -> dict[str, Any] | None:
     return _CONVNETS.get(name)
 
 
+def is_convnet(name: str) -> bool:
+    """Whether this is a ConvNet's name, in any case: of a network that takes a width and a depth."""
+    return name.lower() in {known.lower() for known in _CONVNETS}
+
+
 def canonical_name(name: str) -> str:
     """The registered spelling of ``name``, whatever its case; ValueError if there is none.
 
@@ -109,10 +114,21 @@ def build(
     >>> build("ConvNetD5", 3, 10, (128, 128)).embedding_dim
     2048
     """
+    return initialised(lambda: _make(name, channels, num_classes, size, width, depth), key, device)
+
+
+def check(name: str, channels: int, num_classes: int, size: tuple[int, int]) -> None:
+    """Raises the ValueError that :func:`build` would raise; takes milliseconds and no memory."""
+    with torch.device("meta"):
+        _make(name, channels, num_classes, size, None, None)
+
+
+def _make(
+    name: str, channels: int, num_classes: int, size: tuple[int, int], width: int | None, depth: int | None
+) -> Network:
     name = canonical_name(name)
     kind, fixed = _NETWORKS[name]
     given = {what: value for what, value in (("width", width), ("depth", depth)) if value is not None}
-    if given and kind is not ConvNet:
+    if given and not is_convnet(name):
         raise ValueError(f"{name} has its own {' and '.join(given)}: leave that out, or take a ConvNet")
-    setting = {**fixed, **given, "channels": channels, "num_classes": num_classes, "size": size}
-    return initialised(lambda: kind(**setting), key, device)
+    return kind(**{**fixed, **given}, channels=channels, num_classes=num_classes, size=size)

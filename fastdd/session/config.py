@@ -167,7 +167,7 @@ class RunConfig(BaseModel):
         if ipc < 1:
             raise ValueError(f"IPC must be at least 1, not {ipc}")
         debias = given.get("debias", "none")
-        shipped = preset(method, dataset, ipc, debias)
+        shipped = preset(method, dataset, ipc, debias, given.get("arch"))
         if method in _GRADIENT:
             loops = dict(zip(("outer_loop", "inner_loop"), gm.loops(ipc), strict=True))
             shipped = {**loops, **shipped}
@@ -195,9 +195,9 @@ def parse(kind: type[Config], settings: Mapping[str, Any]) -> Config:
         raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
 
 
-def preset(method: str, dataset: str, ipc: int, debias: str = "none") -> dict[str, Any]:
+def preset(method: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
     """The shipped settings of a run (``presets/METHOD.yaml``, which names their source); what a rule asks for must
-    all hold."""
+    all hold. Width and depth are the shipped ConvNet's: they are left out for an ``arch`` that has its own."""
     text = resources.files("fastdd.session").joinpath("presets", f"{method}.yaml").read_text(encoding="utf-8")
     shipped = yaml.safe_load(text)
     settings = dict(shipped["settings"])
@@ -209,4 +209,6 @@ def preset(method: str, dataset: str, ipc: int, debias: str = "none") -> dict[st
             and ipc >= when.get("min_ipc", ipc)
         ):
             settings.update(rule["settings"])
+    if arch is not None and not models.is_convnet(arch):
+        settings = {name: value for name, value in settings.items() if name not in ("width", "depth")}
     return settings

@@ -105,7 +105,9 @@ class ExpertConfig(BaseModel):
         if ipc < 1:
             raise ValueError(f"IPC must be at least 1, not {ipc}")
         given = {name: value for name, value in settings.items() if value is not None}
-        return configs.parse(cls, {**configs.preset("experts", dataset, ipc), **given, "dataset": dataset})
+        return configs.parse(
+            cls, {**configs.preset("experts", dataset, ipc, arch=given.get("arch")), **given, "dataset": dataset}
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastdd import __version__, _ext, report
+from fastdd import __version__, _ext, api, report
 from fastdd.cli import demo
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
 from fastdd.session import random_set
@@ -78,6 +78,13 @@ def test_several_networks(run, tmp_path):
     arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
     assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
     assert [row["arch"] for row in report.read_json(tmp_path / "n.json")["rows"]] == ["ConvNetD1", "ConvNetD2"]
+
+
+def test_networks_that_the_images_do_not_fit_are_told_before_any_is_trained(run, monkeypatch):
+    monkeypatch.setattr(api, "_evaluate", lambda *arguments, **settings: pytest.fail("trained"))
+    code, _, error = run("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--arch", "lenet,vgg11")
+    assert code == 2
+    assert error == "error: images of 16x16 pixels are too small for VGG11; use ConvNet with a lower depth\n"
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ FAMILIES = {
     "fairdd": (("main_DM.py", "main_DC.py"), ("utils", "networks")),
     "mtt": (("buffer.py", "networks.py", "docs"), ("utils", "networks", "reparam_module")),
     "idc": (("condense.py", "misc"), ("misc.augment", "models.convnet", "models.resnet", "models.resnet_ap", "data")),
+    "dcbench": (
+        ("evaluator_main.py", "data_loader"),
+        tuple(f"data_loader.{name}_data_loader" for name in ("dc", "dsa", "dm", "tm")),
+    ),
 }
 
 

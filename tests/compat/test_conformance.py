@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-# As published; a class stands for its constructor.
+# As published; a class stands for its constructor. IDC's device='cuda' is None here: a GPU where there is one.
 _SHARED = """
 get_default_convnet_setting()
 get_time()
@@ -79,14 +79,14 @@ Config()
 """,
     "idc": """
 DiffAug(strategy='color_crop_cutout_flip_scale_rotate', batch=False, ratio_cutout=0.5, single=False)
-Synthesizer(args, nclass, nchannel, hs, ws, device='cuda')
+Synthesizer(args, nclass, nchannel, hs, ws, device=None)
 TensorDataset(images, labels, transform=None)
-ClassMemDataLoader(dataset, batch_size, drop_last=False, device='cuda')
+ClassMemDataLoader(dataset, batch_size, drop_last=False, device=None)
 dist(x, y, method='mse')
 add_loss(loss_sum, loss)
 matchloss(args, img_real, img_syn, lab_real, lab_syn, model)
 remove_aug(augtype, remove_aug)
-diffaug(args, device='cuda')
+diffaug(args, device=None)
 get_time()
 ConvNet(num_classes, net_norm='instance', net_depth=3, net_width=128, channel=3, net_act='relu', \
 net_pooling='avgpooling', im_size=(32, 32))

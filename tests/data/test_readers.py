@@ -300,3 +300,73 @@ def test_of_unpacked_files_no_md5_is_known(mnist_arrays, tmp_path):
         (tmp_path / name).write_bytes(header + array.tobytes())
     files = readers.read_mnist_files(tmp_path, readers.MNIST).files
     assert all("as_published" not in file for file in files)
+
+
+def write_cifar100(folder, names=("apple", "bear")):
+    folder.mkdir(parents=True)
+    pixels = np.arange(4 * 3072, dtype=np.uint8).reshape(4, 3072)
+    for split in ("train", "test"):
+        fields = {b"data": pixels, b"fine_labels": [0, 1, 1, 0], b"coarse_labels": [0, 0, 0, 0]}
+        (folder / split).write_bytes(pickle.dumps(fields, protocol=2))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [*names]}, protocol=2))
+    return pixels.reshape(4, 3, 32, 32)
+
+
+def test_cifar100_unpacked_or_in_its_archive(tmp_path):
+    folder = tmp_path / "cifar-100-python"
+    pixels = write_cifar100(folder)
+    packed = tmp_path / "packed" / "cifar100"
+    packed.mkdir(parents=True)
+    with tarfile.open(packed / "cifar-100-python.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-100-python")
+    for root in (tmp_path, folder, tmp_path / "packed"):
+        source, names = readers.read_cifar100(root)
+        assert names == ("apple", "bear")
+        for images, labels in (
+            (source.train_images, source.train_labels),
+            (source.test_images, source.test_labels),
+        ):
+            np.testing.assert_array_equal(images, pixels)
+            assert images.flags.writeable
+            assert labels.tolist() == [0, 1, 1, 0]
+    assert source.files[0]["as_published"] is False
+    made = load("cifar100", tmp_path)
+    assert (made.name, made.class_names, made.mean) == ("cifar100", names, (0.5071, 0.4866, 0.4409))
+
+
+def test_cifar100s_damages_are_named(tmp_path):
+    folder = tmp_path / "cifar-100-python"
+    write_cifar100(folder, names=("apple",))
+    with pytest.raises(RuntimeError, match=r"train: label 1 of image 1 is outside 0..0"):
+        readers.read_cifar100(tmp_path)
+    (folder / "train").write_bytes(b"\x80\x02cos\nsystem\nq\x00.")
+    with pytest.raises(RuntimeError, match=r"train is not a CIFAR-100 batch: it asks for os.system"):
+        readers.read_cifar100(tmp_path)
+    (folder / "meta").write_bytes(pickle.dumps([1], protocol=2))
+    with pytest.raises(RuntimeError, match=r"meta has no fine_label_names"):
+        readers.read_cifar100(tmp_path)
+    (folder / "meta").unlink()
+    with pytest.raises(FileNotFoundError, match="cifar-100-python"):
+        readers.read_cifar100(tmp_path)
+
+
+def test_svhns_zeros_are_labelled_0(tmp_path):
+    from scipy.io import savemat
+
+    pixels = np.arange(32 * 32 * 3 * 3, dtype=np.uint8).reshape(32, 32, 3, 3)
+    for name in ("train", "test"):
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": pixels, "y": np.array([[10], [1], [9]], np.uint8)})
+    source = readers.read_svhn(tmp_path)
+    np.testing.assert_array_equal(source.train_images[1], pixels[..., 1].transpose(2, 0, 1))
+    assert source.test_labels.tolist() == [0, 1, 9]
+    made = load("svhn", tmp_path)
+    assert (made.name, made.num_classes, made.std) == ("svhn", 10, (0.1980, 0.2010, 0.1970))
+    savemat(tmp_path / "test_32x32.mat", {"X": pixels[:5], "y": np.array([[10]])})
+    with pytest.raises(RuntimeError, match=r"test_32x32.mat is not SVHN's: it needs X"):
+        readers.read_svhn(tmp_path)
+    (tmp_path / "test_32x32.mat").write_bytes(b"no matrices")
+    with pytest.raises(RuntimeError, match=r"test_32x32.mat is not a MATLAB file"):
+        readers.read_svhn(tmp_path)
+    (tmp_path / "test_32x32.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train_32x32.mat and test_32x32.mat not found"):
+        readers.read_svhn(tmp_path)

@@ -126,3 +126,11 @@ def test_gray_or_colour_sets_have_the_presets_of_what_they_are_made_of():
             for method in ("dm", "mtt", "experts")
         ]
         assert made[:3] == made[3:]
+
+
+def test_width_and_depth_of_a_preset_are_not_those_of_a_network_that_has_its_own():
+    shipped = RunConfig.for_run(dataset="c-digits")
+    assert (shipped.width, shipped.depth) == (64, 2)
+    for arch, size in (("lenet", None), ("ConvNetBN", 64)):
+        assert RunConfig.for_run(dataset="c-digits", arch=arch).width == size
+        assert ExpertConfig.for_run(dataset="c-digits", arch=arch).width == size

@@ -5,8 +5,10 @@ once it is known what its images are normalised with (:func:`assemble`); and wri
 """
 
 import inspect
+import math
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,17 +18,17 @@ import torch
 
 from fastdd.data.exchange import dc, dcbench, folder, idc, mtt, npz, torch_files
 from fastdd.data.exchange.found import Content, Export, Found, checked_images, checked_labels, sha256
-from fastdd.data.exchange.published import DATASETS, Published, hint
+from fastdd.data.exchange.published import Published, constants, hint
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 
 __all__ = [
-    "DATASETS",
     "FORMATS",
     "Export",
     "Found",
     "Published",
     "assemble",
+    "constants",
     "describe_files",
     "is_foreign",
     "read",
@@ -99,8 +101,8 @@ def write(made: SyntheticSet, path: str | os.PathLike, to: str, *, force: bool =
 def assemble(
     found: Found,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
     class_names: tuple[str, ...] | None,
     labels: str = "probabilities",
     learning_rate: float | None = None,
@@ -130,24 +132,33 @@ def assemble(
     if zca is not None:
         if found.space == "pixels":
             raise ValueError(f"{path} holds pixels, not whitened images: leave out --zca")
-        mean, std = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
-    elif len(mean) != images.shape[1]:
+        mean, std = [0.0] * images.shape[1], [1.0] * images.shape[1]
+    mean, std = [float(value) for value in mean], [float(value) for value in std]
+    if not all(0 < value < math.inf for value in std):
+        raise ValueError(f"std must be positive, not {std}")
+    if len(mean) != images.shape[1]:
         if found.space == "normalised" or len(mean) != 1 or not (images == images[:, :1]).all():
             raise ValueError(f"{path}: images have {images.shape[1]} channels, mean and std are of {len(mean)}")
         images = images[:, :1].clone()  # gray, written as colour
     if found.space == "pixels":
         images = (images - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
-    if class_names is not None and found.class_names is not None and set(found.class_names) <= set(class_names):
-        classes = torch.tensor([class_names.index(name) for name in found.class_names])[classes]
-    elif class_names is None:
+    own = found.class_names
+    if own is not None and (classes.min() < 0 or classes.max() >= len(own)):
+        raise ValueError(f"{path}: labels {classes.min()}..{classes.max()} are outside its {len(own)} classes")
+    if class_names is None:
         count = soft.shape[1] if soft is not None else int(classes.max()) + 1
-        class_names = found.class_names or tuple(map(str, range(count)))
-    elif found.class_names is not None:
+        class_names = own or tuple(map(str, range(count)))
+    elif own is not None and set(own) <= set(class_names):
+        place = torch.tensor([class_names.index(name) for name in own])
+        classes = place[classes]
+        if soft is not None and soft.shape[1] == len(own):
+            soft = soft.new_zeros(len(soft), len(class_names)).index_copy(1, place, soft)
+    elif own is not None:
         found.notes.append("its classes are not called as the data set's: they are taken in the order of their names")
     return SyntheticSet(
         images,
         classes,
-        {**metadata, "mean": list(mean), "std": list(std), "class_names": list(class_names)},
+        {**metadata, "mean": mean, "std": std, "class_names": list(class_names)},
         learning_rate=found.learning_rate if learning_rate is None else learning_rate,
         soft_labels=soft,
         zca=zca,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastdd.data.exchange import torch_files
-from fastdd.data.exchange.found import Content, Export, Found, check_free
+from fastdd.data.exchange.found import Content, Export, Found, as_record, check_free
 from fastdd.data.exchange.published import name_of, of_result
 from fastdd.data.synthetic import SyntheticSet
 
@@ -23,7 +23,7 @@ _RECORD = "fastdd"
 
 def matches(content: Content) -> bool:
     if content.value is None:
-        return any(content.path.glob("res_*.pt"))
+        return bool(_results(content.path))
     return isinstance(content.value, dict) and "data" in content.value
 
 
@@ -31,7 +31,7 @@ def read(content: Content, *, experiment: int | None = None) -> Found:
     """An experiment's set (from 0); by default the last, as those who use such files do."""
     path, value = content.path, content.value
     if value is None:
-        results = sorted(path.glob("res_*.pt"))
+        results = _results(path)
         if len(results) > 1:
             raise ValueError(f"{path} holds {len(results)} results; give one, such as {results[0]}")
         path = results[0]
@@ -57,12 +57,15 @@ def read(content: Content, *, experiment: int | None = None) -> Found:
     return found
 
 
+def _results(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("res_*.pt") if of_result(path))
+
+
 def _record(value: dict) -> dict[str, Any] | None:
     try:
-        record = json.loads(value[_RECORD])
+        return as_record(json.loads(value[_RECORD]))
     except (LookupError, TypeError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _accuracies(stored: Any, number: int, experiments: int) -> dict[str, list[float]]:

@@ -61,6 +61,7 @@ class Found:
         space: whether images are normalised (or whitened) or pixels in [0, 1].
         files: what was read.
         record: metadata of the set that was exported, if fastdd did it.
+        whitened: whether images are whitened, as far as that can be seen; the digest of the ZCA where it is known.
         learning_rate: step size stored beside.
         class_names: where the file has its own, in the labels' order.
         zca: likewise.
@@ -74,6 +75,7 @@ class Found:
     space: Literal["normalised", "pixels"]
     files: list[Path]
     record: dict[str, Any] | None = None
+    whitened: bool | str = False
     soft_labels: Any = None
     learning_rate: float | None = None
     class_names: tuple[str, ...] | None = None
@@ -81,6 +83,14 @@ class Found:
     origin: Path | None = None
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        whitened = (self.record or {}).pop("zca", None)
+        if whitened and self.space == "normalised":
+            self.whitened = whitened
+        elif whitened:
+            # It was taken back; whitened images' mean and std, 0 and 1, are not for pixels.
+            self.record = {name: value for name, value in self.record.items() if name not in ("mean", "std")}
 
 
 def checked_images(found: Found, path: Path) -> Tensor:
@@ -193,10 +203,20 @@ def read_record(folder: Path, paths: list[Path]) -> dict[str, Any] | None:
     """The metadata in ``fastdd.json``; None if there is none, or if it is of other files."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        metadata = record["metadata"]
-        return metadata if record["sha256"] == sha256(paths) and isinstance(metadata, dict) else None
+        return as_record(record["metadata"]) if record["sha256"] == sha256(paths) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def as_record(value: Any) -> dict[str, Any] | None:
+    """A value that is the metadata of a set; None if it is anything else."""
+    kinds = {"mean": int | float, "std": int | float, "class_names": str}
+    if not isinstance(value, dict):
+        return None
+    for name, kind in kinds.items():
+        if not isinstance(value.get(name), list) or not all(isinstance(part, kind) for part in value[name]):
+            return None
+    return value
 
 
 @dataclass

@@ -40,6 +40,10 @@ def read(content: Content, *, iteration: str | None = None) -> Found:
         for path in content.path.iterdir()
         if (found := _IMAGES.fullmatch(path.name)) and not found["zca"]
     }
+    if not there:
+        raise ValueError(
+            f"{content.path} has images with the whitening taken back only (images_zca_*.pt): give one of them"
+        )
     ordered = sorted(there - {"best"}, key=int)
     if iteration is None:
         if "best" not in there and len(ordered) != 1:
@@ -59,6 +63,8 @@ def _read(folder: Path, iteration: str, zca: str) -> Found:
         "pixels" if zca else "normalised",
         [*images, *labels],
         record=None if zca else read_record(folder, images),
+        # Written by runs with ZCA only.
+        whitened=not zca and any(folder.glob("images_zca_*.pt")),
         about={"method": "mtt", "source": {"iteration": iteration}},
     )
     if zca:
@@ -108,7 +114,7 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     notes = normalisation(made)
     if made.learning_rate is not None:
         files.append(path / "lr_best.pt")
-        torch_files.save(torch.tensor(made.learning_rate), files[-1])
+        torch_files.save(torch.tensor(made.learning_rate, dtype=torch.float64), files[-1])
         notes.append(f"the learned step size {made.learning_rate:g} is in lr_best.pt, which only some projects read")
     if made.zca is not None:
         files.append(path / "images_zca_best.pt")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastdd.data.exchange.dc import normalisation
-from fastdd.data.exchange.found import Content, Export, Found, check_free
+from fastdd.data.exchange.found import Content, Export, Found, as_record, check_free
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 from fastdd.files import write_atomic
@@ -50,11 +50,11 @@ def read(content: Content) -> Found:
     return found
 
 
-def _record(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any] | None:
+def _record(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     record: dict[str, Any] = {}
     if "metadata" in arrays:
         try:
-            record = json.loads(str(arrays["metadata"]))
+            record = as_record(json.loads(str(arrays["metadata"]))) or {}
         except ValueError:
             raise ValueError(f"{path}: metadata is not JSON") from None
     if {"mean", "std"} <= set(arrays):

@@ -1,7 +1,7 @@
 """What published distillation code calls data sets, and what it normalises them with."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastdd.data.builders import DIGITS, FASHION_CLASSES
@@ -10,7 +10,8 @@ from fastdd.data.images import IMAGENET_MEAN, IMAGENET_STD
 from fastdd.data.readers import CIFAR10_CLASSES
 
 # res_METHOD_DATASET_MODEL_IPCipc.pt; data sets have underscores in their names, and so have networks that end in _AP.
-_RESULT = re.compile(r"res_(?P<method>[^_]+)_(?P<dataset>.+)_(?P<model>[^_]+_AP|(?!AP_)[^_]+)_(?P<ipc>\d+)ipc")
+# Forks add a word; FairDD's res_..._ori.pt beside it are networks.
+_RESULT = re.compile(r"res_(?P<method>[^_]+)_(?P<dataset>.+)_(?P<model>[^_]+_AP|(?!AP_)[^_]+)_(?P<ipc>\d+)ipc(_.*)?")
 _NEAREST_FOLDERS = 5
 
 
@@ -39,6 +40,8 @@ DATASETS = {
     "mnist": Published((0.1307,), (0.3081,), DIGITS),
     "fashion-mnist": Published((0.2861,), (0.3530,), FASHION_CLASSES),
     "cifar10": Published(*_CIFAR10, CIFAR10_CLASSES),
+    "cifar100": Published((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), _numbers(100)),
+    "svhn": Published((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), DIGITS),
     "c-mnist-fg": Published(_HALF, _HALF, DIGITS),
     "c-mnist-bg": Published(_HALF, _HALF, DIGITS),
     "c-fmnist-fg": Published(_HALF, _HALF, FASHION_CLASSES),
@@ -65,12 +68,17 @@ DATASETS = {
     },
 }
 
+# Trajectory matching's code, where it differs.
+_MTT = {"cifar100": replace(DATASETS["cifar100"], mean=_CIFAR10[0], std=_CIFAR10[1])}
+
 # What codes call them; the first of a data set's is the one to write.
 NAMES = {
     "MNIST": "mnist",
     "FashionMNIST": "fashion-mnist",
     "fashion": "fashion-mnist",
     "CIFAR10": "cifar10",
+    "CIFAR100": "cifar100",
+    "SVHN": "svhn",
     "TinyImageNet": "tiny-imagenet",
     "Tiny": "tiny-imagenet",
     "Colored_MNIST_foreground": "c-mnist-fg",
@@ -84,11 +92,12 @@ NAMES = {
     **{name: name for name in SUBSETS},
 }
 _BY_LOWER = {name.lower(): dataset for name, dataset in NAMES.items()}
-# Not in the catalog. DC's code; trajectory matching's and IDC's normalise CIFAR-100 as CIFAR-10.
-_ELSEWHERE = {
-    "svhn": ("SVHN", "0.4377,0.4438,0.4728", "0.1980,0.2010,0.1970"),
-    "cifar100": ("CIFAR-100", "0.5071,0.4866,0.4409", "0.2673,0.2564,0.2762"),
-}
+
+
+def constants(dataset: str, format: str) -> Published | None:
+    """What the code that writes ``format`` has of a data set; None if nothing is known."""
+    known = DATASETS.get(dataset)
+    return _MTT.get(dataset, known) if format == "mtt" else known
 
 
 def of_result(path: Path) -> dict[str, str]:
@@ -98,7 +107,7 @@ def of_result(path: Path) -> dict[str, str]:
     {'method': 'DM', 'dataset': 'CIFAR10_S_90', 'model': 'ResNet18_AP', 'ipc': '10'}
     """
     match = _RESULT.fullmatch(path.stem)
-    return match.groupdict() if match else {}
+    return match.groupdict() if match and path.suffix in (".pt", ".pth") else {}
 
 
 def _names_in(path: Path) -> list[str]:
@@ -114,13 +123,7 @@ def dataset_of(path: Path) -> str | None:
 def hint(path: Path) -> str:
     """What the options may be, judged by the names; empty if they tell nothing."""
     dataset = dataset_of(path)
-    if dataset is not None:
-        return f"{path} looks like --dataset {dataset}"
-    for name in _names_in(path):
-        if name.lower() in _ELSEWHERE:
-            title, mean, std = _ELSEWHERE[name.lower()]
-            return f"{path} looks like {title}, which DC's code normalises with --mean {mean} --std {std}"
-    return ""
+    return "" if dataset is None else f"{path} looks like --dataset {dataset}"
 
 
 def name_of(dataset: str | None) -> str:

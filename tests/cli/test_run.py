@@ -1,0 +1,214 @@
+"""``fastdd run``: a script runs as Python runs it, and the end says what was replaced."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAMILY = """
+import torch
+
+def DiffAugment(x, strategy='', seed=-1, param=None):
+    raise AssertionError("the script's own")
+
+def get_loops(ipc):
+    return 1, 1
+
+def get_daparam(dataset, model, model_eval, ipc):
+    return {}
+
+def augment(images, dc_aug_param, device):
+    return images
+"""
+USES = """
+import sys
+import torch
+from utils import DiffAugment, augment
+images = DiffAugment(torch.rand(2, 3, 8, 8), "flip", seed=1)
+print(list(images.shape), sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """``script(text, **others)``: writes script.py, and other modules beside it; its path."""
+
+    def write(text, **others):
+        folder = tmp_path / "code"
+        folder.mkdir()
+        for name, content in {"script": text, **others}.items():
+            (folder / f"{name}.py").write_text(content)
+        return folder / "script.py"
+
+    return write
+
+
+def python(*arguments, cwd=None, **environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def fastdd_run(*arguments, **options):
+    return python("-m", "fastdd.run", *arguments, **options)
+
+
+@pytest.fixture
+def in_process(run, monkeypatch):
+    """``fastdd run`` in this process: (exit code, stdout, stderr)."""
+    for name, value in {"argv": sys.argv, "path": list(sys.path), "meta_path": list(sys.meta_path)}.items():
+        monkeypatch.setattr(sys, name, value)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    yield lambda *arguments: run("run", *arguments)
+    for name in ("broken", "helper", "utils"):
+        sys.modules.pop(name, None)
+
+
+TELLING = """
+import inspect, os, pickle, sys
+from helper import where
+class Thing: pass
+print(__name__, __file__, __package__, __spec__, sys.argv, sys.path[0], os.getcwd(), where())
+print(sys.modules["__main__"].Thing is Thing, type(pickle.loads(pickle.dumps(Thing()))) is Thing)
+print(inspect.getsource(where), sorted(name for name in globals() if name.startswith("__") and name[2] != "a"))
+"""
+
+
+def test_a_script_cannot_tell(script, tmp_path, in_process):
+    path = script(TELLING, helper="def where():\n    return __file__, __name__, __loader__.get_source('helper')\n")
+    arguments = (os.path.relpath(path, tmp_path), "--seed", "3", "--debug", "-x")
+    code, out, _ = python(*arguments, cwd=tmp_path)
+    assert (code, out.count("\n") > 3) == (0, True)
+    assert in_process(*arguments)[:2] == (0, out)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import sys; print('out'); sys.exit(3)",
+        "import sys; sys.exit('what is wrong')",
+        "raise SystemExit",
+        "import broken",
+        "def f(:\n",
+        "import sys\nsys.excepthook = lambda *_: print('hooked')\nraise ValueError('x')",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise RuntimeError('second') from error",
+    ],
+)
+def test_exit_codes_and_tracebacks_are_the_scripts_own(script, text, in_process):
+    path = script(text, broken="def inner():\n    return {}['key']\n\ninner()\n")
+    code, out, err = python(path)
+    assert in_process(path) == (
+        code,
+        out,
+        f"{err}fastdd: no module that the script imports defines functions that fastdd knows: nothing was replaced\n",
+    )
+
+
+def test_names_are_replaced_and_the_summary_says_so(script, tmp_path):
+    path = script(USES, utils=FAMILY)
+    code, out, err = fastdd_run("--json", tmp_path / "summary.json", path, "--ipc", 10)
+    assert (code, out) == (0, "[2, 3, 8, 8] ['--ipc', '10']\n")
+    assert "replaced by fastdd, rng fast" in err
+    document = json.loads((tmp_path / "summary.json").read_text())
+    rows = {row["name"]: row for row in document["rows"]}
+    assert set(rows) == {"DiffAugment", "augment"}
+    assert rows["DiffAugment"] | {"seconds": 0, "notes": []} == {
+        "name": "DiffAugment",
+        "module": "utils",
+        "ours": "fastdd.compat._augment.DiffAugment",
+        "calls": 1,
+        "seconds": 0,
+        "checked": 0,
+        "agreed": 0,
+        "original": 0,
+        "notes": [],
+    }
+    assert document["meta"]["rng"] == "fast"
+
+
+def test_the_summary_comes_after_an_exception_too(script):
+    path = script(USES + "\nimport atexit\natexit.register(print, 'bye')\n1 / 0\n", utils=FAMILY)
+    code, out, err = fastdd_run(path)
+    assert (code, out.splitlines()[-1]) == (1, "bye")
+    assert err.index("ZeroDivisionError") < err.index("replaced by fastdd")
+
+
+def test_nothing_is_replaced_where_the_environment_forbids_it(script):
+    code, _, err = fastdd_run(script(USES, utils=FAMILY), FASTDD_COMPAT="0")
+    assert code == 1
+    assert "AssertionError: the script's own" in err
+    assert "fastdd: FASTDD_COMPAT=0, nothing was replaced" in err.splitlines()[-1]
+
+
+def test_seeds_reach_the_draws(script, in_process):
+    path = script(
+        "import torch\n"
+        "from utils import DiffAugment\n"
+        "print([DiffAugment(torch.arange(64.).view(1, 1, 8, 8), 'crop').sum().item() for _ in range(6)])\n",
+        utils=FAMILY,
+    )
+    first, other, again = (in_process("--seed", seed, path)[1] for seed in (1, 2, 1))
+    assert first == again != other
+
+
+def test_workers_of_loaders_and_forked_children_print_no_summary(script):
+    path = script(
+        """
+import os, sys
+import torch
+from torch.utils.data import DataLoader, Dataset
+from utils import DiffAugment
+
+class Images(Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, index): return DiffAugment(torch.rand(1, 3, 8, 8), "flip")[0]
+
+if __name__ == "__main__":
+    print(sum(len(batch) for batch in DataLoader(Images(), batch_size=2, num_workers=1)))
+    sys.stdout.flush()
+    if os.fork() == 0:
+        sys.exit(5)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+""",
+        utils=FAMILY,
+    )
+    code, out, err = fastdd_run(path)
+    assert (code, out) == (0, "4\n5\n")
+    assert err.count("replaced by fastdd") == 1
+
+
+def test_installing_in_a_script_does_the_same(script):
+    path = script(
+        "from fastdd import compat\nhook = compat.install()\n" + USES + "\nprint(hook.summary())", utils=FAMILY
+    )
+    code, out, _ = python(path)
+    assert code == 0
+    assert "fastdd.compat._augment.DiffAugment" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py"], "error: there is no script nowhere.py"),
+        (["."], "error: . is a folder, not a script"),
+        (["--rng", "philox", "x.py"], "error: rng must be one of fast, legacy, not 'philox'"),
+        (["--json", "no/where.json", "x.py"], "error: the folder of no/where.json does not exist"),
+        ([], "error: Missing argument 'SCRIPT'."),
+        (["--fast", "x.py"], "error: No such option: --fast"),
+    ],
+)
+def test_bad_usage_is_one_line(run, arguments, message):
+    Path("x.py").write_text("print('ran')")
+    code, out, err = run("run", *arguments)
+    assert (code, out) == (2 if "json" not in message else 1, "")
+    assert err.strip() == message

@@ -1,0 +1,209 @@
+"""The other networks against the published layout: sizes, keys, counts (Zhao et al.'s networks.py), and their use."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fastdd
+from fastdd import debias, models, ops, rng
+from fastdd.data import DeviceImages
+from fastdd.methods import dm, gm, mtt
+from fastdd.reference.dm import dm_loss
+from fastdd.reference.gm import gm_loss
+from fastdd.session import random_set
+
+# Parameters of the published networks for 10 classes, by (channels, pixels); 64: FairDD's heads.
+COUNTS = {
+    "MLP": {(3, 32): 411_146, (1, 28): 118_282},
+    "LeNet": {(3, 32): 62_006, (1, 28): 61_706},
+    "AlexNet": {(3, 32): 1_872_202, (1, 28): 1_865_802, (3, 64): 1_964_362},
+    "AlexNetBN": {(3, 32): 1_874_122, (1, 28): 1_867_722},
+    "VGG11": {(3, 32): 9_231_114, (1, 28): 9_229_962, (3, 64): 9_246_474},
+    "VGG11BN": {(3, 32): 9_231_114, (1, 28): 9_229_962, (3, 64): 9_246_474},
+    "ResNet18": {(3, 32): 11_173_962, (1, 28): 11_172_810, (3, 64): 11_189_322},
+    "ResNet18BN": {(3, 32): 11_173_962, (1, 28): 11_172_810, (3, 64): 11_189_322},
+    "ResNet18_AP": {(3, 32): 11_250_762, (1, 28): 11_213_770},
+    "ResNet18BN_AP": {(3, 32): 11_250_762, (1, 28): 11_213_770},
+}
+OTHERS = [name for name in models.names() if not name.startswith("ConvNet")]
+DEEP = {"ResNet34", "ResNet50", "ResNet101", "ResNet152", "VGG13", "VGG16", "VGG19"}
+
+
+def draws(number, *shape):
+    return rng.normal(rng.key(number, "networks"), torch.Size(shape).numel()).view(shape)
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in COUNTS.items() for case in cases])
+def test_published_parameter_counts(name, case):
+    channels, size = case
+    net = models.build(name, channels, 10, (size, size))
+    assert sum(p.numel() for p in net.parameters()) == COUNTS[name][case]
+    images = draws(1, 2, channels, size, size)
+    with torch.no_grad():
+        assert net(images).shape == (2, 10)
+        assert net.embed(images).shape == (2, net.embedding_dim)
+
+
+@pytest.mark.parametrize("name", sorted(DEEP))
+def test_deep_ones_have_the_layers_of_their_name(name):
+    """Weighted layers on the longest path: convolutions but the shortcuts', and the linear one."""
+    net = models.build(name, 3, 2)
+    layers = [path for path, layer in net.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert sum("shortcut" not in path for path in layers) == int(name.lstrip("VGResNt")) + (name[0] == "V") * -2
+    with torch.no_grad():
+        assert torch.isfinite(net.eval()(draws(2, 2, 3, 32, 32))).all()
+
+
+def test_state_dict_keys_and_order():
+    def keys(name):
+        return [key for key in models.build(name, 3, 10).state_dict() if "running" not in key and "num_b" not in key]
+
+    assert keys("MLP") == [f"fc_{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")]
+    heads = [f"fc_{i}" for i in (1, 2, 3)]
+    assert keys("LeNet") == [f"{p}.{kind}" for p in ("features.0", "features.3", *heads) for kind in ("weight", "bias")]
+    layers = [f"features.{i}" for i in (0, 3, 6, 8, 10)]
+    assert keys("AlexNet") == [f"{part}.{kind}" for part in (*layers, "fc") for kind in ("weight", "bias")]
+    convs = [f"features.{i}" for i in (0, 1, 4, 5, 8, 9, 11, 12, 15, 16, 18, 19, 22, 23, 25, 26)]
+    for name in ("VGG11", "VGG11BN"):
+        assert keys(name) == [f"{part}.{kind}" for part in (*convs, "classifier") for kind in ("weight", "bias")]
+    block = ["conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias"]
+    shortcut = ["shortcut.0.weight", "shortcut.{}.weight", "shortcut.{}.bias"]
+    for name, norm in (("ResNet18", 1), ("ResNet18BN", 1), ("ResNet18_AP", 2), ("ResNet18BN_AP", 2)):
+        expected = block[:3]
+        for stage in range(1, 5):
+            for i in range(2):
+                own = block + (shortcut if stage > 1 and i == 0 else [])
+                expected += [f"layer{stage}.{i}.{key.format(norm)}" for key in own]
+        assert keys(name) == [*expected, "classifier.weight", "classifier.bias"]
+
+
+@pytest.mark.parametrize("name", sorted({*OTHERS} - DEEP))
+def test_values_are_those_of_plain_layers(name):
+    """In float32 and fused, against the same network in float64, where every convolution is PyTorch's."""
+    size = 64 if name.endswith("ImageNet") else 32
+    net = models.build(name, 3, 10, (size, size), key=7).eval()
+    images = draws(3, 3, 3, size, size)
+    with torch.no_grad():
+        truth = copy.deepcopy(net).double()(images.double())
+        assert (net(images) - truth).abs().max() <= 1e-5 * truth.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("VGG11", 31), ("ResNet18", 24), ("ResNet18_AP", 7), ("LeNet", 15), ("AlexNet", 7)],
+)
+def test_too_small_images_are_refused(name, size):
+    with pytest.raises(ValueError, match=f"images of {size}x{size} pixels are too small for "):
+        models.build(name, 3, 10, (size, size))
+    smallest = models.build(name, 3, 10, (size + 1, size + 1))
+    assert smallest(draws(4, 2, 3, size + 1, size + 1)).shape == (2, 10)
+
+
+def test_images_that_are_not_square():
+    for name in sorted({*OTHERS} - DEEP):
+        assert models.build(name, 3, 4, (48, 36))(draws(5, 2, 3, 48, 36)).shape == (2, 4)
+
+
+def test_width_and_depth_are_convnets():
+    with pytest.raises(ValueError, match="ResNet18 has its own width: leave that out, or take a ConvNet"):
+        models.build("resnet18", 3, 10, width=64)
+    with pytest.raises(ValueError, match="MLP has its own width and depth"):
+        models.build("MLP", 3, 10, width=64, depth=2)
+
+
+def test_unknown_norms_and_names_are_refused():
+    with pytest.raises(ValueError, match="unknown norm 'layernorm'; one of: instancenorm, batchnorm"):
+        models.ResNet(3, 10, norm="layernorm")
+    with pytest.raises(ValueError, match="unknown VGG 'VGG12'"):
+        models.VGG("VGG12", 3, 10)
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "AlexNetBN", "ResNet18BN_AP"])
+def test_initialisation_is_a_function_of_the_key_alone(name):
+    before = torch.get_rng_state()
+    first, again, other = (models.build(name, 3, 10, key=key).state_dict() for key in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first if first[key].dim() > 1)
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "AlexNet", "AlexNetBN"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_embedders_embed(name, precision):
+    net, images = models.build(name, 3, 10).requires_grad_(False).eval(), draws(6, 5, 3, 32, 32)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    found, expected = net.embedder(dtype)(images.to(dtype)), net.embed(images)
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() <= (0.05 if precision == "bf16" else 1e-6) * expected.abs().max()
+
+
+def problem(name, size=16):
+    """Two classes of 6 and 7 real images in two groups, 2 synthetic images each, without augmentation."""
+    pixels = draws(7, 13, 3, size, size).double()
+    classes = torch.arange(2).repeat_interleave(torch.tensor([6, 7]))
+    groups = torch.arange(13) % 2
+    batch = debias.Batch(torch.arange(13), classes, groups, 2, 2)
+    net = models.build(name, 3, 2, (size, size), key=5).double().train()
+    params = ops.dsa_params("flip", rng.lanes(3, 2), (size, size), dtype=torch.float64)
+    return net, DeviceImages(pixels), batch, draws(8, 4, 3, size, size).double(), params
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "AlexNet", "AlexNetBN"])
+def test_distribution_matching_is_the_literal_loop(name):
+    net, real, batch, synthetic, params = problem(name)
+    net.requires_grad_(False)
+    loss, gradient = dm.loss_and_gradient(net, real, debias.mode("fairdd")(batch), synthetic, params)
+    images = synthetic.clone().requires_grad_()
+    per_class = [real.pixels[batch.classes == c] for c in range(2)]
+    truth = dm_loss(net, per_class, [batch.groups[batch.classes == c] for c in range(2)], images, params)
+    assert abs(loss - truth) <= 1e-12 * truth
+    (expected,) = torch.autograd.grad(truth, images)
+    assert (gradient - expected).norm() <= 1e-12 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "AlexNet", "AlexNetBN"])
+def test_gradient_matching_is_the_literal_loop(name):
+    net, real, batch, synthetic, params = problem(name)
+    if name == "AlexNetBN":
+        gm.calibrate_norms(net, real, batch.rows)
+    loss, gradient = gm.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params)
+    images = synthetic.clone().requires_grad_()
+    per_class = [real.pixels[batch.classes == c] for c in range(2)]
+    truth = gm_loss(net, per_class, None, images, params)
+    assert abs(loss - truth) <= 1e-10 * abs(truth)
+    (expected,) = torch.autograd.grad(truth, images)
+    assert (gradient - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet"])
+def test_trajectory_matching_takes_them(name):
+    net, _, _, synthetic, _ = problem(name)
+    theta = torch.cat([p.detach().flatten() for p in net.parameters()])
+    labels, rows = torch.tensor([0, 0, 1, 1]), [torch.arange(4)] * 2
+    params = [ops.dsa_params("flip", rng.lanes(i, 4), (16, 16), dtype=torch.float64) for i in range(2)]
+    step = torch.tensor(0.01, dtype=torch.float64)
+    results = [
+        mtt.loss_and_gradients(net, theta, 1.01 * theta, synthetic, labels, step, rows, params, unroll=unroll)
+        for unroll in ("exact", "full")
+    ]
+    (loss, gradients), (expected_loss, expected) = results
+    assert abs(loss - expected_loss) <= 1e-12 * expected_loss
+    assert (gradients.images - expected.images).norm() <= 1e-10 * expected.images.norm()
+
+
+@pytest.mark.parametrize(("name", "method"), [("MLP", "dm"), ("LeNet", "dsa"), ("AlexNetBN", "dm")])
+def test_they_are_distilled_and_evaluated(name, method):
+    digits = fastdd.data.load("c-digits")
+    settings = {"iterations": 1, "batch_real": 4, **({"outer_loop": 2, "inner_loop": 1} if method == "dsa" else {})}
+    made = fastdd.distill(digits, method=method, debias="fairdd", ipc=1, arch=name, **settings)
+    assert not torch.equal(made.images, random_set(digits, 1, 0).images)
+    result = fastdd.evaluate(made, digits, arch=name, nets=1, epochs=1)
+    assert result.arch == name
+    assert 0 <= result.metrics()[0].accuracy <= 100
+
+
+def test_the_chunk_of_an_mlp_is_that_of_its_largest_layer():
+    net = models.build("MLP", 3, 10)
+    assert models.chunk_size(net, torch.empty(1000, 3, 32, 32)) == 2**23 // (4 * 3 * 32 * 32)
