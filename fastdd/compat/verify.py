@@ -144,12 +144,15 @@ def _compare(theirs: Tensor, mine: Any, inputs: Sequence[Tensor], what: str) -> 
 def diff_augment(original: Callable, ours: Callable, arguments: Mapping[str, Any]) -> tuple[Any, str | None]:
     """``DiffAugment``: images, their gradient, and what is set on ``param``."""
     param = arguments.get("param")
+    before = {} if param is None else dict(vars(param))
     own = {**arguments, "param": copy.deepcopy(param)} if "param" in arguments else arguments
     theirs, mine, raised = _both(lambda: original(**arguments), lambda: ours(**own))
     if raised is not None:
         return theirs, raised
     if param is not None and theirs is not arguments["x"]:  # without an operation nothing reads it
-        lacking = [name for name, value in vars(param).items() if vars(own["param"]).get(name) != value]
+        # What the original sets: ours sets another family's names besides, which a later call finds there.
+        changed = {name: value for name, value in vars(param).items() if (name, value) not in before.items()}
+        lacking = [name for name, value in changed.items() if vars(own["param"]).get(name) != value]
         if lacking:
             name = lacking[0]
             return theirs, f"param.{name} is {vars(own['param']).get(name)!r}, not {vars(param)[name]!r}"

@@ -11,6 +11,7 @@ import torch
 
 from fastdd import compat
 from fastdd.compat import hook as hooks
+from fastdd.compat import verify
 from fastdd.compat.replacements import TABLE
 
 # Code in the conventions of the field. Not the published text, so first calls are compared.
@@ -240,6 +241,26 @@ def test_names_that_differ_go_back_to_the_original(hooked, folder):
     assert (row["checked"], row["agreed"], row["original"]) == (1, 0, 1)
     assert "call 1 differs: loss differs by 0.5, relative" in row["notes"][0]
     assert "differs from the original, which was used instead: match_loss" in hook.summary()
+
+
+def test_what_ours_sets_besides_on_param_is_no_difference(hooked):
+    """After an epoch of ours, param has ``batchmode``, which an original of the other family never sets."""
+    _, utils = hooked()
+    original = utils.DiffAugment.__wrapped__
+
+    def sets_no_batchmode(x, strategy="", seed=-1, param=None):
+        kept = param.batchmode
+        made = original(x, strategy, seed, param)
+        param.batchmode = kept
+        return made
+
+    param, x = utils.ParamDiffAug(), torch.rand(3, 3, 16, 16)
+    param.batchmode = False
+    arguments = {"x": x, "strategy": STRATEGY, "seed": 4, "param": param}
+    _, difference = verify.diff_augment(sets_no_batchmode, original, arguments)
+    assert difference is None
+    _, difference = verify.diff_augment(original, sets_no_batchmode, arguments | {"param": utils.ParamDiffAug()})
+    assert difference is not None
 
 
 def test_a_network_that_differs_goes_back_to_the_original_everywhere(hooked, folder):
