@@ -11,13 +11,18 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test lint bench docs-check setup clean
+.PHONY: demo test browser lint bench docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev browser
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
+
+# For the report page's own test, which is skipped without one.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no Chromium: no test in a browser"
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
