@@ -8,6 +8,8 @@ from fastdd import files, report
 from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.report.page import write_page
+from fastdd.report.record import read_record
 
 _IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
 _SETS = [("dm", "none"), ("dm", "fairdd")]
@@ -51,7 +53,11 @@ def run_demo(*, out: Path, full: bool, seed: int, device: str, json: Path | None
         synthetic.save(folder / "synthetic.safetensors")
         report.preview(synthetic, folder / "preview.png")
         add(synthetic, method, debias, nets=_NETS, epochs=_EPOCHS)
+        report.write_json(folder / "result.json", report.document(rows[-1:], dataset_digest=data.digest()))
     console.print(report.table(rows, title="c-digits, test set, %, mean ± standard deviation over networks"))
+    page = out / "report.html"
+    write_page(page, [read_record(folder) for folder in folders.values()], data, seed=seed)
+    console.print(f"images, groups and embeddings side by side: {page}")
     console.print("synthetic images: " + ", ".join(str(folder / "preview.png") for folder in folders.values()))
     console.print(f"{time.perf_counter() - began:.0f} s")
     if json is not None:
