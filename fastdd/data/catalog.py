@@ -224,7 +224,7 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
         ValueError: an unknown name.
 
     >>> options("c-digits")
-    {'bias_ratio': 0.9, 'seed': 0, 'balanced': False, 'label_noise': 0.0, 'group_noise': 0.0}
+    {'bias_ratio': 0.9, 'seed': 0, 'balanced': False, 'label_noise': 0.0, 'group_noise': 0.0, 'val_split': 0.0}
     """
     entry = _entry(name)
     return {} if entry is None else entry.options

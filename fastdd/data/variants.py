@@ -99,10 +99,10 @@ def varied(
     made: Dataset | Plan,
     seed: int = 0,
     *,
-    val_split: float = 0.0,
     balanced: bool = False,
     label_noise: float = 0.0,
     group_noise: float = 0.0,
+    val_split: float = 0.0,
 ) -> Dataset | Plan:
     """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
     training images take their place.
@@ -110,11 +110,11 @@ def varied(
     Args:
         made: the data set; its pixels and their true bias stay, only what is told of them changes.
         seed: of the draws, of which each change has a stream of its own.
-        val_split: share of every cell's training images that are held out and stand in place of the test images, so
-            that methods and settings can be chosen without the test set; first of all.
         balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
         label_noise: share of wrong labels (:func:`noisy_labels`).
         group_noise: share of groups drawn anew (:func:`noisy_groups`).
+        val_split: share of every cell's training images that are held out and stand in place of the test images, so
+            that methods and settings can be chosen without the test set; before all the others.
 
     Raises:
         ValueError: a share outside 0..1, an empty cell to be balanced, or noise in the labels of one class.

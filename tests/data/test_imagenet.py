@@ -135,7 +135,7 @@ def test_the_six_subsets_are_ten_classes_each_in_published_order(tmp_path):
         # The green of an image tells its class, to what JPEG leaves of it.
         green = data.train.images[::2, 1].mean((1, 2))
         assert (np.round(green / 4) == [wnids.index(wnid) for wnid in classes]).all()
-        assert options(name) == {"size": 128, "skip_corrupt": False}
+        assert options(name) == {"size": 128, "skip_corrupt": False, "val_split": 0.0}
 
 
 def test_a_subset_s(tmp_path):

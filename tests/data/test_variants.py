@@ -84,9 +84,9 @@ def test_a_set_of_image_files(tmp_path):
         "root",
         "seed",
         "balanced",
-        "val_split",
         "label_noise",
         "group_noise",
+        "val_split",
     ]
     noisy = changed(None, label_noise=0.5, group_noise=0.5)
     assert (noisy.train.labels != rows.labels).sum() == 20
