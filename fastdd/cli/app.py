@@ -413,7 +413,7 @@ def reproduce(
         Optional[str],  # noqa: UP045
         typer.Option(help="Columns joined by commas.", show_default="all"),
     ] = None,
-    budget: Annotated[str, typer.Option(help="full (as published) or quick (minutes; shows the order).")] = "full",
+    budget: Annotated[str, typer.Option(help="full (as published) or quick (minutes a cell).")] = "full",
     data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Folder of runs, results and tables.")] = Path("reproduce"),
     seed: Annotated[int, typer.Option(help="Every draw is a function of it.")] = 0,
