@@ -31,8 +31,8 @@ BUDGETS = MappingProxyType(
         "full": Budget("full", "", {}, {}, {"nets": 3, "epochs": 20}),
         "quick": Budget(
             "quick",
-            "Shortened: fewer and shorter matching steps, networks and epochs than published. Large differences between "
-            "methods show; the figures themselves can't be compared with the published ones.",
+            "Shortened: fewer and shorter matching steps, networks and epochs than published. Large differences "
+            "between methods show; the figures themselves can't be compared with the published ones.",
             {"dm": {"iterations": 300}, "dc": _GRADIENT, "dsa": _GRADIENT},
             {"nets": 2, "epochs": 150},
             {"nets": 1, "epochs": 3},
