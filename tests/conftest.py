@@ -24,6 +24,33 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="FASTDD_TEST_DATA names no folder with the publishers' files"))
 
 
+# Entries that tell the public checkouts apart.
+_CHECKOUTS = {
+    "dc": ("CL_DM.py", "main_DM.py", "main.py"),
+    "fairdd": ("main_DM.py", "main_DC.py", "data_handler"),
+    "mtt": ("buffer.py", "networks.py", "docs"),
+    "tesla": ("buffer.py", "indices"),
+    "idc": ("condense.py", "misc"),
+    "dcbench": ("evaluator_main.py", "data_loader"),
+}
+
+
+@pytest.fixture
+def public_checkout():
+    """``public_checkout(family)``: the folder of published code, below $FASTDD_UPSTREAM or that itself; or a skip."""
+
+    def find(family: str) -> Path:
+        given = os.environ.get("FASTDD_UPSTREAM")
+        if not given:
+            pytest.skip("set FASTDD_UPSTREAM to a folder with public checkouts")
+        for folder in (Path(given), *sorted(Path(given).iterdir())):
+            if all((folder / entry).exists() for entry in _CHECKOUTS[family]):
+                return folder
+        pytest.skip(f"no checkout of {family} under {given}")
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with mnist/, fashion_mnist/, cifar10/, tiny_imagenet_20/, imagenette_small/."""

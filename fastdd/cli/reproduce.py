@@ -27,6 +27,8 @@ def run_reproduce(
 ) -> None:
     chosen, spent = _selected(paper, table, rows, columns), _budget(budget)
     api.pick_device(device)
+    out.mkdir(parents=True, exist_ok=True)
+    files.check_writable(_stem(chosen, spent, out).with_suffix(".md"))
     shop = reproduce.Workshop(
         out,
         spent,
@@ -72,6 +74,8 @@ def run_list(
     device: str,
 ) -> None:
     spent = _budget(budget)
+    if table is None and (rows or columns):
+        raise ValueError("--rows and --columns are a table's: name it, as in fastdd reproduce fairdd table1")
     if paper is not None and table is not None:
         _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device)
         return

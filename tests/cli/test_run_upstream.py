@@ -7,25 +7,20 @@ import shutil
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(public_checkout, tmp_path):
     """``checkout(family)``: a copy, with few gray images where its scripts look for MNIST and Fashion-MNIST."""
 
-    def copy(*marks):
-        given = os.environ.get("FASTDD_UPSTREAM")
-        if not given:
-            pytest.skip("set FASTDD_UPSTREAM to a folder with public checkouts")
-        for folder in (Path(given), *sorted(Path(given).iterdir())):
-            if all((folder / mark).exists() for mark in marks):
-                shutil.copytree(folder, tmp_path / "code", ignore=shutil.ignore_patterns(".git", "__pycache__"))
-                return tmp_path / "code"
-        pytest.skip(f"no checkout with {', '.join(marks)} under {given}")
+    def copy(family):
+        shutil.copytree(
+            public_checkout(family), tmp_path / "code", ignore=shutil.ignore_patterns(".git", "__pycache__")
+        )
+        return tmp_path / "code"
 
     for name in ("MNIST", "FashionMNIST"):
         raw = tmp_path / "data" / name / "raw"
@@ -70,7 +65,7 @@ def agreed(rows, *names):
 
 
 def test_distribution_matching(checkout):
-    folder = checkout("CL_DM.py", "main_DM.py")
+    folder = checkout("dc")
     rows = run(
         folder, "main_DM.py", "--dataset", "MNIST", "--ipc", 10, "--Iteration", 1, "--epoch_eval_train", 2, *SHORT
     )
@@ -80,7 +75,7 @@ def test_distribution_matching(checkout):
 
 
 def test_gradient_matching(checkout):
-    folder = checkout("CL_DM.py", "main.py")
+    folder = checkout("dc")
     rows = run(folder, "main.py", "--method", "DC", "--dataset", "FashionMNIST", "--ipc", 1, "--Iteration", 1, *SHORT)
     agreed(rows, "ConvNet", "match_loss", "epoch")
 
@@ -88,7 +83,7 @@ def test_gradient_matching(checkout):
 def test_fair_distribution_matching_on_a_machine_without_gpu(checkout):
     import torch
 
-    folder = checkout("main_DC.py", "data_handler")
+    folder = checkout("fairdd")
     options = ("--dataset", "Colored_MNIST_foreground", "--FairDD", "--ipc", 10)
     rows = run(folder, "main_DM.py", *options, "--Iteration", 1, "--epoch_eval_train", 2, *SHORT)
     agreed(rows, "ConvNet", "DiffAugment", "epoch")

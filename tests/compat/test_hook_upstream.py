@@ -1,9 +1,7 @@
 """Published modules under the hook: every call of every replaced name agrees with the original's."""
 
 import importlib
-import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,18 +12,11 @@ from fastdd import compat
 from fastdd.compat import hook as hooks
 from fastdd.compat import substitutes
 
-MARKS = {
-    "dc": ("CL_DM.py",),
-    "fairdd": ("main_DC.py", "data_handler"),
-    "mtt": ("buffer.py", "docs"),
-    "tesla": ("buffer.py", "indices"),
-    "idc": ("condense.py", "misc"),
-}
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
+def published(public_checkout, tmp_path, monkeypatch):
     """``published(family, *names)``: the hook, comparing every call, and modules of a checkout."""
     own, before = {"utils", "networks", "misc", "models", "data_handler", "reparam_module"}, set(sys.modules)
     for name in ("tqdm", "kornia", "wandb"):  # what they import besides
@@ -36,17 +27,12 @@ def published(tmp_path, monkeypatch):
     monkeypatch.setattr(hooks, "CHECKS", 10**9)
 
     def call(family, *names):
-        given = os.environ.get("FASTDD_UPSTREAM")
-        if not given:
-            pytest.skip("set FASTDD_UPSTREAM to a folder with public checkouts")
-        for folder in (Path(given), *sorted(Path(given).iterdir())):
-            if all((folder / mark).exists() for mark in MARKS[family]):
-                sys.path.insert(0, str(folder))
-                substitutes.install()
-                hook = hooks.Hook(folder, verify=True)
-                hook.install()
-                return hook, *(importlib.import_module(name) for name in names)
-        pytest.skip(f"no checkout of {family} under {given}")
+        folder = public_checkout(family)
+        sys.path.insert(0, str(folder))
+        substitutes.install()
+        hook = hooks.Hook(folder, verify=True)
+        hook.install()
+        return hook, *(importlib.import_module(name) for name in names)
 
     with compat.use_rng("fast"):
         yield call

@@ -1,0 +1,94 @@
+"""``fastdd report``, ``fastdd reproduce`` and protocols by name, with next to no work in them."""
+
+import json
+
+import pytest
+
+from fastdd import reproduce
+from fastdd.data import SyntheticSet
+from fastdd.reproduce.budgets import Budget
+
+
+@pytest.fixture
+def made(run, tmp_path):
+    """A run's folder, not evaluated yet."""
+    small = ("--iterations", 2, "--width", 4, "--ipc", 1, "--dataset", "c-digits")
+    assert run("distill", *small, "--out", tmp_path / "RUN")[0] == 0
+    return tmp_path / "RUN"
+
+
+def test_a_report_lies_in_the_run_or_here_for_several(run, made, tmp_path):
+    assert run("report", made)[1].endswith(f"report in {made / 'report.html'}\n")
+    assert "Not evaluated yet" in (made / "report.html").read_text()
+    code, out, _ = run("report", made, made / "synthetic.safetensors", "--embedding", "none")
+    assert (code, out) == (0, "report in report.html\n")
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, made, tmp_path):
+    known = SyntheticSet.load(made / "synthetic.safetensors")
+    known.metadata["dataset"] = "mnist"
+    known.save(tmp_path / "other.safetensors")
+    code, out, _ = run("report", tmp_path / "other.safetensors", "--out", tmp_path / "other.html")
+    assert code == 0
+    assert "without real images and embeddings: MNIST needs its files" in out
+    code, _, err = run("report", tmp_path / "nowhere")
+    assert (code, err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
+
+
+def test_a_protocol_shows_its_figures_and_what_to_know(run, made, tmp_path):
+    code, out, _ = run("evaluate", made, "--protocol", "mtt", "--nets", 1, "--epochs", 1, "--json", tmp_path / "f.json")
+    assert code == 0
+    assert "DEO_M" not in out
+    assert "protocol mtt: MTT, with the learned step size." in out
+    assert json.loads((tmp_path / "f.json").read_text())["rows"][0]["protocol"] == "mtt"
+    code, _, err = run("evaluate", made, "--protocol", "dd")
+    assert (code, err) == (2, "error: unknown protocol 'dd'; one of: dc, fairdd, mtt, dcbench\n")
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """A paper of one table on the embedded digits, and a budget of next to nothing."""
+    cells = tuple(
+        reproduce.Cell("c-digits:1", column, "c-digits", 1, what, method, "none", 2, published={"accuracy": 50.0})
+        for column, what, method in (("Random", "random", None), ("DM", None, "dm"))
+    )
+    table = reproduce.Table("paper", "table1", "a table", ("accuracy",), cells)
+    monkeypatch.setattr(reproduce, "read_paper", lambda name: {"table1": table})
+    monkeypatch.setattr(reproduce, "paper_names", lambda: ["paper"])
+    short = {"dm": {"iterations": 1, "width": 4}}
+    budget = Budget("quick", "Shortened.", short, {"nets": 1, "epochs": 1}, {})
+    monkeypatch.setattr(reproduce, "BUDGETS", {"full": reproduce.BUDGETS["full"], "quick": budget})
+
+
+@pytest.mark.usefixtures("recipes")
+def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_path):
+    words = ("reproduce", "paper", "table1", "--budget", "quick", "--out", tmp_path / "R")
+    assert run("reproduce")[1].splitlines()[-1].split() == ["paper", "table1", "1", "Random,", "DM", "a", "table"]
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "Shortened." in out
+    text = (tmp_path / "R" / "paper-table1-quick.md").read_text()
+    assert "(50.0, " in text
+    assert "paper table1: a table" in (tmp_path / "R" / "paper-table1-quick.html").read_text()
+    results = sorted((tmp_path / "R" / "results").iterdir())
+    before = [path.stat().st_mtime_ns for path in results]
+    assert run(*words)[0] == 0
+    assert [path.stat().st_mtime_ns for path in results] == before
+    assert [line.split()[-1] for line in run(*words, "--list")[1].splitlines()[2:4]] == ["done", "done"]
+
+
+@pytest.mark.usefixtures("recipes")
+def test_what_can_not_be_reproduced_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words, why in (
+        (("paper", "table9"), "error: paper has no table 'table9'; one of: table1"),
+        (("paper", "--rows", "x"), "error: --rows and --columns are a table's"),
+        (("paper", "table1", "--budget", "some"), "error: unknown budget 'some'; one of: full, quick"),
+        (("paper", "table1", "--budget", "quick", "--rows", "x"), "error: paper table1 has no row 'x'"),
+        (("paper", "table1", "--budget", "quick", "--out", tmp_path / "file"), "error: "),
+    ):
+        code, _, err = run("reproduce", *words)
+        assert code in (1, 2)
+        assert err.startswith(why), err
+        assert err.count("\n") == 1
