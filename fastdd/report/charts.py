@@ -46,6 +46,23 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
         return figure()
 
 
+def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, x: str, y: str) -> str:
+    """Named curves of few points (x, mean, deviation), each marked, in a band of one deviation; y is linear.
+
+    A mean that is NaN breaks its curve; a curve without points keeps its colour and its place among the names.
+    """
+    with _Figure(5.2, 2.8) as (figure, axes):
+        for number, (name, points) in enumerate(series):
+            xs, means, deviations = np.asarray(points, dtype=float).reshape(-1, 3).T
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=name)
+            axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
+        axes.set(xlabel=x, ylabel=y)
+        if len(series) > 1:
+            axes.legend(frameon=False)
+        return figure()
+
+
 def scatter(
     real: np.ndarray, of_real: np.ndarray, made: np.ndarray, of_made: np.ndarray | None, names: Sequence[str]
 ) -> str:
