@@ -22,7 +22,7 @@ def load_dataset(name: str | None, root: Path | None, options: dict[str, Any]) -
 def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
     """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
-    evaluated: list[dict[str, Any]] = []
+    announced = False
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -36,18 +36,14 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
             update(done, total, "bias embedding")
 
         def eval_progress(row: dict[str, Any]) -> None:
-            if not evaluated:
+            nonlocal announced
+            if not announced:
                 console.print(f"on the way, {row['split']} set, {report.networks(row)}:")
-            evaluated.append(row)
+                announced = True
             console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
 
-        return api.distill(
-            data,
-            progress=progress,
-            embedding_progress=embedding_progress,
-            eval_progress=eval_progress,
-            **settings,
-        )
+        calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
+        return api.distill(data, **calls, **settings)
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:

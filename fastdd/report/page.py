@@ -102,7 +102,7 @@ def page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "networks": networks}
     runs = [_about(record, dataset, embedding, seed) for record in records]
-    losses = [(run["name"], run["losses"]) for run in runs if run["losses"]]
+    losses = [(run["name"], run["losses"]) for run in runs]
     return environment.from_string(_template()).render(
         title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
         table=table,
@@ -111,7 +111,7 @@ def page(
         metrics=METRICS,
         definitions=DEFINITIONS,
         results=[(run, row) for run in runs for row in run["rows"]],
-        losses=charts.curves(losses, x="step", y="loss") if losses else "",
+        losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
         course=_course(runs),
         real=_real_tiles(dataset, seed) if dataset is not None else {},
         dataset=dataset,
