@@ -13,7 +13,7 @@ class Budget:
     Attributes:
         name: full or quick.
         note: what a reader of the figures has to know; empty where nothing is shortened.
-        distillation: settings by method.
+        distillation: settings by method, and of the ``experts`` of mtt.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
     """
