@@ -7,7 +7,9 @@ from rich.table import Table as RichTable
 from fastdd import api, files, reproduce
 from fastdd.cli.console import console
 from fastdd.cli.estimate import time_text
+from fastdd.cli.experts import train_with_bar
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.data.trajectories import MANIFEST
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
@@ -36,6 +38,7 @@ def run_reproduce(
         device=device,
         seed=seed,
         distill=lambda data, **given: distill_with_bar(data, _title(given, data.name), **given),
+        train_experts=train_with_bar,
         evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
     )
     for cell in chosen.cells:  # a missing data set is told before hours of work on another
@@ -116,14 +119,20 @@ def _seconds(shop: reproduce.Workshop, cell: reproduce.Cell, device: str, counte
     if cell.what is not None:
         ipc = None if cell.what == "whole" else cell.ipc
         return api.estimate_evaluation(cell.what, data, ipc=ipc, device=device, **evaluation).total
-    settings = shop.distillation(cell)
+    settings, experts, training = shop.distillation(cell), shop.experts(cell), 0.0
+    if experts is not None:
+        settings |= {name: experts.get(name) for name in ("arch", "width", "depth")}
+        folder = shop.experts_folder(cell)
+        if str(folder) not in counted and not (folder / MANIFEST).exists():
+            counted.add(str(folder))
+            training = api.estimate_experts(data, device=device, **experts).total
     nets, epochs = (evaluation.get(name) for name in ("nets", "epochs"))
     made = api.estimate(data, device=device, nets=nets, epochs=epochs, **settings)
     distilled = repr((cell.dataset, cell.options, settings))
     if distilled in counted:
         return made.seconds["evaluation"]
     counted.add(distilled)
-    return made.total
+    return training + made.total
 
 
 def _title(given: dict, dataset: str) -> str:

@@ -26,6 +26,7 @@ class Budget:
 
 
 _GRADIENT = {"iterations": 30, "outer_loop": 3, "inner_loop": 5, "batch_real": 64}
+_TRAJECTORY = {"iterations": 100, "syn_steps": 6, "max_start_epoch": 4, "expert_epochs": 1, "lr_teacher": 0.02}
 BUDGETS = MappingProxyType(
     {
         "full": Budget("full", "", {}, {}, {"nets": 3, "epochs": 20}),
@@ -33,7 +34,13 @@ BUDGETS = MappingProxyType(
             "quick",
             "Shortened: fewer and shorter matching steps, networks and epochs than published. Large differences "
             "between methods show; the figures themselves can't be compared with the published ones.",
-            {"dm": {"iterations": 300}, "dc": _GRADIENT, "dsa": _GRADIENT},
+            {
+                "dm": {"iterations": 300},
+                "dc": _GRADIENT,
+                "dsa": _GRADIENT,
+                "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
+                "mtt": _TRAJECTORY,
+            },
             {"nets": 2, "epochs": 150},
             {"nets": 1, "epochs": 3},
         ),
