@@ -93,14 +93,14 @@ class Workshop:
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_json(path)["rows"][0], self._run(cell)) if path.exists() else None
+        return Outcome(cell, report.read_json(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
         found = self.done(cell)
         if found is not None:
             return found
-        what, run, experts = cell.what, self._run(cell), self.experts_folder(cell)
+        what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
         given = {"resume": True, "device": self._device, "seed": self._seed}
         if run is not None:
             run.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,8 @@ class Workshop:
         config = ExpertConfig.for_run(dataset=cell.dataset, seed=self._seed, **settings)
         return self._folder / "experts" / _slug(f"{cell.debias}-{cell.dataset}", [cell.options, config.model_dump()])
 
-    def _run(self, cell: Cell) -> Path | None:
+    def run_folder(self, cell: Cell) -> Path | None:
+        """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
         experts = self.experts_folder(cell)
@@ -138,7 +139,7 @@ class Workshop:
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
-        made = [cell.what] if cell.what else [self._run(cell).name]
+        made = [cell.what] if cell.what else [self.run_folder(cell).name]
         about = [*made, cell.dataset, _test_options(cell), cell.ipc, self.evaluation(cell), self._seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
 

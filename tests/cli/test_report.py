@@ -65,7 +65,7 @@ def recipes(monkeypatch):
 @pytest.mark.usefixtures("recipes")
 def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_path):
     words = ("reproduce", "paper", "table1", "--budget", "quick", "--out", tmp_path / "R")
-    assert run("reproduce")[1].splitlines()[-1].split() == ["paper", "table1", "1", "Random,", "DM", "a", "table"]
+    assert run("reproduce")[1].splitlines()[-2].split()[:6] == ["paper", "table1", "1", "0/2", "1", "0"]
     code, out, _ = run(*words)
     assert code == 0
     assert "Shortened." in out
@@ -77,6 +77,9 @@ def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_pa
     assert run(*words)[0] == 0
     assert [path.stat().st_mtime_ns for path in results] == before
     assert [line.split()[-1] for line in run(*words, "--list")[1].splitlines()[2:4]] == ["done", "done"]
+    assert (
+        run("reproduce", "--list", "--budget", "quick", "--out", tmp_path / "R")[1].splitlines()[-2].split()[3] == "2/2"
+    )
 
 
 def test_experts_of_a_table_are_estimated_trained_and_kept(run, tmp_path, monkeypatch):
@@ -99,6 +102,7 @@ def test_experts_of_a_table_are_estimated_trained_and_kept(run, tmp_path, monkey
     out = run(*words, "--list")[1]
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["missing", "missing"]
     assert [given["width"] for given in trained] == [4]  # one training, for both
+    assert run("reproduce", "--budget", "quick")[1].splitlines()[-2].split()[2:6] == ["2", "0/2", "2", "1"]
     assert run(*words, "--rows", "c-digits:1")[0] == 0
     (experts,) = (tmp_path / "R" / "experts").iterdir()
     before = (experts / "manifest.json").stat().st_mtime_ns
