@@ -13,7 +13,7 @@ class Budget:
     Attributes:
         name: full or quick.
         note: what a reader of the figures has to know; empty where nothing is shortened.
-        distillation: settings by method, and of the ``experts`` of mtt.
+        distillation: settings by method, of the ``experts`` of mtt, and by network, which come last.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
     """
@@ -27,12 +27,14 @@ class Budget:
 
 _GRADIENT = {"iterations": 30, "outer_loop": 3, "inner_loop": 5, "batch_real": 64}
 _TRAJECTORY = {"iterations": 100, "syn_steps": 6, "max_start_epoch": 4, "expert_epochs": 1, "lr_teacher": 0.02}
+_TRANSFORMER = {"iterations": 60, "batch_real": 64}
 BUDGETS = MappingProxyType(
     {
         "full": Budget("full", "", {}, {}, {"nets": 3, "epochs": 20}),
         "quick": Budget(
             "quick",
-            "Shortened: fewer and shorter matching steps, networks and epochs than published. Large differences "
+            "Shortened: fewer and shorter matching steps, experts, networks and epochs than published, and narrower "
+            "experts. Large differences "
             "between methods show; the figures themselves can't be compared with the published ones.",
             {
                 "dm": {"iterations": 300},
@@ -40,6 +42,9 @@ BUDGETS = MappingProxyType(
                 "dsa": _GRADIENT,
                 "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
                 "mtt": _TRAJECTORY,
+                "ViT1": _TRANSFORMER,
+                "ViT2": _TRANSFORMER,
+                "ViT3": _TRANSFORMER,
             },
             {"nets": 2, "epochs": 150},
             {"nets": 1, "epochs": 3},

@@ -76,7 +76,9 @@ class Workshop:
 
     def distillation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's distillation, under the budget."""
-        shortened = self._budget.distillation.get(cell.method, {})
+        shortened = {}
+        for key in (cell.method, cell.settings.get("arch")):
+            shortened |= self._budget.distillation.get(key, {})
         return {"method": cell.method, "debias": cell.debias, "ipc": cell.ipc, **shortened, **cell.settings}
 
     def experts(self, cell: Cell) -> dict[str, Any] | None:

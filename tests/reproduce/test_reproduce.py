@@ -159,6 +159,16 @@ def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
     assert shops[0].experts_folder(table.cells[0]) is None
 
 
+def test_a_budget_shortens_slow_networks_further_and_recipes_win(table, tmp_path):
+    shop, first = shop_of(Bench(), tmp_path), table.cells[0]
+    plain, slow, own = (
+        shop.distillation(replace(first, settings=settings))["iterations"]
+        for settings in ({}, {"arch": "ViT1"}, {"arch": "ViT1", "iterations": 7})
+    )
+    assert (plain, own) == (300, 7)
+    assert slow < plain
+
+
 def test_sets_tested_with_fewer_groups_are_distilled_once(table, tmp_path):
     bench, first = Bench(), table.cells[0]
     shop = shop_of(bench, tmp_path)
