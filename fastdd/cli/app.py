@@ -55,6 +55,14 @@ BiasRatio = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option("--bias-ratio", help="Bias-aligned share of the training images (default: published, 0.9)."),
 ]
+ValSplit = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--val-split",
+        help="Share of the training images that is held out and tested on, in place of the test images.",
+        show_default=False,
+    ),
+]
 DataOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
@@ -118,6 +126,7 @@ def distill(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
     data_option: DataOptions = None,
     method: Annotated[
         str,
@@ -251,7 +260,7 @@ def distill(
     run_distill(
         dataset=dataset,
         data_root=data_root,
-        options=data_options(data_option, bias_ratio=bias_ratio),
+        options=data_options(data_option, bias_ratio=bias_ratio, val_split=val_split),
         out=out,
         resume=resume,
         weights=weights,
@@ -302,6 +311,7 @@ def evaluate(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
     data_option: DataOptions = None,
     ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
     protocol: Annotated[
@@ -341,7 +351,7 @@ def evaluate(
         target=target,
         dataset=dataset,
         data_root=data_root,
-        options=data_options(data_option, bias_ratio=bias_ratio),
+        options=data_options(data_option, bias_ratio=bias_ratio, val_split=val_split),
         archs=arch.split(",") if arch else [None],
         deo=deo,
         json=json,

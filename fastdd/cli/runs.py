@@ -122,7 +122,8 @@ def run_evaluate(
         result = evaluate_with_bar(what, data, title, arch=arch, ipc=ipc, protocol=protocol, **settings)
         of = None if target == "whole" else ipc
         rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
-    title = f"{data.name}, test set, %, mean ± standard deviation over networks"
+    images = "test set" if data.tested_on == "test" else "held-out training images"
+    title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
     console.print(report.table(rows, title, METRICS if published is None else published.figures))
     if published is not None:
         console.print(f"protocol {protocol}: {published.note}")

@@ -35,6 +35,7 @@ def result_row(
     """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
+    ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``seed`` and ``deo`` say how the figures came about.
     """
@@ -53,6 +54,7 @@ def result_row(
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
+        "tested_on": evaluation.tested_on,
         "group_accuracy": evaluation.group_accuracy(),
     }
 

@@ -57,6 +57,14 @@ def test_final_evaluation_of_distill(run, tmp_path):
     assert report.read_json(tmp_path / "r" / "result.json")["rows"] == rows
 
 
+def test_held_out_training_images_are_said_to_be_so(run, tmp_path):
+    out, common = tmp_path / "r", ("--nets", 1, "--epochs", 1)
+    assert run("distill", *SMALL, "--val-split", 0.2, "--out", out)[0] == 0
+    assert "held-out training images" in run("evaluate", out, *common)[1]
+    assert "test set" in run("evaluate", out, *common, "--val-split", 0)[1]
+    assert [row["tested_on"] for row in report.read_json(out / "result.json")["rows"]] == ["validation", "test"]
+
+
 def test_resume_of_a_finished_run(run, tmp_path):
     first = run("distill", *SMALL, "--out", tmp_path / "r")
     before = (tmp_path / "r" / "synthetic.safetensors").read_bytes()
