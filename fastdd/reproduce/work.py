@@ -76,9 +76,7 @@ class Workshop:
 
     def distillation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's distillation, under the budget."""
-        shortened = {}
-        for key in (cell.method, cell.settings.get("arch")):
-            shortened |= self._budget.distillation.get(key, {})
+        shortened = self._budget.distillation.get(cell.method, {}) | self._of_network(cell, "distillation")
         return {"method": cell.method, "debias": cell.debias, "ipc": cell.ipc, **shortened, **cell.settings}
 
     def experts(self, cell: Cell) -> dict[str, Any] | None:
@@ -90,7 +88,10 @@ class Workshop:
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
-        return {"nets": cell.nets, **short, **cell.evaluation}
+        return {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
+
+    def _of_network(self, cell: Cell, what: str) -> dict[str, Any]:
+        return self._budget.networks.get(cell.settings.get("arch"), {}).get(what, {})
 
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""

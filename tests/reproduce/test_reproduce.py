@@ -172,6 +172,7 @@ def test_a_budget_shortens_slow_networks_further_and_recipes_win(table, tmp_path
     )
     assert (plain, own) == (300, 7)
     assert slow < plain
+    assert shop.evaluation(replace(first, settings={"arch": "ViT1"}))["epochs"] < shop.evaluation(first)["epochs"]
 
 
 def test_sets_tested_with_fewer_groups_are_distilled_once(table, tmp_path):
