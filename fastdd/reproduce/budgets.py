@@ -12,7 +12,7 @@ class Budget:
 
     Attributes:
         name: full or quick.
-        note: what a reader of the figures has to know; empty where nothing is shortened.
+        note: what a reader of the figures has to know.
         distillation: settings by method, and of the ``experts`` of mtt.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
@@ -41,12 +41,18 @@ _TRAJECTORY = {
 _TRANSFORMER = {"distillation": {"iterations": 60, "batch_real": 64}, "evaluation": {"epochs": 50}}
 BUDGETS = MappingProxyType(
     {
-        "full": Budget("full", "", {}, {}, {"nets": 3, "epochs": 20}),
+        "full": Budget(
+            "full",
+            "Networks on a whole training set are 3, of 20 epochs; the papers do not say how long theirs were trained.",
+            {},
+            {},
+            {"nets": 3, "epochs": 20},
+        ),
         "quick": Budget(
             "quick",
             "Shortened: fewer and shorter matching steps (of DC, DSA and MTT with larger step sizes), fewer networks "
-            "and epochs than published, and of MTT fewer and narrower experts. Large differences between "
-            "methods show; the figures themselves can't be compared with the published ones.",
+            "and epochs than published, and of MTT fewer and narrower experts. Large differences between methods show; "
+            "the figures themselves can't be compared with the published ones.",
             {
                 "dm": {"iterations": 300},
                 "dc": _GRADIENT,
@@ -55,7 +61,7 @@ BUDGETS = MappingProxyType(
                 "mtt": _TRAJECTORY,
             },
             {"nets": 3, "epochs": 150},
-            {"nets": 1, "epochs": 3},
+            {"nets": 1, "epochs": 6},
             {"ViT1": _TRANSFORMER, "ViT2": _TRANSFORMER, "ViT3": _TRANSFORMER},
         ),
     }
