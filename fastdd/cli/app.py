@@ -251,6 +251,18 @@ def distill(
         Optional[int],  # noqa: UP045
         typer.Option(help="Epochs of that evaluation.", show_default="published", min=1),
     ] = None,
+    eval_every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Also evaluate on the way, every so many iterations; changes no result.", min=1),
+    ] = None,
+    eval_nets: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Networks of each evaluation on the way.", show_default="2", min=1),
+    ] = None,
+    eval_epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Their epochs.", show_default="published", min=1),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
@@ -299,6 +311,9 @@ def distill(
         published_factor=published_factor,
         soft_labels=soft_labels,
         lr_label=lr_label,
+        eval_every=eval_every,
+        eval_nets=eval_nets,
+        eval_epochs=eval_epochs,
         seed=seed,
     )
 

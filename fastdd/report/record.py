@@ -1,6 +1,5 @@
 """What a run left in its folder, finished or not, read for a report."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ class Record:
         steps: int, steps done.
         total: int, steps asked for; None for a file.
         losses: (step, loss) of every step that was logged.
+        evaluations: those on the way, by iteration (:func:`fastdd.distill`, ``eval_every``).
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
     """
@@ -34,6 +34,7 @@ class Record:
     steps: int
     total: int | None
     losses: list[tuple[int, float]]
+    evaluations: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
 
@@ -77,15 +78,16 @@ def read_record(path: str | os.PathLike) -> Record:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
-        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], {})
+        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], [], {})
     made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
     if not made.exists() and not configured.exists():
         raise ValueError(f"{path} holds no run and no synthetic set")
     config = yaml.safe_load(configured.read_text(encoding="utf-8"))["run"] if configured.exists() else {}
-    logged = path / run_folder.METRICS
-    lines = logged.read_text(encoding="utf-8").splitlines(keepends=True) if logged.exists() else []
-    # A run that goes on may be in the middle of its last line.
-    losses = [(entry["step"], entry["loss"]) for entry in map(json.loads, (x for x in lines if x.endswith("\n")))]
+    logged, evaluated = (
+        run_folder.read_log(log) if log.exists() else []
+        for log in (path / run_folder.METRICS, path / run_folder.EVALUATIONS)
+    )
+    losses = [(entry["step"], entry["loss"]) for entry in logged]
     result = path / "result.json"
     found = read_json(result) if result.exists() else {"rows": [], "meta": {}}
     return Record(
@@ -95,6 +97,7 @@ def read_record(path: str | os.PathLike) -> Record:
         losses[-1][0] + 1 if losses else 0,
         _total(config, losses),
         losses,
+        evaluated,
         found["rows"],
         found["meta"],
     )

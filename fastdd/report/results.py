@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Rows of a table that a reader takes in.
 _MOST_CLASSES = 30
+# Of evaluations on the way.
+CURVE_METRICS = ("accuracy", "deo_m", "deo_a")
 _TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
@@ -108,6 +110,26 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
         result.add_row(name, ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result
+
+
+def networks(row: dict[str, Any]) -> str:
+    """What a result's figures are of.
+
+    >>> networks({"nets": 2, "arch": "ConvNet", "epochs": 1000})
+    '2 x ConvNet, 1,000 epochs'
+    """
+    return f"{row['nets']} x {row['arch']}, {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
+
+
+def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:
+    """The figures of ``metrics`` in a line, percent, those that the test set defines.
+
+    >>> figures({"nets": 1, "accuracy": {"mean": 40.0}, "deo_m": {"mean": None}, "deo_a": {"mean": None}})
+    'accuracy 40.0'
+    """
+    return ", ".join(
+        f"{_TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
+    )
 
 
 def group_table(row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str]) -> "Table":

@@ -106,7 +106,7 @@ def distillation(
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
 
-    Where mtt's experts are not given, they are taken to be of the run's network, and are not those that it needs.
+    Where mtt's experts are not given, stand-ins of the run's network take their place.
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
     """
     if config.method == "mtt" and experts is None:
