@@ -312,8 +312,9 @@ def estimate(
     """What :func:`distill` with these arguments will take on this machine: some of its steps are done and timed.
 
     Args:
-        data, method, debias, ipc, device, groups, experts, eval_every, eval_nets, eval_epochs, **settings: as
-            :func:`distill` takes them.
+        data, method, debias, ipc, device, groups, eval_every, eval_nets, eval_epochs, **settings: as :func:`distill`
+            takes them.
+        experts: likewise; None: they are still to be trained, which is not in the estimate (:func:`estimate_experts`).
         weights: likewise, but only whether there are some: without, debias kde trains a bias embedding.
         nets, epochs: of an evaluation of the result; no networks, no evaluation.
 

@@ -154,7 +154,7 @@ def distill(
         typer.Option(help="Real images per class and step.", show_default="preset"),
     ] = None,
     lr_img: Annotated[Optional[float], typer.Option(help="Step size of the images.", show_default="preset")] = None,  # noqa: UP045
-    init: Annotated[Optional[str], typer.Option(help="real or noise.", show_default="preset")] = None,  # noqa: UP045
+    init: Annotated[Optional[str], typer.Option(help="real, balanced or noise.", show_default="preset")] = None,  # noqa: UP045
     dsa_strategy: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Augmentations joined by _, or none.", show_default="preset"),

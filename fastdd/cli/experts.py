@@ -6,9 +6,23 @@ from typing import Any
 from fastdd import api, files, ranks, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.runs import load_dataset
-from fastdd.data import Trajectories
+from fastdd.data import Dataset, Trajectories
 from fastdd.data.trajectories import export_buffers
 from fastdd.session import ExpertProgress
+
+
+def train_with_bar(data: Dataset, **settings: Any) -> Trajectories:
+    """:func:`fastdd.train_experts` under a progress bar."""
+    with bar(f"experts {settings['debias']} {data.name}") as update:
+
+        def progress(now: ExpertProgress) -> None:
+            rate = (now.epoch - now.started) / now.seconds if now.seconds else None
+            update(now.epoch, now.total, f"epochs  loss {now.loss:.4g}", rate)
+
+        def embedding_progress(done: int, total: int) -> None:
+            update(done, total, "bias embedding")
+
+        return api.train_experts(data, progress=progress, embedding_progress=embedding_progress, **settings)
 
 
 def run_train(
@@ -27,22 +41,7 @@ def run_train(
         ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, options)
     out = out or Path("runs") / f"experts-{debias}-{data.name}"
-    with bar(f"experts {debias} {data.name}") as update:
-
-        def progress(now: ExpertProgress) -> None:
-            rate = (now.epoch - now.started) / now.seconds if now.seconds else None
-            update(now.epoch, now.total, f"epochs  loss {now.loss:.4g}", rate)
-
-        trained = api.train_experts(
-            data,
-            out=out,
-            debias=debias,
-            weights=weights,
-            groups=groups,
-            progress=progress,
-            embedding_progress=lambda done, total: update(done, total, "bias embedding"),
-            **settings,
-        )
+    trained = train_with_bar(data, out=out, debias=debias, weights=weights, groups=groups, **settings)
     if "kde" in trained.manifest:
         console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
     rows = report.expert_rows(trained.manifest)

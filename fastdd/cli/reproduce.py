@@ -1,5 +1,6 @@
 """``fastdd reproduce``."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table as RichTable
@@ -7,11 +8,14 @@ from rich.table import Table as RichTable
 from fastdd import api, files, reproduce
 from fastdd.cli.console import console
 from fastdd.cli.estimate import time_text
+from fastdd.cli.experts import train_with_bar
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.data.trajectories import MANIFEST
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.comparison import EXPLANATION, header, lines
+from fastdd.session import Estimate, RunConfig
 
 
 def run_reproduce(
@@ -36,6 +40,7 @@ def run_reproduce(
         device=device,
         seed=seed,
         distill=lambda data, **given: distill_with_bar(data, _title(given, data.name), **given),
+        train_experts=train_with_bar,
         evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
     )
     for cell in chosen.cells:  # a missing data set is told before hours of work on another
@@ -58,7 +63,7 @@ def run_reproduce(
     for line in lines(chosen, found):
         result.add_row(*line)
     console.print(result)
-    console.print(" ".join(filter(None, (EXPLANATION, spent.note))))
+    console.print(f"{EXPLANATION} {spent.note}")
     console.print(f"table in {_stem(chosen, spent, out)}.md, .csv and .html")
 
 
@@ -79,14 +84,24 @@ def run_list(
     if paper is not None and table is not None:
         _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device)
         return
-    result = RichTable(title="fastdd reproduce PAPER TABLE", title_justify="left", box=None)
-    for name in ("paper", "table", "rows", "columns", "what"):
-        result.add_column(name, no_wrap=name in ("paper", "table"))
+    shop = reproduce.Workshop(out, spent, seed=seed)
+    result = RichTable(title=f"fastdd reproduce PAPER TABLE, budget {budget}", title_justify="left", box=None)
+    numbers = ("rows", "cells done", "distilled sets", "trained experts")
+    for name in ("paper", "table", *numbers, "columns", "what"):
+        result.add_column(name, no_wrap=name in ("paper", "table"), justify="right" if name in numbers else "left")
     for name in [paper] if paper else reproduce.paper_names():
         for key, one in reproduce.read_paper(name).items():
-            sets = ", ".join(dict.fromkeys(cell.column for cell in one.cells))
-            result.add_row(name, key, str(len(one.rows)), sets, one.title)
+            done = sum(shop.done(cell) is not None for cell in one.cells)
+            made, trained = (
+                str(len({folder(cell) for cell in one.cells} - {None}))
+                for folder in (shop.run_folder, shop.experts_folder)
+            )
+            columns_of = ", ".join(dict.fromkeys(cell.column for cell in one.cells))
+            result.add_row(
+                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", made, trained, columns_of, one.title
+            )
     console.print(result)
+    console.print("what a table takes here, cell by cell: fastdd reproduce PAPER TABLE --list")
 
 
 def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str) -> None:
@@ -94,36 +109,63 @@ def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: P
     result = RichTable(title=f"{table.paper} {table.name}, budget {spent.name}", title_justify="left", box=None)
     for name in ("row", "set", "state", "takes"):
         result.add_column(name, justify="right" if name == "takes" else "left")
-    total, counted = 0.0, set()
+    total, stuck, costs = 0.0, 0, _Costs(shop, device)
     for cell in table.cells:
         if shop.done(cell) is not None:
             result.add_row(cell.row, cell.column, "done", "")
             continue
         try:
-            seconds = _seconds(shop, cell, device, counted)
+            seconds = costs.of(cell)
         except (ValueError, OSError) as error:
             result.add_row(cell.row, cell.column, f"can't be run: {error}", "")
+            stuck += 1
             continue
         total += seconds
         result.add_row(cell.row, cell.column, "missing", time_text(seconds))
     console.print(result)
-    console.print(f"all that is missing: about {time_text(total)} here")
+    rest = f", without the {stuck} that can't be run" if stuck else ""
+    console.print(f"all that is missing: about {time_text(total)} here{rest}")
 
 
-def _seconds(shop: reproduce.Workshop, cell: reproduce.Cell, device: str, counted: set[str]) -> float:
-    """About how long the cell takes; a set that several cells evaluate is distilled once."""
-    data, evaluation = shop.dataset(cell), shop.evaluation(cell)
-    if cell.what is not None:
-        ipc = None if cell.what == "whole" else cell.ipc
-        return api.estimate_evaluation(cell.what, data, ipc=ipc, device=device, **evaluation).total
-    settings = shop.distillation(cell)
-    nets, epochs = (evaluation.get(name) for name in ("nets", "epochs"))
-    made = api.estimate(data, device=device, nets=nets, epochs=epochs, **settings)
-    distilled = repr((cell.dataset, cell.options, settings))
-    if distilled in counted:
-        return made.seconds["evaluation"]
-    counted.add(distilled)
-    return made.total
+class _Costs:
+    """About how long cells take. The same work on data sets of the same sizes is measured once."""
+
+    def __init__(self, shop: reproduce.Workshop, device: str):
+        self._shop, self._device = shop, device
+        self._measured: dict[str, float] = {}
+        self._made: set[Path] = set()
+
+    def of(self, cell: reproduce.Cell) -> float:
+        """Seconds; sets that an earlier cell distils, or experts that it trains, are not counted again."""
+        shop, evaluation = self._shop, self._shop.evaluation(cell)
+        if cell.what is not None:
+            about = {"what": cell.what, "ipc": None if cell.what == "whole" else cell.ipc, **evaluation}
+            return self._seconds(cell, api.estimate_evaluation, about)
+        settings, experts, total = shop.distillation(cell), shop.experts(cell), 0.0
+        if experts is not None:
+            settings |= {name: experts.get(name) for name in ("arch", "width", "depth")}
+            folder = shop.experts_folder(cell)
+            if self._first(folder) and not (folder / MANIFEST).exists():
+                total += self._seconds(cell, api.estimate_experts, experts)
+        if self._first(shop.run_folder(cell)):
+            total += self._seconds(cell, api.estimate, settings)
+        own = {name: value for name, value in settings.items() if name != "groups"}
+        run = RunConfig.for_run(dataset=cell.dataset, **own).model_dump()
+        alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
+        return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})
+
+    def _first(self, folder: Path) -> bool:
+        known = folder in self._made
+        self._made.add(folder)
+        return not known
+
+    def _seconds(self, cell: reproduce.Cell, estimate: Callable[..., Estimate], about: dict) -> float:
+        data = self._shop.dataset(cell)
+        sizes = (data.channels, data.size, data.num_classes, data.num_groups, len(data.train), len(data.test))
+        key = repr((estimate.__name__, sizes, about))
+        if key not in self._measured:
+            self._measured[key] = estimate(data=data, device=self._device, **about).total
+        return self._measured[key]
 
 
 def _title(given: dict, dataset: str) -> str:
@@ -164,6 +206,6 @@ def _write(
         return
     runs = dict.fromkeys(outcome.run for outcome in outcomes if outcome.run is not None)
     title = f"{table.paper} {table.name}: {table.title}"
-    note = " ".join(filter(None, (EXPLANATION, spent.note)))
+    note = f"{EXPLANATION} {spent.note}"
     text = TextTable(title, note, header(table), lines(table, found))
     write_page(stem.with_suffix(".html"), [read_record(run) for run in runs], table=text)

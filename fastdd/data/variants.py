@@ -1,4 +1,4 @@
-"""What the ablations of the papers do to any biased set's training images: balance them, spoil labels or groups."""
+"""What the ablations of the papers do to any biased set: balance it, spoil labels or groups, test on fewer groups."""
 
 import dataclasses
 import inspect
@@ -102,10 +102,11 @@ def varied(
     balanced: bool = False,
     label_noise: float = 0.0,
     group_noise: float = 0.0,
+    missing_groups: int = 0,
     val_split: float = 0.0,
 ) -> Dataset | Plan:
     """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
-    training images take their place.
+    training images take their place or groups are left out.
 
     Args:
         made: the data set; its pixels and their true bias stay, only what is told of them changes.
@@ -113,11 +114,13 @@ def varied(
         balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
         label_noise: share of wrong labels (:func:`noisy_labels`).
         group_noise: share of groups drawn anew (:func:`noisy_groups`).
+        missing_groups: groups whose test images are left out, those of the highest numbers (FairDD, appendix K, which
+            does not say which).
         val_split: share of every cell's training images that are held out and stand in place of the test images, so
             that methods and settings can be chosen without the test set; before all the others.
 
     Raises:
-        ValueError: a share outside 0..1, an empty cell to be balanced, or noise in the labels of one class.
+        ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left.
     """
     for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
         check_share(name, share)
@@ -127,6 +130,10 @@ def varied(
         if held.all() or not held.any():
             raise ValueError(f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {made.name}")
         train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+    if not 0 <= missing_groups < num_groups:
+        raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {made.name}, not {missing_groups}")
+    if missing_groups:
+        test = test.take(np.flatnonzero(test.groups < num_groups - missing_groups))
     if balanced:
         train = train.take(balanced_rows(train.labels, train.groups, num_classes, num_groups, seed))
     labels, groups = train.labels, train.groups

@@ -2,13 +2,14 @@
 
 from fastdd.reproduce.budgets import BUDGETS
 from fastdd.reproduce.comparison import Comparison, comparisons, csv_text, markdown
-from fastdd.reproduce.recipes import Cell, Table, paper_names, read_paper, select
+from fastdd.reproduce.recipes import Cell, Mean, Table, paper_names, read_paper, select
 from fastdd.reproduce.work import Outcome, Workshop
 
 __all__ = [
     "BUDGETS",
     "Cell",
     "Comparison",
+    "Mean",
     "Outcome",
     "Table",
     "Workshop",

@@ -1,7 +1,7 @@
 """How much is spent on a cell: everything, as published, or minutes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +13,10 @@ class Budget:
     Attributes:
         name: full or quick.
         note: what a reader of the figures has to know.
-        distillation: settings by method.
+        distillation: settings by method, and of the ``experts`` of mtt.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
+        networks: by name, what ``distillation`` and ``evaluation`` take instead with a network that is slow.
     """
 
     name: str
@@ -23,11 +24,21 @@ class Budget:
     distillation: Mapping[str, Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     whole: Mapping[str, Any]
+    networks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 # Fewer steps between the networks' epochs would match networks that know nothing but colour: then a vanilla set of a
 # biased data set learns nothing else (C-MNIST, IPC 10: 27 % after 90 steps with 5 epochs each, 47 % after 50 with 20).
 _GRADIENT = {"iterations": 10, "outer_loop": 10, "inner_loop": 20, "batch_real": 64, "lr_img": 1.0}
+_TRAJECTORY = {
+    "iterations": 100,
+    "syn_steps": 6,
+    "max_start_epoch": 4,
+    "expert_epochs": 1,
+    "lr_teacher": 0.02,
+    "lr_img": 1000,
+}
+_TRANSFORMER = {"distillation": {"iterations": 60, "batch_real": 64}, "evaluation": {"epochs": 50}}
 BUDGETS = MappingProxyType(
     {
         "full": Budget(
@@ -39,12 +50,19 @@ BUDGETS = MappingProxyType(
         ),
         "quick": Budget(
             "quick",
-            "Shortened: fewer and shorter matching steps (of DC and DSA with a larger step size of the images), fewer "
-            "networks and epochs than published. Large differences between methods show; the figures themselves can't "
-            "be compared with the published ones.",
-            {"dm": {"iterations": 300}, "dc": _GRADIENT, "dsa": _GRADIENT},
+            "Shortened: fewer and shorter matching steps (of DC, DSA and MTT with larger step sizes), fewer networks "
+            "and epochs than published, and of MTT fewer and narrower experts. Large differences between methods show; "
+            "the figures themselves can't be compared with the published ones.",
+            {
+                "dm": {"iterations": 300},
+                "dc": _GRADIENT,
+                "dsa": _GRADIENT,
+                "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
+                "mtt": _TRAJECTORY,
+            },
             {"nets": 3, "epochs": 150},
             {"nets": 1, "epochs": 6},
+            {"ViT1": _TRANSFORMER, "ViT2": _TRANSFORMER, "ViT3": _TRANSFORMER},
         ),
     }
 )

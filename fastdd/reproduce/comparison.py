@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from fastdd.reproduce.recipes import Table
+from fastdd.reproduce.recipes import Mean, Published, Table, covers
 from fastdd.reproduce.work import Outcome
 
 EXPLANATION = (
@@ -24,8 +25,8 @@ class Comparison:
         ours: mean over networks; None where the test set does not define it.
         std: over networks, divided by their number, as published figures have it.
         nets: networks.
-        interval: half the width of the 95 % interval of our mean over networks (Student's t); None for one network.
-            What another distillation, with another seed, would change is not in it.
+        interval: half the width of the 95 % interval of our mean over networks (Student's t); None for one network,
+            and for a mean over rows. What another distillation, with another seed, would change is not in it.
         published: None where the paper has none that can be read.
         published_std: None where the paper gives none.
     """
@@ -47,27 +48,30 @@ class Comparison:
 
 
 def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """One a figure of every cell that is done, in the table's order."""
+    """One a figure of every cell that is done, in the table's order, then of the means whose cells all are."""
     found = []
     for outcome in outcomes:
         for figure in table.figures:
-            published = outcome.cell.published.get(figure)
-            mean, std = published if isinstance(published, tuple) else (published, None)
-            ours, nets = outcome.row[figure], outcome.row["nets"]
-            found.append(
-                Comparison(
-                    outcome.cell.row,
-                    outcome.cell.column,
-                    figure,
-                    ours["mean"],
-                    ours["std"],
-                    nets,
-                    ours["interval"],
-                    mean,
-                    std,
-                )
-            )
+            ours, published = outcome.row[figure], _published(outcome.cell.published.get(figure))
+            own = ours["mean"], ours["std"], outcome.row["nets"], ours["interval"]
+            found.append(Comparison(outcome.cell.row, outcome.cell.column, figure, *own, *published))
+    for mean in table.means:
+        rows = [outcome.row for outcome in outcomes if covers(mean, outcome.cell)]
+        if len(rows) == sum(covers(mean, cell) for cell in table.cells):
+            found += [_mean(mean, figure, rows) for figure in table.figures]
     return found
+
+
+def _published(figure: Published) -> tuple[float | None, float | None]:
+    """Mean and standard deviation, as far as they are published."""
+    return figure if isinstance(figure, tuple) else (figure, None)
+
+
+def _mean(mean: Mean, figure: str, rows: list[dict[str, Any]]) -> Comparison:
+    ours = [row[figure]["mean"] for row in rows]
+    defined = None if None in ours else sum(ours) / len(ours)
+    nets = sum(row["nets"] for row in rows)
+    return Comparison(mean.row, mean.column, figure, defined, None, nets, None, *_published(mean.published[figure]))
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -90,12 +94,14 @@ def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
     return [[*names, *figures] for names, figures in cells.items()]
 
 
-def markdown(table: Table, found: Sequence[Comparison], note: str = "") -> str:
+def markdown(table: Table, found: Sequence[Comparison], note: str) -> str:
     """The comparison as a Markdown page."""
     titles = header(table)
-    text = [f"# {table.paper} {table.name}: {table.title}", ""]
-    text += [note, ""] if note else []
-    text += [
+    text = [
+        f"# {table.paper} {table.name}: {table.title}",
+        "",
+        note,
+        "",
         EXPLANATION,
         "",
         "| " + " | ".join(titles) + " |",

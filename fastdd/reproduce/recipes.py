@@ -29,10 +29,16 @@ class _Row(_Strict):
     dataset: str | None = None
     ipc: int | None = None
     options: dict[str, Any] = {}
+    test_options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     columns: list[str] | None = None
     published: dict[str, list[Published]] = {}
+
+
+class _Mean(_Strict):
+    rows: str
+    published: dict[str, list[Published]]
 
 
 class _Table(_Strict):
@@ -40,6 +46,7 @@ class _Table(_Strict):
     figures: list[Figure]
     nets: int
     rows: dict[str, _Row]
+    means: dict[str, _Mean] = {}
 
 
 class _Paper(_Strict):
@@ -55,6 +62,7 @@ class Cell:
     Attributes:
         row, column: its place.
         dataset: name. options: of the data set.
+        test_options: in place of some of these, of the data set that is tested on.
         ipc: synthetic images per class.
         what: ``random`` or ``whole``, where nothing is distilled.
         method, debias, settings: of the distillation.
@@ -75,17 +83,35 @@ class Cell:
     settings: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Published] = field(default_factory=dict)
+    test_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over some rows of a table, as the paper prints it.
+
+    Attributes:
+        row, column: its place.
+        rows: pattern of the rows that it is over.
+        published: as a cell's.
+    """
+
+    row: str
+    column: str
+    rows: str
+    published: dict[str, Published]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper: its title, its figures in their order, and its cells, row by row."""
+    """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows."""
 
     paper: str
     name: str
     title: str
     figures: tuple[str, ...]
     cells: tuple[Cell, ...]
+    means: tuple[Mean, ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -133,7 +159,19 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
             for what, wanted in names.items()
         )
     )
-    return Table(table.paper, table.name, table.title, table.figures, cells)
+    # Of all rows that a mean is over, or it is not the published one's.
+    left = {(cell.row, cell.column) for cell in cells}
+    means = tuple(
+        mean
+        for mean in table.means
+        if all((cell.row, cell.column) in left for cell in table.cells if covers(mean, cell))
+    )
+    return Table(table.paper, table.name, table.title, table.figures, cells, means)
+
+
+def covers(mean: Mean, cell: Cell) -> bool:
+    """Whether the mean is over the cell, among others."""
+    return mean.column == cell.column and fnmatch.fnmatchcase(cell.row, mean.rows)
 
 
 def _folder():
@@ -162,6 +200,12 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
                     {**column.settings, **row.settings} if column.what is None else {},
                     row.evaluation,
                     dict(zip(table.figures, figures, strict=True)),
+                    row.test_options,
                 )
             )
-    return Table(paper, name, table.title, tuple(table.figures), tuple(cells))
+    means = [
+        Mean(row, column, mean.rows, dict(zip(table.figures, figures, strict=True)))
+        for row, mean in table.means.items()
+        for column, figures in mean.published.items()
+    ]
+    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means))

@@ -11,6 +11,7 @@ from fastdd import api, data, report
 from fastdd.data import Dataset
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.recipes import Cell
+from fastdd.session import ExpertConfig
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class Outcome:
 class Workshop:
     """Runs cells under one budget and keeps what is done.
 
-    A synthetic set is distilled once, however many cells evaluate it, and a run that was interrupted goes on. Results
-    are files ``results/NAME-HASH.json``; the hash is of everything that the result depends on, so that a changed
-    recipe or budget is run again.
+    A synthetic set is distilled once, however many cells evaluate it, experts are trained once for all sets that are
+    distilled from them, and what was interrupted goes on. Results are files ``results/NAME-HASH.json``; the hash is of
+    everything that the result depends on, so that a changed recipe or budget is run again.
 
     Args:
         folder: where runs and results are kept.
         budget: of the cells.
         root: folder of the data sets' files.
         device, seed: as for :func:`fastdd.distill`.
-        distill, evaluate: what does the work; with progress bars on the command line.
+        distill, train_experts, evaluate: what does the work; with progress bars on the command line.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Workshop:
         device: str = "auto",
         seed: int = 0,
         distill: Callable[..., Any] = api.distill,
+        train_experts: Callable[..., Any] = api.train_experts,
         evaluate: Callable[..., Any] = api.evaluate,
     ):
         self._folder = folder
@@ -60,43 +62,58 @@ class Workshop:
         self._device = device
         self._seed = seed
         self._distill = distill
+        self._train_experts = train_experts
         self._evaluate = evaluate
         self._datasets: dict[str, Dataset] = {}
 
-    def dataset(self, cell: Cell) -> Dataset:
-        """The cell's data set; the last one is kept."""
-        key = _slug(cell.dataset, cell.options)
+    def dataset(self, cell: Cell, *, test: bool = False) -> Dataset:
+        """The cell's data set, or the one that it is tested on; the last one is kept."""
+        options = _test_options(cell) if test else cell.options
+        key = _slug(cell.dataset, options)
         if key not in self._datasets:
-            self._datasets = {key: data.load(cell.dataset, self._root, **cell.options)}
+            self._datasets = {key: data.load(cell.dataset, self._root, **options)}
         return self._datasets[key]
 
     def distillation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's distillation, under the budget."""
-        shortened = self._budget.distillation.get(cell.method, {})
+        shortened = self._budget.distillation.get(cell.method, {}) | self._of_network(cell, "distillation")
         return {"method": cell.method, "debias": cell.debias, "ipc": cell.ipc, **shortened, **cell.settings}
+
+    def experts(self, cell: Cell) -> dict[str, Any] | None:
+        """Arguments of the training of the cell's experts, under the budget; None for a method without."""
+        if cell.method != "mtt":
+            return None
+        return {"debias": cell.debias, "ipc": cell.ipc, **self._budget.distillation.get("experts", {})}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
-        return {"nets": cell.nets, **short, **cell.evaluation}
+        return {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
+
+    def _of_network(self, cell: Cell, what: str) -> dict[str, Any]:
+        return self._budget.networks.get(cell.settings.get("arch"), {}).get(what, {})
 
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_json(path)["rows"][0], self._run(cell)) if path.exists() else None
+        return Outcome(cell, report.read_json(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
         found = self.done(cell)
         if found is not None:
             return found
-        dataset, what, run = self.dataset(cell), cell.what, self._run(cell)
+        what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
+        given = {"resume": True, "device": self._device, "seed": self._seed}
         if run is not None:
             run.parent.mkdir(parents=True, exist_ok=True)
-            what = self._distill(
-                dataset, out=run, resume=True, device=self._device, seed=self._seed, **self.distillation(cell)
-            )
-        ipc = None if cell.what == "whole" else cell.ipc
+            settings = self.distillation(cell)
+            if experts is not None:
+                settings["experts"] = self._train_experts(
+                    self.dataset(cell), out=experts, **given, **self.experts(cell)
+                )
+            what = self._distill(self.dataset(cell), out=run, **given, **settings)
+        dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
         result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
@@ -107,17 +124,31 @@ class Workshop:
         report.write_json(path, report.document([row], **about))
         return Outcome(cell, row, run)
 
-    def _run(self, cell: Cell) -> Path | None:
+    def experts_folder(self, cell: Cell) -> Path | None:
+        """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""
+        settings = self.experts(cell)
+        if settings is None:
+            return None
+        config = ExpertConfig.for_run(dataset=cell.dataset, seed=self._seed, **settings)
+        return self._folder / "experts" / _slug(f"{cell.debias}-{cell.dataset}", [cell.options, config.model_dump()])
+
+    def run_folder(self, cell: Cell) -> Path | None:
+        """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
-        about = [cell.dataset, cell.options, self.distillation(cell), self._seed]
+        experts = self.experts_folder(cell)
+        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *([experts.name] if experts else [])]
         name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
-        made = [cell.what] if cell.what else [self._run(cell).name]
-        about = [*made, cell.dataset, cell.options, cell.ipc, self.evaluation(cell), self._seed]
+        made = [cell.what] if cell.what else [self.run_folder(cell).name]
+        about = [*made, cell.dataset, _test_options(cell), cell.ipc, self.evaluation(cell), self._seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
+
+
+def _test_options(cell: Cell) -> dict[str, Any]:
+    return {**cell.options, **cell.test_options}
 
 
 def _slug(name: str, about: Any) -> str:

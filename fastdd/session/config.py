@@ -39,7 +39,8 @@ class RunConfig(BaseModel):
         arch, width, depth: network whose random instances embed the images; width and depth replace the name's.
         batch_real: (all but mtt) real images per class and step.
         lr_img, momentum: SGD on the synthetic images.
-        init: start from random real images of the class, or from standard normal noise.
+        init: start from random real images of the class (real), as many of each of its groups (balanced: FairDD, Table
+            6), or from standard normal noise.
         dsa_strategy: operations of differentiable Siamese augmentation, joined by _; none for no augmentation.
         sampling: random draws a batch from the class, as published; stratified splits it evenly over groups; weighted
             draws in proportion to the weights of debias=kde, and then counts alike what it drew.
@@ -81,7 +82,7 @@ class RunConfig(BaseModel):
     batch_real: int | None = Field(default=None, ge=1)
     lr_img: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
-    init: Literal["real", "noise"]
+    init: Literal["real", "balanced", "noise"]
     dsa_strategy: str
     sampling: Literal["random", "stratified", "weighted"] = "random"
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -106,8 +106,11 @@ def distillation(
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
 
+    Where mtt's experts are not given, stand-ins of the run's network take their place.
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
     """
+    if config.method == "mtt" and experts is None:
+        experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
     train = dataset if groups is None else with_groups(dataset, groups)
     images = random_set(dataset, config.ipc, config.seed, None if experts is None else experts.zca).images
@@ -137,6 +140,16 @@ def distillation(
     steps = config.iterations * per_iteration
     state = sum(tensor.nbytes for tensor in stepper.state().values())
     return seconds, 2 * state + images.nbytes + _METRICS_LINE * steps, notes
+
+
+def _untrained(config: RunConfig, dataset: Dataset) -> Trajectories:
+    """Stand-ins for experts, of random parameters: a student's steps on them take as long."""
+    network = {name: getattr(config, name) for name in ("arch", "width", "depth", "debias")}
+    manifest = {**describe_experts(network, dataset), "dataset_digest": None}
+    size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
+    epochs = config.max_start_epoch + config.expert_epochs
+    values = 0.05 * rng.normal(rng.key(config.seed, "stand-in"), epochs * size).view(1, epochs, size)
+    return Trajectories(values, manifest)
 
 
 def _first(split: Split, rows: int) -> Split:

@@ -238,7 +238,8 @@ def run(
         )
     train = dataset if groups is None else with_groups(dataset, groups)
     zca = None if experts is None else experts.zca
-    start = random_set(dataset, config.ipc, config.seed, zca)
+    balanced = config.init == "balanced"
+    start = random_set(train if balanced else dataset, config.ipc, config.seed, zca, balanced=balanced)
     images = start.images
     if config.init == "noise":
         images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)

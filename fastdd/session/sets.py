@@ -52,17 +52,21 @@ def describe(dataset: Dataset, ipc: int, zca: Zca | None = None, **more: object)
     }
 
 
-def random_set(dataset: Dataset, ipc: int, seed: int = 0, zca: Zca | None = None) -> SyntheticSet:
+def random_set(
+    dataset: Dataset, ipc: int, seed: int = 0, zca: Zca | None = None, *, balanced: bool = False
+) -> SyntheticSet:
     """``ipc`` random real images per class, class-major, normalised: the baseline, and the start of ``init=real``.
 
-    With ``zca`` the same images, whitened by it.
+    With ``zca`` the same images, whitened by it. With ``balanced`` (``init=balanced``) every group that a class has
+    gives as many, or all that it has (:class:`fastdd.data.Sampler`, ``stratified``).
 
     Raises:
         ValueError: a class with fewer than ``ipc`` images, or a ``zca`` of another size.
     """
     check_ipc(dataset, ipc)
     labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
-    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc)
+    mode = "stratified" if balanced else "random"
+    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc, mode=mode)
     rows = sampler.draw(rng.key(seed, "real-images"))
     pixels = dataset.train.images[rows.numpy()]
     if zca is not None:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from fastdd import reproduce
+from fastdd import api, reproduce
 from fastdd.data import SyntheticSet
 from fastdd.reproduce.budgets import Budget
+from fastdd.session import estimate
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def recipes(monkeypatch):
 @pytest.mark.usefixtures("recipes")
 def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_path):
     words = ("reproduce", "paper", "table1", "--budget", "quick", "--out", tmp_path / "R")
-    assert run("reproduce")[1].splitlines()[-1].split() == ["paper", "table1", "1", "Random,", "DM", "a", "table"]
+    assert run("reproduce")[1].splitlines()[-2].split()[:6] == ["paper", "table1", "1", "0/2", "1", "0"]
     code, out, _ = run(*words)
     assert code == 0
     assert "Shortened." in out
@@ -76,6 +77,41 @@ def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_pa
     assert run(*words)[0] == 0
     assert [path.stat().st_mtime_ns for path in results] == before
     assert [line.split()[-1] for line in run(*words, "--list")[1].splitlines()[2:4]] == ["done", "done"]
+    assert (
+        run("reproduce", "--list", "--budget", "quick", "--out", tmp_path / "R")[1].splitlines()[-2].split()[3] == "2/2"
+    )
+
+
+def test_experts_of_a_table_are_estimated_trained_and_kept(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "_SECONDS", 0.01)
+    cells = tuple(
+        reproduce.Cell(f"c-digits:{ipc}", "MTT", "c-digits", ipc, None, "mtt", "none", 1, published={"accuracy": 50.0})
+        for ipc in (1, 2)
+    )
+    table = reproduce.Table("paper", "table1", "a table", ("accuracy",), cells)
+    monkeypatch.setattr(reproduce, "read_paper", lambda name: {"table1": table})
+    short = {
+        "experts": {"num_experts": 1, "epochs": 2, "width": 4, "eval_every": 0},
+        "mtt": {"iterations": 1, "syn_steps": 1, "max_start_epoch": 1, "expert_epochs": 1},
+    }
+    monkeypatch.setattr(reproduce, "BUDGETS", {"quick": Budget("quick", "", short, {"nets": 1, "epochs": 1}, {})})
+    trained = []
+    whole = api.estimate_experts
+    monkeypatch.setattr(api, "estimate_experts", lambda *args, **given: trained.append(given) or whole(*args, **given))
+    words = ("reproduce", "paper", "table1", "--budget", "quick", "--out", tmp_path / "R")
+    out = run(*words, "--list")[1]
+    assert [line.split()[2] for line in out.splitlines()[2:4]] == ["missing", "missing"]
+    assert [given["width"] for given in trained] == [4]  # one training, for both
+    assert run("reproduce", "--budget", "quick")[1].splitlines()[-2].split()[2:6] == ["2", "0/2", "2", "1"]
+    assert run(*words, "--rows", "c-digits:1")[0] == 0
+    (experts,) = (tmp_path / "R" / "experts").iterdir()
+    before = (experts / "manifest.json").stat().st_mtime_ns
+    out = run(*words, "--list")[1]
+    assert [line.split()[2] for line in out.splitlines()[2:4]] == ["done", "missing"]
+    assert len(trained) == 1
+    assert run(*words)[0] == 0
+    assert (experts / "manifest.json").stat().st_mtime_ns == before
+    assert len(list((tmp_path / "R" / "runs").iterdir())) == 2
 
 
 @pytest.mark.usefixtures("recipes")

@@ -86,6 +86,7 @@ def test_a_set_of_image_files(tmp_path):
         "balanced",
         "label_noise",
         "group_noise",
+        "missing_groups",
         "val_split",
     ]
     noisy = changed(None, label_noise=0.5, group_noise=0.5)
@@ -118,11 +119,21 @@ def test_validation_images_are_training_images_that_are_held_out():
     assert (made.test.counts(10, 10).sum(1) / plain.train.counts(10, 10).sum(1)).round(1).tolist() == [0.2] * 10
 
 
+def test_missing_groups_are_missing_in_the_test_images_only():
+    plain, made = load("c-digits"), load("c-digits", missing_groups=3)
+    kept = plain.test.groups < 7
+    assert 0 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(made.test.images, plain.test.images[kept])
+    np.testing.assert_array_equal(made.test.groups, plain.test.groups[kept])
+    np.testing.assert_array_equal(made.train.images, plain.train.images)
+    assert made.num_groups == 10
+
+
 def test_only_biased_sets_have_them():
     assert "label_noise" not in options("mnist")
     assert "val_split" in options("mnist")
     for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist", "celeba", "utkface"):
-        assert {"balanced", "label_noise", "group_noise"} <= set(options(name))
+        assert {"balanced", "label_noise", "group_noise", "missing_groups"} <= set(options(name))
 
 
 def test_bad_input():
@@ -130,6 +141,7 @@ def test_bad_input():
         ({"label_noise": 1.5}, "label_noise must lie in 0..1, not 1.5"),
         ({"val_split": 1.0}, "val_split 1 leaves no images on one side"),
         ({"group_noise": -0.1}, "group_noise must lie in 0..1, not -0.1"),
+        ({"missing_groups": 10}, r"missing_groups must lie in 0\.\.9 for c-digits, not 10"),
         ({"balanced": True, "bias_ratio": 1.0}, "class 0 has none in group 1"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -16,6 +16,11 @@ from fastdd.evaluation import Evaluation, GroupCounts, Protocol
 from fastdd.reproduce.comparison import lines
 from fastdd.session import RunConfig
 
+# What is measured here does not depend on how much the quick budget spends.
+BUDGETS = {
+    "full": reproduce.BUDGETS["full"],
+    "quick": replace(reproduce.BUDGETS["quick"], evaluation={"nets": 2, "epochs": 150}),
+}
 EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduce.read_paper(paper)]
 
 
@@ -23,7 +28,7 @@ EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduc
 def test_every_cell_can_be_run(paper, name):
     for cell in reproduce.read_paper(paper)[name].cells:
         assert cell.dataset in datasets.available()
-        assert cell.options.keys() <= catalog.options(cell.dataset).keys()
+        assert {*cell.options, *cell.test_options} <= catalog.options(cell.dataset).keys()
         assert (cell.what is None) != (cell.method is None)
         if cell.method:
             assert cell.debias in MODES or cell.debias == "kde"
@@ -46,6 +51,14 @@ def test_figures_are_those_of_the_papers():
     assert (cell.published, cell.options, cell.ipc) == ({"accuracy": (86.5, 1.2)}, {"bias_ratio": 0.95}, 10)
     cross = reproduce.select(reproduce.read_paper("fairdd")["table3"], ["c-mnist-fg:50:VGG11"], ["DM"]).cells[0]
     assert (cross.evaluation, cross.published["accuracy"]) == ({"arch": "VGG11"}, 75.22)
+    tables = reproduce.read_paper("fairdd")
+    mean = next(one for one in tables["table3"].means if (one.row, one.column) == ("celeba:50:Mean", "DM"))
+    assert (mean.rows, mean.published) == ("celeba:50:*", {"deo_m": 31.1, "deo_a": 30.25, "accuracy": 62.4})
+    swapped = reproduce.select(tables["table11"], ["celeba:10:Male"], ["DC"]).cells[0]
+    assert swapped.options == {"target": "Male", "protected": "Blond_Hair"}
+    assert swapped.published == {"deo_m": 25.94, "deo_a": 15.11, "accuracy": 72.07}
+    mtt = reproduce.select(tables["table23"], ["c-fmnist-bg:50"]).cells[0]
+    assert (mtt.method, mtt.published) == ("mtt", {"deo_m": 96.6, "deo_a": 62.02, "accuracy": 70.32})
 
 
 def test_unknown_names_are_told():
@@ -63,14 +76,19 @@ class Bench:
     """Stands for the work of a cell: says what was asked for, and gives an evaluation of given accuracies."""
 
     def __init__(self):
-        self.distilled, self.evaluated = [], []
+        self.distilled, self.trained, self.evaluated = [], [], []
 
     def distill(self, data, *, out, **settings):
         self.distilled.append((out.name, settings))
         return SimpleNamespace()
 
+    def train_experts(self, data, *, out, **settings):
+        self.trained.append((out.name, settings))
+        return out.name
+
     def evaluate(self, what, data, *, nets, **settings):
         self.evaluated.append((what, nets, settings))
+        self.tested = data
         right = torch.tensor([[8, 6], [7, 9]])
         counts = tuple(GroupCounts(right + i % 2, torch.full((2, 2), 10)) for i in range(nets))
         return Evaluation("ConvNet", counts, 1.0, Protocol(epochs=settings.get("epochs", 1000)), 0)
@@ -98,7 +116,7 @@ def table():
 def test_a_set_is_distilled_once_and_nothing_is_done_twice(table, tmp_path):
     def run(budget="quick"):
         bench = Bench()
-        shop = reproduce.Workshop(tmp_path, reproduce.BUDGETS[budget], distill=bench.distill, evaluate=bench.evaluate)
+        shop = reproduce.Workshop(tmp_path, BUDGETS[budget], distill=bench.distill, evaluate=bench.evaluate)
         return bench, [shop.do(cell) for cell in table.cells]
 
     bench, outcomes = run()
@@ -116,9 +134,75 @@ def test_a_set_is_distilled_once_and_nothing_is_done_twice(table, tmp_path):
     assert full.evaluated[0][1] == 4
 
 
+def shop_of(bench, folder, budget="quick"):
+    work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
+    return reproduce.Workshop(folder, BUDGETS[budget], **work)
+
+
+def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
+    first = replace(table.cells[0], method="mtt")
+    cells = [
+        first,
+        replace(first, ipc=5, row="c-digits:5"),
+        replace(first, debias="fairdd", column="MTT+FairDD"),
+        replace(first, options={"bias_ratio": 0.5}, row="c-digits:2:0.5"),
+    ]
+    bench = Bench()
+    for cell in cells:
+        shop_of(bench, tmp_path).do(cell)
+    names = [name for name, _ in bench.trained]
+    assert names[0] == names[1]  # IPC decides on experts only by ZCA, of CIFAR data
+    assert len(set(names)) == 3
+    assert [settings["experts"] for _, settings in bench.distilled] == names
+    assert len({name for name, _ in bench.distilled}) == 4
+    assert bench.trained[2][1]["debias"] == "fairdd"
+    shortened = reproduce.BUDGETS["quick"].distillation["experts"]
+    assert shortened.items() <= bench.trained[0][1].items()
+    # Other experts make another run, whatever the run's own settings.
+    shops = [shop_of(bench, tmp_path, budget) for budget in ("quick", "full")]
+    assert len({shop.experts_folder(first) for shop in shops}) == 2
+    assert shops[0].experts_folder(table.cells[0]) is None
+
+
+def test_a_budget_shortens_slow_networks_further_and_recipes_win(table, tmp_path):
+    shop, first = shop_of(Bench(), tmp_path), table.cells[0]
+    plain, slow, own = (
+        shop.distillation(replace(first, settings=settings))["iterations"]
+        for settings in ({}, {"arch": "ViT1"}, {"arch": "ViT1", "iterations": 7})
+    )
+    assert (plain, own) == (300, 7)
+    assert slow < plain
+    assert shop.evaluation(replace(first, settings={"arch": "ViT1"}))["epochs"] < shop.evaluation(first)["epochs"]
+
+
+def test_sets_tested_with_fewer_groups_are_distilled_once(table, tmp_path):
+    bench, first = Bench(), table.cells[0]
+    shop = shop_of(bench, tmp_path)
+    shop.do(first)
+    assert set(bench.tested.test.groups) == set(range(10))
+    shop.do(replace(first, row="c-digits:2:4", test_options={"missing_groups": 4}))
+    assert set(bench.tested.test.groups) == set(range(6))
+    assert len({name for name, _ in bench.distilled}) == 1
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+
+def test_means_are_over_all_rows_or_left_out(table, tmp_path):
+    table = replace(table, means=(reproduce.Mean("Mean", "DM", "c-digits:2*", {"accuracy": 70.5}),))
+    bench = Bench()
+    shop = shop_of(bench, tmp_path)
+    outcomes = [shop.do(cell) for cell in table.cells]
+    found = reproduce.comparisons(table, outcomes)
+    assert [one.row for one in found] == ["c-digits:2", "c-digits:2:AlexNet", "c-digits:2", "Mean"]
+    assert (found[-1].ours, found[-1].difference, found[-1].nets) == (pytest.approx(80), pytest.approx(9.5), 4)
+    assert lines(table, found)[-1] == ["Mean", "DM", "80.0 (70.5, +9.5)"]
+    assert len(reproduce.comparisons(table, outcomes[:1])) == 1
+    assert reproduce.select(table, ["c-digits:2"]).means == ()
+    assert reproduce.select(table, columns=["DM"]).means == table.means
+
+
 def test_comparison_has_difference_and_interval(table, tmp_path):
     bench = Bench()
-    shop = reproduce.Workshop(tmp_path, reproduce.BUDGETS["quick"], distill=bench.distill, evaluate=bench.evaluate)
+    shop = reproduce.Workshop(tmp_path, BUDGETS["quick"], distill=bench.distill, evaluate=bench.evaluate)
     found = reproduce.comparisons(table, [shop.do(cell) for cell in table.cells])
     # Accuracies 75 and 85: mean 80, sample deviation 10/sqrt(2), standard error 5, t(0.975, 1) = 12.706.
     assert found[0].ours == pytest.approx(80)

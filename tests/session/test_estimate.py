@@ -139,5 +139,5 @@ def test_settings_that_a_run_would_refuse_are_refused():
     data = fastdd.data.load("c-digits")
     with pytest.raises(ValueError, match="IPC 500 is larger than class"):
         fastdd.estimate(data, ipc=500)
-    with pytest.raises(ValueError, match="method mtt needs"):
-        fastdd.estimate(data, method="mtt")
+    with pytest.raises(ValueError, match="zca=True does not fit"):
+        fastdd.estimate(data, method="mtt", zca=True)

@@ -65,6 +65,25 @@ def test_starts_from_real_images_or_noise(digits):
     assert abs(noise.images.std() - 1) < 0.05
 
 
+def test_balanced_starts_from_as_many_real_images_of_every_group():
+    data = load("c-digits", bias_ratio=0.5)
+    pixels = torch.from_numpy(data.train.images).float() / 127.5 - 1
+
+    def rows(ipc, groups=None):
+        frozen = {"ipc": ipc, "iterations": 1, "lr_img": 1e-30, "init": "balanced"}
+        made = session.run(config(debias="fairdd", **frozen), data, groups=groups).images
+        nearest = torch.stack([(pixels - image).abs().amax((1, 2, 3)).argmin() for image in made])
+        assert torch.allclose(made, pixels[nearest])
+        return nearest.numpy()
+
+    start = rows(20)
+    cells = data.train.labels[start] * 10 + data.train.groups[start]
+    assert np.bincount(cells).tolist() == [2] * 100
+    # Groups that the run is given in their place are what is balanced.
+    halves = rows(2, np.arange(len(data.train)) % 2)
+    assert (halves % 2).reshape(10, 2).sum(1).tolist() == [1] * 10
+
+
 def test_whitened_random_images_are_the_same_images(digits):
     zca = Zca.fit(digits.train.images)
     plain, whitened = session.random_set(digits, 2, 3), session.random_set(digits, 2, 3, zca)
