@@ -23,7 +23,7 @@ from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
 from fastdd.debias.pseudo_groups import ClusterSettings
 from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
-from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, published_protocol
+from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, dc_strategy, published_protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview
 from fastdd.session import (
@@ -485,7 +485,8 @@ def evaluate(
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
         protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt or dcbench; sets
-            ``nets`` and ``epochs`` where they are not given.
+            ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has for
+            its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not.
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
@@ -553,7 +554,7 @@ def _training_images(
         what = random_set(data, ipc, seed)
     if whole:
         images = DeviceImages.of(data.train.images, data.mean, data.std, target)
-        labels, zca, run = torch.as_tensor(data.train.labels), None, {}
+        labels, zca, run, method = torch.as_tensor(data.train.labels), None, {}, "whole"
     else:
         synthetic = what if isinstance(what, SyntheticSet) else load_synthetic(what)
         check_fits(synthetic, data)
@@ -561,7 +562,7 @@ def _training_images(
             # Imported images are normalised as other code does it.
             data = replace(data, **{name: tuple(synthetic.metadata[name]) for name in ("mean", "std")})
         images, labels, zca = DeviceImages(synthetic.images.to(target)), synthetic.targets, synthetic.zca
-        run = synthetic.metadata.get("run", {})
+        run, method = synthetic.metadata.get("run", {}), synthetic.metadata.get("method")
         if learning_rate is None:
             learning_rate = synthetic.learning_rate
             if learning_rate is not None and learning_rate <= 0:
@@ -575,17 +576,20 @@ def _training_images(
         arch = run["arch"]
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
-    strategy = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy
+    strategy, own = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy, "none"
+    if published is not None and published.dc_augmented and (method, strategy, dsa_strategy) == ("dc", "none", None):
+        own = dc_strategy(data.name, models.canonical_name(arch))
     if learning_rate is None:
         learning_rate = Protocol.learning_rate
     if epochs is None:
         published = published or published_protocol("dc")
-        epochs = _WHOLE_EPOCHS if whole else published.plain_epochs if strategy == "none" else published.epochs
+        augmented = (strategy, own) != ("none", "none")
+        epochs = _WHOLE_EPOCHS if whole else published.epochs if augmented else published.plain_epochs
     arguments = {
         "arch": arch,
         "width": width,
         "depth": depth,
-        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
+        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy, dc_strategy=own),
         "zca": zca,
     }
     return images, labels.to(target), data, arguments

@@ -36,7 +36,7 @@ def result_row(
 
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
-    ``seed`` and ``deo`` say how the figures came about.
+    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
     return {
         "dataset": dataset,
@@ -50,6 +50,7 @@ def result_row(
         "epochs": evaluation.protocol.epochs,
         "learning_rate": evaluation.protocol.learning_rate,
         "dsa_strategy": evaluation.protocol.dsa_strategy,
+        "dc_strategy": evaluation.protocol.dc_strategy,
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
