@@ -499,8 +499,9 @@ def evaluate(
         Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
 
     Raises:
-        ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
-            replaced, or settings that are not allowed.
+        ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
+            step size that is not positive and not replaced, a protocol for whole without ``epochs``, or settings that
+            are not allowed.
     """
     images, labels, data, arguments = _training_images(
         what,
@@ -548,6 +549,8 @@ def _training_images(
 ) -> tuple[DeviceImages, torch.Tensor, Dataset, dict[str, Any]]:
     """Images, labels, the data set and other arguments of the evaluation that :func:`evaluate` is asked for."""
     whole = isinstance(what, str) and what == "whole"
+    if whole and published is not None and epochs is None:
+        raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
     if isinstance(what, str) and what == "random":
         if ipc is None:
             raise ValueError("evaluating random real images needs an IPC")
@@ -771,13 +774,17 @@ def export_synthetic(
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
-    """ValueError if the set's images or classes are not the data set's."""
+    """ValueError if there are no images, if they are not finite, or they or the classes are not the data set's."""
     shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
     if shape != expected:
         raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
-    largest = int(synthetic.labels.max())
-    if largest >= data.num_classes:
-        raise ValueError(f"the synthetic set has label {largest}, but {data.name} has {data.num_classes} classes")
+    classes = len(synthetic.metadata["class_names"])
+    if classes != data.num_classes:
+        raise ValueError(f"the synthetic set is of {classes} classes, but {data.name} has {data.num_classes}")
+    if not len(synthetic.images):
+        raise ValueError("the synthetic set has no images")
+    if not synthetic.images.isfinite().all():
+        raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
 
 
 Embedding = np.ndarray | torch.Tensor | str | os.PathLike | Callable[[torch.Tensor], torch.Tensor]

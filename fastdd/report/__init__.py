@@ -2,10 +2,11 @@
 
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
 from fastdd.report.pictures import preview, preview_dataset
-from fastdd.report.results import document, group_table, read_json, result_row, table, write_json
+from fastdd.report.results import RESULT, document, group_table, read_json, result_row, table, write_json
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
+    "RESULT",
     "document",
     "expert_rows",
     "expert_summary",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+RESULT = "result.json"  # of a run's folder: every evaluation of it
 # Rows of a table that a reader takes in.
 _MOST_CLASSES = 30
 _TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
@@ -80,11 +81,16 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a document that :func:`write_json` wrote; ValueError if it is of another schema."""
+    """Read a document that :func:`write_json` wrote; ValueError if it is none, or of another schema."""
     with open(path, encoding="utf-8") as file:
-        content = json.load(file)
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}")
+        try:
+            content = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
+        raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
     return content
 
 
