@@ -87,10 +87,10 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
             content = json.load(file)
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
     if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
         raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
-    if content["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
     return content
 
 
