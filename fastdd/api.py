@@ -4,6 +4,7 @@ In a script that torchrun started, every rank makes the same calls with the same
 and all get the result. Rank 0 writes the files and calls ``progress``.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -25,11 +26,12 @@ from fastdd.debias.pseudo_groups import ClusterSettings
 from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
 from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, dc_strategy, published_protocol
 from fastdd.evaluation import evaluate as _evaluate
-from fastdd.report import preview
+from fastdd.report import preview, result_row
 from fastdd.session import (
     GROUPS,
     METHODS,
     WEIGHTS,
+    Curve,
     Estimate,
     ExpertConfig,
     ExpertProgress,
@@ -49,6 +51,8 @@ from fastdd.session import train_experts as _train_experts
 # Training on everything needs fewer passes than training on a few images.
 _NETS = 5
 _WHOLE_EPOCHS = 20
+# A curve is of many evaluations.
+_CURVE_NETS = 2
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -96,6 +100,10 @@ def distill(
     groups: np.ndarray | str | os.PathLike | None = None,
     experts: Trajectories | str | os.PathLike | None = None,
     embedding_progress: Callable[[int, int], None] | None = None,
+    eval_every: int | None = None,
+    eval_nets: int | None = None,
+    eval_epochs: int | None = None,
+    eval_progress: Callable[[dict[str, Any]], None] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Condense a data set into a few synthetic images per class.
@@ -120,6 +128,17 @@ def distill(
             kmeans or dbscan for those that :func:`pseudo_groups` finds.
         experts: of mtt, trained on ``data``: from :func:`train_experts`, or their folder. The network is theirs.
         embedding_progress: called with (steps done, steps) while a bias embedding is trained for either.
+        eval_every: evaluate the set on the way, as :func:`evaluate` does with the run's seed: before the first step,
+            after every so many iterations, and at the end. The figures go to ``evaluations.jsonl`` in ``out``, a row an
+            evaluation. They are of the data set's test split (of validation images with its option ``val_split``), so
+            that the best of them is no result. The set does not depend on them, nor does ``resume``, which goes on
+            with other ``eval_`` arguments too.
+        eval_nets: networks of each of these evaluations; by default 2.
+        eval_epochs: of each network; by default as published. An evaluation takes ``eval_nets`` trainings of so many
+            epochs on the set, with the published 1,000 often longer than the steps between two: two networks on 10
+            images a class of ``c-digits`` 20 s on a core, as 500 iterations of dm do. :func:`estimate` knows.
+        eval_progress: called with each of these rows: ``iteration``, and what :func:`fastdd.report.result_row` has but
+            ``seconds``.
         **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
@@ -138,6 +157,7 @@ def distill(
     torch.Size([10, 3, 16, 16])
     """
     config, experts = _configuration(data, method, debias, ipc, experts, weights, groups, settings)
+    curve = _curve(data, config, device, eval_every, eval_nets, eval_epochs, eval_progress)
     target = pick_device(device)
     check_ipc(data, ipc)
     folder = None if out is None else Path(out)
@@ -164,10 +184,42 @@ def distill(
         groups=groups,
         experts=experts,
         about=about,
+        curve=curve,
     )
     if out is not None:
         ranks.first(lambda: preview(synthetic, Path(out) / "preview.png"))
     return synthetic
+
+
+def _check_curve(every: int | None, nets: int | None, epochs: int | None) -> None:
+    for name, given in (("eval_every", every), ("eval_nets", nets), ("eval_epochs", epochs)):
+        if given is not None and every is None:
+            raise ValueError(f"{name} {given} is of evaluations on the way: give eval_every too")
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1, not {given}")
+
+
+def _curve(
+    data: Dataset,
+    config: RunConfig,
+    device: str,
+    every: int | None,
+    nets: int | None,
+    epochs: int | None,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> Curve | None:
+    """The evaluations on the way that :func:`distill` is asked for."""
+    _check_curve(every, nets, epochs)
+    if every is None:
+        return None
+
+    def figures(made: SyntheticSet) -> dict[str, Any]:
+        found = evaluate(made, data, nets=nets or _CURVE_NETS, epochs=epochs, seed=config.seed, device=device)
+        row = result_row(found, dataset=data.name, method=config.method, debias=config.debias, ipc=config.ipc)
+        del row["seconds"]  # what is left is the same whenever it is made
+        return row
+
+    return Curve(every, figures, progress)
 
 
 def train_experts(
@@ -252,12 +304,16 @@ def estimate(
     experts: Trajectories | str | os.PathLike | None = None,
     nets: int = 0,
     epochs: int | None = None,
+    eval_every: int | None = None,
+    eval_nets: int | None = None,
+    eval_epochs: int | None = None,
     **settings: Any,
 ) -> Estimate:
     """What :func:`distill` with these arguments will take on this machine: some of its steps are done and timed.
 
     Args:
-        data, method, debias, ipc, device, groups, experts, **settings: as :func:`distill` takes them.
+        data, method, debias, ipc, device, groups, experts, eval_every, eval_nets, eval_epochs, **settings: as
+            :func:`distill` takes them.
         weights: likewise, but only whether there are some: without, debias kde trains a bias embedding.
         nets, epochs: of an evaluation of the result; no networks, no evaluation.
 
@@ -273,6 +329,7 @@ def estimate(
     (['distillation'], True)
     """
     config, experts = _configuration(data, method, debias, ipc, experts, weights, groups, settings)
+    _check_curve(eval_every, eval_nets, eval_epochs)
     target = pick_device(device)
     check_ipc(data, ipc)
     seconds: dict[str, float] = {}
@@ -281,9 +338,13 @@ def estimate(
         seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
     known = None if clustered else _training_groups(data, groups, None, False)
     seconds["distillation"], disk, notes = estimates.distillation(config, data, target, groups=known, experts=experts)
-    if nets:
+    if nets or eval_every:
         start = random_set(data, ipc, config.seed, None if experts is None else experts.zca)
         made = replace(start, metadata={**start.metadata, "run": config.model_dump()}, learning_rate=config.lr_teacher)
+    if eval_every:
+        one = _evaluation_seconds(made, data, target, eval_nets or _CURVE_NETS, epochs=eval_epochs)
+        seconds["evaluations on the way"] = (1 + math.ceil(config.iterations / eval_every)) * one
+    if nets:
         seconds["evaluation"] = _evaluation_seconds(made, data, target, nets, epochs=epochs)
     return estimates.measured(seconds, disk, target, notes)
 

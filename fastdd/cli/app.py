@@ -55,6 +55,14 @@ BiasRatio = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option("--bias-ratio", help="Bias-aligned share of the training images (default: published, 0.9)."),
 ]
+ValSplit = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--val-split",
+        help="Share of the training images that is held out and tested on, in place of the test images.",
+        show_default=False,
+    ),
+]
 DataOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
@@ -118,6 +126,7 @@ def distill(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
     data_option: DataOptions = None,
     method: Annotated[
         str,
@@ -242,6 +251,18 @@ def distill(
         Optional[int],  # noqa: UP045
         typer.Option(help="Epochs of that evaluation.", show_default="published", min=1),
     ] = None,
+    eval_every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Also evaluate on the way, every so many iterations; changes no result.", min=1),
+    ] = None,
+    eval_nets: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Networks of each evaluation on the way.", show_default="2", min=1),
+    ] = None,
+    eval_epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Their epochs.", show_default="published", min=1),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
@@ -251,7 +272,7 @@ def distill(
     run_distill(
         dataset=dataset,
         data_root=data_root,
-        options=data_options(data_option, bias_ratio=bias_ratio),
+        options=data_options(data_option, bias_ratio=bias_ratio, val_split=val_split),
         out=out,
         resume=resume,
         weights=weights,
@@ -290,6 +311,9 @@ def distill(
         published_factor=published_factor,
         soft_labels=soft_labels,
         lr_label=lr_label,
+        eval_every=eval_every,
+        eval_nets=eval_nets,
+        eval_epochs=eval_epochs,
         seed=seed,
     )
 
@@ -302,6 +326,7 @@ def evaluate(
     dataset: Dataset = None,
     data_root: DataRoot = None,
     bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
     data_option: DataOptions = None,
     ipc: Annotated[Optional[int], typer.Option(help="Images per class, for random.")] = None,  # noqa: UP045
     protocol: Annotated[
@@ -341,7 +366,7 @@ def evaluate(
         target=target,
         dataset=dataset,
         data_root=data_root,
-        options=data_options(data_option, bias_ratio=bias_ratio),
+        options=data_options(data_option, bias_ratio=bias_ratio, val_split=val_split),
         archs=arch.split(",") if arch else [None],
         deo=deo,
         json=json,

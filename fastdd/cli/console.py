@@ -43,6 +43,7 @@ def bar(title: str) -> Iterator:
         console=Console(stderr=True),
         disable=not sys.stderr.isatty() or ranks.rank() > 0,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what is printed goes above the bar, but not what goes to a file
     )
     with shown:
         task = shown.add_task(title, total=None, note="")

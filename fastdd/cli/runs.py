@@ -20,8 +20,9 @@ def load_dataset(name: str | None, root: Path | None, options: dict[str, Any]) -
 
 
 def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
-    """:func:`fastdd.distill` under a progress bar."""
+    """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
+    announced = False
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -29,12 +30,20 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
                 first.append(now)
             seconds = now.seconds - first[0].seconds
             rate = (now.step - first[0].step) / seconds if seconds else None
-            update(now.step, now.total, f"loss {now.loss:.4g}", rate)
+            update(now.step, now.total, "evaluating" if now.evaluating else f"loss {now.loss:.4g}", rate)
 
         def embedding_progress(done: int, total: int) -> None:
             update(done, total, "bias embedding")
 
-        return api.distill(data, progress=progress, embedding_progress=embedding_progress, **settings)
+        def eval_progress(row: dict[str, Any]) -> None:
+            nonlocal announced
+            if not announced:
+                console.print(f"on the way, {row['tested_on']} set, {report.networks(row)}:")
+                announced = True
+            console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
+
+        calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
+        return api.distill(data, **calls, **settings)
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
@@ -125,7 +134,8 @@ def run_evaluate(
         result = evaluate_with_bar(what, data, title, arch=arch, ipc=ipc, protocol=protocol, **settings)
         of = None if target == "whole" else ipc
         rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
-    title = f"{data.name}, test set, %, mean ± standard deviation over networks"
+    images = "test set" if data.tested_on == "test" else "held-out training images"
+    title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
     console.print(report.table(rows, title, METRICS if published is None else published.figures))
     if published is not None:
         given = {name: settings[name] for name in ("nets", "epochs", "dsa_strategy", "learning_rate")} | {"deo": deo}

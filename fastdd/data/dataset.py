@@ -131,6 +131,11 @@ class Dataset:
             raise TypeError(f"provenance must be JSON-able: {error}") from None
 
     @property
+    def tested_on(self) -> str:
+        """``validation`` where ``test`` holds held-out training images (option ``val_split``), else ``test``."""
+        return "validation" if self.provenance.get("parameters", {}).get("val_split") else "test"
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

@@ -68,6 +68,7 @@ class Evaluation:
         seconds: training and testing, all networks.
         protocol: how they were trained.
         seed: what their draws are functions of.
+        tested_on: ``test``, or ``validation`` for held-out training images (:attr:`fastdd.data.Dataset.tested_on`).
     """
 
     arch: str
@@ -75,6 +76,7 @@ class Evaluation:
     seconds: float
     protocol: Protocol
     seed: int
+    tested_on: str = "test"
 
     def metrics(self, deo: str = "range") -> list[Metrics]:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
@@ -228,4 +230,4 @@ def evaluate(
     tell()
     counts = {number: right for part in ranks.exchange(own) for number, right in part.items()}
     in_order = tuple(counts[number] for number in range(nets))
-    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed)
+    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on)

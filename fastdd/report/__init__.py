@@ -2,7 +2,17 @@
 
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
 from fastdd.report.pictures import preview, preview_dataset
-from fastdd.report.results import RESULT, document, group_table, read_json, result_row, table, write_json
+from fastdd.report.results import (
+    RESULT,
+    document,
+    figures,
+    group_table,
+    networks,
+    read_json,
+    result_row,
+    table,
+    write_json,
+)
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
@@ -11,7 +21,9 @@ __all__ = [
     "expert_rows",
     "expert_summary",
     "expert_table",
+    "figures",
     "group_table",
+    "networks",
     "plot_weights",
     "preview",
     "preview_dataset",

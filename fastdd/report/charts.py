@@ -27,11 +27,13 @@ _MOST_POINTS = 2000
 def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str, y: str) -> str:
     """Named curves of (x, y); y is logarithmic where all of it is positive and it spans more than a factor of 20.
 
-    More than 2,000 points are drawn as means of neighbours.
+    More than 2,000 points are drawn as means of neighbours. A name without points leaves its colour to no other.
     """
     with _Figure(7, 2.8) as (figure, axes):
         lowest, highest = np.inf, -np.inf
         for number, (name, points) in enumerate(series):
+            if not points:
+                continue
             xs, ys = (np.asarray(values, dtype=float) for values in zip(*points, strict=True))
             if len(xs) > _MOST_POINTS:
                 parts = np.array_split(np.arange(len(xs)), _MOST_POINTS)
@@ -40,6 +42,25 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
             axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name)
         if lowest > 0 and highest > 20 * lowest:
             axes.set_yscale("log")
+        axes.set(xlabel=x, ylabel=y)
+        if len(series) > 1:
+            axes.legend(frameon=False)
+        return figure()
+
+
+def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, x: str, y: str) -> str:
+    """Named curves of few points (x, mean, deviation), each marked, in a band of one deviation; y is linear.
+
+    A mean that is NaN breaks its curve. A name without points leaves its colour to no other.
+    """
+    with _Figure(5.2, 2.8) as (figure, axes):
+        for number, (name, points) in enumerate(series):
+            if not points:
+                continue
+            xs, means, deviations = np.asarray(points, dtype=float).T
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=name)
+            axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
         axes.set(xlabel=x, ylabel=y)
         if len(series) > 1:
             axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS
 from fastdd.report import charts
 from fastdd.report.record import Record
+from fastdd.report.results import CURVE_METRICS, networks
 
 # What a reader takes in, and a file that a phone opens at once.
 _MOST_CLASSES, _MOST_IMAGES, _REAL_IMAGES = 20, 20, 10
@@ -72,9 +74,10 @@ def page(
 ) -> str:
     """The page's HTML.
 
-    Synthetic images by class (click, or Enter, enlarges one beside real ones), loss over steps, results with their
-    definitions, accuracy of every class in every group, weights of KDE reweighting, embeddings of real and synthetic
-    images by class and by group, configuration, versions and times; several records are compared.
+    Synthetic images by class (click, or Enter, enlarges one beside real ones), results with their definitions, loss
+    over steps, accuracy over iterations where a run was evaluated on the way, accuracy of every class in every group,
+    weights of KDE reweighting, embeddings of real and synthetic images by class and by group, configuration, versions
+    and times; several records are compared.
 
     Args:
         records: runs, finished or not, or synthetic sets.
@@ -97,9 +100,9 @@ def page(
         if dataset is not None and record.synthetic is not None:
             _check_fits(record, dataset)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = _figure
+    environment.filters |= {"figure": _figure, "networks": networks}
     runs = [_about(record, dataset, embedding, seed) for record in records]
-    losses = [(run["name"], run["losses"]) for run in runs if run["losses"]]
+    losses = [(run["name"], run["losses"]) for run in runs]
     return environment.from_string(_template()).render(
         title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
         table=table,
@@ -108,7 +111,8 @@ def page(
         metrics=METRICS,
         definitions=DEFINITIONS,
         results=[(run, row) for run in runs for row in run["rows"]],
-        losses=charts.curves(losses, x="step", y="loss") if losses else "",
+        losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
+        course=_course(runs),
         real=_real_tiles(dataset, seed) if dataset is not None else {},
         dataset=dataset,
     )
@@ -146,6 +150,7 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "classes": _synthetic_tiles(made) if made is not None else [],
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
         "losses": record.losses,
+        "evaluations": record.evaluations,
         "rows": record.rows,
         "groups": _group_names(record, dataset),
         "class_names": [] if made is None else made.metadata["class_names"],
@@ -158,6 +163,31 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "versions": {} if made is None else made.metadata.get("versions", {}),
         "meta": {name: value for name, value in record.meta.items() if name not in ("argv", "dataset_digest")},
     }
+
+
+def _course(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of evaluations on the way: how they were made, and a chart of every figure; empty where there are none."""
+    rows = [row for run in runs for row in run["evaluations"]]
+    found = {"networks": list(dict.fromkeys(map(networks, rows))), "splits": {row["tested_on"] for row in rows}}
+    pictures = []
+    for name in CURVE_METRICS:
+        series = [(run["name"], _points(run["evaluations"], name)) for run in runs]
+        if any(points for _, points in series):
+            pictures.append((DEFINITIONS[name][0], charts.course(series, x="iteration", y="%")))
+    return {**found, "charts": pictures, "metrics": CURVE_METRICS} if rows else {}
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float, float]]:
+    """A curve, broken between points that other networks made."""
+    points, before = [], None
+    for row in rows:
+        if row[name]["mean"] is None:
+            continue
+        if before not in (None, networks(row)):
+            points.append((row["iteration"], math.nan, math.nan))
+        points.append((row["iteration"], row[name]["mean"], row[name]["std"]))
+        before = networks(row)
+    return points
 
 
 def _learned(made: SyntheticSet) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What a run left in its folder, finished or not, read for a report."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ class Record:
         steps: int, steps done.
         total: int, steps asked for; None for a file.
         losses: (step, loss) of every step that was logged.
+        evaluations: those on the way, by iteration (:func:`fastdd.distill`, ``eval_every``).
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
     """
@@ -35,6 +35,7 @@ class Record:
     steps: int
     total: int | None
     losses: list[tuple[int, float]]
+    evaluations: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
 
@@ -78,12 +79,16 @@ def read_record(path: str | os.PathLike) -> Record:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
-        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], {})
+        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], [], {})
     made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
     if not made.exists() and not configured.exists():
         raise ValueError(f"{path} holds no run and no synthetic set")
     config, total = _configuration(configured) if configured.exists() else ({}, None)
-    losses = _losses(path / run_folder.METRICS)
+    logged, evaluated = (
+        run_folder.read_log(log) if log.exists() else []
+        for log in (path / run_folder.METRICS, path / run_folder.EVALUATIONS)
+    )
+    losses = [(entry["step"], entry["loss"]) for entry in logged]
     found = _results(path / RESULT)
     return Record(
         path,
@@ -92,6 +97,7 @@ def read_record(path: str | os.PathLike) -> Record:
         losses[-1][0] + 1 if losses else 0,
         total,
         losses,
+        evaluated,
         found["rows"],
         found["meta"],
     )
@@ -104,20 +110,6 @@ def _configuration(path: Path) -> tuple[dict[str, Any], int]:
         return config, config["iterations"] * (config.get("outer_loop") or 1)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not a run's configuration: {error}") from None
-
-
-def _losses(path: Path) -> list[tuple[int, float]]:
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    losses = []
-    for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n"):
-            break  # a run that goes on may be in the middle of its last line
-        try:
-            entry = json.loads(line)
-            losses.append((entry["step"], entry["loss"]))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}: line {number} is no step of a run") from None
-    return losses
 
 
 def _results(path: Path) -> dict[str, Any]:

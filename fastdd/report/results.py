@@ -20,6 +20,8 @@ SCHEMA = 1
 RESULT = "result.json"  # of a run's folder: every evaluation of it
 # Rows of a table that a reader takes in.
 _MOST_CLASSES = 30
+# Of evaluations on the way.
+CURVE_METRICS = ("accuracy", "deo_m", "deo_a")
 _TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
@@ -36,6 +38,7 @@ def result_row(
     """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
+    ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
@@ -55,6 +58,7 @@ def result_row(
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
+        "tested_on": evaluation.tested_on,
         "group_accuracy": evaluation.group_accuracy(),
     }
 
@@ -113,6 +117,26 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
         result.add_row(name, ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result
+
+
+def networks(row: dict[str, Any]) -> str:
+    """What a result's figures are of.
+
+    >>> networks({"nets": 2, "arch": "ConvNet", "epochs": 1000})
+    '2 x ConvNet, 1,000 epochs'
+    """
+    return f"{row['nets']} x {row['arch']}, {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
+
+
+def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:
+    """The figures of ``metrics`` in a line, percent, those that the test set defines.
+
+    >>> figures({"nets": 1, "accuracy": {"mean": 40.0}, "deo_m": {"mean": None}, "deo_a": {"mean": None}})
+    'accuracy 40.0'
+    """
+    return ", ".join(
+        f"{_TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
+    )
 
 
 def group_table(row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str]) -> "Table":

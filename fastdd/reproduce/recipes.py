@@ -22,6 +22,7 @@ class _Column(_Strict):
     what: Literal["random", "whole"] | None = None
     method: str | None = None
     debias: str = "none"
+    settings: dict[str, Any] = {}
 
 
 class _Row(_Strict):
@@ -158,7 +159,7 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
                     column.debias,
                     table.nets,
                     row.options,
-                    row.settings if column.what is None else {},
+                    {**column.settings, **row.settings} if column.what is None else {},
                     row.evaluation,
                     dict(zip(table.figures, figures, strict=True)),
                 )

@@ -10,8 +10,10 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -22,6 +24,8 @@ from fastdd.files import hold
 from fastdd.session.config import RunConfig
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
+EVALUATIONS = "evaluations.jsonl"
+_FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
 SYNTHETIC = "synthetic.safetensors"
 # Of debias kde, and of clusters in place of a protected attribute.
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
@@ -162,19 +166,19 @@ class RunFolder:
             raise RuntimeError(f"all checkpoints in {self.path} are damaged; start again in another --out")
         return None
 
-    def keep_metrics(self, steps: int) -> None:
-        """Drop metrics of steps from ``steps`` on: they are about to be done again."""
-        path = self.path / METRICS
+    def keep(self, log: str, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Drop the rows of a log that are not ``wanted``, as they are about to be made again; those that stay."""
+        path = self.path / log
         if not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < steps]
-        files.write_text(path, "".join(kept))
+            return []
+        kept = [row for row in read_log(path) if wanted(row)]
+        files.write_text(path, _lines(kept))
+        return kept
 
-    def log(self, rows: list[dict]) -> None:
-        """Append metrics, one JSON object a line: all of them, or none if the disk is full."""
-        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
-        path = self.path / METRICS
+    def log(self, log: str, rows: list[dict[str, Any]]) -> None:
+        """Append to a log, one JSON object a line: all of them, or none if the disk is full."""
+        text = _lines(rows).encode()
+        path = self.path / log
         try:
             with open(path, "ab", buffering=0) as file:
                 before = file.tell()
@@ -186,6 +190,30 @@ class RunFolder:
                     raise
         except OSError as error:
             raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of a log; a last one that is not whole, as its run is writing it or was killed, is left out.
+
+    Raises:
+        ValueError: a line that is no row of this log.
+    """
+    rows, path = [], Path(path)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not _FIELDS[path.name] <= row.keys():
+            raise ValueError(f"{path} is damaged: line {number} is no row of it")
+        rows.append(row)
+    return rows
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The loop of a run."""
 
 import hashlib
+import math
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from fastdd._malloc import give_back
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.trajectories import Trajectories
 from fastdd.session.config import RunConfig
-from fastdd.session.folder import SYNTHETIC, RunFolder, State
+from fastdd.session.folder import EVALUATIONS, METRICS, SYNTHETIC, RunFolder, State
 from fastdd.session.sets import check_ipc, describe, random_set, with_groups
 from fastdd.session.stepper import make
 
@@ -35,27 +36,64 @@ class Progress:
     Attributes:
         step: matching steps done.
         total: matching steps of the run.
-        loss: of the last step.
-        seconds: spent in the loop so far, over all starts.
+        loss: of the last step; NaN before the first of this start.
+        seconds: spent in the loop so far, over all starts; evaluations do not count.
+        evaluating: whether an evaluation begins, which takes its time.
     """
 
     step: int
     total: int
     loss: float
     seconds: float
+    evaluating: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Evaluations of the synthetic set while a run goes on. What the run makes does not depend on them.
+
+    The set is evaluated before the first step, after every ``every`` iterations, and as it is at the end; not again
+    where a run is resumed with the figures of an iteration in its folder.
+
+    Attributes:
+        every: iterations from one evaluation to the next.
+        evaluate: the figures of a set, JSON-able; called on all ranks.
+        progress: called with every row (``iteration``, those done, and the figures), on rank 0.
+    """
+
+    every: int
+    evaluate: Callable[[SyntheticSet], Mapping[str, Any]]
+    progress: Callable[[dict[str, Any]], None] | None = None
 
 
 # A Ctrl-C reaches a rank from the terminal and from torchrun; a later one is meant to end what does not end.
 _SAME_REQUEST_SECONDS = 2.0
 
 
+class StopEvent(threading.Event):
+    """Set when a run shall end; within :meth:`at_once` that is a KeyboardInterrupt."""
+
+    raises = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For work that takes long, and of which nothing has to be kept."""
+        self.raises = True
+        try:
+            if self.is_set():
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.raises = False
+
+
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[StopEvent]:
     """An event that Ctrl-C or SIGTERM sets, so that a run ends between two steps, with a checkpoint.
 
     On a rank of a job, which may wait for another in vain, a second request ends it at once.
     """
-    event = threading.Event()
+    event = StopEvent()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
@@ -67,6 +105,8 @@ def stop_requests() -> Iterator[threading.Event]:
         if not event.is_set():
             asked_at = time.monotonic()
             event.set()
+            if event.raises:
+                raise KeyboardInterrupt
         elif ranks.world() > 1 and time.monotonic() - asked_at > _SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt("ended without a checkpoint; --resume continues from the one before")
 
@@ -151,6 +191,7 @@ def run(
     groups: np.ndarray | None = None,
     experts: Trajectories | None = None,
     about: Mapping[str, Any] | None = None,
+    curve: Curve | None = None,
 ) -> SyntheticSet:
     """Distil ``dataset`` as ``config`` says.
 
@@ -163,8 +204,8 @@ def run(
     Args:
         config: the run; ``config.dataset`` is only a label here.
         dataset: real images.
-        out: run folder, for ``config.yaml``, ``metrics.jsonl``, ``checkpoint.pt`` and ``synthetic.safetensors``; None
-            writes nothing.
+        out: run folder, for ``config.yaml``, ``metrics.jsonl``, ``evaluations.jsonl``, ``checkpoint.pt`` and
+            ``synthetic.safetensors``; None writes nothing.
         resume: continue the run in ``out`` (or start it, if there is none). The result is bit-identical to that of an
             uninterrupted run on the same machine and thread count; more iterations than before extend the run.
         device: cpu or cuda.
@@ -174,6 +215,7 @@ def run(
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
         experts: for method mtt, trained on ``dataset`` with ``config.debias``.
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
+        curve: evaluations on the way; another start of the run may have others, or none.
 
     Returns:
         The synthetic set, on the CPU.
@@ -213,11 +255,11 @@ def run(
     )
     total = config.iterations * stepper.per_iteration
     digest = input_digest(dataset, weights, groups, experts) if out is not None or parts is not None else None
-    ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds)
+    ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds, curve and curve.every)
 
     folder = None
 
-    def open_folder() -> State | None:
+    def open_folder() -> tuple[State | None, set[int]]:
         nonlocal folder
         size = sum(tensor.nbytes for tensor in stepper.state().values()) + 2**16
         folder = RunFolder(out, config, digest, resume=resume, size=size)
@@ -225,21 +267,23 @@ def run(
         if saved is not None and saved.step > total:
             done = saved.step // stepper.per_iteration
             raise ValueError(f"{out} has done {done} iterations, more than the {config.iterations} asked for")
-        folder.keep_metrics(0 if saved is None else saved.step)
-        return saved
+        done = 0 if saved is None else saved.step
+        folder.keep(METRICS, lambda row: row["step"] < done)
+        kept = folder.keep(EVALUATIONS, lambda row: row["iteration"] * stepper.per_iteration <= done)
+        return saved, {row["iteration"] for row in kept}
 
-    step, seconds = 0, 0.0
+    step, seconds, evaluated = 0, 0.0, set()
     if out is not None:
-        saved = ranks.first(open_folder)
+        saved, evaluated = ranks.first(open_folder)
         if saved is not None:
             step, seconds = saved.step, saved.seconds
             stepper.restore(saved.tensors)
 
     began = saved_at = read_at = time.perf_counter()
-    good, losses = step, []
+    good, losses, loss = step, [], math.nan
 
     def read_losses() -> None:
-        nonlocal read_at, losses
+        nonlocal read_at, losses, loss
         start = step - len(losses)
         values = torch.stack(losses).tolist()
         losses, read_at = [], time.perf_counter()
@@ -250,9 +294,11 @@ def run(
                 raise RuntimeError(f"step {start + i}: {trouble}{kept}")
         spent = seconds + read_at - began
         if out is not None:
-            ranks.first(lambda: folder.log([{"step": start + i, "loss": value} for i, value in enumerate(values)]))
+            rows = [{"step": start + i, "loss": value} for i, value in enumerate(values)]
+            ranks.first(lambda: folder.log(METRICS, rows))
+        loss = values[-1]
         if progress and ranks.rank() == 0:
-            progress(Progress(step, total, values[-1], spent))
+            progress(Progress(step, total, loss, spent))
 
     def checkpoint() -> None:
         nonlocal good, saved_at
@@ -267,12 +313,51 @@ def run(
             give_back()
             good, saved_at = step, time.perf_counter()
 
+    def made() -> SyntheticSet:
+        metadata = describe(
+            dataset,
+            zca=zca,
+            method=config.method,
+            debias=config.debias,
+            run=config.model_dump(),
+            ipc=config.ipc,
+            seed=config.seed,
+            **(about or {}),
+        )
+        return SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata, **stepper.learned())
+
+    def evaluation_due() -> bool:
+        if curve is None or step // stepper.per_iteration in evaluated:
+            return False
+        return step == total or step % (curve.every * stepper.per_iteration) == 0
+
+    def evaluate() -> None:
+        nonlocal began, saved_at, read_at
+        started, iteration = time.perf_counter(), step // stepper.per_iteration
+        if progress and ranks.rank() == 0:
+            progress(Progress(step, total, loss, seconds + started - began, evaluating=True))
+        try:
+            with stop.at_once():
+                row = {"iteration": iteration, **curve.evaluate(made())}
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped after {step} of {total} steps, in the evaluation there") from None
+        if out is not None:
+            ranks.first(lambda: folder.log(EVALUATIONS, [row]))
+        evaluated.add(iteration)
+        if curve.progress and ranks.rank() == 0:
+            curve.progress(row)
+        spent = time.perf_counter() - started
+        began, saved_at, read_at = began + spent, saved_at + spent, read_at + spent
+
     meeting = step + 1
     with stop_requests() as stop, models.exact_convolutions():
+        if step < total and evaluation_due():
+            evaluate()
         while step < total:
             losses.append(stepper.step(step))
             step += 1
-            if parts is not None and step < min(meeting, total):
+            pause = evaluation_due()
+            if parts is not None and step < min(meeting, total) and not pause:
                 continue
             now = time.perf_counter()
             stopping, due = stop.is_set(), now - saved_at >= checkpoint_seconds
@@ -286,24 +371,18 @@ def run(
                 losses = [torch.tensor(sum(parts_of)) for parts_of in zip(*(theirs for theirs, *_ in met), strict=True)]
                 stopping, (_, _, due, meeting), read = any(asked for _, asked, *_ in met), met[0], True
             done = step == total or stopping
-            if done or due or read:
+            if done or due or read or pause:
                 read_losses()
-            if done or due:
+            # Before an evaluation too, which may take longer than all steps since the last checkpoint.
+            if done or due or pause:
                 checkpoint()
             if stopping and step < total:
                 raise KeyboardInterrupt(f"stopped after {step} of {total} steps")
-
-    metadata = describe(
-        dataset,
-        zca=zca,
-        method=config.method,
-        debias=config.debias,
-        run=config.model_dump(),
-        ipc=config.ipc,
-        seed=config.seed,
-        **(about or {}),
-    )
-    result = SyntheticSet(stepper.images.detach().cpu(), start.labels, metadata, **stepper.learned())
-    if out is not None:
-        ranks.first(lambda: result.save(folder.path / SYNTHETIC))
+            if pause and step < total:
+                evaluate()
+        result = made()
+        if out is not None:
+            ranks.first(lambda: result.save(folder.path / SYNTHETIC))
+        if evaluation_due():
+            evaluate()
     return result

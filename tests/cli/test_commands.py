@@ -57,6 +57,30 @@ def test_final_evaluation_of_distill(run, tmp_path):
     assert report.read_json(tmp_path / "r" / "result.json")["rows"] == rows
 
 
+def test_held_out_training_images_are_said_to_be_so(run, tmp_path):
+    out, common = tmp_path / "r", ("--nets", 1, "--epochs", 1)
+    assert run("distill", *SMALL, "--val-split", 0.2, "--out", out)[0] == 0
+    assert "held-out training images" in run("evaluate", out, *common)[1]
+    assert "test set" in run("evaluate", out, *common, "--val-split", 0)[1]
+    assert [row["tested_on"] for row in report.read_json(out / "result.json")["rows"]] == ["validation", "test"]
+
+
+def test_evaluations_on_the_way_are_printed_as_they_come_and_reported(run, tmp_path):
+    options = ("--eval-every", 1, "--eval-nets", 1, "--eval-epochs", 1, "--out", tmp_path / "r")
+    code, text, _ = run("distill", *SMALL, *options)
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0] == "on the way, test set, 1 x ConvNet, 1 epoch:"
+    rows = [json.loads(line) for line in (tmp_path / "r" / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    for line, row in zip(lines[1:4], rows, strict=True):
+        accuracy, deo_m, deo_a = (f"{row[name]['mean']:.1f}" for name in ("accuracy", "deo_m", "deo_a"))
+        assert line == f"  iteration {row['iteration']}: accuracy {accuracy}, DEO_M {deo_m}, DEO_A {deo_a}"
+    assert run("distill", *SMALL, "--out", tmp_path / "r", "--resume")[0] == 0
+    assert run("report", tmp_path / "r")[0] == 0
+    assert "Accuracy over iterations" in (tmp_path / "r" / "report.html").read_text()
+
+
 def test_resume_of_a_finished_run(run, tmp_path):
     first = run("distill", *SMALL, "--out", tmp_path / "r")
     before = (tmp_path / "r" / "synthetic.safetensors").read_bytes()
@@ -377,6 +401,8 @@ class TestBadInput:
 
     def test_no_networks_or_epochs(self, run, tmp_path):
         one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--evaluate", "--nets", 0), 2, "--nets")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--eval-every", 0), 2, "--eval-every")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--eval-nets", 3), 2, "give eval_every too")
         one_line(run("evaluate", "whole", "--dataset", "c-digits", "--epochs", 0), 2, "--epochs")
         one_line(run("evaluate", "whole", "--dataset", "c-digits", "--arch", "ConvNet,Nope"), 2, "unknown network")
         assert not (tmp_path / "r").exists()

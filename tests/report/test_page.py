@@ -12,6 +12,7 @@ import torch
 
 import fastdd
 from fastdd import report
+from fastdd.report import charts
 from fastdd.report.page import page
 from fastdd.report.record import read_record
 
@@ -82,13 +83,72 @@ def test_several_runs_are_compared(runs, data):
     assert len(Elements(text).all("svg")) == 1
 
 
+def evaluation(iteration, accuracy, deo=30.0, nets=2, split="test"):
+    """A row of evaluations.jsonl."""
+    values = {"accuracy": accuracy, "deo_m": deo, "deo_a": deo}
+    spread = {name: {"mean": mean, "std": None if mean is None else 0.25} for name, mean in values.items()}
+    return {"iteration": iteration, "tested_on": split, "arch": "ConvNet", "nets": nets, "epochs": 7, **spread}
+
+
+def course(text):
+    """What is said of accuracy over iterations: the part of the page, its pictures, its lines of figures."""
+    part = text[text.index('id="course"') : text.index('<section aria-labelledby="run-1"')]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', part, re.DOTALL)
+    return part, Elements(part).all("svg"), [[name, *re.findall(r"<td>(.*?)</td>", cells)] for name, cells in rows]
+
+
+def test_accuracy_over_iterations_is_drawn_and_listed_for_every_run(runs, data):
+    first, other = (read_record(runs / name) for name in ("none", "fairdd"))
+    several = [replace(first, evaluations=[evaluation(0, 40.0), evaluation(3, 33.5)]), other]
+    part, pictures, lines = course(page(several, data, embedding="none"))
+    assert len(pictures) == 3
+    assert re.findall("<figcaption>(.*?)<", part) == ["accuracy", "DEO_M", "DEO_A"]
+    networks = ["2 x ConvNet, 7 epochs", "test"]
+    assert lines == [
+        [first.name, "0", "40.0 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
+        [first.name, "3", "33.5 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
+    ]
+    assert "choosing by these points is choosing on the test set" in part
+    # A run that has none leaves its colour to no other.
+    blue, orange = (f"stroke: {colour.lower()}" for colour in charts.COLOURS[:2])
+    assert blue in part
+    assert orange not in part
+    swapped, _, _ = course(page(several[::-1], data, embedding="none"))
+    assert orange in swapped
+    assert blue not in swapped
+
+
+def test_without_evaluations_on_the_way_there_is_no_chart_of_them(runs, data):
+    assert "Accuracy over iterations" not in page([read_record(runs / "fairdd")], data)
+
+
+def test_figures_that_a_data_set_does_not_define_have_no_chart(runs):
+    record = replace(read_record(runs / "none"), evaluations=[evaluation(0, 40.0, deo=None, split="validation")])
+    part, pictures, lines = course(page([record], embedding="none"))
+    assert len(pictures) == 1
+    assert lines[0][2:] == ["40.0 ± 0.2", "-", "-", "2 x ConvNet, 7 epochs", "validation"]
+    assert "on validation images, which were held out of the training images" in part
+    assert "a set chosen by these points has its accuracy on the test set" in part
+
+
+def test_a_curve_is_broken_where_other_networks_were_trained(runs):
+    rows = [evaluation(0, 40.0), evaluation(2, 41.0), evaluation(4, 42.0, nets=5), evaluation(6, 43.0, nets=5)]
+    part, _, _ = course(page([replace(read_record(runs / "none"), evaluations=rows)], embedding="none"))
+    assert "2 x ConvNet, 7 epochs; 5 x ConvNet, 7 epochs (curves are broken where this changes)" in part
+    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: #0072b2', part)
+    assert [line.count("M") for line in lines] == [2, 2, 2]
+
+
 def test_an_unfinished_run_says_so(runs, tmp_path, data):
     for name in ("config.yaml", "metrics.jsonl"):
         (tmp_path / name).write_text((runs / "none" / name).read_text())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:5])
+    row = json.dumps(evaluation(2, 51.25)) + "\n"
+    (tmp_path / "evaluations.jsonl").write_text(row + row[:9])
     text = page([read_record(tmp_path)])
     assert "dm, c-digits, IPC 2 is unfinished: 2 of 3 steps are logged" in text
+    assert [line[1:3] for line in course(text)[2]] == [["2", "51.2 ± 0.2"]]
     assert "The data set was not at hand" in text
 
 
@@ -113,7 +173,8 @@ def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
         beside: dialog.querySelectorAll(".tiles img").length, name: document.getElementById("shown").textContent,
         wide: document.documentElement.scrollWidth > innerWidth });
     });</script></body>"""
-    file.write_text(page([read_record(runs / "fairdd")], data).replace("</body>", probe), encoding="utf-8")
+    record = replace(read_record(runs / "fairdd"), evaluations=[evaluation(0, 40.0), evaluation(3, 50.0)])
+    file.write_text(page([record], data).replace("</body>", probe), encoding="utf-8")
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",

@@ -44,6 +44,7 @@ def test_row_has_the_promised_keys_and_percent(row):
     assert row["group_accuracy"] == [[95.0, 15.0], [55.0, 55.0]]
     assert row["seconds"] == 1.5
     assert (row["epochs"], row["learning_rate"], row["seed"], row["deo"]) == (7, 0.02, 3, "range")
+    assert row["tested_on"] == "test"
 
 
 def test_json_round_trip_and_schema(row, tmp_path):

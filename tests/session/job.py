@@ -18,10 +18,13 @@ from fastdd import cli, ranks
 SMALL = {"ipc": 2, "width": 8, "depth": 2, "batch_real": 12, "device": "cpu"}
 RUNS = {
     "dm-none": {"iterations": 5, "checkpoint_seconds": 0},
-    "dm-fairdd": {"iterations": 5, "debias": "fairdd", "init": "noise"},
+    "dm-fairdd": {"iterations": 5, "debias": "fairdd", "init": "noise", "eval_every": 2, "eval_epochs": 1},
     "dm-ldam": {"iterations": 2, "debias": "fairdd-ldam", "sampling": "stratified"},
     "dm-kde": {"iterations": 3, "debias": "kde", "sampling": "weighted"},
-    "dc-fairdd": {"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 3, "inner_loop": 2},
+    "dc-fairdd": {
+        **{"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 3, "inner_loop": 2},
+        **{"eval_every": 1, "eval_nets": 1, "eval_epochs": 1},
+    },
     "dsa-none": {"iterations": 1, "method": "dsa", "outer_loop": 2, "inner_loop": 1},
 }
 

@@ -68,6 +68,13 @@ def test_two_ranks_distil_the_same_bits(both, name):
     assert states[0]["digest"] == states[1]["digest"]
 
 
+@pytest.mark.parametrize(("name", "points"), [("dm-fairdd", [0, 2, 4, 5]), ("dc-fairdd", [0, 1, 2])])
+def test_two_ranks_find_the_same_figures_on_the_way(both, name, points):
+    one, two = ((folder / name / "evaluations.jsonl").read_text() for folder in both[:2])
+    assert one == two
+    assert [json.loads(line)["iteration"] for line in two.splitlines()] == points
+
+
 def test_two_ranks_train_the_same_experts(both):
     one, two = (folder / "experts" for folder in both[:2])
     assert (one / "trajectories.npy").read_bytes() == (two / "trajectories.npy").read_bytes()

@@ -18,7 +18,7 @@ import torch
 from fastdd import session
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
 from fastdd.session import RunConfig
-from fastdd.session.folder import RunFolder
+from fastdd.session.folder import METRICS, RunFolder
 from fastdd.session.stepper import GradientStepper
 
 
@@ -353,13 +353,13 @@ def test_metrics_that_do_not_fit_leave_no_half_line(tmp_path):
     import resource
 
     folder = RunFolder(tmp_path, config(), "digest", resume=False, size=1)
-    folder.log([{"step": 0, "loss": 1.0}])
+    folder.log(METRICS, [{"step": 0, "loss": 1.0}])
     before = (tmp_path / "metrics.jsonl").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # as on a disk that fills within the line
     try:
         with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl"):
-            folder.log([{"step": 1, "loss": 2.0}])
+            folder.log(METRICS, [{"step": 1, "loss": 2.0}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
