@@ -31,7 +31,8 @@ def run_estimate(command: str, options: dict[str, Any]) -> None:
     json, out = options.pop("json"), options.pop("out", None)
     if json is not None:
         files.check_writable(json)
-    named = data_options(options.pop("data_option"), bias_ratio=options.pop("bias_ratio"))
+    by_name = {name: options.pop(name, None) for name in ("bias_ratio", "val_split")}
+    named = data_options(options.pop("data_option"), **by_name)
     where = options.pop("dataset"), options.pop("data_root")
     process = psutil.Process()
     if command == "evaluate":

@@ -21,7 +21,10 @@ def test_distill_is_what_is_estimated_where_nothing_is_named(run, tmp_path):
     small = ("--dataset", "c-digits", "--ipc", 1, "--iterations", 5, "--width", 4)
     for arguments, expected in (
         ((*small, "--json", tmp_path / "a.json"), ["start", "distillation"]),
-        ((*small, "--eval-every", 2, "--eval-nets", 1, "--eval-epochs", 3), ["start", "distillation", "evaluations"]),
+        (
+            (*small, "--val-split", 0.5, "--eval-every", 2, "--eval-nets", 1, "--eval-epochs", 3),
+            ["start", "distillation", "evaluations"],
+        ),
         (("distill", *small, "--evaluate", "--nets", 2, "--epochs", 3), ["start", "distillation", "evaluation"]),
     ):
         code, out, _ = run("estimate", *arguments)
