@@ -24,7 +24,7 @@ from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
 from fastdd.debias.pseudo_groups import ClusterSettings
 from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
-from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, published_protocol
+from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, dc_strategy, published_protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.report import preview, result_row
 from fastdd.session import (
@@ -547,7 +547,8 @@ def evaluate(
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
         protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt or dcbench; sets
-            ``nets`` and ``epochs`` where they are not given.
+            ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has for
+            its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not.
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
@@ -560,8 +561,9 @@ def evaluate(
         Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
 
     Raises:
-        ValueError: a set whose images or classes do not fit the data, a learned step size that is not positive and not
-            replaced, or settings that are not allowed.
+        ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
+            step size that is not positive and not replaced, a protocol for whole without ``epochs``, or settings that
+            are not allowed.
     """
     images, labels, data, arguments = _training_images(
         what,
@@ -609,13 +611,15 @@ def _training_images(
 ) -> tuple[DeviceImages, torch.Tensor, Dataset, dict[str, Any]]:
     """Images, labels, the data set and other arguments of the evaluation that :func:`evaluate` is asked for."""
     whole = isinstance(what, str) and what == "whole"
+    if whole and published is not None and epochs is None:
+        raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
     if isinstance(what, str) and what == "random":
         if ipc is None:
             raise ValueError("evaluating random real images needs an IPC")
         what = random_set(data, ipc, seed)
     if whole:
         images = DeviceImages.of(data.train.images, data.mean, data.std, target)
-        labels, zca, run = torch.as_tensor(data.train.labels), None, {}
+        labels, zca, run, method = torch.as_tensor(data.train.labels), None, {}, "whole"
     else:
         synthetic = what if isinstance(what, SyntheticSet) else load_synthetic(what)
         check_fits(synthetic, data)
@@ -623,7 +627,7 @@ def _training_images(
             # Imported images are normalised as other code does it.
             data = replace(data, **{name: tuple(synthetic.metadata[name]) for name in ("mean", "std")})
         images, labels, zca = DeviceImages(synthetic.images.to(target)), synthetic.targets, synthetic.zca
-        run = synthetic.metadata.get("run", {})
+        run, method = synthetic.metadata.get("run", {}), synthetic.metadata.get("method")
         if learning_rate is None:
             learning_rate = synthetic.learning_rate
             if learning_rate is not None and learning_rate <= 0:
@@ -637,17 +641,20 @@ def _training_images(
         arch = run["arch"]
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
-    strategy = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy
+    strategy, own = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy, "none"
+    if published is not None and published.dc_augmented and (method, strategy, dsa_strategy) == ("dc", "none", None):
+        own = dc_strategy(data.name, models.canonical_name(arch))
     if learning_rate is None:
         learning_rate = Protocol.learning_rate
     if epochs is None:
         published = published or published_protocol("dc")
-        epochs = _WHOLE_EPOCHS if whole else published.plain_epochs if strategy == "none" else published.epochs
+        augmented = (strategy, own) != ("none", "none")
+        epochs = _WHOLE_EPOCHS if whole else published.epochs if augmented else published.plain_epochs
     arguments = {
         "arch": arch,
         "width": width,
         "depth": depth,
-        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy),
+        "protocol": Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy, dc_strategy=own),
         "zca": zca,
     }
     return images, labels.to(target), data, arguments
@@ -829,13 +836,17 @@ def export_synthetic(
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
-    """ValueError if the set's images or classes are not the data set's."""
+    """ValueError if there are no images, if they are not finite, or they or the classes are not the data set's."""
     shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
     if shape != expected:
         raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
-    largest = int(synthetic.labels.max())
-    if largest >= data.num_classes:
-        raise ValueError(f"the synthetic set has label {largest}, but {data.name} has {data.num_classes} classes")
+    classes = len(synthetic.metadata["class_names"])
+    if classes != data.num_classes:
+        raise ValueError(f"the synthetic set is of {classes} classes, but {data.name} has {data.num_classes}")
+    if not len(synthetic.images):
+        raise ValueError("the synthetic set has no images")
+    if not synthetic.images.isfinite().all():
+        raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
 
 
 Embedding = np.ndarray | torch.Tensor | str | os.PathLike | Callable[[torch.Tensor], torch.Tensor]

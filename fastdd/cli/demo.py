@@ -53,7 +53,7 @@ def run_demo(*, out: Path, full: bool, seed: int, device: str, json: Path | None
         synthetic.save(folder / "synthetic.safetensors")
         report.preview(synthetic, folder / "preview.png")
         add(synthetic, method, debias, nets=_NETS, epochs=_EPOCHS)
-        report.write_json(folder / "result.json", report.document(rows[-1:], dataset_digest=data.digest()))
+        report.write_json(folder / report.RESULT, report.document(rows[-1:], dataset_digest=data.digest()))
     console.print(report.table(rows, title="c-digits, test set, %, mean ± standard deviation over networks"))
     page = out / "report.html"
     write_page(page, [read_record(folder) for folder in folders.values()], data, seed=seed)

@@ -119,6 +119,9 @@ def run_evaluate(
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
+    run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
+    if run is not None:
+        ranks.first(lambda: _check_results(run))
     for arch in archs:
         if arch is not None:
             models.check(arch, data.channels, data.num_classes, data.size)
@@ -135,10 +138,11 @@ def run_evaluate(
     title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
     console.print(report.table(rows, title, METRICS if published is None else published.figures))
     if published is not None:
-        console.print(f"protocol {protocol}: {published.note}")
+        given = {name: settings[name] for name in ("nets", "epochs", "dsa_strategy", "learning_rate")} | {"deo": deo}
+        own = ", ".join(f"{name} {value}" for name, value in given.items() if value not in (None, "range"))
+        console.print(f"protocol {protocol}{own and ' but for ' + own}: {published.note}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
     ranks.first(lambda: _write(rows, data, run, json))
 
 
@@ -149,16 +153,26 @@ def to_evaluate(
     if target in ("random", "whole"):
         return target, load_dataset(dataset, data_root, options), ipc
     made = api.load_synthetic(target)
+    own = made.metadata.get("ipc", ipc)
+    if ipc not in (None, own):
+        raise ValueError(f"{target} has an IPC of {own}: --ipc {ipc} is for random")
     dataset = dataset or made.metadata.get("dataset")
     if dataset is not None and dataset == made.metadata.get("dataset"):
         options = datasets.built_with(made.metadata, dataset) | options
-    return made, load_dataset(dataset, data_root, options), made.metadata.get("ipc", ipc)
+    return made, load_dataset(dataset, data_root, options), own
+
+
+def _check_results(run: Path) -> None:
+    """That the run's results can be read, and others written beside them."""
+    files.check_writable(run / report.RESULT)
+    if (run / report.RESULT).exists():
+        report.read_json(run / report.RESULT)
 
 
 def _write(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
     """Add results to those that a run's folder has, and write them to ``json``."""
     if run is not None:
-        path = run / "result.json"
+        path = run / report.RESULT
         old = report.read_json(path)["rows"] if path.exists() else []
         report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
     if json is not None:

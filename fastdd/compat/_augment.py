@@ -2,20 +2,18 @@
 TESLA have them."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
-import scipy.sparse
-import scipy.special
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd import rng as keys
 from fastdd.compat import _passes, _random
 from fastdd.compat._passes import KeyedDraws, Passes
+from fastdd.evaluation import dc_augmentation
+from fastdd.evaluation.dc_augmentation import DcAugmentation
 
 
 class ParamDiffAug:
@@ -232,9 +230,9 @@ def DiffAugment_mtt(
     return _diff_augment(x, strategy, seed, param, rng, AUGMENT_FNS_MTT, align_corners=True)
 
 
-def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[np.ndarray, np.ndarray]:
+def _drawn_as_published(n: int, settings: DcAugmentation) -> tuple[np.ndarray, np.ndarray]:
     """Operation of every image [n] and its two numbers [n, 2], from numpy's global generator in the published order."""
-    scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
+    names, scale, crop, rotate = settings.names, settings.scale, settings.crop, settings.rotate
     chosen, numbers = [], np.zeros((n, 2))
     for i in range(n):
         name = names[np.random.permutation(len(names))[0]]
@@ -248,112 +246,17 @@ def _drawn_as_published(n: int, names: list[str], settings: dict) -> tuple[np.nd
     return np.array(chosen), numbers
 
 
-def _drawn_from_key(n: int, names: list[str], settings: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The same, of the same distribution, from the next key."""
-    scale, crop, rotate = settings["scale"], settings["crop"], settings["rotate"]
-    u = keys.uniform_array(_random.next_key("augment"), 3 * n).astype(np.float64).reshape(n, 3)
-    chosen = np.array(names)[(u[:, 0] * len(names)).astype(int)]
-    numbers = 1 + (2 * u[:, 1:] - 1) * scale
-    for name, whole in (("crop", np.floor(u * (2 * crop))), ("rotate", np.floor(u * (2 * rotate)) - rotate)):
-        numbers = np.where((chosen == name)[:, None], whole[:, 1:], numbers)
-    return chosen, numbers
+def _published_normal(x: Tensor) -> Tensor:
+    return torch.stack([torch.randn(x.shape[1:], device=x.device) for _ in x])
 
 
-def _moved(x: Tensor, y: np.ndarray, u: np.ndarray, fill: Tensor) -> Tensor:
-    """Result pixel (v, w) of image i is x[i, :, y[i, v], u[i, w]], or ``fill`` where one of them is -1."""
-    y, u = torch.from_numpy(y).to(x.device), torch.from_numpy(u).to(x.device)
-    index = y.clamp(min=0)[:, :, None] * x.shape[3] + u.clamp(min=0)[:, None]
-    moved = x.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, x.shape[1], -1)).view_as(x)
-    return torch.where(((y >= 0)[:, :, None] & (u >= 0)[:, None])[:, None], moved, fill)
-
-
-def _shifted(side: int, by: np.ndarray) -> np.ndarray:
-    """Source of every pixel of a side that is moved by ``by`` [N] pixels; -1 outside."""
-    source = np.arange(side) + by.astype(np.int64)[:, None]
-    return np.where((source >= 0) & (source < side), source, -1)
-
-
-@lru_cache(maxsize=4096)
-def _resized(side: int, size: int, largest: int) -> np.ndarray:
-    """Source of every pixel of a side that is resized to ``size`` (nearest) on a canvas of ``largest``; -1 outside."""
-    canvas = np.full(max(largest, size), -1)
-    first = (largest - size) // 2
-    canvas[first : first + size] = F.interpolate(torch.arange(float(side)).view(1, 1, side), size).view(-1).numpy()
-    first = (largest - side) // 2
-    return canvas[first : first + side]
-
-
-@lru_cache(maxsize=8)
-def _spline_filter(side: int) -> np.ndarray:
-    """The matrix that turns pixels into coefficients of cubic B-splines, [side, side]."""
-    return scipy.ndimage.spline_filter1d(np.eye(side), order=3, axis=0, mode="mirror")
-
-
-@lru_cache(maxsize=512)
-def _rotation(height: int, width: int, degrees: int) -> tuple[scipy.sparse.csr_array, np.ndarray]:
-    """``scipy.ndimage.rotate``, cropped to the image's size, as a sparse matrix that takes spline coefficients; and
-    which pixels come from outside."""
-    cos, sin = scipy.special.cosdg(degrees), scipy.special.sindg(degrees)
-    matrix = np.array([[cos, sin], [-sin, cos]])
-    size = (np.ptp(matrix @ [[0, 0, height, height], [0, width, 0, width]], axis=1) + 0.5).astype(int)
-    first = [int((big - side) / 2) for big, side in zip(size, (height, width), strict=True)]
-    offset = (np.array([height, width]) - 1) / 2 - matrix @ ((size - 1) / 2) + matrix @ first
-    ones = np.ones((height, width))
-    # Which side of the border a pixel falls on is a matter of rounding, so scipy is asked.
-    outside = scipy.ndimage.affine_transform(ones, matrix, offset, order=0, mode="constant", cval=2.0) == 2
-    where = np.indices((height, width)).reshape(2, -1)
-    columns, weights = np.zeros((1, height * width), np.int64), np.ones((1, height * width))
-    for side, at in zip((height, width), matrix @ where + offset[:, None], strict=True):
-        at = at.clip(0, side - 1)
-        start = np.floor(at)
-        taps = (start + np.arange(-1, 3)[:, None]).astype(np.int64)
-        t = np.abs(at - taps)
-        spline = np.where(t < 1, 2 / 3 - t**2 * (1 - t / 2), np.clip(2 - t, 0, None) ** 3 / 6)
-        # Coefficients are mirrored about the outermost pixels.
-        taps = (side - 1) - np.abs((side - 1) - taps % max(2 * side - 2, 1))
-        columns = (columns[:, None] * side + taps).reshape(-1, height * width)
-        weights = (weights[:, None] * spline).reshape(-1, height * width)
-    weights[:, outside.ravel()] = 0
-    rows = np.broadcast_to(np.arange(height * width), columns.shape)
-    shape = (height * width, height * width)
-    return scipy.sparse.csr_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape), outside.ravel()
-
-
-def _cropped(x: Tensor, down: np.ndarray, right: np.ndarray, most: int, fill: Tensor) -> Tensor:
-    y, u = _shifted(x.shape[2], down - most), _shifted(x.shape[3], right - most)
-    return _moved(x, y, u, fill[:, None, None].to(x.dtype))
-
-
-def _scaled(x: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
-    height, width = x.shape[2:]
-    y, u = [], []
-    for a, b in zip(down.tolist(), right.tolist(), strict=True):
-        # As published, both sides are resized to factors of the height, on a square canvas.
-        rows, columns = int(a * height), int(b * height)
-        largest = max(rows, columns, height, width)
-        y.append(_resized(height, rows, largest))
-        u.append(_resized(width, columns, largest))
-    return _moved(x, np.stack(y), np.stack(u), x.new_zeros(()))
-
-
-def _rotated(x: Tensor, degrees: np.ndarray, fill: float) -> Tensor:
-    pixels = x.detach().cpu().double().numpy()
-    n, channels, height, width = pixels.shape
-    splines = (_spline_filter(height) @ pixels @ _spline_filter(width).T).reshape(n, channels, -1)
-    out = np.empty_like(splines)
-    for image, coefficients, angle in zip(out, splines, degrees.astype(int).tolist(), strict=True):
-        rotation, outside = _rotation(height, width, angle)
-        image[...] = (rotation @ coefficients.T).T
-        image[:, outside] = fill
-    return torch.from_numpy(out.reshape(pixels.shape)).to(x.dtype).to(x.device)
+def _keyed_normal(x: Tensor) -> Tensor:
+    return keys.normal(_random.next_key("augment-noise"), x.numel(), x.device).view_as(x)
 
 
 def augment(images: Tensor, dc_aug_param: dict | None, device: Any, *, rng: str | None = None) -> Tensor:
-    """DC's augmentation for evaluation: for every image one operation of the strategy; ``images`` are changed in place.
-
-    crop shifts by up to ``crop`` pixels (the channels' means come in), scale resizes both sides by factors of
-    1 +- ``scale`` (nearest), rotate turns by whole degrees up to ``rotate`` (cubic splines, the mean comes in; computed
-    on the CPU), noise adds ``noise`` times a standard normal. Unknown operations do nothing.
+    """DC's augmentation for evaluation (:class:`fastdd.evaluation.dc_augmentation.DcAugmentation`): for every image one
+    operation of the strategy; ``images`` are changed in place. Rotations are computed on the CPU.
 
     Args:
         images: [N, C, H, W], floating point.
@@ -368,26 +271,10 @@ def augment(images: Tensor, dc_aug_param: dict | None, device: Any, *, rng: str 
     """
     if dc_aug_param is None or dc_aug_param["strategy"] == "none" or not images.shape[0]:
         return images
-    legacy = _random.mode(rng) == "legacy"
-    mean = images.detach().mean((0, 2, 3))
-    draw = _drawn_as_published if legacy else _drawn_from_key
-    chosen, numbers = draw(len(images), dc_aug_param["strategy"].split("_"), dc_aug_param)
-
-    def noisy(x: Tensor, *_) -> Tensor:
-        if legacy:
-            drawn = torch.stack([torch.randn(x.shape[1:], device=x.device) for _ in x])
-        else:
-            drawn = keys.normal(_random.next_key("augment-noise"), x.numel(), x.device).view_as(x)
-        return (x + dc_aug_param["noise"] * drawn).to(x.dtype)
-
-    for name, change in (
-        ("crop", lambda x, down, right: _cropped(x, down, right, dc_aug_param["crop"], mean)),
-        ("scale", _scaled),
-        ("rotate", lambda x, degrees, _: _rotated(x, degrees, mean.double().mean().item())),
-        ("noise", noisy),
-    ):
-        which = np.flatnonzero(chosen == name)
-        if len(which):
-            rows = torch.from_numpy(which).to(images.device)
-            images.index_copy_(0, rows, change(images.index_select(0, rows), *numbers[which].T))
+    settings = DcAugmentation(**{field.name: dc_aug_param[field.name] for field in fields(DcAugmentation)})
+    if _random.mode(rng) == "legacy":
+        drawn, normal = _drawn_as_published(len(images), settings), _published_normal
+    else:
+        drawn, normal = dc_augmentation.draw(len(images), settings, _random.next_key("augment")), _keyed_normal
+    dc_augmentation.augment(images, settings, *drawn, normal)
     return images

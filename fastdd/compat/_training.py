@@ -6,7 +6,7 @@ Names, arguments, results and printed lines are the published ones; figures stay
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -18,6 +18,8 @@ from fastdd.compat import _random
 from fastdd.compat._augment import DiffAugment, DiffAugment_mtt, augment
 from fastdd.compat._batches import batches
 from fastdd.compat._datasets import TensorDataset, imagenet_labels
+from fastdd.data.exchange.published import NAMES
+from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
 from fastdd.methods import gm
 
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
@@ -75,10 +77,7 @@ def get_loops_fairdd(ipc: int) -> tuple[int, int]:
 
 def get_daparam(dataset: str, model: str, model_eval: str, ipc: int) -> dict[str, Any]:
     """Augmentation of DC's evaluation: none, but for MNIST and for the network ConvNetBN."""
-    strategy = "crop_scale_rotate" if dataset == "MNIST" else "none"
-    if model_eval == "ConvNetBN":
-        strategy = "crop_noise"
-    return {"crop": 4, "scale": 0.2, "rotate": 45, "noise": 0.001, "strategy": strategy}
+    return asdict(DcAugmentation(dc_strategy(NAMES.get(dataset, dataset), model_eval)))
 
 
 def get_eval_pool(eval_mode: str, model: str, model_eval: str) -> list[str]:

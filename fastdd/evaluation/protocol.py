@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fastdd import models, ops, ranks, rng
 from fastdd.data import Dataset, DeviceImages, Zca
+from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.methods.training import train_epoch
 
@@ -29,6 +31,8 @@ class Protocol:
         learning_rate: of the network; trajectory matching is published with its learned step size.
         batch: training batch.
         dsa_strategy: augmentation while training: one operation a batch, drawn from this list, parameters an image.
+        dc_strategy: in its place, DC's own: one operation an image, drawn from this list of crop, scale, rotate and
+            noise (:class:`fastdd.evaluation.DcAugmentation`).
     """
 
     epochs: int = 1000
@@ -37,13 +41,21 @@ class Protocol:
     weight_decay: float = 5e-4
     batch: int = 256
     dsa_strategy: str = "color_crop_cutout_flip_scale_rotate"
+    dc_strategy: str = "none"
 
     def __post_init__(self):
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"the networks' learning rate must be positive, not {self.learning_rate}")
-        ops.parse_strategy(self.dsa_strategy)
+        siamese = ops.parse_strategy(self.dsa_strategy)
+        if self.dc_strategy == "none":
+            return
+        for name in self.dc_strategy.split("_"):
+            if name not in DC_OPS:
+                raise ValueError(f"dc_strategy {self.dc_strategy!r}: {name!r} is not one of {', '.join(DC_OPS)}")
+        if siamese:
+            raise ValueError(f"one augmentation: dc_strategy {self.dc_strategy!r} goes with dsa_strategy 'none'")
 
 
 @dataclass(frozen=True)
@@ -102,11 +114,21 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
             net.parameters(), lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
 
+    augment = None
+    if protocol.dc_strategy != "none":
+        augment = partial(dc_augment, DcAugmentation(protocol.dc_strategy))
     sgd = optimiser()
     net.train()
     for epoch in range(protocol.epochs + 1):
         train_epoch(
-            net, images, labels, sgd, batch=protocol.batch, dsa_strategy=protocol.dsa_strategy, key=(*key, epoch)
+            net,
+            images,
+            labels,
+            sgd,
+            batch=protocol.batch,
+            dsa_strategy=protocol.dsa_strategy,
+            key=(*key, epoch),
+            augment=augment,
         )
         if epoch == protocol.epochs // 2 + 1:
             learning_rate *= 0.1

@@ -14,6 +14,7 @@ class PublishedProtocol:
         plain_epochs: without.
         figures: what it reports.
         note: what a reader who compares should know.
+        dc_augmented: whether sets of method DC are augmented by :func:`fastdd.evaluation.dc_strategy`.
     """
 
     nets: int
@@ -21,6 +22,7 @@ class PublishedProtocol:
     plain_epochs: int
     figures: tuple[str, ...]
     note: str
+    dc_augmented: bool = False
 
 
 PROTOCOLS = MappingProxyType(
@@ -30,9 +32,12 @@ PROTOCOLS = MappingProxyType(
             1000,
             300,
             ("accuracy",),
-            "DatasetCondensation. Its augmentation of MNIST for sets of DC (crop, scale, rotate) is not part of this.",
+            "DatasetCondensation. For sets of DC on MNIST or ConvNetBN its augmentation of single images is used.",
+            dc_augmented=True,
         ),
-        "fairdd": PublishedProtocol(10, 1000, 300, ("accuracy", "deo_m", "deo_a"), "FairDD's scripts."),
+        "fairdd": PublishedProtocol(
+            10, 1000, 300, ("accuracy", "deo_m", "deo_a"), "FairDD's scripts.", dc_augmented=True
+        ),
         "mtt": PublishedProtocol(
             5,
             1000,

@@ -1,5 +1,7 @@
 """Training a network on images: between the steps of gradient matching, at length in evaluation, and as an expert."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ def train_epoch(
     key: tuple,
     weights: Tensor | None = None,
     order: Tensor | None = None,
+    augment: Callable[[Tensor, tuple], Tensor] | None = None,
 ) -> Tensor:
     """One pass over the images, in random order if no other is given: cross-entropy, one optimiser step a batch.
 
@@ -33,6 +36,8 @@ def train_epoch(
         weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
             by its size. None: 1 each.
         order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
+        augment: another augmentation, of a batch's normalised images, which it may change; called with them and the
+            batch's key.
 
     Returns:
         The mean over the rows of the loss that each had in its batch, a scalar on their device.
@@ -44,7 +49,8 @@ def train_epoch(
         here = rows.to(labels.device, non_blocking=True)
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
         params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
-        logits = net(images.read(rows, params))
+        x = images.read(rows, params)
+        logits = net(x if augment is None else augment(x, (*key, number)))
         if weights is None:
             loss = F.cross_entropy(logits, labels[here])
         else:

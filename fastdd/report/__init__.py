@@ -3,6 +3,7 @@
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
 from fastdd.report.pictures import preview, preview_dataset
 from fastdd.report.results import (
+    RESULT,
     document,
     figures,
     group_table,
@@ -15,6 +16,7 @@ from fastdd.report.results import (
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
+    "RESULT",
     "document",
     "expert_rows",
     "expert_summary",

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from fastdd.data import SyntheticSet, built_with
-from fastdd.report.results import read_json
+from fastdd.evaluation import METRICS
+from fastdd.report.results import RESULT, read_json
 from fastdd.session import folder as run_folder
 
 
@@ -82,20 +83,19 @@ def read_record(path: str | os.PathLike) -> Record:
     made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
     if not made.exists() and not configured.exists():
         raise ValueError(f"{path} holds no run and no synthetic set")
-    config = yaml.safe_load(configured.read_text(encoding="utf-8"))["run"] if configured.exists() else {}
+    config, total = _configuration(configured) if configured.exists() else ({}, None)
     logged, evaluated = (
         run_folder.read_log(log) if log.exists() else []
         for log in (path / run_folder.METRICS, path / run_folder.EVALUATIONS)
     )
     losses = [(entry["step"], entry["loss"]) for entry in logged]
-    result = path / "result.json"
-    found = read_json(result) if result.exists() else {"rows": [], "meta": {}}
+    found = _results(path / RESULT)
     return Record(
         path,
         SyntheticSet.load(made) if made.exists() else None,
         config,
         losses[-1][0] + 1 if losses else 0,
-        _total(config, losses),
+        total,
         losses,
         evaluated,
         found["rows"],
@@ -103,7 +103,19 @@ def read_record(path: str | os.PathLike) -> Record:
     )
 
 
-def _total(config: dict[str, Any], losses: list[tuple[int, float]]) -> int | None:
-    if not config:
-        return None
-    return config["iterations"] * (config.get("outer_loop") or 1)
+def _configuration(path: Path) -> tuple[dict[str, Any], int]:
+    """What was run, and its steps."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))["run"]
+        return config, config["iterations"] * (config.get("outer_loop") or 1)
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a run's configuration: {error}") from None
+
+
+def _results(path: Path) -> dict[str, Any]:
+    found = read_json(path) if path.exists() else {"rows": [], "meta": {}}
+    for row in found["rows"]:
+        missing = [name for name in ("method", "debias", "arch", "nets", *METRICS) if name not in row]
+        if missing:
+            raise ValueError(f"{path}: a row has no {missing[0]}")
+    return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+RESULT = "result.json"  # of a run's folder: every evaluation of it
 # Rows of a table that a reader takes in.
 _MOST_CLASSES = 30
 # Of evaluations on the way.
@@ -39,7 +40,7 @@ def result_row(
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
-    ``seed`` and ``deo`` say how the figures came about.
+    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
     return {
         "dataset": dataset,
@@ -53,6 +54,7 @@ def result_row(
         "epochs": evaluation.protocol.epochs,
         "learning_rate": evaluation.protocol.learning_rate,
         "dsa_strategy": evaluation.protocol.dsa_strategy,
+        "dc_strategy": evaluation.protocol.dc_strategy,
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
@@ -83,11 +85,16 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a document that :func:`write_json` wrote; ValueError if it is of another schema."""
+    """Read a document that :func:`write_json` wrote; ValueError if it is none, or of another schema."""
     with open(path, encoding="utf-8") as file:
-        content = json.load(file)
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {content.get('schema')!r}, not {SCHEMA}")
+        try:
+            content = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
+    if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
+        raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
     return content
 
 

@@ -25,6 +25,7 @@ from fastdd.session.config import RunConfig
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
+_FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
 SYNTHETIC = "synthetic.safetensors"
 # Of debias kde, and of clusters in place of a protected attribute.
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
@@ -192,9 +193,23 @@ class RunFolder:
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a log; a last one that is not whole, as its run is writing it or was killed, is left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The rows of a log; a last one that is not whole, as its run is writing it or was killed, is left out.
+
+    Raises:
+        ValueError: a line that is no row of this log.
+    """
+    rows, path = [], Path(path)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not _FIELDS[path.name] <= row.keys():
+            raise ValueError(f"{path} is damaged: line {number} is no row of it")
+        rows.append(row)
+    return rows
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

@@ -420,6 +420,36 @@ class TestBadInput:
         made.save(tmp_path / "small.safetensors")
         one_line(run("evaluate", tmp_path / "small.safetensors"), 2, "(3, 8, 8)", "(3, 16, 16)")
 
+    def test_evaluate_images_and_classes_that_do_not_fit(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(api, "_evaluate", lambda *arguments, **settings: pytest.fail("trained"))
+        made, broken = random_set(load("c-digits"), 1), tmp_path / "broken.safetensors"
+        names = made.metadata["class_names"]
+        few, more = ({**made.metadata, "class_names": other} for other in (names[:5], [*names, "ten"]))
+        grey = {**made.metadata, "mean": [0.5], "std": [0.5]}
+        for images, labels, metadata, why in (
+            (made.images[:, :1].contiguous(), made.labels, grey, "(1, 16, 16), those of c-digits are (3, 16, 16)"),
+            (made.images[:5], made.labels[:5], few, "the synthetic set is of 5 classes, but c-digits has 10"),
+            (made.images, made.labels, more, "the synthetic set is of 11 classes, but c-digits has 10"),
+            (made.images[:0], made.labels[:0], made.metadata, "the synthetic set has no images"),
+            (made.images * float("nan"), made.labels, made.metadata, "not finite"),
+        ):
+            SyntheticSet(images, labels, metadata).save(broken)
+            for networks in ((), ("--arch", "ConvNetD1,LeNet")):
+                one_line(run("evaluate", broken, "--dataset", "c-digits", *networks), 2, why)
+
+    def test_evaluate_with_options_that_contradict_each_other(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(api, "_evaluate", lambda *arguments, **settings: pytest.fail("trained"))
+        random_set(load("c-digits"), 1).save(tmp_path / "one.safetensors")
+        one_line(run("evaluate", tmp_path / "one.safetensors", "--ipc", 5), 2, "has an IPC of 1: --ipc 5 is for random")
+        whole = ("evaluate", "whole", "--dataset", "c-digits", "--protocol", "fairdd")
+        one_line(run(*whole), 2, "for whole, give the epochs too (--epochs)")
+
+    def test_results_that_can_not_be_kept_are_told_before_the_work(self, run, tmp_path, monkeypatch):
+        run("distill", *SMALL, "--out", tmp_path / "r")
+        monkeypatch.setattr(api, "_evaluate", lambda *arguments, **settings: pytest.fail("trained"))
+        (tmp_path / "r" / "result.json").write_text('{"schema": 1')
+        one_line(run("evaluate", tmp_path / "r"), 2, "result.json is damaged")
+
     def test_evaluate_a_negative_learned_step_size(self, run, learned):
         made = SyntheticSet.load(learned)
         made.learning_rate = -0.003

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from fastdd import api, reproduce
-from fastdd.data import SyntheticSet
+from fastdd.data import SyntheticSet, load
 from fastdd.reproduce.budgets import Budget
-from fastdd.session import estimate
+from fastdd.session import estimate, random_set
 
 
 @pytest.fixture
@@ -37,12 +37,49 @@ def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, m
     assert (code, err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("config.yaml", "run: [1, {", "config.yaml is not a run's configuration"),
+        ("config.yaml", "hello", "config.yaml is not a run's configuration"),
+        ("config.yaml", "run: {method: dm}", "config.yaml is not a run's configuration: 'iterations'"),
+        ("metrics.jsonl", '{"step": 0, "loss": 1.0}\n{"st\n', "metrics.jsonl is damaged: line 2 is no row of it"),
+        ("metrics.jsonl", '{"loss": 1.0}\n', "metrics.jsonl is damaged: line 1 is no row of it"),
+        ("result.json", '{"schema": 1', "result.json is damaged"),
+        ("result.json", "[]", "result.json is not a document of results"),
+        ("result.json", '{"schema": 1, "rows": []}', "result.json is not a document of results"),
+        ("result.json", '{"schema": 1, "rows": [{}], "meta": {}}', "result.json: a row has no method"),
+        ("synthetic.safetensors", "nonsense", "synthetic.safetensors"),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line_and_nothing_is_written(run, made, tmp_path, name, content, why):
+    random_set(load("c-digits"), 1).save(tmp_path / "other.safetensors")
+    (made / name).write_text(content)
+    code, _, err = run("report", tmp_path / "other.safetensors", made, "--out", tmp_path / "page.html")
+    assert code in (1, 2)
+    assert err.startswith(f"error: {made}/")
+    assert why in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_run_that_goes_on_may_be_in_its_last_line(run, made, tmp_path):
+    (made / "synthetic.safetensors").unlink()
+    with open(made / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo')
+    assert run("report", made, "--embedding", "none")[0] == 0
+    assert "unfinished: 2 of 2 steps are logged" in (made / "report.html").read_text()
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("report", made, tmp_path / "empty")
+    assert (code, err) == (2, f"error: {tmp_path / 'empty'} holds no run and no synthetic set\n")
+
+
 def test_a_protocol_shows_its_figures_and_what_to_know(run, made, tmp_path):
     code, out, _ = run("evaluate", made, "--protocol", "mtt", "--nets", 1, "--epochs", 1, "--json", tmp_path / "f.json")
     assert code == 0
     assert "DEO_M" not in out
-    assert "protocol mtt: MTT, with the learned step size." in out
     assert json.loads((tmp_path / "f.json").read_text())["rows"][0]["protocol"] == "mtt"
+    assert "protocol mtt but for nets 1, epochs 1: MTT, with the learned step size." in out
     code, _, err = run("evaluate", made, "--protocol", "dd")
     assert (code, err) == (2, "error: unknown protocol 'dd'; one of: dc, fairdd, mtt, dcbench\n")
 
@@ -112,6 +149,15 @@ def test_experts_of_a_table_are_estimated_trained_and_kept(run, tmp_path, monkey
     assert run(*words)[0] == 0
     assert (experts / "manifest.json").stat().st_mtime_ns == before
     assert len(list((tmp_path / "R" / "runs").iterdir())) == 2
+
+
+def test_a_missing_data_set_is_told_before_the_work(run, tmp_path):
+    words = ("reproduce", "fairdd", "table1", "--rows", "c-mnist-fg:10", "--budget", "quick", "--out", tmp_path / "R")
+    code, _, err = run(*words)
+    assert code == 2
+    assert err.startswith("error: MNIST needs its files: give the folder that holds train-images-idx3-ubyte.gz")
+    code, _, err = run(*words, "--data-root", tmp_path / "nowhere")
+    assert (code, err) == (2, f"error: the data root {tmp_path / 'nowhere'} is not a folder\n")
 
 
 @pytest.mark.usefixtures("recipes")

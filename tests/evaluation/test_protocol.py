@@ -1,8 +1,7 @@
-"""The evaluation protocol against a literal loop, and what it reports."""
+"""The evaluation protocol: what it reports, learned sets, bad settings."""
 
 import pytest
 import torch
-from torch import nn
 
 import fastdd
 from fastdd import models, rng
@@ -22,43 +21,12 @@ def zca(digits):
     return Zca.fit(digits.train.images)
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.03])
-def test_training_is_the_published_schedule(digits, rate):
-    """epochs + 1 epochs; after epoch epochs // 2 + 1 a tenth of the rate and a new optimiser, so no momentum."""
-    subset = random_set(digits, 3)
-    protocol = Protocol(epochs=5, learning_rate=rate, batch=8, dsa_strategy="none")
-    nets = [models.build("ConvNetD2", 3, 10, (16, 16), width=8, key=1) for _ in range(2)]
-    train(nets[0], DeviceImages(subset.images), subset.labels, protocol, (0, "test", 0))
-
-    net = nets[1]
-    sgd = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-    for epoch in range(6):
-        for rows in rng.permutation(rng.key(0, "test", 0, epoch), 30).split(8):
-            loss = nn.CrossEntropyLoss()(net(subset.images[rows]), subset.labels[rows])
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
-        if epoch in [5 // 2 + 1]:
-            rate *= 0.1
-            sgd = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-    for ours, literal in zip(nets[0].parameters(), net.parameters(), strict=True):
-        assert torch.equal(ours, literal)
-
-
-def test_counts_are_those_of_plain_predictions(digits):
+def test_summaries_are_over_networks(digits):
     subset = random_set(digits, 5)
     protocol = Protocol(epochs=3)
     made = evaluate(
         DeviceImages(subset.images), subset.labels, digits, width=8, depth=2, nets=2, protocol=protocol, seed=3
     )
-    net = models.build("ConvNet", 3, 10, (16, 16), width=8, depth=2, key=rng.key(3, "evaluation-net", 1))
-    train(net, DeviceImages(subset.images), subset.labels, protocol, (3, "evaluation", 1))
-    pixels = (torch.from_numpy(digits.test.images).float() / 255 - 0.5) / 0.5
-    with torch.no_grad():
-        right = (net(pixels).argmax(1) == torch.from_numpy(digits.test.labels)).float()
-    # One image in 5,000 may flip where two logits are equal to rounding.
-    assert abs(made.metrics()[1].accuracy - 100 * right.mean().item()) <= 0.04
-    assert made.counts[1].total.sum() == 5000
     summary = made.summary()
     values = [run.accuracy for run in made.metrics()]
     assert summary["accuracy"]["mean"] == pytest.approx(sum(values) / 2)

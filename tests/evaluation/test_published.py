@@ -3,6 +3,7 @@
 import pytest
 
 import fastdd
+from fastdd import api
 from fastdd.evaluation import METRICS, PROTOCOLS, published_protocol
 
 
@@ -21,7 +22,7 @@ def test_a_protocol_sets_what_is_not_given(monkeypatch, name, strategy, epochs):
     def evaluate(images, labels, data, **arguments):
         asked.update(arguments)
 
-    monkeypatch.setattr(fastdd.api, "_evaluate", evaluate)
+    monkeypatch.setattr(api, "_evaluate", evaluate)
     data = fastdd.data.load("c-digits")
     fastdd.evaluate("random", data, ipc=1, protocol=name, dsa_strategy=strategy)
     assert (asked["nets"], asked["protocol"].epochs) == (5, epochs)
