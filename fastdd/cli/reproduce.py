@@ -31,8 +31,6 @@ def run_reproduce(
 ) -> None:
     chosen, spent = _selected(paper, table, rows, columns), _budget(budget)
     api.pick_device(device)
-    out.mkdir(parents=True, exist_ok=True)
-    files.check_writable(_stem(chosen, spent, out).with_suffix(".md"))
     shop = reproduce.Workshop(
         out,
         spent,
@@ -46,6 +44,8 @@ def run_reproduce(
     for cell in chosen.cells:  # a missing data set is told before hours of work on another
         if shop.done(cell) is None:
             shop.dataset(cell)
+    out.mkdir(parents=True, exist_ok=True)
+    files.check_writable(_stem(chosen, spent, out).with_suffix(".md"))
     outcomes = []
     for cell in chosen.cells:
         outcomes.append(shop.do(cell))

@@ -158,6 +158,7 @@ def test_a_missing_data_set_is_told_before_the_work(run, tmp_path):
     assert err.startswith("error: MNIST needs its files: give the folder that holds train-images-idx3-ubyte.gz")
     code, _, err = run(*words, "--data-root", tmp_path / "nowhere")
     assert (code, err) == (2, f"error: the data root {tmp_path / 'nowhere'} is not a folder\n")
+    assert not (tmp_path / "R").exists()
 
 
 @pytest.mark.usefixtures("recipes")
