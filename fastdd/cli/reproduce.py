@@ -1,7 +1,9 @@
 """``fastdd reproduce``."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table as RichTable
 
@@ -10,6 +12,7 @@ from fastdd.cli.console import console
 from fastdd.cli.estimate import time_text
 from fastdd.cli.experts import train_with_bar
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.data import Dataset
 from fastdd.data.trajectories import MANIFEST
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
@@ -55,7 +58,7 @@ def run_reproduce(
             for name in chosen.figures
         )
         console.print(f"{cell.row} {cell.column}: {figures}")
-        _write(chosen, outcomes, spent, out, root, final=cell is chosen.cells[-1])
+        _write(chosen, outcomes, spent, shop, out, final=cell is chosen.cells[-1])
     found = reproduce.comparisons(chosen, outcomes)
     result = RichTable(title=f"{chosen.paper} {chosen.name}: {chosen.title}, %", title_justify="left")
     for number, title in enumerate(header(chosen)):
@@ -193,8 +196,8 @@ def _write(
     table: reproduce.Table,
     outcomes: list[reproduce.Outcome],
     spent: Budget,
+    shop: reproduce.Workshop,
     out: Path,
-    root: Path | None,
     *,
     final: bool,
 ) -> None:
@@ -204,8 +207,21 @@ def _write(
     files.write_text(stem.with_suffix(".csv"), reproduce.csv_text(table, found))
     if not final:
         return
-    runs = dict.fromkeys(outcome.run for outcome in outcomes if outcome.run is not None)
+    distilled = [outcome for outcome in outcomes if outcome.run is not None]
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    for outcome in distilled:
+        rows.setdefault(outcome.run, []).append(outcome.row)
+    records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    note = f"{EXPLANATION} {spent.note}"
-    text = TextTable(title, note, header(table), lines(table, found))
-    write_page(stem.with_suffix(".html"), [read_record(run) for run in runs], table=text)
+    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, found))
+    write_page(stem.with_suffix(".html"), records, _shown(shop, [one.cell for one in distilled]), table=text)
+
+
+def _shown(shop: reproduce.Workshop, cells: list[reproduce.Cell]) -> Dataset | None:
+    """The data set of all cells, to be shown beside theirs; None where they have several, or it is not here."""
+    if not cells or any((cell.dataset, cell.options) != (cells[0].dataset, cells[0].options) for cell in cells):
+        return None
+    try:
+        return shop.dataset(cells[0])
+    except (ValueError, OSError):  # all is done, so the table needs no files
+        return None

@@ -108,7 +108,11 @@ def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_pa
     assert "Shortened." in out
     text = (tmp_path / "R" / "paper-table1-quick.md").read_text()
     assert "(50.0, " in text
-    assert "paper table1: a table" in (tmp_path / "R" / "paper-table1-quick.html").read_text()
+    page = (tmp_path / "R" / "paper-table1-quick.html").read_text()
+    assert "paper table1: a table" in page
+    # The run's result and its real images are on the page, though they do not lie in its folder.
+    assert "Accuracy of every class in every group" in page
+    assert "Features of a random" in page
     results = sorted((tmp_path / "R" / "results").iterdir())
     before = [path.stat().st_mtime_ns for path in results]
     assert run(*words)[0] == 0
