@@ -1,0 +1,81 @@
+"""What runs make is the same, to the last bit, as when ``digests.json`` was recorded; and runs of then go on now."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastdd
+
+HERE = Path(__file__).parent
+_spec = importlib.util.spec_from_file_location("golden_record", HERE / "record.py")
+record = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(record)
+
+RECORDED = json.loads((HERE / "digests.json").read_text())
+OLD = json.loads((HERE / "old" / "ends.json").read_text())
+SAME_MACHINE = record.where() == RECORDED["where"]
+RUNS, EXPERTS = record.run_cases(), record.expert_cases()
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield record.Recorder(tmp_path_factory.mktemp("golden"))
+    torch.set_num_threads(threads)
+
+
+def compare(found: dict, recorded: dict) -> None:
+    """All of it where it was recorded; elsewhere a few values, and what depends on no arithmetic."""
+    if SAME_MACHINE:
+        assert found == recorded
+        return
+    for name in ("files", "config", "number"):
+        assert found.get(name) == recorded.get(name)
+    if "sketch" in found:
+        assert found["sketch"] == pytest.approx(recorded["sketch"], rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs(recorder, name):
+    compare(recorder.run(name, RUNS[name]), RECORDED["runs"][name])
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts(recorder, name):
+    compare(recorder.experts(name, EXPERTS[name]), RECORDED["experts"][name])
+
+
+def test_weights_and_groups(recorder):
+    for name, found in recorder.weight_cases().items():
+        compare(found, RECORDED["weights"][name])
+
+
+def test_evaluations(recorder):
+    for name, found in recorder.evaluation_cases().items():
+        compare(found, RECORDED["evaluations"][name])
+
+
+def test_default_settings():
+    assert record.defaults() == RECORDED["defaults"]
+
+
+@pytest.mark.parametrize("name", OLD["runs"])
+def test_old_runs_are_evaluated_reported_and_resumed(recorder, tmp_path, name):
+    shutil.copytree(HERE / "old", tmp_path / "old")
+    run, recorded = tmp_path / "old" / name, OLD["runs"][name]
+    counts = fastdd.evaluate(run, recorder.data, nets=1, epochs=2, device="cpu").counts
+    found = record.digest([[each.right.tolist(), each.total.tolist()] for each in counts])
+    settings = dict(recorded["settings"])
+    if "experts" in settings:
+        settings["experts"] = tmp_path / "old" / "experts"
+    made = fastdd.distill(recorder.data, out=run, resume=True, **settings)
+    if SAME_MACHINE:
+        assert found == recorded["counts"]
+        assert record.digest(made.images, made.labels) == recorded["images"]
+    assert record.sketch(made.images) == pytest.approx(recorded["sketch"], rel=0.02, abs=0.02)
