@@ -27,8 +27,8 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-VERSION = runpy.run_path(str(ROOT / "fastdd" / "_version.py"))["__version__"]
-SOURCE_HASH = runpy.run_path(str(ROOT / "fastdd" / "_ext.py"))["source_hash"](ROOT / "csrc")
+VERSION = runpy.run_path(str(ROOT / "fastdd" / "core" / "version.py"))["__version__"]
+SOURCE_HASH = runpy.run_path(str(ROOT / "fastdd" / "core" / "ext.py"))["source_hash"](ROOT / "csrc")
 OLDEST_TORCH = (2, 10)
 X86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
 

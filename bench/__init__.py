@@ -1,6 +1,6 @@
 """``fastdd bench``: fastdd beside published code and the best plain PyTorch, in one process, gated by correctness.
 
-A :class:`~fastdd.bench.case.Case` is one computation, done by up to four backends on the same inputs:
+A :class:`~fastdd.bench.framework.case.Case` is one computation, done by up to four backends on the same inputs:
 
     fastdd            ours
     torch             the best plain PyTorch: batched, vectorised, channels-last

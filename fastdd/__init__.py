@@ -9,7 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from fastdd._version import __version__
+from fastdd.core.version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data

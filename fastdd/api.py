@@ -15,38 +15,30 @@ import numpy as np
 import torch
 
 from fastdd import data as datasets
-from fastdd import files, models, ranks
-from fastdd._version import __version__
-from fastdd.data import Dataset, DeviceImages, SyntheticSet, Trajectories, Zca, exchange
-from fastdd.data.trajectories import import_buffers
-from fastdd.debias import kde
-from fastdd.debias.embedding import EmbeddingSettings, embed, train_embedding
-from fastdd.debias.pseudo_groups import METHODS as CLUSTERINGS
-from fastdd.debias.pseudo_groups import ClusterSettings
-from fastdd.debias.pseudo_groups import pseudo_groups as _pseudo_groups
+from fastdd import exchange, models
+from fastdd.core import files, ranks
+from fastdd.core.files import GROUPS, WEIGHTS
+from fastdd.core.version import __version__
+from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
+from fastdd.data.initial import check_ipc, random_set
+from fastdd.debias import mode, modes_that_need
+from fastdd.debias.density import kde
+from fastdd.debias.density.clusters import METHODS as CLUSTERINGS
+from fastdd.debias.density.clusters import ClusterSettings
+from fastdd.debias.density.clusters import pseudo_groups as _pseudo_groups
+from fastdd.debias.density.embedding import EmbeddingSettings, embed, train_embedding
 from fastdd.evaluation import Evaluation, Protocol, PublishedProtocol, dc_strategy, published_protocol
 from fastdd.evaluation import evaluate as _evaluate
+from fastdd.experts import ExpertProgress, ExpertSettings, check_experts_out, describe_experts
+from fastdd.experts import train_experts as _train_experts
+from fastdd.experts.buffers import import_buffers
+from fastdd.experts.store import Experts
+from fastdd.methods import METHODS, Settings, configure, methods_that_need_experts, preset
 from fastdd.report import preview, result_row
-from fastdd.session import (
-    GROUPS,
-    METHODS,
-    WEIGHTS,
-    Curve,
-    Estimate,
-    ExpertConfig,
-    ExpertProgress,
-    Progress,
-    RunConfig,
-    check_experts_out,
-    check_ipc,
-    check_out,
-    describe_experts,
-    preset,
-    random_set,
-)
+from fastdd.session import Callback, Curve, Estimate, Progress, Report, check_out
 from fastdd.session import estimate as estimates
 from fastdd.session import run as _run
-from fastdd.session import train_experts as _train_experts
+from fastdd.session.run import check_groups
 
 # Training on everything needs fewer passes than training on a few images.
 _NETS = 5
@@ -98,12 +90,13 @@ def distill(
     progress: Callable[[Progress], None] | None = None,
     weights: kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike | None = None,
     groups: np.ndarray | str | os.PathLike | None = None,
-    experts: Trajectories | str | os.PathLike | None = None,
+    experts: Experts | str | os.PathLike | None = None,
     embedding_progress: Callable[[int, int], None] | None = None,
     eval_every: int | None = None,
     eval_nets: int | None = None,
     eval_epochs: int | None = None,
     eval_progress: Callable[[dict[str, Any]], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> SyntheticSet:
     """Condense a data set into a few synthetic images per class.
@@ -139,7 +132,8 @@ def distill(
             images a class of ``c-digits`` 20 s on a core, as 500 iterations of dm do. :func:`estimate` knows.
         eval_progress: called with each of these rows: ``iteration``, and what :func:`fastdd.report.result_row` has but
             ``seconds``.
-        **settings: any other field of :class:`fastdd.session.RunConfig` (iterations, arch, batch_real, lr_img,
+        callbacks: further :class:`fastdd.session.Callback`; the set must not depend on them.
+        **settings: any other field of :class:`fastdd.methods.Settings` (iterations, arch, batch_real, lr_img,
             dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 
     Returns:
@@ -165,10 +159,10 @@ def distill(
         ranks.first(lambda: check_out(folder, resume))
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
-    if config.debias == "kde" and config.method != "mtt":
+    if METHODS[config.method].takes("weights", config.mode):
         weights, about["kde"] = _training_weights(data, weights, folder and folder / WEIGHTS, resume, **embedding)
     if experts is not None:
-        about["experts"] = {"digest": experts.digest(), "number": experts.experts, "epochs": experts.epochs}
+        about["experts"] = {"digest": experts.digest(), "number": experts.number, "epochs": experts.epochs}
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     groups = _training_groups(data, groups, folder and folder / GROUPS, resume, **embedding)
@@ -179,12 +173,11 @@ def distill(
         resume=resume,
         device=target,
         checkpoint_seconds=checkpoint_seconds,
-        progress=progress,
         weights=weights,
         groups=groups,
         experts=experts,
         about=about,
-        curve=curve,
+        callbacks=[*([] if progress is None else [Report(progress)]), *([] if curve is None else [curve]), *callbacks],
     )
     if out is not None:
         ranks.first(lambda: preview(synthetic, Path(out) / "preview.png"))
@@ -201,7 +194,7 @@ def _check_curve(every: int | None, nets: int | None, epochs: int | None) -> Non
 
 def _curve(
     data: Dataset,
-    config: RunConfig,
+    config: Settings,
     device: str,
     every: int | None,
     nets: int | None,
@@ -236,12 +229,12 @@ def train_experts(
     progress: Callable[[ExpertProgress], None] | None = None,
     embedding_progress: Callable[[int, int], None] | None = None,
     **settings: Any,
-) -> Trajectories:
+) -> Experts:
     """Train experts for trajectory matching: networks on all real images, stored after every epoch.
 
     Args:
         data: from :func:`fastdd.data.load`, or built by hand.
-        out: folder of the trajectories (:class:`fastdd.data.Trajectories`).
+        out: folder of the trajectories (:class:`fastdd.experts.Experts`).
         debias: where the bias of trajectory matching enters is the experts' loss. none; fairdd to let every protected
             group of a class count alike in it; kde to let images count by ``weights``.
         ipc: of the distillation that the experts are for, which published settings depend on.
@@ -249,9 +242,9 @@ def train_experts(
         device: auto, cpu or cuda.
         processes: that train experts side by side, and share this one's threads.
         weights, groups, embedding_progress: as :func:`distill` takes them.
-        progress: called after every epoch of an expert with a :class:`fastdd.session.ExpertProgress`.
-        **settings: any other field of :class:`fastdd.session.ExpertConfig` (num_experts, epochs, lr_teacher, arch, zca,
-            dtype, eval_every, seed ...); what is not given comes from the shipped presets.
+        progress: called after every epoch of an expert with a :class:`fastdd.experts.ExpertProgress`.
+        **settings: any other field of :class:`fastdd.experts.ExpertSettings` (num_experts, epochs, lr_teacher, arch,
+            zca, dtype, eval_every, seed ...); what is not given comes from the shipped presets.
 
     Raises:
         ValueError: settings that are unknown or do not fit the data, or an ``out`` that holds other experts.
@@ -262,18 +255,18 @@ def train_experts(
     >>> data = fastdd.data.load("c-digits")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     trained = fastdd.train_experts(data, out=folder, debias="fairdd", num_experts=2, epochs=1, width=4)
-    >>> trained.experts, trained.epochs, trained.manifest["parameters"][0]
+    >>> trained.number, trained.epochs, trained.manifest["parameters"][0]
     (2, 1, {'name': 'features.0.weight', 'shape': [4, 3, 3, 3]})
     """
-    config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    config = ExpertSettings.configure(dataset=data.name, ipc=ipc, debias=debias, **settings)
     target, folder = pick_device(device), Path(out)
     ranks.first(lambda: check_experts_out(folder, resume))
-    for name, given, mode in (("weights", weights, "kde"), ("groups", groups, "fairdd")):
-        if given is not None and debias != mode:
-            raise ValueError(f"{name} are for debias {mode}, not {debias}")
+    for name, given in (("weights", weights), ("groups", groups)):
+        if given is not None and mode(debias).needs != name:
+            raise ValueError(f"{name} are for debias {' or '.join(modes_that_need(name))}, not {debias}")
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
-    if debias == "kde":
+    if mode(debias).needs == "weights":
         weights, about["kde"] = _training_weights(data, weights, folder / WEIGHTS, resume, **embedding)
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
@@ -301,7 +294,7 @@ def estimate(
     device: str = "auto",
     weights: object = None,
     groups: np.ndarray | str | os.PathLike | None = None,
-    experts: Trajectories | str | os.PathLike | None = None,
+    experts: Experts | str | os.PathLike | None = None,
     nets: int = 0,
     epochs: int | None = None,
     eval_every: int | None = None,
@@ -335,13 +328,17 @@ def estimate(
     check_ipc(data, ipc)
     seconds: dict[str, float] = {}
     clustered = isinstance(groups, str) and groups in CLUSTERINGS
-    if clustered or (config.debias == "kde" and config.method != "mtt" and weights is None):
+    if clustered or (METHODS[config.method].takes("weights", config.mode) and weights is None):
         seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
     known = None if clustered else _training_groups(data, groups, None, False)
     seconds["distillation"], disk, notes = estimates.distillation(config, data, target, groups=known, experts=experts)
     if nets or eval_every:
         start = random_set(data, ipc, config.seed, None if experts is None else experts.zca)
-        made = replace(start, metadata={**start.metadata, "run": config.model_dump()}, learning_rate=config.lr_teacher)
+        made = replace(
+            start,
+            metadata={**start.metadata, "run": config.model_dump()},
+            learning_rate=getattr(config, "lr_teacher", None),
+        )
     if eval_every:
         one = _evaluation_seconds(made, data, target, eval_nets or _CURVE_NETS, epochs=eval_epochs)
         seconds["evaluations on the way"] = (1 + math.ceil(config.iterations / eval_every)) * one
@@ -361,10 +358,10 @@ def estimate_experts(
     **settings: Any,
 ) -> Estimate:
     """What :func:`train_experts` with these arguments will take on this machine, in one process (:func:`estimate`)."""
-    config = ExpertConfig.for_run(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    config = ExpertSettings.configure(dataset=data.name, ipc=ipc, debias=debias, **settings)
     target = pick_device(device)
     seconds: dict[str, float] = {}
-    if (debias == "kde" and weights is None) or (isinstance(groups, str) and groups in CLUSTERINGS):
+    if (mode(debias).needs == "weights" and weights is None) or (isinstance(groups, str) and groups in CLUSTERINGS):
         seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
     parts, disk = estimates.experts(config, data, target)
     return estimates.measured({**seconds, **parts}, disk, target)
@@ -406,7 +403,7 @@ def import_experts(
     zca: bool = False,
     dtype: str = "fp32",
     device: str = "auto",
-) -> Trajectories:
+) -> Experts:
     """Make a folder of trajectories from published buffers (``replay_buffer_*.pt``), bit for bit in fp32.
 
     Args:
@@ -425,7 +422,7 @@ def import_experts(
     """
     target = pick_device(device)
     known = {"dataset": data.name, "debias": debias, "arch": arch, "width": width, "depth": depth, "zca": zca}
-    config = ExpertConfig.for_run(**known, dtype=dtype).model_dump()
+    config = ExpertSettings.configure(**known, dtype=dtype).model_dump()
     # The rest is not in the files.
     config = {name: config[name] if name in known or name == "dtype" else None for name in config}
     manifest = {
@@ -441,25 +438,28 @@ def _configuration(
     method: str,
     debias: str | None,
     ipc: int,
-    experts: Trajectories | str | os.PathLike | None,
+    experts: Experts | str | os.PathLike | None,
     weights: object,
     groups: object,
     settings: dict[str, Any],
-) -> tuple[RunConfig, Trajectories | None]:
+) -> tuple[Settings, Experts | None]:
     """A run's configuration from what :func:`distill` is given, and its experts, opened."""
     if experts is not None:
-        if method != "mtt":
-            raise ValueError(f"experts are for method mtt, not {method}")
-        experts = experts if isinstance(experts, Trajectories) else Trajectories.open(experts)
+        if method in METHODS and not METHODS[method].needs_experts:
+            raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
+        experts = experts if isinstance(experts, Experts) else Experts.open(experts)
         settings, trained = _of_experts(experts, settings)
         debias = debias or trained
-    config = RunConfig.for_run(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
-    if config.method == "mtt" and (weights is not None or groups is not None):
-        raise ValueError("mtt looks at no real images: weights and groups are for the training of its experts")
+    config = configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+    if METHODS[config.method].needs_experts and (weights is not None or groups is not None):
+        raise ValueError(f"{config.method} looks at no real images: weights and groups are for its experts' training")
+    if weights is not None and not METHODS[config.method].takes("weights", config.mode):
+        raise ValueError(f"weights are for debias {' or '.join(modes_that_need('weights'))}, not {config.debias}")
+    check_groups(config, groups)
     return config, experts
 
 
-def _of_experts(experts: Trajectories, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _of_experts(experts: Experts, settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Settings with the network and the whitening of the experts where none are given, and the experts' debias mode."""
     trained = experts.manifest["config"]
     own = {"zca": experts.zca is not None}
@@ -636,7 +636,7 @@ def _training_images(
                     "give another (--lr-net)"
                 )
     if not run:
-        run = RunConfig.for_run(dataset=data.name, ipc=ipc or 1).model_dump()
+        run = configure(dataset=data.name, ipc=ipc or 1).model_dump()
     if arch is None:
         arch = run["arch"]
         width = run.get("width") if width is None else width
@@ -866,8 +866,8 @@ def kde_weights(
     """Weights of the training images against a bias that no one has labelled: how rare an image is in its class.
 
     An encoder learns what is easy in the data, the bias; a kernel density in its space says how common an image is; the
-    weights grow with 1 / density ("Mitigating Bias in Dataset Distillation"; :func:`fastdd.debias.kde.kde_weights` has
-    the formula). Groups are not looked at; where they are known, the diagnostics say how much weight is on
+    weights grow with 1 / density ("Mitigating Bias in Dataset Distillation";
+    :func:`fastdd.debias.density.kde.kde_weights` has the formula). Groups are not looked at; where they are known, the diagnostics say how much weight is on
     bias-conflicting images.
 
     Args:
@@ -881,8 +881,8 @@ def kde_weights(
         seed: every draw is a function of it.
         device: auto, cpu or cuda.
         progress: called with (steps done, steps) of the training.
-        **settings: any other of :class:`fastdd.debias.kde.KdeSettings`: variance, temperature, score, clip, scope,
-            density, k, batch.
+        **settings: any other of :class:`fastdd.debias.density.kde.KdeSettings`: variance, temperature, score,
+            clip, scope, density, k, batch.
 
     Returns:
         ``.weights`` float32 [N] for :func:`distill`, ``.diagnostics(...)``, ``.save(path)``.
@@ -934,7 +934,7 @@ def pseudo_groups(
     Args:
         data: its training images.
         embedding, encoder, steps, seed, device, progress: as in :func:`kde_weights`.
-        **settings: any other of :class:`fastdd.debias.pseudo_groups.ClusterSettings`: method, num_groups, per_class,
+        **settings: any other of :class:`fastdd.debias.density.clusters.ClusterSettings`: method, num_groups, per_class,
             eps, min_samples.
 
     Returns:

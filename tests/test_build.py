@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastdd import __version__, _ext
+from fastdd import __version__
+from fastdd.core import ext as _ext
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "setup.py"
@@ -60,7 +61,8 @@ def test_source_hash_sees_names_and_contents(tmp_path):
 
 SAME_ANSWERS = """
     import torch
-    from fastdd import _ext, rng
+    from fastdd.core import ext as _ext
+    from fastdd.core import rng
     from fastdd.ops.augment import augment, augment_adjoint
     from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
     from fastdd.ops.kde import kde

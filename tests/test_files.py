@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fastdd import files
+from fastdd.core import files
 
 
 def test_replaces_and_leaves_nothing_behind(tmp_path):

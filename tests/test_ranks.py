@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdd import ranks
 from fastdd.api import pick_device
+from fastdd.core import ranks
 
 
 def dearest(costs, ranges):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdd import rng
+from fastdd.core import rng
 
 WORD = (1 << 64) - 1
 

@@ -2,7 +2,6 @@
 
 from fnmatch import fnmatchcase
 
-from fastdd.bench.case import Case
 from fastdd.bench.cases import (
     augment,
     conv3x3,
@@ -16,6 +15,7 @@ from fastdd.bench.cases import (
     steps,
     trajectory_steps,
 )
+from fastdd.bench.framework.case import Case
 
 _MODULES = (
     augment,

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdd import ops, rng
-from fastdd.bench import plain, published
-from fastdd.bench.case import Case
-from fastdd.bench.upstream import Upstream
+from fastdd import ops
+from fastdd.bench.baselines import plain, published
+from fastdd.bench.framework.case import Case
+from fastdd.bench.framework.upstream import Upstream
+from fastdd.core import rng
 
 # Arithmetic a pixel and channel: brightness, two means, two blends; a bilinear sample of four taps.
 _FLOPS = {"color": 9, "scale": 8, "rotate": 8}

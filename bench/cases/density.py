@@ -7,9 +7,10 @@ import torch
 from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
-from fastdd import ops, rng
-from fastdd.bench.case import FLOOR, Case
-from fastdd.bench.upstream import Upstream
+from fastdd import ops
+from fastdd.bench.framework.case import FLOOR, Case
+from fastdd.bench.framework.upstream import Upstream
+from fastdd.core import rng
 
 
 @dataclass(frozen=True)

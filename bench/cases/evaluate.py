@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastdd import models, ops, rng
-from fastdd.bench.case import Case, Result
+from fastdd import models, ops
+from fastdd.bench.baselines.published import operation_of_each
+from fastdd.bench.baselines.published_evaluation import Drawn, PlainEvaluation, PublishedEvaluation
 from fastdd.bench.cases.steps import Step, convolutions
-from fastdd.bench.problem import Problem, random_dataset
-from fastdd.bench.published import operation_of_each
-from fastdd.bench.published_evaluation import Drawn, PlainEvaluation, PublishedEvaluation
-from fastdd.bench.upstream import Upstream
+from fastdd.bench.framework.case import Case, Result
+from fastdd.bench.framework.problem import Problem, random_dataset
+from fastdd.bench.framework.upstream import Upstream
+from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.evaluation import Protocol, evaluate
 from fastdd.evaluation.protocol import train

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastdd import rng
-from fastdd.bench.batched_gradient import BatchedGradientSteps
-from fastdd.bench.case import FLOOR, Case, Result
+from fastdd.bench.baselines.batched_gradient import BatchedGradientSteps
+from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
 from fastdd.bench.cases.steps import Step, Steps, convolutions, ours
-from fastdd.bench.problem import Problem, random_dataset
-from fastdd.bench.published_gradient import PublishedGradientLoop
-from fastdd.bench.upstream import Upstream, UpstreamGradientLoop
+from fastdd.bench.framework.case import FLOOR, Case, Result
+from fastdd.bench.framework.problem import Problem, random_dataset
+from fastdd.bench.framework.upstream import Upstream, UpstreamGradientLoop
+from fastdd.core import rng
 from fastdd.data import Dataset
 
 # Classes of the steps that are compared at full size: published code takes 5 s a class with ten groups, fp64 3 s.

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd import models, ops, rng
-from fastdd.bench import plain
-from fastdd.bench.case import Case, Result
+from fastdd import models, ops
+from fastdd.bench.baselines import plain
+from fastdd.bench.framework.case import Case, Result
+from fastdd.core import rng
 
 _CHUNK = 32
 

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from fastdd import ops, rng
-from fastdd.bench import plain
-from fastdd.bench.case import Case, Result
-from fastdd.bench.upstream import Upstream
+from fastdd import ops
+from fastdd.bench.baselines import plain
+from fastdd.bench.framework.case import Case, Result
+from fastdd.bench.framework.upstream import Upstream
+from fastdd.core import rng
 
 
 def with_gradient(function: Callable[..., Tensor], leaves: list[Tensor]) -> Result:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdd import ops, rng
-from fastdd.bench.case import Case
+from fastdd import ops
+from fastdd.bench.framework.case import Case
+from fastdd.core import rng
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdd import ops, rng
-from fastdd.bench import plain
-from fastdd.bench.case import Case
+from fastdd import ops
+from fastdd.bench.baselines import plain
+from fastdd.bench.framework.case import Case
+from fastdd.core import rng
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdd.bench.batched import BatchedSteps
-from fastdd.bench.case import FLOOR, Case, Result, pairs
-from fastdd.bench.problem import Problem, TrajectoryProblem, random_dataset
-from fastdd.bench.published import PublishedLoop, draw, operation_of
-from fastdd.bench.upstream import Upstream, UpstreamLoop
+from fastdd.bench.baselines.batched import BatchedSteps
+from fastdd.bench.baselines.published import PublishedLoop, draw, operation_of
+from fastdd.bench.framework.case import FLOOR, Case, Result, pairs
+from fastdd.bench.framework.problem import Problem, TrajectoryProblem, random_dataset
+from fastdd.bench.framework.upstream import Upstream, UpstreamLoop
 from fastdd.data import Dataset
-from fastdd.session import stepper
+from fastdd.methods import Context, Method, method
 
 # The loss is one number, whose error in plain PyTorch is next to nothing by chance: it is held to ten times what was
 # seen in float32, and in bfloat16 to one rounding of an embedding.
@@ -42,10 +42,11 @@ class Steps:
         return self._steppers[backend]
 
 
-def ours(problem: Problem) -> stepper.Stepper:
+def ours(problem: Problem) -> Method:
     """Our stepper of a problem."""
     experts = problem.experts if isinstance(problem, TrajectoryProblem) else None
-    return stepper.make(problem.config, problem.dataset, problem.device, problem.images, problem.weights, experts)
+    context = Context(problem.dataset, problem.device, problem.images, problem.weights, experts)
+    return method(problem.config.method)(problem.config, context)
 
 
 class Step(Case):

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdd.bench.batched_trajectory import BatchedTrajectories
-from fastdd.bench.case import FLOOR, Case, Result
+from fastdd.bench.baselines.batched_trajectory import BatchedTrajectories
+from fastdd.bench.baselines.published import operation_of_each
+from fastdd.bench.baselines.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
 from fastdd.bench.cases.steps import Step, Steps, convolutions, ours
-from fastdd.bench.problem import TrajectoryProblem, random_dataset
-from fastdd.bench.published import operation_of_each
-from fastdd.bench.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
-from fastdd.bench.upstream import Upstream
+from fastdd.bench.framework.case import FLOOR, Case, Result
+from fastdd.bench.framework.problem import TrajectoryProblem, random_dataset
+from fastdd.bench.framework.upstream import Upstream
 
 # Steps of the student of which the first iteration is compared.
 _CHECKED_STEPS = 3

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 import fastdd
-from fastdd import files, report
-from fastdd.debias.kde import KdeSettings, KdeWeights, kde_weights
+from fastdd import report
+from fastdd.core import files
+from fastdd.debias.density.kde import KdeSettings, KdeWeights, kde_weights
 
 IPC, NETS, EPOCHS = 10, 2, 200
 KNOBS: dict[str, tuple[float, ...]] = {

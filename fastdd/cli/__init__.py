@@ -9,10 +9,10 @@ import sys
 import traceback
 import warnings
 
-from fastdd import ranks
-from fastdd._malloc import keep_freed_memory
 from fastdd.cli import job
 from fastdd.cli.app import RUN_VALUES, Interrupted, app
+from fastdd.core import ranks
+from fastdd.core.malloc import keep_freed_memory
 
 __all__ = ["app", "main"]
 

@@ -7,7 +7,7 @@ import typer
 import typer.core
 import typer.main
 
-from fastdd._version import __version__
+from fastdd.core.version import __version__
 
 
 class Interrupted(Exception):

@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from fastdd import files
 from fastdd.api import pick_device
-from fastdd.bench import cases, runner, schema
-from fastdd.bench import plot as draw
-from fastdd.bench.table import table
-from fastdd.bench.upstream import Upstream
+from fastdd.bench import cases
+from fastdd.bench.framework import plot as draw
+from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.table import table
+from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
+from fastdd.core import files
 
 
 def run_list(globs: list[str]) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fastdd import ranks
+from fastdd.core import ranks
 
 # Wide enough for result tables when the output goes to a file.
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, soft_wrap=True)

@@ -9,8 +9,9 @@ import yaml
 from rich.table import Table
 
 from fastdd import data as datasets
-from fastdd import files, report
+from fastdd import report
 from fastdd.cli.console import bar, console
+from fastdd.core import files
 from fastdd.data import Dataset
 
 

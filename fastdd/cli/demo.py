@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 from fastdd import data as datasets
-from fastdd import files, report
+from fastdd import report
 from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.core import files
 from fastdd.report.page import write_page
 from fastdd.report.record import read_record
 

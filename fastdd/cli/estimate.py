@@ -10,10 +10,11 @@ import psutil
 import torch
 from rich.table import Table
 
-from fastdd import api, files, report
+from fastdd import api, report
 from fastdd.cli.console import console
 from fastdd.cli.datasets import data_options
 from fastdd.cli.runs import load_dataset, to_evaluate
+from fastdd.core import files
 from fastdd.session import Estimate
 
 # Options that decide nothing about what a command takes.

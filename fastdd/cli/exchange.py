@@ -5,7 +5,7 @@ from typing import Any
 
 from fastdd import api
 from fastdd.cli.console import console
-from fastdd.files import check_writable
+from fastdd.core.files import check_writable
 
 
 def run_import(path: Path, *, out: Path, force: bool, mean: str | None, std: str | None, **settings: Any) -> None:

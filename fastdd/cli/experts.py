@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, ranks, report
+from fastdd import api, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.runs import load_dataset
-from fastdd.data import Dataset, Trajectories
-from fastdd.data.trajectories import export_buffers
-from fastdd.session import ExpertProgress
+from fastdd.core import files, ranks
+from fastdd.data import Dataset
+from fastdd.experts import ExpertProgress
+from fastdd.experts.buffers import export_buffers
+from fastdd.experts.store import Experts
 
 
-def train_with_bar(data: Dataset, **settings: Any) -> Trajectories:
+def train_with_bar(data: Dataset, **settings: Any) -> Experts:
     """:func:`fastdd.train_experts` under a progress bar."""
     with bar(f"experts {settings['debias']} {data.name}") as update:
 
@@ -71,12 +73,12 @@ def run_import(
 
 
 def run_export(folder: Path, *, out: Path, per_file: int) -> None:
-    written = export_buffers(Trajectories.open(folder), out, per_file)
+    written = export_buffers(Experts.open(folder), out, per_file)
     console.print(f"{len(written)} buffers in {out}")
 
 
 def run_check(folder: Path) -> None:
-    opened = Trajectories.open(folder)
+    opened = Experts.open(folder)
     damaged = opened.damaged()
     config = opened.manifest["config"]
     console.print(
@@ -89,7 +91,7 @@ def run_check(folder: Path) -> None:
     console.print(f"{_size(opened)}: every SHA-256 is right")
 
 
-def _size(experts: Trajectories) -> str:
+def _size(experts: Experts) -> str:
     return f"{experts.experts} experts, {experts.epochs} epochs, {experts.parameters:,} parameters"
 
 

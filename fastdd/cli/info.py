@@ -7,9 +7,10 @@ import platform
 import torch
 from rich.table import Table
 
-from fastdd import _ext, ops
-from fastdd._version import __version__
+from fastdd import ops
 from fastdd.cli.console import console
+from fastdd.core import ext as _ext
+from fastdd.core.version import __version__
 
 
 def _version(package: str) -> str | None:

@@ -5,8 +5,8 @@ import signal
 import sys
 import warnings
 
-from fastdd import ranks
 from fastdd.cli.app import Interrupted
+from fastdd.core import ranks
 
 # What the ranks can share; of ``experts`` the training.
 _COMMANDS = ("distill", "evaluate", "experts", "weights")

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdd import data as datasets
-from fastdd import files
 from fastdd.cli.console import console
+from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report.page import write_page
 from fastdd.report.record import Record, read_record

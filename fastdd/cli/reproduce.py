@@ -7,18 +7,20 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from fastdd import api, files, reproduce
+from fastdd import api, reproduce
 from fastdd.cli.console import console
 from fastdd.cli.estimate import time_text
 from fastdd.cli.experts import train_with_bar
 from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.core import files
 from fastdd.data import Dataset
-from fastdd.data.trajectories import MANIFEST
+from fastdd.experts.store import MANIFEST
+from fastdd.methods import configure
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.comparison import EXPLANATION, header, lines
-from fastdd.session import Estimate, RunConfig
+from fastdd.session import Estimate
 
 
 def run_reproduce(
@@ -153,7 +155,7 @@ class _Costs:
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
         own = {name: value for name, value in settings.items() if name != "groups"}
-        run = RunConfig.for_run(dataset=cell.dataset, **own).model_dump()
+        run = configure(dataset=cell.dataset, **own).model_dump()
         alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
         return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})
 

@@ -8,9 +8,10 @@ from time import perf_counter
 
 from rich.console import Console
 
-from fastdd import compat, files, report
+from fastdd import compat, report
 from fastdd.compat import hook, script, substitutes
 from fastdd.compat.summary import Summary
+from fastdd.core import files
 
 
 def run_script(

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, models, ranks, report
+from fastdd import api, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
+from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.data.trajectories import Trajectories
 from fastdd.evaluation import METRICS, Evaluation, published_protocol
+from fastdd.experts.store import Experts
 from fastdd.session import Progress
 
 
@@ -74,7 +75,7 @@ def run_distill(
         ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, options)
     method, ipc = settings["method"], settings["ipc"]
-    trained = None if experts is None else Trajectories.open(experts)
+    trained = None if experts is None else Experts.open(experts)
     debias = debias or (trained.manifest["config"]["debias"] if trained else "none")
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{ipc}"
     for option, given, modes in (("weights", weights, "kde"), ("groups", groups, "fairdd")):

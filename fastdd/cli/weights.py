@@ -4,9 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastdd import api, files, ranks, report
+from fastdd import api, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.runs import load_dataset
+from fastdd.core import files, ranks
 
 
 def run_weights(

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd import rng as keys
 from fastdd.compat import _passes, _random
 from fastdd.compat._passes import KeyedDraws, Passes
+from fastdd.core import rng as keys
 from fastdd.evaluation import dc_augmentation
 from fastdd.evaluation.dc_augmentation import DcAugmentation
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils import data
 from torch.utils.data import DataLoader, default_collate
 
-from fastdd import rng as draws
 from fastdd.compat import _random
 from fastdd.compat._datasets import Pixels, TensorDataset
+from fastdd.core import rng as draws
 
 # Of the memory that is free, how much a decoded test set may take.
 _SHARE = {"cpu": 4, "cuda": 2}

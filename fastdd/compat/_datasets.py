@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from fastdd import data
-from fastdd.data import Split, Zca, builders
+from fastdd.data import Split, Zca
+from fastdd.data.sets import builders
 
 # Items that are normalised at a time when they are asked for one after the other.
 _BLOCK = 256

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd import rng as keys
 from fastdd.compat import _passes, _random
 from fastdd.compat._augment import seed_torch
 from fastdd.compat._passes import KeyedDraws, Passes
+from fastdd.core import rng as keys
 
 
 class _PublishedDraws:

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fastdd import rng as keys
 from fastdd.compat import _random
 from fastdd.compat._diffaug import DiffAug
 from fastdd.compat._idc_training import test_data
+from fastdd.core import rng as keys
 
 _CIFAR = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 _STATISTICS = {

@@ -11,11 +11,11 @@ import scipy.special
 import torch
 from torch import Tensor, nn
 
-from fastdd import rng as keys
 from fastdd.compat import _random
 from fastdd.compat._diffaug import DiffAug
 from fastdd.compat._idc_networks import ResNet, define_model
 from fastdd.compat._training import get_time
+from fastdd.core import rng as keys
 
 
 class _Figures:

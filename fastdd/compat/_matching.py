@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fastdd import models, ops
-from fastdd import rng as draws
 from fastdd.compat import _random
 from fastdd.compat._augment import DiffAugment, ParamDiffAug
+from fastdd.core import rng as draws
 from fastdd.data import DeviceImages, Sampler
 from fastdd.debias import Batch, Segments, fairdd, none
-from fastdd.methods import dm, gm
+from fastdd.methods import dc, dm
 
 _METRICS = ("ours", "mse", "cos")
 
@@ -261,7 +261,7 @@ def _gm(net: nn.Module, step: _Step, args: Namespace) -> Tensor:
                 f"{name} ({type(layer).__name__}) is in training mode: put a batch of real images through the network "
                 "and its batch norms into evaluation mode first, as the published loop does"
             )
-    loss, gradient = gm.loss_and_gradient(
+    loss, gradient = dc.loss_and_gradient(
         net,
         step.real,
         step.segments,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd import rng
+from fastdd.core import rng
 from fastdd.ops.augment import SMALLEST_SCALE, Param, augment, identity_params
 from fastdd.reference.augment import augment as augment_by_torch
 

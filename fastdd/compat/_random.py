@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastdd import rng
+from fastdd.core import rng
 
 MODES = ("fast", "legacy")
 _state = {"mode": "fast", "seed": int(os.environ.get("FASTDD_SEED", "0")), "count": 0}
@@ -51,6 +51,6 @@ def seed(value: int) -> None:
 
 
 def next_key(stream: str) -> int:
-    """A key that no call before had (:func:`fastdd.rng.key`)."""
+    """A key that no call before had (:func:`fastdd.core.rng.key`)."""
     _state["count"] += 1
     return rng.key(_state["seed"], f"compat-{stream}", _state["count"])

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fastdd import rng as draws
 from fastdd.compat import _random
 from fastdd.compat._augment import DiffAugment, DiffAugment_mtt, augment
 from fastdd.compat._batches import batches
 from fastdd.compat._datasets import TensorDataset, imagenet_labels
-from fastdd.data.exchange.published import NAMES
+from fastdd.core import rng as draws
 from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
-from fastdd.methods import gm
+from fastdd.exchange.published import NAMES
+from fastdd.methods import dc
 
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
 _LOOPS_OF = (1, 10, 20, 30, 40, 50)
@@ -67,12 +67,12 @@ def get_loops(ipc: int) -> tuple[int, int]:
     """
     if ipc not in _LOOPS_OF:
         exit_with(f"loop hyper-parameters are not defined for {ipc} ipc")
-    return gm.loops(ipc)
+    return dc.loops(ipc)
 
 
 def get_loops_fairdd(ipc: int) -> tuple[int, int]:
     """:func:`get_loops` as FairDD has it, (100, 10) above 50."""
-    return gm.loops(ipc) if ipc > max(_LOOPS_OF) else get_loops(ipc)
+    return dc.loops(ipc) if ipc > max(_LOOPS_OF) else get_loops(ipc)
 
 
 def get_daparam(dataset: str, model: str, model_eval: str, ipc: int) -> dict[str, Any]:

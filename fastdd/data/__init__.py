@@ -1,12 +1,11 @@
-"""Data sets with a protected attribute, the packed store, the sampler, the synthetic set and expert trajectories."""
+"""Data sets with a protected attribute, the packed store, the sampler and the synthetic set."""
 
 from fastdd.data.catalog import available, build, built_with, load, options, published_counts
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
+from fastdd.data.files.store import check_store, is_store, open_store, save_store
 from fastdd.data.sampler import Sampler
-from fastdd.data.store import check_store, is_store, open_store, save_store
 from fastdd.data.synthetic import SyntheticSet
-from fastdd.data.trajectories import Trajectories
 from fastdd.data.zca import Zca
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "Sampler",
     "Split",
     "SyntheticSet",
-    "Trajectories",
     "Zca",
     "available",
     "build",

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.data import animals, backgrounds, builders, faces, imagenet, lff, readers
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.folder import folder
-from fastdd.data.images import Plan, gray_or_colour
-from fastdd.data.store import build_store, check_place, is_store, open_store, save_store
-from fastdd.data.variants import with_variants
+from fastdd.data.files import readers
+from fastdd.data.files.images import Plan, gray_or_colour
+from fastdd.data.files.store import build_store, check_place, is_store, open_store, save_store
+from fastdd.data.sets import animals, backgrounds, builders, faces, imagenet, lff
+from fastdd.data.sets.folder import folder
+from fastdd.data.sets.variants import with_variants
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **optio
     """The data set of a name (:func:`available`), or of a packed store's folder.
 
     Args:
-        name: a registered name, or the path of a packed store (:func:`~fastdd.data.store.save_store`).
+        name: a registered name, or the path of a packed store (:func:`~fastdd.data.files.store.save_store`).
         root: folder of the publisher's files, or one that holds them in a usual subfolder; for ``folder``, the images'.
         options: the data set's own (:func:`options` lists them); None stands for the default. Many sets have
             ``bias_ratio``, the share of a class's training images in its majority group, 0..1 (published: 0.9), and
@@ -280,7 +281,7 @@ def build(
     """Build a data set into a packed store, and open it.
 
     Sets of image files are streamed: decoded in several processes, never more than a few images in memory, and what was
-    done before a kill is kept (:func:`~fastdd.data.store.build_store`). Others are made in memory and written.
+    done before a kill is kept (:func:`~fastdd.data.files.store.build_store`). Others are made in memory and written.
 
     Args:
         name, root, options: as of :func:`load`.
@@ -292,7 +293,7 @@ def build(
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: as :func:`load`; ValueError also for a store's folder as the name.
-        FileExistsError, OSError: as :func:`~fastdd.data.store.build_store`.
+        FileExistsError, OSError: as :func:`~fastdd.data.files.store.build_store`.
     """
     entry = _entry(name)
     if entry is None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,6 +151,22 @@ class Dataset:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.train.images.shape[2:]
+
+    def with_groups(self, groups: np.ndarray) -> "Dataset":
+        """The same with other groups of the training images, int64 [N] from 0; those of the test images are lost.
+
+        Raises:
+            ValueError: another shape or type, or a group below 0.
+        """
+        groups = np.asarray(groups)
+        if groups.shape != self.train.labels.shape or groups.dtype != np.int64 or groups.min() < 0:
+            raise ValueError(
+                f"groups must be int64 [{len(self.train)}] from 0, one a training image, "
+                f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if groups.size else ''}"
+            )
+        names = tuple(f"group {number}" for number in range(int(groups.max()) + 1))
+        test = replace(self.test, groups=np.zeros_like(self.test.groups))
+        return replace(self, train=replace(self.train, groups=groups), test=test, group_names=names)
 
     def digest(self) -> str:
         """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits.

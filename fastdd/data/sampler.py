@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastdd import rng
+from fastdd.core import rng
 
 # Random ranks have 62 bits, so that this, the rank of a row that is not there, comes after all of them.
 _LAST = 2**62
@@ -145,7 +145,7 @@ class Sampler:
         """Rows of one batch of every class, int64 [M], class by class (``classes`` gives each position's class).
 
         Args:
-            key: of this draw, from :func:`fastdd.rng.key`.
+            key: of this draw, from :func:`fastdd.core.rng.key`.
         """
         lanes, longest = self._table.shape
         keys = rng.lanes(key, self._first_lane + lanes, self._table.device)[self._first_lane :]

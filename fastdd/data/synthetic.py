@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastdd.core.files import write_atomic
 from fastdd.data.zca import Zca
-from fastdd.files import write_atomic
 
 # 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others.
 SCHEMAS = (1, 2)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdd.core.files import write_atomic
 from fastdd.data.device import DeviceImages
-from fastdd.files import write_atomic
 
 # Pixels less 128 are at most 128 in size, so that a sum of 1024 products is at most 2^24: exact in float32.
 _EXACT_ROWS, _CENTRE = 1024, 128

@@ -1,26 +1,32 @@
-"""How bias is handled, as data: each mode turns a batch of real samples into weighted :class:`Segments`."""
+"""How bias is handled, as data: a mode turns a batch of real samples into weighted :class:`Segments`.
 
-from collections.abc import Callable
+A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
+"""
 
-from fastdd.debias import fairdd, none, weightings
+from fastdd.debias import fairdd, kde, none, weightings
+from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
 
-MODES: dict[str, Callable[[Batch], Segments]] = {
-    "none": none.segments,
-    "fairdd": fairdd.segments,
-    # The class again; the batch then has weights (fastdd.debias.kde), or was drawn in proportion to them.
-    "kde": none.segments,
-    "fairdd-iw": weightings.inverse_size,
-    "fairdd-ldam": weightings.ldam,
-    "fairdd-groupdro": weightings.group_dro,
+MODES: dict[str, Mode] = {
+    "none": none.MODE,
+    "fairdd": fairdd.MODE,
+    "kde": kde.MODE,
+    "fairdd-iw": weightings.INVERSE_SIZE,
+    "fairdd-ldam": weightings.LDAM,
+    "fairdd-groupdro": weightings.GROUP_DRO,
 }
 
 
-def mode(name: str) -> Callable[[Batch], Segments]:
-    """The segmentation of a debias mode by its name; ValueError names the known ones."""
+def mode(name: str) -> Mode:
+    """A debias mode by its name; ValueError names the known ones."""
     if name not in MODES:
         raise ValueError(f"unknown debias mode {name!r}; one of: {', '.join(MODES)}")
     return MODES[name]
 
 
-__all__ = ["MODES", "Batch", "Segments", "mode"]
+def modes_that_need(what: str) -> list[str]:
+    """The names of the modes that go by ``groups`` or ``weights``."""
+    return [name for name, each in MODES.items() if each.needs == what]
+
+
+__all__ = ["MODES", "Batch", "Mode", "Segments", "mode", "modes_that_need"]

@@ -2,6 +2,7 @@
 
 import torch
 
+from fastdd.debias.base import Mode, groups_alike
 from fastdd.debias.segments import Batch, Segments, segments_by
 
 
@@ -14,3 +15,6 @@ def segments(batch: Batch) -> Segments:
     segment = batch.classes * batch.num_groups + batch.groups
     classes = torch.arange(batch.num_classes, device=batch.rows.device).repeat_interleave(batch.num_groups)
     return segments_by(batch, segment, classes)
+
+
+MODE = Mode("every protected group is matched alike, whatever its size", segments, "groups", groups_alike)

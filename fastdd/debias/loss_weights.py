@@ -6,24 +6,24 @@ step size of unweighted training serves (the mean is 1 within every class).
 
 import numpy as np
 
-from fastdd.debias import kde
-
-MODES = ("none", "fairdd", "kde")
+from fastdd import debias
+from fastdd.debias.density import kde
 
 
 def loss_weights(
     mode: str, labels: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """Weights of the loss, float32 [N], with the mean 1 within every class; None for mode ``none``.
+    """Weights of the loss, float32 [N], with the mean 1 within every class; None where all count alike.
 
-        fairdd: w_i = n_y / (G_y n_{y,g}): each of the G_y groups that class y has counts alike
-        kde:    w_i = n_y weight_i / sum of the class's weights
+        w_i = n_y s_i,    s: the shares of the mode's ``in_training`` (:class:`fastdd.debias.Mode`)
+
+    For fairdd w_i = n_y / (G_y n_{y,g}): each of the G_y groups that class y has counts alike.
 
     Args:
-        mode: none, fairdd or kde.
+        mode: one that can train.
         labels: int64 [N].
-        groups: int64 [N], from 0; for fairdd.
-        weights: [N], at least 0, some above 0 in every class; for kde, and only for it.
+        groups: int64 [N], from 0.
+        weights: [N], at least 0, some above 0 in every class; for modes that need them, and only for those.
 
     Raises:
         ValueError: another mode, or weights that are missing, not asked for, or no weights.
@@ -32,26 +32,22 @@ def loss_weights(
     array([0.6666667, 0.6666667, 0.6666667, 2.       ], dtype=float32)
     """
     check_mode(mode)
-    if (weights is not None) != (mode == "kde"):
+    chosen = debias.mode(mode)
+    if (weights is not None) != (chosen.needs == "weights"):
         raise ValueError(
             f"debias={mode} takes {'no weights' if weights is not None else 'weights of the training images'}"
         )
-    if mode == "none":
-        return None
-    sizes = np.bincount(labels)
-    if mode == "kde":
+    if weights is not None:
         weights = np.asarray(weights)
         kde.check_weights(weights, len(labels), labels)
-        share = weights.astype(np.float64)
-        share /= np.bincount(labels, share)[labels]
-    else:
-        counts = np.zeros((len(sizes), int(groups.max()) + 1), np.int64)
-        np.add.at(counts, (labels, groups), 1)
-        share = 1 / ((counts > 0).sum(1)[labels] * counts[labels, groups])
-    return (sizes[labels] * share).astype(np.float32)
+    share = chosen.in_training(labels, groups, weights)
+    if share is None:
+        return None
+    return (np.bincount(labels)[labels] * share).astype(np.float32)
 
 
 def check_mode(mode: str) -> None:
     """ValueError unless the loss of training can be weighted as ``mode`` says."""
-    if mode not in MODES:
-        raise ValueError(f"experts can't be trained with debias {mode!r}; one of: {', '.join(MODES)}")
+    able = [name for name, each in debias.MODES.items() if each.in_training is not None]
+    if mode not in able:
+        raise ValueError(f"experts can't be trained with debias {mode!r}; one of: {', '.join(able)}")

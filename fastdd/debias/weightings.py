@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastdd.debias import fairdd
+from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
 
 # LDAM's exponent for the margin of a class of n samples (Cao et al., NeurIPS 2019), softer than the inverse size. The
@@ -43,3 +44,8 @@ def ldam(batch: Batch) -> Segments:
 def group_dro(batch: Batch) -> Segments:
     """FairDD + GroupDRO: of every class, only the group with the largest distance counts."""
     return replace(fairdd.segments(batch), worst=True)
+
+
+INVERSE_SIZE = Mode("fairdd whose groups count by 1 / size", inverse_size, "groups")
+LDAM = Mode("fairdd whose groups count by size^(-1/4)", ldam, "groups")
+GROUP_DRO = Mode("fairdd of only the group that is farthest off", group_dro, "groups")

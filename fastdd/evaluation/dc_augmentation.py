@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdd import rng
+from fastdd.core import rng
 
 DC_OPS = ("crop", "scale", "rotate", "noise")
 

@@ -9,11 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fastdd import models, ops, ranks, rng
+from fastdd import models, ops
+from fastdd.core import ranks, rng
 from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
-from fastdd.methods.training import train_epoch
+from fastdd.methods.parts.training import train_epoch
 
 _TEST_BATCH = 256
 

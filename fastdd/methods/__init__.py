@@ -1,1 +1,92 @@
-"""Matching methods: one file each, a step over :class:`fastdd.debias.Segments`."""
+"""Distillation methods, one file each: a method is a subclass of :class:`Method` and a line of :data:`METHODS`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastdd import presets
+from fastdd.core import settings as _settings
+from fastdd.methods.base import Context, Method, Part, Settings
+from fastdd.methods.dc import Dc
+from fastdd.methods.dm import Dm
+from fastdd.methods.dsa import Dsa
+from fastdd.methods.mtt import Mtt
+
+METHODS: dict[str, type[Method]] = {"dm": Dm, "dc": Dc, "dsa": Dsa, "mtt": Mtt}
+
+
+def method(name: str) -> type[Method]:
+    """A method by its name; ValueError names the known ones."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; one of: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def methods_that_need_experts() -> list[str]:
+    """Their names."""
+    return [name for name, each in METHODS.items() if each.needs_experts]
+
+
+def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
+    """The shipped settings of a method (:func:`fastdd.presets.preset`)."""
+    return presets.preset(method(name).presets or name, dataset, ipc, debias, arch)
+
+
+def configure(*, dataset: str, method: str = "dm", ipc: int = 10, **settings: Any) -> Settings:
+    """Settings of a run: those of the presets for (method, data set, IPC), with ``settings`` over them.
+
+    Settings that are None count as not given.
+
+    Raises:
+        ValueError: one line that names the setting, its value and what is allowed.
+
+    >>> configure(dataset="cifar10", ipc=100).lr_img
+    10.0
+    """
+    kind = METHODS[method].Settings if method in METHODS else _unknown(method)
+    if ipc < 1:
+        raise ValueError(f"IPC must be at least 1, not {ipc}")
+    chosen = _settings.given(settings)
+    shipped = preset(method, dataset, ipc, chosen.get("debias", "none"), chosen.get("arch"))
+    return parse({**kind.usual(ipc), **shipped, **chosen, "method": method, "dataset": dataset, "ipc": ipc})
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain values, such as those of a run's ``config.yaml``; ValueError in one line if they are none."""
+    chosen = _settings.given(values)
+    name = chosen.get("method", "dm")
+    kind = method(name).Settings
+    for key in chosen.keys() - kind.model_fields.keys():
+        owners = [other for other, each in METHODS.items() if key in each.Settings.model_fields]
+        if owners:
+            raise ValueError(f"{key} is a setting of {' and '.join(owners)}, not of {name}")
+    return _settings.parse(kind, chosen)
+
+
+def stored(values: Mapping[str, Any]) -> Settings:
+    """:func:`parse` of what an earlier version wrote: with settings that the method has not, at their defaults."""
+    kind = method(values.get("method", "dm")).Settings
+    left_out = set()
+    for key in values.keys() - kind.model_fields.keys():
+        fields = [each.Settings.model_fields[key] for each in METHODS.values() if key in each.Settings.model_fields]
+        if any(field.default == values[key] for field in fields):
+            left_out.add(key)
+    return parse({key: value for key, value in values.items() if key not in left_out})
+
+
+def _unknown(name: str) -> type[Settings]:
+    return method(name).Settings
+
+
+__all__ = [
+    "METHODS",
+    "Context",
+    "Method",
+    "Part",
+    "Settings",
+    "configure",
+    "method",
+    "methods_that_need_experts",
+    "parse",
+    "preset",
+    "stored",
+]

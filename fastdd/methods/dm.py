@@ -7,18 +7,21 @@ synthetic images of a class, and j over the synthetic images of the segment's cl
 a (class, group) gives FairDD's L = sum_y sum_a || E_{T_y^a}[phi] - E_{S_y}[phi] ||^2. Sums, not means, as published.
 """
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
 from fastdd import models, ops
-from fastdd._malloc import give_back_growth
+from fastdd.core.malloc import give_back_growth
+from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
+from fastdd.methods.matching import Matching, RealSettings
+from fastdd.methods.parts.formation import Formation, Pixels
+from fastdd.methods.parts.networks import Networks, Warmed, train_on_synthetic
 
-
-def couples_samples(net: nn.Module) -> bool:
-    """Whether the network's output for an image depends on the rest of its batch (batch norm in training mode)."""
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+_PIXELS = Pixels()
 
 
 @torch.no_grad()
@@ -34,9 +37,9 @@ def real_embeddings(
     """
     dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
-    most = len(segments.rows) if couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
+    most = len(segments.rows) if models.couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
     sizes: int | list[int] = most
-    if couples_samples(net) or classes.device.type == "cpu":
+    if models.couples_samples(net) or classes.device.type == "cpu":
         of_classes = torch.bincount(classes, minlength=len(params)).tolist()
         sizes = [min(most, size - start) for size in of_classes for start in range(0, size, most)]
     embed = net.embedder(dtype)
@@ -63,17 +66,19 @@ def distances(
     synthetic: Tensor,
     params: Tensor,
     precision: str = "fp32",
+    formation: Formation = _PIXELS,
 ) -> Tensor:
     """Squared distance of every segment's mean embedding to its class's, [S], differentiable in the synthetic images.
 
     Arguments as those of :func:`loss_and_gradient`.
     """
     num_classes = len(params)
-    ipc = len(synthetic) // num_classes
+    seen = formation(synthetic)
+    ipc = len(seen) // num_classes
     pulling = real_embeddings(net, real, segments, params, precision)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
-    images = ops.augment(synthetic, params, classes)
-    chunk = ipc if couples_samples(net) else models.chunk_size(net, images)
+    images = ops.augment(seen, params, classes)
+    chunk = ipc if models.couples_samples(net) else models.chunk_size(net, images)
     embeddings = torch.cat([net.embed(some) for some in images.split(chunk)])
     return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes)
 
@@ -87,6 +92,7 @@ def loss_and_gradient(
     *,
     precision: str = "fp32",
     at_once: int | None = None,
+    formation: Formation = _PIXELS,
 ) -> tuple[Tensor, Tensor]:
     """DM's loss of one step and its gradient in the synthetic images.
 
@@ -100,6 +106,7 @@ def loss_and_gradient(
         precision: ``fp32``, or ``bf16`` for the real images' embeddings (mean embeddings within about 1e-3). Their
             means, the synthetic side and its gradient stay float32.
         at_once: classes at a time, which bounds memory; None: all.
+        formation: what the network sees of the synthetic images.
 
     Returns:
         Scalar, the squared L2 distances summed over embedding dimensions, segments and classes; and its gradient, of
@@ -120,10 +127,69 @@ def loss_and_gradient(
         own = some.to(synthetic.device)
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
-            each = distances(net, real, own, images, params[first:last], precision)
+            each = distances(net, real, own, images, params[first:last], precision, formation)
             total = own.total(each)
         found[first * per_class : last * per_class] = each.detach()
         gradient[first * ipc : last * ipc] = torch.autograd.grad(total, images)[0]
         del each, total
         give_back_growth()
     return segments.to(synthetic.device).total(found), gradient
+
+
+# As published (COBRA): plain SGD at this learning rate, in batches of so many synthetic images.
+_WARM_UP_LR, _WARM_UP_BATCH = 0.01, 256
+
+
+class DmSettings(RealSettings):
+    """Settings of distribution matching."""
+
+    embed_warmup: int = setting(
+        "epochs that every random network first trains on the synthetic images (COBRA: 10; 50 and 100 at those IPC)",
+        0,
+        ge=0,
+    )
+
+
+class Dm(Matching):
+    """Distribution matching; with ``embed_warmup`` of networks that have seen the synthetic images."""
+
+    about = "distribution matching: mean embeddings of random networks"
+    source = "Zhao and Bilen, WACV 2023"
+    Settings = DmSettings
+    quick = MappingProxyType({"iterations": 300})
+
+    def _make_networks(self, net: nn.Module) -> Networks:
+        return (
+            Warmed(net, self._config.seed, self._warm_up) if self._config.embed_warmup else super()._make_networks(net)
+        )
+
+    def _warm_up(self, net: nn.Module, number: int) -> None:
+        config = self._config
+        train_on_synthetic(
+            net,
+            self._all_images(),
+            self._synthetic_labels,
+            epochs=config.embed_warmup,
+            lr=_WARM_UP_LR,
+            batch=_WARM_UP_BATCH,
+            dsa_strategy=config.dsa_strategy,
+            key=(config.seed, "warm-up", number),
+        )
+
+    def signal(self, net: nn.Module) -> nn.Module:
+        """What is matched: the ``embed`` of this network."""
+        return net
+
+    def _loss_and_gradient(
+        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return loss_and_gradient(
+            self.signal(net),
+            self._real,
+            segments,
+            images,
+            params,
+            precision=self._config.precision,
+            at_once=self._at_once,
+            formation=self.formation,
+        )

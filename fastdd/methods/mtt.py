@@ -1,210 +1,212 @@
-"""Trajectory matching (MTT; Cazenavette et al., CVPR 2022), exact in the memory of one step, and TESLA (Cui et al.,
-ICML 2023), its approximation.
+"""Trajectory matching (MTT): which expert, which epoch, which batches, and what is learned besides the images.
 
-A student starts from an expert's parameters theta_0 and takes N plain SGD steps on the synthetic set,
-
-    theta_{i+1} = theta_i - a g_i,    g_i = grad over theta of CE(f(A_i(X_i); theta_i), y_i),
-
-and should end where the expert is some epochs later, at theta*:
-
-    L = ||theta_N - theta*||^2 / D,    D = ||theta_0 - theta*||^2.
-
-The published code keeps the graph of every step, to differentiate through all of them. The same derivative is the
-adjoint sweep lambda_N = dL / d theta_N = 2 (theta_N - theta*) / D, and for i = N-1 ... 0
-
-    dL/da -= lambda_{i+1} . g_i,    dL/dX_i += -a lambda_{i+1} . d g_i / d X_i,
-    lambda_i = lambda_{i+1} - a lambda_{i+1} . d g_i / d theta_i,
-
-which needs theta_i, kept from the way there, and the graph of one step at a time, made again on the way back. TESLA
-takes every theta_i for a constant, which is this sweep with lambda_i = lambda_N throughout.
+The mathematics of a trajectory is in :mod:`fastdd.methods.unroll`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
+from pydantic import model_validator
+from torch import Tensor
 
 from fastdd import models, ops
-from fastdd.methods.dm import couples_samples
+from fastdd.core import rng
+from fastdd.core.settings import setting
+from fastdd.methods import unroll
+from fastdd.methods.base import Context, Method, Settings, build_network
+from fastdd.methods.unroll import UNROLLS
 
-UNROLLS = ("exact", "full", "tesla")
-# Images at a time, in chunks for a forward pass: with twice as many a step is 10 % faster (50 images of 32x32, 2 cores:
-# 135 ms in halves, 152 ms in chunks of 16, 184 ms at once).
-_CHUNKS = 2
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Of the loss of one trajectory.
-
-    Attributes:
-        images: of the synthetic images' shape.
-        step_size: scalar, in the step size itself.
-        labels: [M, classes], in the logits of soft labels; None for hard labels.
-    """
-
-    images: Tensor
-    step_size: Tensor
-    labels: Tensor | None
-
-
-def parameters(net: nn.Module) -> Tensor:
-    """The network's parameters as one vector [P], in the order of ``net.parameters()``; a copy."""
-    return torch.cat([p.detach().flatten() for p in net.parameters()])
+# Experts whose logits are the first of learned soft labels.
+_LABELLING_EXPERTS = 10
+# A student's loss that no run comes back from; a step size, in units of the first, that has run away, or with which
+# nothing is learned; values that no image has.
+_DIVERGED, _GROWN, _SHRUNK, _ABSURD = 100.0, 5.0, 1e-3, 1e4
+_QUICK = MappingProxyType(
+    {
+        "iterations": 100,
+        "syn_steps": 6,
+        "max_start_epoch": 4,
+        "expert_epochs": 1,
+        "lr_teacher": 0.02,
+        "lr_img": 1000,
+    }
+)
 
 
-def logits(net: nn.Module, theta: Tensor, images: Tensor) -> Tensor:
-    """What ``net`` says of the images [M, C, H, W] with the parameters ``theta`` [P] in place of its own."""
-    named = dict(net.named_parameters())
-    parts = theta.split([p.numel() for p in named.values()])
-    own = {name: part.view_as(p) for (name, p), part in zip(named.items(), parts, strict=True)}
-    return functional_call(net, own, (images,))
+class MttSettings(Settings):
+    """Settings of trajectory matching; network, whitening and debias mode are those of its experts."""
+
+    expert_epochs: int = setting("epochs of the expert from where the student starts to its target", ge=1)
+    max_start_epoch: int = setting("the student starts at an epoch of the expert below this one", ge=1)
+    syn_steps: int = setting("training steps of the student", ge=1)
+    batch_syn: int | None = setting("synthetic images of a step of the student", None, default_help="preset; all", ge=1)
+    lr_teacher: float = setting("the student's learning rate at first; it is learned with the images", gt=0)
+    lr_lr: float = setting("learning rate of the student's learning rate", ge=0)
+    step_size: Literal["log", "raw"] = setting(
+        "learn the log of the student's learning rate, which stays positive, or it itself (raw, as published)",
+        "log",
+    )
+    unroll: Literal[UNROLLS] = setting(
+        "derivative of the student's training: exact, full (the same, every graph kept) or tesla (approximate)", "exact"
+    )
+    published_factor: bool = setting("tesla: halve the images' gradient, as its published code does", False)
+    soft_labels: Literal["none", "teacher", "learned"] = setting(
+        "labels of the synthetic images: none (their classes), teacher (what the target says) or learned", "none"
+    )
+    lr_label: float | None = setting("learning rate of learned soft labels", None, gt=0)
+    zca: bool = setting("whether the experts saw whitened images", False, default_help="the experts'")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "MttSettings":
+        if (self.lr_label is not None) != (self.soft_labels == "learned"):
+            raise ValueError(f"lr_label goes with soft_labels=learned, here {self.soft_labels}: give both or neither")
+        if self.published_factor and self.unroll != "tesla":
+            raise ValueError(f"published_factor is TESLA's, not that of unroll={self.unroll}")
+        return self
 
 
-def loss_and_gradients(
-    net: nn.Module,
-    start: Tensor,
-    target: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    step_size: Tensor,
-    batches: Sequence[Tensor],
-    params: Sequence[Tensor],
-    *,
-    unroll: str = "exact",
-    memory: str = "auto",
-) -> tuple[Tensor, Gradients]:
-    """The loss of one trajectory, and its gradients in the synthetic images, the step size and soft labels.
-
-    Args:
-        net: its structure; its parameters' values are not used.
-        start, target: [P], the expert's parameters where the student starts, and where it should end.
-        images: float [M, channels, H, W], the synthetic images, normalised.
-        labels: int64 [M], classes; or floating point [M, classes], the logits of soft labels, softmax(labels).
-        step_size: scalar a of the images' dtype.
-        batches: rows of the images, int64 [b], of each of the N steps; a row at most once a step.
-        params: [b, 13], augmentation parameters (:mod:`fastdd.ops.augment`) of every step, one row an image.
-        unroll: ``exact``; ``full``, the same by keeping every step's graph, for reference; or ``tesla``, which leaves
-            out that a step depends on the steps before it: the gradients of its formula, an approximation of the
-            others for more than one step. (Its published code gives the images one half of the formula's gradient, by
-            accident; that factor is the caller's.)
-        memory: ``auto``: on CPUs a step's images in chunks whose activations stay in cache, on GPUs all at once; or
-            ``low``: chunks on GPUs too. Networks with batch norm take a step's images at once.
-
-    Returns:
-        Scalar loss and :class:`Gradients`.
+class Mtt(Method):
+    """Trajectory matching: a student of an expert, on images, step size and, if asked for, soft labels.
 
     Raises:
-        ValueError: an unknown unroll.
-
-    Cost: exact, N training steps and N second-order steps (a full unroll saves the former, but keeps every
-    graph). Memory: exact and tesla, the second-order graph of one chunk and N + 1 parameter vectors; full, the graphs
-    of N steps. Two runs are bitwise equal.
+        ValueError: experts of another network or of too few epochs, a batch larger than the synthetic set, or classes,
+            as a step needs all of them.
     """
-    if unroll not in UNROLLS:
-        raise ValueError(f"unroll must be one of {', '.join(UNROLLS)}, not {unroll!r}")
-    student = _Student(net, images, labels, memory)
-    scale = (start - target).square().sum()
-    if unroll == "full":
-        return _full(student, start, target, scale, step_size, batches, params)
-    return _sweep(student, start, target, scale, step_size, batches, params, carry=unroll == "exact")
 
+    about = "trajectory matching: students that end where experts do"
+    source = "Cazenavette et al., CVPR 2022"
+    Settings = MttSettings
+    quick = _QUICK
+    needs_experts = True
+    classes_apart = False
 
-class _Student:
-    """The network's gradient on rows of the synthetic set, first and second order."""
+    def __init__(self, config: MttSettings, context: Context):
+        if context.classes is not None:
+            raise ValueError("a step of mtt is on the images of all classes: it can't be on some of them")
+        super().__init__(config, context)
+        device, images, experts = context.device, context.images, context.experts
+        about = experts.manifest
+        self._experts = experts
+        self._net = build_network(config, about["channels"], about["num_classes"], tuple(about["size"]), device)
+        experts.check_network(self._net, config.arch)
+        experts.check_epochs(config.max_start_epoch, config.expert_epochs)
+        if config.zca != (experts.zca is not None):
+            kind = "whitened images (ZCA)" if experts.zca else "images that are not whitened"
+            raise ValueError(f"the experts were trained on {kind}: zca={config.zca} does not fit them")
+        if config.batch_syn is not None and config.batch_syn > len(images):
+            raise ValueError(f"batch_syn {config.batch_syn} is larger than the synthetic set of {len(images)} images")
+        self._classes = torch.arange(about["num_classes"], device=device).repeat_interleave(config.ipc)
+        start = config.lr_teacher if config.step_size == "raw" else math.log(config.lr_teacher)
+        self._step = torch.tensor(start, device=device)
+        self._step_momentum = torch.zeros_like(self._step)
+        self._lowest = self._step.clone()  # so far, as losses are read late
+        self._labels = None
+        if config.soft_labels != "none":
+            self._labels = self._expert_logits()
+            self._label_momentum = torch.zeros_like(self._labels)
 
-    def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, memory: str):
-        self.net, self.images, self.labels = net, images.detach(), labels.detach()
-        self.soft = labels.is_floating_point()
-        at_once = models.chunk_size(net, images, images.dtype, low_memory=memory == "low")
-        self.most = len(images) if couples_samples(net) else _CHUNKS * at_once
+    @torch.no_grad()
+    def _expert_logits(self) -> Tensor:
+        """[M, classes], the mean over (at most ten) experts as they end, of the images to start from."""
+        some = range(min(self._experts.number, _LABELLING_EXPERTS))
+        return torch.stack([self._logits(expert, self._experts.epochs) for expert in some]).mean(0)
 
-    def chunks(self, rows: Tensor, params: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = -(-len(rows) // self.most)
-        return zip(rows.chunk(parts), params.chunk(parts), strict=True)
+    @torch.no_grad()
+    def _logits(self, expert: int, epoch: int) -> Tensor:
+        theta = self._experts.at(expert, epoch, self.images.device)
+        batches = self.images.detach().split(models.chunk_size(self._net, self.images))
+        return torch.cat([unroll.logits(self._net, theta, batch) for batch in batches])
 
-    def gradient(self, theta: Tensor, x: Tensor, y: Tensor, params: Tensor, size: int, **options: bool) -> Tensor:
-        """[P], of the cross-entropy, summed over some images of a batch of ``size``."""
-        output = logits(self.net, theta, ops.augment(x, params))
-        loss = F.cross_entropy(output, y.softmax(1) if self.soft else y, reduction="sum") / size
-        return torch.autograd.grad(loss, theta, **options)[0]
+    @property
+    def step_size(self) -> Tensor:
+        """The student's step size as it is now, a scalar."""
+        return self._step if self._config.step_size == "raw" else self._step.exp()
 
-
-def _sweep(
-    student: _Student,
-    start: Tensor,
-    target: Tensor,
-    scale: Tensor,
-    step_size: Tensor,
-    batches: Sequence[Tensor],
-    params: Sequence[Tensor],
-    *,
-    carry: bool,
-) -> tuple[Tensor, Gradients]:
-    step_size = step_size.detach()
-    thetas = start.new_empty(len(batches) + 1, len(start))
-    thetas[0] = start
-    for i, (rows, of_rows) in enumerate(zip(batches, params, strict=True)):
-        total = torch.zeros_like(start)
-        for some, of_some in student.chunks(rows, of_rows):
-            with torch.enable_grad():
-                theta = thetas[i].detach().requires_grad_()
-                total += student.gradient(theta, student.images[some], student.labels[some], of_some, len(rows))
-        torch.sub(thetas[i], step_size * total, out=thetas[i + 1])
-
-    left = thetas[-1] - target
-    adjoint = 2 * left / scale
-    to_images, to_step = torch.zeros_like(student.images), torch.zeros_like(step_size)
-    to_labels = torch.zeros_like(student.labels) if student.soft else None
-    for i in reversed(range(len(batches))):
-        rows, pull = batches[i], -step_size * adjoint
-        to_theta, total = torch.zeros_like(start), torch.zeros_like(start)
-        for some, of_some in student.chunks(rows, params[i]):
-            with torch.enable_grad():
-                theta = thetas[i].detach().requires_grad_()
-                x, y = student.images[some].requires_grad_(), student.labels[some]
-                inputs = [x, *([y.requires_grad_()] if student.soft else []), *([theta] if carry else [])]
-                g = student.gradient(theta, x, y, of_some, len(rows), create_graph=True)
-            to_x, *others = torch.autograd.grad(g, inputs, pull)
-            total += g.detach()
-            to_images[some] += to_x  # a row is in a batch once, so nothing is added twice
-            if student.soft:
-                to_labels[some] += others.pop(0)
-            if carry:
-                to_theta += others.pop()
-        to_step -= adjoint.dot(total)
-        if carry:
-            adjoint += to_theta
-    return left.square().sum() / scale, Gradients(to_images, to_step, to_labels)
-
-
-def _full(
-    student: _Student,
-    start: Tensor,
-    target: Tensor,
-    scale: Tensor,
-    step_size: Tensor,
-    batches: Sequence[Tensor],
-    params: Sequence[Tensor],
-) -> tuple[Tensor, Gradients]:
-    with torch.enable_grad():
-        student.images, step_size = student.images.requires_grad_(), step_size.detach().requires_grad_()
-        inputs = [student.images, step_size]
-        if student.soft:
-            student.labels = student.labels.requires_grad_()
-            inputs.append(student.labels)
-        theta = start.detach().requires_grad_()
-        for rows, of_rows in zip(batches, params, strict=True):
-            g = sum(
-                student.gradient(
-                    theta, student.images[some], student.labels[some], of_some, len(rows), create_graph=True
-                )
-                for some, of_some in student.chunks(rows, of_rows)
+    def step(self, number: int) -> Tensor:
+        config, device = self._config, self.images.device
+        draws = rng.bits(rng.key(config.seed, "trajectory", number), 2).tolist()
+        expert, epoch = (
+            draw % n for draw, n in zip(draws, (self._experts.number, config.max_start_epoch), strict=True)
+        )
+        end = epoch + config.expert_epochs
+        if config.soft_labels == "teacher":
+            self._labels.copy_(self._logits(expert, end))
+        batches = self._batches(number)
+        size = self.images.shape[-2:]
+        params = [
+            ops.dsa_params(
+                config.dsa_strategy,
+                rng.lanes(rng.key(config.seed, "dsa", number, i), len(rows), device),
+                size,
+                shared_op=True,
             )
-            theta = theta - step_size * g
-        loss = (theta - target).square().sum() / scale
-    to_images, to_step, *to_labels = torch.autograd.grad(loss, inputs)
-    return loss.detach(), Gradients(to_images, to_step, to_labels[0] if to_labels else None)
+            for i, rows in enumerate(batches)
+        ]
+        step_size = self.step_size
+        loss, gradients = unroll.loss_and_gradients(
+            self._net,
+            self._experts.at(expert, epoch, device),
+            self._experts.at(expert, end, device),
+            self.images,
+            self._classes if self._labels is None else self._labels,
+            step_size,
+            batches,
+            params,
+            unroll=config.unroll,
+            memory=config.memory,
+        )
+        self._update(gradients.images * 0.5 if config.published_factor else gradients.images)
+        # d a / d log a = a; the rate makes the first update of a the published one, to first order.
+        rate, factor = (
+            (config.lr_lr, 1) if config.step_size == "raw" else (config.lr_lr / config.lr_teacher**2, step_size)
+        )
+        self._step_momentum.mul_(config.momentum).add_(gradients.step_size * factor)
+        self._step.sub_(self._step_momentum, alpha=rate)
+        torch.minimum(self._lowest, self._step, out=self._lowest)
+        if config.soft_labels == "learned":
+            self._label_momentum.mul_(config.momentum).add_(gradients.labels)
+            self._labels.sub_(self._label_momentum, alpha=config.lr_label)
+        return loss
+
+    def _batches(self, number: int) -> list[Tensor]:
+        """Rows of every step: the synthetic set in random order, again and again."""
+        config, images = self._config, len(self.images)
+        batches: list[Tensor] = []
+        while len(batches) < config.syn_steps:
+            key = rng.key(config.seed, "order", number, len(batches))
+            batches += rng.permutation(key, images, self.images.device).split(config.batch_syn or images)
+        return batches[: config.syn_steps]
+
+    def state(self) -> dict[str, Tensor]:
+        state = {**super().state(), "step_size": self._step, "step_size_momentum": self._step_momentum}
+        if self._labels is not None:
+            state |= {"labels": self._labels, "label_momentum": self._label_momentum}
+        return state
+
+    def learned(self) -> dict[str, Any]:
+        soft = None if self._labels is None else self._labels.softmax(1).cpu()
+        return {"learning_rate": self.step_size.item(), "soft_labels": soft, "zca": self._experts.zca}
+
+    def trouble(self, number: int, loss: float) -> str | None:
+        config, step_size = self._config, self.step_size.item()
+        lower_rate = f"lower lr_lr ({config.lr_lr:g})"
+        if loss <= _DIVERGED or number > 0:
+            if config.step_size == "raw" and self._lowest <= 0:
+                return f"the learned step size is {self._lowest.item():.4g}; use step_size log, or {lower_rate}"
+            if step_size < _SHRUNK * config.lr_teacher:
+                return f"the learned step size fell from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
+        largest = self.images.abs().max().item()
+        if loss <= _DIVERGED and largest <= _ABSURD:
+            return None
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            what = f"the student ends {loss**0.5:.3g} times as far from its target as it starts"
+        if number == 0 and not loss <= _DIVERGED:
+            cause = f"lower lr_teacher ({config.lr_teacher:g}), its first step size, or syn_steps ({config.syn_steps})"
+        elif not step_size <= _GROWN * config.lr_teacher:
+            cause = f"its step size grew from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
+        else:
+            cause = f"the images reach {largest:.3g}; lower lr_img ({config.lr_img:g})"
+        return f"{what}; {cause}"

@@ -4,7 +4,7 @@ from fastdd.models.convnet import ConvNet
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit, initialised
 from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
-from fastdd.models.network import FeatureNetwork, Network
+from fastdd.models.network import FeatureNetwork, Network, couples_samples
 from fastdd.models.registry import build, canonical_name, check, is_convnet, names
 from fastdd.models.resnet import ResNet
 from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "chunk_size",
     "classes_at_once",
+    "couples_samples",
     "exact_convolutions",
     "initialised",
     "is_convnet",

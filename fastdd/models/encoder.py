@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd import rng
+from fastdd.core import rng
 from fastdd.models.init import ParameterInit
 from fastdd.models.layout import fast_layout
 

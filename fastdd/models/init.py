@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastdd import rng
+from fastdd.core import rng
 
 
 class ParameterInit:

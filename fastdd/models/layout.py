@@ -11,7 +11,7 @@ from fastdd.ops._dispatch import transformed
 
 # Activations of the first block for one chunk, in bytes. glibc maps blocks above 32 MB anew at every use, and
 # the page faults cost as much as the convolutions (ConvNet-D3, 640 images of 3x32x32, 2 cores: 0.22 s in chunks of 16,
-# 0.41 s from 32 on; with freed memory kept, fastdd._malloc, 0.23 s in chunks of any size).
+# 0.41 s from 32 on; with freed memory kept, fastdd.core.malloc, 0.23 s in chunks of any size).
 _CHUNK_BYTES = 1 << 23
 # Memory of a matching step on a GPU for an image, in activations of the first block, for each of a network's
 # convolutions (at least three): twice the first one's (convolution and norm), those of the smaller blocks behind it,

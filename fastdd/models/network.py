@@ -66,6 +66,11 @@ class FeatureNetwork(Network):
         return lambda images: features(fast_layout(images)).flatten(1)
 
 
+def couples_samples(net: nn.Module) -> bool:
+    """Whether the network's output for an image depends on the rest of its batch (batch norm in training mode)."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+
+
 def too_small(size: tuple[int, int], name: str) -> ValueError:
     """What to raise for images that a network of fixed depth can't take."""
     return ValueError(f"images of {size[0]}x{size[1]} pixels are too small for {name}; use ConvNet with a lower depth")

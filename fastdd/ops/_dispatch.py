@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
-from fastdd import _ext
+from fastdd.core import ext as _ext
 from fastdd.ops import _faiss
 
 BACKENDS = ("auto", "native", "triton", "reference")

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastdd import rng
+from fastdd.core import rng
 from fastdd.ops.augment import Param, augment, identity_params
 
 DSA_OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -103,7 +103,7 @@ def dsa_params(
 
     Args:
         strategy: such as ``"color_crop_cutout_flip_scale_rotate"``, or what :func:`parse_strategy` made of it.
-        keys: int64 [R], from :mod:`fastdd.rng`. Rows do not depend on one another, except for a shared operation,
+        keys: int64 [R], from :mod:`fastdd.core.rng`. Rows do not depend on one another, except for a shared operation,
             which is the first key's.
         size: (H, W) of the images.
         shared_op: whether all rows have the operation of the first.

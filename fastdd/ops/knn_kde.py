@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastdd import rng
+from fastdd.core import rng
 from fastdd.ops import _dispatch, _faiss
 from fastdd.ops.kde import check_bandwidth, check_queries, check_rows
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd import files, models, rng
+from fastdd import models
+from fastdd.core import files, rng
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS
 from fastdd.report import charts

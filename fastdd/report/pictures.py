@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from fastdd import files
+from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
 
 _GAP = 2

@@ -9,6 +9,7 @@ import yaml
 
 from fastdd.data import SyntheticSet, built_with
 from fastdd.evaluation import METRICS
+from fastdd.methods import stored
 from fastdd.report.results import RESULT, read_json
 from fastdd.session import folder as run_folder
 
@@ -107,7 +108,7 @@ def _configuration(path: Path) -> tuple[dict[str, Any], int]:
     """What was run, and its steps."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))["run"]
-        return config, config["iterations"] * (config.get("outer_loop") or 1)
+        return config, stored(config).steps
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not a run's configuration: {error}") from None
 

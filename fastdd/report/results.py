@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastdd import files
-from fastdd._version import __version__
+from fastdd.core import files
+from fastdd.core.version import __version__
 from fastdd.evaluation import METRICS, Evaluation
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdd import files
-from fastdd.debias.kde import Diagnostics
+from fastdd.core import files
+from fastdd.debias.density.kde import Diagnostics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +55,7 @@ def weight_table(diagnostics: Diagnostics, class_names: Sequence[str], title: st
 
 
 def weight_summary(diagnostics: Mapping[str, Any]) -> str:
-    """One line from the fields of :class:`fastdd.debias.kde.Diagnostics`.
+    """One line from the fields of :class:`fastdd.debias.density.kde.Diagnostics`.
 
     >>> weight_summary({"counts": [50], "ess": [15.0], "conflict_mass": [0.6], "conflict_share": [0.1]})
     'weights: worth 15 of 50 images a class (least 15); 60 % of them on bias-conflicting images, which are 10 %'

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from fastdd.methods import METHODS
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -27,17 +29,6 @@ class Budget:
     networks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
-# Fewer steps between the networks' epochs would match networks that know nothing but colour: then a vanilla set of a
-# biased data set learns nothing else (C-MNIST, IPC 10: 27 % after 90 steps with 5 epochs each, 47 % after 50 with 20).
-_GRADIENT = {"iterations": 10, "outer_loop": 10, "inner_loop": 20, "batch_real": 64, "lr_img": 1.0}
-_TRAJECTORY = {
-    "iterations": 100,
-    "syn_steps": 6,
-    "max_start_epoch": 4,
-    "expert_epochs": 1,
-    "lr_teacher": 0.02,
-    "lr_img": 1000,
-}
 _TRANSFORMER = {"distillation": {"iterations": 60, "batch_real": 64}, "evaluation": {"epochs": 50}}
 BUDGETS = MappingProxyType(
     {
@@ -54,11 +45,8 @@ BUDGETS = MappingProxyType(
             "and epochs than published, and of MTT fewer and narrower experts. Large differences between methods show; "
             "the figures themselves can't be compared with the published ones.",
             {
-                "dm": {"iterations": 300},
-                "dc": _GRADIENT,
-                "dsa": _GRADIENT,
+                **{name: dict(kind.quick) for name, kind in METHODS.items()},
                 "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
-                "mtt": _TRAJECTORY,
             },
             {"nets": 3, "epochs": 150},
             {"nets": 1, "epochs": 6},

@@ -9,9 +9,10 @@ from typing import Any
 
 from fastdd import api, data, report
 from fastdd.data import Dataset
+from fastdd.experts import ExpertSettings
+from fastdd.methods import METHODS
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.recipes import Cell
-from fastdd.session import ExpertConfig
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Workshop:
 
     def experts(self, cell: Cell) -> dict[str, Any] | None:
         """Arguments of the training of the cell's experts, under the budget; None for a method without."""
-        if cell.method != "mtt":
+        if not METHODS[cell.method].needs_experts:
             return None
         return {"debias": cell.debias, "ipc": cell.ipc, **self._budget.distillation.get("experts", {})}
 
@@ -129,7 +130,7 @@ class Workshop:
         settings = self.experts(cell)
         if settings is None:
             return None
-        config = ExpertConfig.for_run(dataset=cell.dataset, seed=self._seed, **settings)
+        config = ExpertSettings.configure(dataset=cell.dataset, seed=self._seed, **settings)
         return self._folder / "experts" / _slug(f"{cell.debias}-{cell.dataset}", [cell.options, config.model_dump()])
 
     def run_folder(self, cell: Cell) -> Path | None:

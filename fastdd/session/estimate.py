@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd import models, ops, rng
-from fastdd.data import Dataset, DeviceImages, Split, Trajectories, Zca
-from fastdd.data.trajectories import DTYPES, stored_shape
-from fastdd.debias.embedding import EmbeddingSettings, train_embedding
+from fastdd import models, ops
+from fastdd.core import rng
+from fastdd.data import Dataset, DeviceImages, Split, Zca
+from fastdd.data.initial import random_set
+from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
 from fastdd.evaluation import Protocol
 from fastdd.evaluation import evaluate as _evaluate
-from fastdd.session.config import RunConfig
-from fastdd.session.expert_training import ExpertConfig
-from fastdd.session.experts import describe_experts
+from fastdd.experts.settings import ExpertSettings
+from fastdd.experts.store import DTYPES, Experts, stored_shape
+from fastdd.experts.training import describe_experts
+from fastdd.methods import Context, Method, Settings, method
 from fastdd.session.run import check_experts
-from fastdd.session.sets import random_set, with_groups
-from fastdd.session.stepper import make
-from fastdd.session.stepper_base import Stepper
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
 _SECONDS, _CALLS, _MOST_CALLS = 6.0, 3, 100
@@ -97,59 +96,61 @@ def _seconds_of(calls: Sequence[Callable[[int], object]], device: torch.device) 
 
 
 def distillation(
-    config: RunConfig,
+    config: Settings,
     dataset: Dataset,
     device: torch.device,
     *,
     groups: np.ndarray | None = None,
-    experts: Trajectories | None = None,
+    experts: Experts | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
 
-    Where mtt's experts are not given, stand-ins of the run's network take their place.
+    Where experts are needed and not given, stand-ins of the run's network take their place.
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
     """
-    if config.method == "mtt" and experts is None:
+    kind = method(config.method)
+    if kind.needs_experts and experts is None:
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
-    train = dataset if groups is None else with_groups(dataset, groups)
+    train = dataset if groups is None else dataset.with_groups(groups)
     images = random_set(dataset, config.ipc, config.seed, None if experts is None else experts.zca).images
-    weights = torch.ones(len(dataset.train)) if config.debias == "kde" and config.method != "mtt" else None
-    few = min(dataset.num_classes, _FEW_CLASSES)
+    weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
+    few = min(dataset.num_classes, _FEW_CLASSES) if kind.classes_apart else dataset.num_classes
 
-    def stepper_of(classes: int) -> Stepper:
+    def method_on(classes: int) -> Method:
         chosen = None if classes == dataset.num_classes else range(classes)
-        return make(config, train, device, images, weights, experts, classes=chosen)
+        return kind(config, Context(train, device, images, weights, experts, chosen))
 
     notes: tuple[str, ...] = ()
     with models.exact_convolutions():
-        stepper = stepper_of(dataset.num_classes if config.method == "mtt" else few)
-        per_iteration = stepper.per_iteration
-        if per_iteration == 1:
-            calls = [stepper.step]
-        else:  # the last matching step of an iteration is not followed by training
-            calls = [lambda number: stepper.match(number * per_iteration), stepper.train]
-        matching, training = (*_seconds_of(calls, device), 0.0)[:2]
-        if few < dataset.num_classes and config.method != "mtt":
-            if matching * dataset.num_classes / few < _LONG:
-                (matching,) = _seconds_of([stepper_of(dataset.num_classes).match], device)
+        measured_on = method_on(few)
+        parts = measured_on.parts()
+        times = _seconds_of([part.call for part in parts], device)
+        if few < dataset.num_classes:
+            share = dataset.num_classes / few
+            by_class = [number for number, part in enumerate(parts) if part.by_class]
+            if sum(times[number] for number in by_class) * share < _LONG:
+                calls = [method_on(dataset.num_classes).parts()[number].call for number in by_class]
+                for number, seconds in zip(by_class, _seconds_of(calls, device), strict=True):
+                    times[number] = seconds
             else:
-                matching *= dataset.num_classes / few
+                times = [
+                    seconds * share if part.by_class else seconds for seconds, part in zip(times, parts, strict=True)
+                ]
                 notes = (f"steps measured on {few} of {dataset.num_classes} classes",)
-    seconds = config.iterations * (per_iteration * matching + (per_iteration - 1) * training)
-    steps = config.iterations * per_iteration
-    state = sum(tensor.nbytes for tensor in stepper.state().values())
-    return seconds, 2 * state + images.nbytes + _METRICS_LINE * steps, notes
+    seconds = config.iterations * sum(part.times * seconds for part, seconds in zip(parts, times, strict=True))
+    state = sum(tensor.nbytes for tensor in measured_on.state().values())
+    return seconds, 2 * state + images.nbytes + _METRICS_LINE * config.steps, notes
 
 
-def _untrained(config: RunConfig, dataset: Dataset) -> Trajectories:
+def _untrained(config: Settings, dataset: Dataset) -> Experts:
     """Stand-ins for experts, of random parameters: a student's steps on them take as long."""
     network = {name: getattr(config, name) for name in ("arch", "width", "depth", "debias")}
     manifest = {**describe_experts(network, dataset), "dataset_digest": None}
     size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
     epochs = config.max_start_epoch + config.expert_epochs
     values = 0.05 * rng.normal(rng.key(config.seed, "stand-in"), epochs * size).view(1, epochs, size)
-    return Trajectories(values, manifest)
+    return Experts(values, manifest)
 
 
 def _first(split: Split, rows: int) -> Split:
@@ -192,7 +193,7 @@ def evaluation(
     return nets * ((protocol.epochs + 1) * epoch + test)
 
 
-def experts(config: ExpertConfig, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:
+def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:
     """Seconds of the parts of expert training in one process, and bytes of the experts' folder."""
     few = min(len(dataset.train), _BATCHES * config.batch_train)
     pixels, zca, seconds = dataset.train.images[:few], None, {}

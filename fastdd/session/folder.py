@@ -19,16 +19,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastdd import files
-from fastdd.files import hold
-from fastdd.session.config import RunConfig
+from fastdd.core import files
+from fastdd.core.files import GROUPS, WEIGHTS, hold
+from fastdd.methods import Settings, stored
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
 _FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
 SYNTHETIC = "synthetic.safetensors"
-# Of debias kde, and of clusters in place of a protected attribute.
-WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
 _CHECKPOINT_SCHEMA = 2
 
 
@@ -38,7 +36,7 @@ class State:
 
     Attributes:
         step: steps done.
-        tensors: what the steps to come depend on (:meth:`fastdd.session.stepper.Stepper.state`).
+        tensors: what the steps to come depend on (:meth:`fastdd.methods.Method.state`).
         seconds: time spent in the loop so far.
     """
 
@@ -86,7 +84,7 @@ class RunFolder:
         OSError: it can't be created or written, the disk is full, or another process is running in it.
     """
 
-    def __init__(self, path: str | os.PathLike, config: RunConfig, data_digest: str, *, resume: bool, size: int):
+    def __init__(self, path: str | os.PathLike, config: Settings, data_digest: str, *, resume: bool, size: int):
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -107,14 +105,14 @@ class RunFolder:
         header = {"run": config.model_dump(), "data_digest": data_digest}
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
 
-    def _check_same(self, config: RunConfig, data_digest: str) -> None:
+    def _check_same(self, config: Settings, data_digest: str) -> None:
         try:
             header = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-            found, found_digest = RunConfig.parse(header["run"]), header["data_digest"]
+            found, found_digest = stored(header["run"]), header["data_digest"]
         except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise ValueError(f"{self.path / CONFIG} is not a run's configuration: {error}") from None
         for name, value in config.model_dump(exclude={"iterations"}).items():
-            other = getattr(found, name)
+            other = getattr(found, name, None)  # None: of another method
             if other != value:
                 raise ValueError(f"{self.path} holds a run with {name}={other}, not {value}; choose another --out")
         if found_digest != data_digest:

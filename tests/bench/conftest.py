@@ -9,7 +9,8 @@ from torchvision.datasets.utils import download_url
 from no_such_package.deep import thing
 from networks import ConvNet
 from data_handler.celeba import CelebA
-from fastdd.bench import published, published_gradient
+from fastdd.bench.baselines import published
+from fastdd.bench.baselines import published_gradient
 
 class Faces(datasets.VisionDataset):
     pass
@@ -25,7 +26,7 @@ def match_loss(gw_syn, gw_real, args):
     return published_gradient.match_loss(gw_syn, gw_real, args.dis_metric).to(args.device)
 """
 NETWORKS = """
-from fastdd.bench import plain
+from fastdd.bench.baselines import plain
 
 class ConvNet(plain.ConvNet):
     def __init__(self, channel, num_classes, net_width, net_depth, net_act, net_norm, net_pooling, im_size):

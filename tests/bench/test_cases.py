@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from fastdd import models, ops, rng
-from fastdd.bench import cases, plain, published, published_gradient
-from fastdd.bench.batched_trajectory import BatchedTrajectories
-from fastdd.bench.case import BACKENDS
-from fastdd.bench.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
-from fastdd.methods import mtt
+from fastdd import models, ops
+from fastdd.bench import cases
+from fastdd.bench.baselines import plain, published, published_gradient
+from fastdd.bench.baselines.batched_trajectory import BatchedTrajectories
+from fastdd.bench.baselines.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
+from fastdd.bench.framework.case import BACKENDS
+from fastdd.core import rng
+from fastdd.methods import unroll as mtt
 
 SIZE = (16, 16)
 

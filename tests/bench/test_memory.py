@@ -5,13 +5,13 @@ import sys
 import pytest
 import torch
 
-from fastdd.bench import memory, runner, schema
-from fastdd.bench.memory import peak_bytes
+from fastdd.bench.framework import memory, runner, schema
+from fastdd.bench.framework.memory import peak_bytes
 
 # A module of its own, which the measuring process can import.
 SOURCE = """
 import os, torch
-from fastdd.bench.case import Case
+from fastdd.bench.framework.case import Case
 
 class Allocates(Case):
     name, about, variant, memory = "allocates", "for tests", {}, True

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from fastdd.bench import cases, runner, schema
-from fastdd.bench.table import rate_and_share, table
+from fastdd.bench import cases
+from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.table import rate_and_share, table
 from fastdd.cli import main
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fastdd import ops
-from fastdd.bench import cases, runner, schema
-from fastdd.bench.case import ALLOWED, FLOOR, Case
-from fastdd.bench.upstream import Upstream
+from fastdd.bench import cases
+from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.case import ALLOWED, FLOOR, Case
+from fastdd.bench.framework.upstream import Upstream
 
 CPU = torch.device("cpu")
 
@@ -195,16 +196,16 @@ def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
 @pytest.mark.parametrize("factor", [1.001, 1.0])
 @pytest.mark.parametrize("name", ["step/dc+fairdd", "step/dsa+kde"])
 def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor):
-    from fastdd.methods import gm
+    from fastdd.methods import dc
 
-    right = gm.loss_and_gradient
+    right = dc.loss_and_gradient
 
     def wrong(*arguments, **settings):
         loss, gradient = right(*arguments, **settings)
         gradient[-1, 0, 0, 0] += (factor - 1) * gradient.norm()
         return loss, gradient
 
-    monkeypatch.setattr(gm, "loss_and_gradient", wrong)
+    monkeypatch.setattr(dc, "loss_and_gradient", wrong)
     _, rows = measure(*cases.select([name]))
     assert rows["fastdd"]["match"] == (factor == 1)
     assert (rows["fastdd"]["speedup"]["torch"] is not None) == (factor == 1)
@@ -228,7 +229,7 @@ def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
 @pytest.mark.parametrize("what", ["images", "step_size", "loss", None])
 @pytest.mark.parametrize("unroll", ["exact", "tesla"])
 def test_a_wrong_trajectory_is_caught(monkeypatch, unroll, what):
-    from fastdd.methods import mtt
+    from fastdd.methods import unroll as mtt
 
     right = mtt.loss_and_gradients
 
@@ -250,7 +251,7 @@ def test_a_wrong_trajectory_is_caught(monkeypatch, unroll, what):
 
 
 def test_the_approximation_in_place_of_the_exact_gradient_is_caught(monkeypatch):
-    from fastdd.methods import mtt
+    from fastdd.methods import unroll as mtt
 
     right = mtt.loss_and_gradients
     monkeypatch.setattr(mtt, "loss_and_gradients", lambda *a, unroll, **settings: right(*a, unroll="tesla", **settings))

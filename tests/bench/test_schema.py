@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdd.bench import schema
+from fastdd.bench.framework import schema
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 

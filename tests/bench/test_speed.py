@@ -10,7 +10,7 @@ import torch
 
 from fastdd import models
 from fastdd.bench import cases
-from fastdd.bench.case import ALLOWED
+from fastdd.bench.framework.case import ALLOWED
 
 pytest.importorskip("pytest_benchmark")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

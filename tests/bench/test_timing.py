@@ -2,8 +2,8 @@ import time
 
 import torch
 
-from fastdd.bench import timing
-from fastdd.bench.timing import MOST_ROUNDS, WARM_UP, alternate
+from fastdd.bench.framework import timing
+from fastdd.bench.framework.timing import MOST_ROUNDS, WARM_UP, alternate
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from fastdd.bench.upstream import Upstream
+from fastdd.bench.framework.upstream import Upstream
 
 
 def test_a_checkout_is_imported_without_what_its_data_sets_need(checkout):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from fastdd import __version__, _ext, api, report
+from fastdd import __version__, api, report
 from fastdd.cli import demo
+from fastdd.core import ext as _ext
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
-from fastdd.session import random_set
+from fastdd.data.initial import random_set
 
 SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "--batch-real", 8]
 

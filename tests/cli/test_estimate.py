@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fastdd.data import load
-from fastdd.session import estimate, random_set
+from fastdd.data.initial import random_set
+from fastdd.session import estimate
 
 
 @pytest.fixture(autouse=True)

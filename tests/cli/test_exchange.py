@@ -10,7 +10,7 @@ import torch
 
 from fastdd import report
 from fastdd.data import SyntheticSet, Zca, load
-from fastdd.session import random_set
+from fastdd.data.initial import random_set
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastdd import api, report
-from fastdd.data import Trajectories
+from fastdd.experts.store import Experts
 
 FEW = ["--dataset", "c-digits", "--num-experts", 2, "--epochs", 2, "--width", 4, "--batch-train", 256]
 
@@ -26,7 +26,7 @@ def test_train_check_export_import(run, tmp_path):
     assert all(word in text for word in ("accuracy", "DEO_M", "DEO_A", "2 experts, 2 epochs", str(folder.name)))
     content = report.read_json("e.json")
     assert [(row["epoch"], row["experts"]) for row in content["rows"]] == [(1, 2), (2, 2)]
-    trained = Trajectories.open(folder)
+    trained = Experts.open(folder)
     accuracies = [entry["evaluations"][1]["accuracy"] for entry in trained.manifest["experts"]]
     assert content["rows"][1]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert content["rows"][1]["accuracy"]["std"] == pytest.approx(np.std(accuracies))
@@ -46,7 +46,7 @@ def test_train_check_export_import(run, tmp_path):
     # Whatever the order in which a shell names them.
     code, text, errors = run("import", *reversed(files), *network, "--out", "again")
     assert (code, errors) == (0, "")
-    again = Trajectories.open(tmp_path / "again")
+    again = Experts.open(tmp_path / "again")
     assert torch.equal(again.values, trained.values)
     assert again.digest() == trained.digest()
     assert (again.manifest["dataset_digest"], again.manifest["config"]["lr_teacher"]) == (None, None)
@@ -60,7 +60,7 @@ def test_import_with_whitening(run):
     assert run("export", "a", "--out", "buffers")[0] == 0
     network = ["--dataset", "c-digits", "--width", 4, "--depth", 2, "--zca"]
     assert run("import", "buffers/replay_buffer_0.pt", *network, "--out", "b")[0] == 0
-    first, second = Trajectories.open("a"), Trajectories.open("b")
+    first, second = Experts.open("a"), Experts.open("b")
     assert first.zca.digest() == second.zca.digest()
     assert first.digest() == second.digest()
 
@@ -72,22 +72,22 @@ def test_kde_weights_are_computed_kept_and_reused(run, tmp_path):
     assert (code, errors) == (0, "")
     assert "weight" in text
     assert run(*FEW, "--out", "b")[0] == 0
-    assert torch.equal(Trajectories.open("a").values, Trajectories.open("b").values)  # all count alike
+    assert torch.equal(Experts.open("a").values, Experts.open("b").values)  # all count alike
     code, _, errors = run(*FEW, "--debias", "kde", "--out", "c")
     assert (code, errors) == (0, "")
     assert (tmp_path / "c" / "weights.safetensors").exists()
-    before = Trajectories.open("c").digest()
+    before = Experts.open("c").digest()
     assert run(*FEW, "--debias", "kde", "--out", "c", "--resume")[0] == 0
-    assert Trajectories.open("c").digest() == before
-    assert not torch.equal(Trajectories.open("c").values, Trajectories.open("a").values)
+    assert Experts.open("c").digest() == before
+    assert not torch.equal(Experts.open("c").values, Experts.open("a").values)
 
 
 def test_groups_in_place_of_the_given_ones(run, tmp_path):
     np.save("g.npy", np.zeros(1297, np.int64))
     assert run(*FEW, "--debias", "fairdd", "--groups", "g.npy", "--out", "a")[0] == 0
     assert run(*FEW, "--out", "b")[0] == 0
-    first = Trajectories.open("a")
-    assert torch.equal(first.values, Trajectories.open("b").values)  # one group a class: nothing to weigh
+    first = Experts.open("a")
+    assert torch.equal(first.values, Experts.open("b").values)  # one group a class: nothing to weigh
     # Tested on the groups that the data set has.
     assert first.manifest["experts"][0]["evaluations"][-1]["deo_m"] is not None
 

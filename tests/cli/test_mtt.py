@@ -7,7 +7,8 @@ import yaml
 
 from fastdd import report
 from fastdd.cli import main
-from fastdd.data import SyntheticSet, Trajectories
+from fastdd.data import SyntheticSet
+from fastdd.experts.store import Experts
 
 DATA = ["--dataset", "c-digits"]
 FEW = ["--ipc", 1, "--iterations", 2, "--syn-steps", 2, "--expert-epochs", 1, "--max-start-epoch", 2]
@@ -84,7 +85,7 @@ def test_whitened_sets_have_pictures_and_are_evaluated(run, experts, tmp_path):
     code, _, errors = run(*command, "--evaluate", "--nets", 1, "--epochs", 1)
     assert (code, errors) == (0, "")
     made = SyntheticSet.load(tmp_path / "r" / "synthetic.safetensors")
-    assert made.zca.digest() == Trajectories.open(experts / "zca").zca.digest()
+    assert made.zca.digest() == Experts.open(experts / "zca").zca.digest()
     assert not np.allclose(made.images.numpy(), made.to_uint8().numpy() / 127.5 - 1, atol=0.1)
     # One channel of every pixel of a coloured digit is dark: whitened values shown as pixels would be grey throughout.
     assert (made.to_uint8().amin(1) < 8).float().mean() > 0.5
@@ -140,7 +141,7 @@ def test_experts_that_are_not_there_damaged_or_of_other_data(run, experts, tmp_p
 
 def test_published_buffers_serve_as_experts(run, experts, tmp_path):
     """In the published layout: a list of experts, of epochs, of float32 tensors."""
-    own = Trajectories.open(experts / "none")
+    own = Experts.open(experts / "none")
     shapes = [parameter["shape"] for parameter in own.manifest["parameters"]]
     sizes = [int(np.prod(shape)) for shape in shapes]
     buffer = [

@@ -6,8 +6,9 @@ import pytest
 
 from fastdd import api, reproduce
 from fastdd.data import SyntheticSet, load
+from fastdd.data.initial import random_set
 from fastdd.reproduce.budgets import Budget
-from fastdd.session import estimate, random_set
+from fastdd.session import estimate
 
 
 @pytest.fixture

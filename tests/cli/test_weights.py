@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastdd import data as datasets
 from fastdd import report
-from fastdd.debias.kde import KdeWeights, load_weights
+from fastdd.debias.density.kde import KdeWeights, load_weights
 
 FEW = ["--dataset", "c-digits", "--bias-ratio", 0.95, "--steps", 2]
 

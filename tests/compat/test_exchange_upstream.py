@@ -10,8 +10,8 @@ import torch
 import fastdd
 from fastdd.compat import checkout
 from fastdd.data import load
-from fastdd.data.exchange.idc import decode
-from fastdd.session import random_set
+from fastdd.data.initial import random_set
+from fastdd.exchange.idc import decode
 
 EPOCHS, NETS = 30, 3
 # Of mean accuracies over three networks each: they differ by a point from run to run, there and here (79.2 and 79.3).

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastdd import rng
 from fastdd.compat import _idc_networks as ours
 from fastdd.compat import checkout
 from fastdd.compat._networks import ConvNet
+from fastdd.core import rng
 
 
 def draws(number, *shape):

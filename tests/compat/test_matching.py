@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastdd import compat, models, ops, rng
+from fastdd import compat, models, ops
 from fastdd.compat import _augment, _matching, _networks
+from fastdd.core import rng
 
 C, IPC, BATCH, SIDE = 3, 2, 20, 16
 DSA = "color_crop_cutout_flip_scale_rotate"

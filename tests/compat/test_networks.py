@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastdd import compat, rng
+from fastdd import compat
 from fastdd.compat import _networks, _networks_fairdd, checkout
+from fastdd.core import rng
 
 DEPTHS = [f"ConvNetD{depth}" for depth in range(1, 9)]
 WIDTHS = [f"ConvNetW{width}" for width in (32, 64, 128, 256)]

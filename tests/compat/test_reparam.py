@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from fastdd import rng
 from fastdd.compat._networks import ConvNet, get_network_mtt
 from fastdd.compat._reparam import ReparamModule
+from fastdd.core import rng
 
 
 def draws(number, *shape):

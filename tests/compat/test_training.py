@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from fastdd import compat, models, rng
+from fastdd import compat, models
 from fastdd.compat import _augment, _datasets, _training
+from fastdd.core import rng
 
 CLASSES, GROUPS, SIDE = 4, 3, 16
 DSA = "color_crop_cutout_flip_scale_rotate"

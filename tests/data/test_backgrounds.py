@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastdd.data import backgrounds, load, readers
+from fastdd.data import load
+from fastdd.data.files import readers
+from fastdd.data.sets import backgrounds
 from tests.data.test_lff import script_groups
 
 # Scenes of Tiny-ImageNet: barn, lighthouse, dam, bridge, viaduct, alp, cliff, reef, lakeside, seashore.

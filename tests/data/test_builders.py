@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastdd.data import builders, load, readers
-from fastdd.data.images import channel_statistics
+from fastdd.data import load
+from fastdd.data.files import readers
+from fastdd.data.files.images import channel_statistics
+from fastdd.data.sets import builders
 
 RED, WHITE, VIOLET = 0, 9, 7
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from fastdd.data import corruptions
-from fastdd.data.corruptions import TYPES, corrupt
+from fastdd.data.sets import corruptions
+from fastdd.data.sets.corruptions import TYPES, corrupt
 
 NAMES = [name for names in TYPES for name in names]
 SEED, SPLIT = 3, 1

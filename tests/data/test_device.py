@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastdd import ops, rng
+from fastdd import ops
+from fastdd.core import rng
 from fastdd.data import DeviceImages, load, open_store, save_store
 from fastdd.data.device import _is_too_much
 

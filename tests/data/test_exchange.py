@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fastdd
-from fastdd.data import SyntheticSet, Zca, exchange, load
-from fastdd.data.exchange import published
-from fastdd.data.exchange.idc import decode
+from fastdd import exchange
+from fastdd.data import SyntheticSet, Zca, load
+from fastdd.exchange import published
+from fastdd.exchange.idc import decode
 
 MNIST = {"mean": [0.1307], "std": [0.3081]}
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastdd.data import build, builders, load, options, published_counts
-from fastdd.data.imagenet import SUBSETS, tiny_imagenet_s
+from fastdd.data import build, load, options, published_counts
+from fastdd.data.sets import builders
+from fastdd.data.sets.imagenet import SUBSETS, tiny_imagenet_s
 
 # The shared slice's classes are of Tiny-ImageNet; here, three of them.
 WNIDS = ("n02056570", "n01443537", "n07747607")

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastdd.data import build, builders, check_store, decode, load, open_store, save_store, store
-from fastdd.data.decode import Batch, Recipe, decode_all
-from fastdd.data.images import Tree, drop_to_ratio, even_cells, level_statistics
+from fastdd.data import build, check_store, load, open_store, save_store
+from fastdd.data.files import decode, store
+from fastdd.data.files.decode import Batch, Recipe, decode_all
+from fastdd.data.files.images import Tree, drop_to_ratio, even_cells, level_statistics
+from fastdd.data.sets import builders
 
 
 def jpeg(pixels) -> bytes:
@@ -48,7 +50,7 @@ def photos(tmp_path_factory):
 def small_steps(monkeypatch):
     """A checkpoint after every batch, and batches of 16 images of 16x16."""
     monkeypatch.setattr(store, "_CHECKPOINT_BYTES", 1)
-    monkeypatch.setattr("fastdd.data.images._BATCH_IMAGES", 16)
+    monkeypatch.setattr("fastdd.data.files.images._BATCH_IMAGES", 16)
 
 
 def same_files(one, two):
@@ -111,7 +113,7 @@ class TestDecoding:
 
 
 def load_folder(root, workers):
-    from fastdd.data.folder import folder
+    from fastdd.data.sets.folder import folder
 
     return folder(root, size=16).dataset(workers)
 
@@ -197,7 +199,7 @@ class TestBuild:
             patch.setattr(store, "_install", lambda *_: (_ for _ in ()).throw(SystemExit))
             with pytest.raises(SystemExit):
                 build("folder", tmp_path / "a", photos, options={"size": 16})
-        monkeypatch.setattr("fastdd.data.images.decode_all", lambda *_: pytest.fail("images were decoded again"))
+        monkeypatch.setattr("fastdd.data.files.images.decode_all", lambda *_: pytest.fail("images were decoded again"))
         resumed = build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
         assert resumed.digest() == resumed.compute_digest()
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdd
-from fastdd.data import corruptions, lff, load, readers
+from fastdd.data import load
+from fastdd.data.files import readers
+from fastdd.data.sets import corruptions, lff
 from fastdd.models import registry
 from tests.data.test_builders import MNIST_TEST, MNIST_TRAIN
 

@@ -1,4 +1,4 @@
-"""Trajectories: plain numpy on disk, bit for bit to and from published buffers, one line for each way to be wrong."""
+"""Experts: plain numpy on disk, bit for bit to and from published buffers, one line for each way to be wrong."""
 
 import json
 import shutil
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from fastdd import models
-from fastdd.data import Trajectories, trajectories
 from fastdd.data.zca import Zca
+from fastdd.experts import store as trajectories
+from fastdd.experts.store import Experts
 
 K, E = 3, 2
 
@@ -49,8 +50,8 @@ def folder(buffer, tmp_path):
 
 
 def test_published_buffers_there_and_back_bit_for_bit(folder, tmp_path):
-    opened = Trajectories.open(folder)
-    assert (opened.experts, opened.epochs) == (K, E)
+    opened = Experts.open(folder)
+    assert (opened.number, opened.epochs) == (K, E)
     # Two experts a file: the last holds what is left.
     written = trajectories.export_buffers(opened, tmp_path / "out", per_file=2)
     assert [path.name for path in written] == ["replay_buffer_0.pt", "replay_buffer_1.pt"]
@@ -73,16 +74,16 @@ def test_the_file_is_plain_numpy_and_expert_major(folder):
     expected = np.stack([np.stack([flat(snapshot).numpy() for snapshot in expert]) for expert in published()])
     np.testing.assert_array_equal(values, expected)
     assert values.dtype == np.float32
-    opened = Trajectories.open(folder)
+    opened = Experts.open(folder)
     assert torch.equal(opened.at(2, 1), flat(published()[2][1]))
 
 
 def test_what_is_read_is_a_copy(folder):
-    opened = Trajectories.open(folder)
+    opened = Experts.open(folder)
     opened.at(0, 0).zero_()
     opened.values[0, 1] = 0  # in memory only
-    assert torch.equal(Trajectories.open(folder).at(0, 0), flat(published()[0][0]))
-    assert torch.equal(Trajectories.open(folder).at(0, 1), flat(published()[0][1]))
+    assert torch.equal(Experts.open(folder).at(0, 0), flat(published()[0][0]))
+    assert torch.equal(Experts.open(folder).at(0, 1), flat(published()[0][1]))
 
 
 def test_bf16_is_half_the_size_and_rounds_to_nearest(buffer, folder, tmp_path):
@@ -99,7 +100,7 @@ def test_bf16_is_half_the_size_and_rounds_to_nearest(buffer, folder, tmp_path):
     raw = np.load(tmp_path / "bf16" / "trajectories.npy")
     assert raw.dtype == np.uint16
     np.testing.assert_array_equal((raw[1, 2].astype(np.uint32) << 16).view(np.float32), read.numpy())
-    assert small.digest() != Trajectories.open(folder).digest()
+    assert small.digest() != Experts.open(folder).digest()
 
 
 def test_special_values_keep_their_bits(tmp_path):
@@ -114,11 +115,11 @@ def test_special_values_keep_their_bits(tmp_path):
 
 
 def test_in_memory_and_from_the_folder_have_one_digest(folder):
-    opened = Trajectories.open(folder)
-    assert Trajectories(opened.values.clone(), manifest()).digest() == opened.digest()
+    opened = Experts.open(folder)
+    assert Experts(opened.values.clone(), manifest()).digest() == opened.digest()
     changed = opened.values.clone()
     changed[0, 0, 0] += 1
-    assert Trajectories(changed, manifest()).digest() != opened.digest()
+    assert Experts(changed, manifest()).digest() != opened.digest()
 
 
 def test_whitening_is_kept_with_the_experts(buffer, tmp_path):
@@ -128,22 +129,22 @@ def test_whitening_is_kept_with_the_experts(buffer, tmp_path):
     assert made.zca.digest() == zca.digest()
     Zca.fit(images[:10]).save(tmp_path / "z" / "zca.safetensors")
     with pytest.raises(RuntimeError, match=r"zca\.safetensors is not the whitening of these experts"):
-        Trajectories.open(tmp_path / "z")
+        Experts.open(tmp_path / "z")
     (tmp_path / "z" / "zca.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"zca\.safetensors"):
-        Trajectories.open(tmp_path / "z")
+        Experts.open(tmp_path / "z")
 
 
 def test_changed_values_are_found(folder):
-    assert Trajectories.open(folder).damaged() == []
+    assert Experts.open(folder).damaged() == []
     values = np.load(folder / "trajectories.npy", mmap_mode="r+")
     values[1, 2, 5] += 1
     values.flush()
-    assert Trajectories.open(folder).damaged() == [1]
+    assert Experts.open(folder).damaged() == [1]
 
 
 def test_another_network_is_refused(folder):
-    opened = Trajectories.open(folder)
+    opened = Experts.open(folder)
     opened.check_network(net(), "ConvNet")
     cases = [
         (net(width=5), r"parameter 0 is features\.0\.weight \[4, 1, 3, 3\], the student has features.* \[5, 1, 3, 3\]"),
@@ -159,7 +160,7 @@ def test_another_network_is_refused(folder):
 
 @pytest.mark.parametrize(("start", "epochs", "fits"), [(1, 2, True), (2, 1, True), (2, 2, False), (1, 3, False)])
 def test_too_few_epochs(folder, start, epochs, fits):
-    opened = Trajectories.open(folder)  # epochs 0, 1, 2
+    opened = Experts.open(folder)  # epochs 0, 1, 2
     if fits:
         opened.check_epochs(start, epochs)
         opened.at(0, start - 1 + epochs)
@@ -211,7 +212,7 @@ def test_damaged_folders_are_refused_in_one_line(folder, tmp_path):
     ]
     for change, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:
-            Trajectories.open(damaged(change))
+            Experts.open(damaged(change))
         assert "\n" not in str(caught.value)
 
 
@@ -263,7 +264,7 @@ def test_bad_buffers_are_refused_in_one_line(tmp_path, capsys):
 def test_nothing_is_overwritten(buffer, folder, tmp_path):
     with pytest.raises(ValueError, match="is not empty; give another folder"):
         trajectories.import_buffers([buffer], folder, manifest())
-    opened = Trajectories.open(folder)
+    opened = Experts.open(folder)
     with pytest.raises(ValueError, match=r"holds replay_buffer_0\.pt already"):
         trajectories.export_buffers(opened, buffer.parent)
     with pytest.raises(ValueError, match="at least 1 expert, not 0"):
@@ -282,6 +283,6 @@ def test_an_import_that_fails_leaves_nothing(buffer, tmp_path, monkeypatch):
 
 def test_values_must_fit_their_manifest():
     with pytest.raises(ValueError, match=r"must be \[experts, epochs \+ 1, \d+\], not \[1, 2, 3\]"):
-        Trajectories(torch.zeros(1, 2, 3), manifest())
+        Experts(torch.zeros(1, 2, 3), manifest())
     with pytest.raises(TypeError, match="must be float32 or bfloat16"):
-        Trajectories(torch.zeros(1, 2, 3, dtype=torch.float64), manifest())
+        Experts(torch.zeros(1, 2, 3, dtype=torch.float64), manifest())

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdd.data import load, options, variants
+from fastdd.data import load, options
 from fastdd.data.dataset import Split
-from fastdd.data.decode import Recipe
-from fastdd.data.images import Plan, Rows, Tree
+from fastdd.data.files.decode import Recipe
+from fastdd.data.files.images import Plan, Rows, Tree
+from fastdd.data.sets import variants
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=60), st.integers(0, 2**32 - 1))

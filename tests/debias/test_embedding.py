@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdd.data import DeviceImages, Split, load
-from fastdd.debias.embedding import EmbeddingSettings, embed, gsc_loss, train_embedding
+from fastdd.debias.density.embedding import EmbeddingSettings, embed, gsc_loss, train_embedding
 
 
 def literal(z, labels, temperature, q):

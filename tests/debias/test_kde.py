@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastdd
-from fastdd import ranks
+from fastdd.core import ranks
 from fastdd.data import load
-from fastdd.debias import kde
-from fastdd.debias.kde import (
+from fastdd.debias.density import kde
+from fastdd.debias.density.kde import (
     SCOPES,
     SCORES,
     KdeSettings,

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from fastdd.data import load
-from fastdd.debias.embedding import train_embedding
-from fastdd.debias.pseudo_groups import pseudo_groups
+from fastdd.debias.density.clusters import pseudo_groups
+from fastdd.debias.density.embedding import train_embedding
 
 
 @pytest.fixture(scope="module")

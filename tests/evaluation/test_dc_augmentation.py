@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastdd import api, models, rng
+from fastdd import api, models
+from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, load
+from fastdd.data.initial import random_set
 from fastdd.evaluation import DcAugmentation, Protocol, dc_augmentation
 from fastdd.evaluation.protocol import train
-from fastdd.session import random_set
 
 KEY = (3, "test", 1, 4)
 

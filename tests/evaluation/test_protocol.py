@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import fastdd
-from fastdd import models, rng
+from fastdd import models
+from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, Zca, load
+from fastdd.data.initial import random_set
 from fastdd.evaluation import Protocol, evaluate
 from fastdd.evaluation.protocol import train
-from fastdd.session import random_set
 
 
 @pytest.fixture(scope="module")

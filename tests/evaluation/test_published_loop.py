@@ -8,12 +8,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from fastdd import models, rng
-from fastdd.bench import published
+from fastdd import models
+from fastdd.bench.baselines import published
+from fastdd.core import rng
 from fastdd.data import DeviceImages, load
+from fastdd.data.initial import random_set
 from fastdd.evaluation import Protocol, evaluate
 from fastdd.evaluation.protocol import train
-from fastdd.session import random_set
 
 WIDTH, DEPTH = 8, 2
 # Two logits of a test image that are as close as this may change places by rounding.

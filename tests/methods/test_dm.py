@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fastdd import debias, models, ops, rng
+from fastdd import debias, models, ops
+from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.methods import dm
 from fastdd.reference.dm import dm_loss

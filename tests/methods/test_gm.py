@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fastdd import debias, models, ops, rng
+from fastdd import debias, models, ops
+from fastdd.core import rng
 from fastdd.data import DeviceImages
-from fastdd.methods import gm
+from fastdd.methods import dc
 from fastdd.reference.gm import gm_loss, match
 
 C, G, IPC, SIZE = 4, 3, 2, 8
@@ -30,7 +31,7 @@ def problem(net_name="ConvNetD2", strategy=DSA):
     synthetic = rng.normal(rng.key(0, "syn"), C * IPC * 3 * SIZE * SIZE).view(C * IPC, 3, SIZE, SIZE).double()
     net = models.build(net_name, 3, C, (SIZE, SIZE), width=8, key=5).double().train()
     real = DeviceImages(pixels)
-    gm.calibrate_norms(net, real, batch.rows[::3])
+    dc.calibrate_norms(net, real, batch.rows[::3])
     params = ops.dsa_params(strategy, rng.lanes(rng.key(0, "dsa"), C), (SIZE, SIZE), dtype=torch.float64)
     return net, real, batch, synthetic, params
 
@@ -63,14 +64,14 @@ def test_equals_the_literal_loop(strategy, mode, metric):
     net, real, batch, synthetic, params = problem(strategy=strategy)
     if mode == "kde":  # as segments hold them
         batch = replace(batch, weights=segments(batch, "kde").weights)
-    ours = gm.loss_and_gradient(net, real, segments(batch, mode), synthetic, params, metric=metric)
+    ours = dc.loss_and_gradient(net, real, segments(batch, mode), synthetic, params, metric=metric)
     check(ours, literal(net, real, batch, synthetic, params, mode, metric))
 
 
 @pytest.mark.parametrize("net_name", ["ConvNetBN", "ConvNetLN", "ConvNetNN", "ConvNetASwish", "ConvNetMP"])
 def test_equals_the_literal_loop_for_other_networks(net_name):
     net, real, batch, synthetic, params = problem(net_name)
-    ours = gm.loss_and_gradient(net, real, segments(batch, "fairdd"), synthetic, params)
+    ours = dc.loss_and_gradient(net, real, segments(batch, "fairdd"), synthetic, params)
     check(ours, literal(net, real, batch, synthetic, params, "fairdd"))
 
 
@@ -78,8 +79,8 @@ def test_absent_groups_pull_nothing():
     """A batch of one group is matched as a class is."""
     net, real, batch, synthetic, params = problem()
     batch = replace(batch, groups=torch.ones_like(batch.groups), weights=None)
-    fair = gm.loss_and_gradient(net, real, debias.mode("fairdd")(batch), synthetic, params)
-    check(fair, gm.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params), 1e-12)
+    fair = dc.loss_and_gradient(net, real, debias.mode("fairdd")(batch), synthetic, params)
+    check(fair, dc.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params), 1e-12)
 
 
 @pytest.mark.parametrize("mode", ["fairdd", "fairdd-iw", "fairdd-groupdro"])
@@ -87,11 +88,11 @@ def test_classes_and_segments_at_a_time_do_not_change_the_result(monkeypatch, mo
     """What GPUs do (all classes at once), and what little memory does (a segment at a time)."""
     net, real, batch, synthetic, params = problem()
     made = segments(batch, mode)
-    one = gm.loss_and_gradient(net, real, made, synthetic, params, at_once=1)
+    one = dc.loss_and_gradient(net, real, made, synthetic, params, at_once=1)
     with monkeypatch.context() as patch:
-        check(gm.loss_and_gradient(net, real, made, synthetic, params), one, 1e-12)
-        patch.setitem(gm._GRADIENT_BYTES, "cpu", 1)
-        check(gm.loss_and_gradient(net, real, made, synthetic, params), one, 1e-12)
+        check(dc.loss_and_gradient(net, real, made, synthetic, params), one, 1e-12)
+        patch.setitem(dc._GRADIENT_BYTES, "cpu", 1)
+        check(dc.loss_and_gradient(net, real, made, synthetic, params), one, 1e-12)
 
 
 def test_weightings_are_the_sums_of_their_groups():
@@ -100,22 +101,22 @@ def test_weightings_are_the_sums_of_their_groups():
     alone = []
     for s in range(C * G):
         only = replace(fair, importance=torch.arange(C * G).eq(s).float())
-        alone.append(gm.loss_and_gradient(net, real, only, synthetic, params))
+        alone.append(dc.loss_and_gradient(net, real, only, synthetic, params))
     for mode in ("fairdd-iw", "fairdd-ldam"):
         made = segments(batch, mode)
         expected = [sum(f.double() * x[i] for f, x in zip(made.importance, alone, strict=True)) for i in (0, 1)]
-        check(gm.loss_and_gradient(net, real, made, synthetic, params), expected)
+        check(dc.loss_and_gradient(net, real, made, synthetic, params), expected)
     losses = torch.stack([loss for loss, _ in alone]).view(C, G)
     worst = losses.argmax(1) + torch.arange(C) * G
     expected = [sum(alone[s][i] for s in worst) for i in (0, 1)]
-    check(gm.loss_and_gradient(net, real, segments(batch, "fairdd-groupdro"), synthetic, params), expected)
+    check(dc.loss_and_gradient(net, real, segments(batch, "fairdd-groupdro"), synthetic, params), expected)
 
 
 def test_two_runs_have_the_same_bits_and_the_network_is_left_alone():
     net, real, batch, synthetic, params = problem()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     made = segments(batch, "fairdd")
-    (a, ga), (b, gb) = (gm.loss_and_gradient(net, real, made, synthetic, params) for _ in range(2))
+    (a, ga), (b, gb) = (dc.loss_and_gradient(net, real, made, synthetic, params) for _ in range(2))
     assert torch.equal(a, b)
     assert torch.equal(ga, gb)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
@@ -126,7 +127,7 @@ def test_bf16_is_for_the_real_side_only():
     """Its error is held to twice that of plain PyTorch's bfloat16 gradients, matched in fp64."""
     net, real, batch, synthetic, params = problem("ConvNetASwish", "none")
     made = segments(batch, "none")
-    truth = gm.loss_and_gradient(net, real, made, synthetic, params)
+    truth = dc.loss_and_gradient(net, real, made, synthetic, params)
     half = copy.deepcopy(net).bfloat16()
     images, loss = synthetic.detach().requires_grad_(), 0.0
     for c in range(C):
@@ -140,7 +141,7 @@ def test_bf16_is_for_the_real_side_only():
     (plain_gradient,) = torch.autograd.grad(loss, images)
     net, real = net.float(), DeviceImages(real.pixels.float())
     single, ours = (
-        gm.loss_and_gradient(net, real, made, synthetic.float(), params.float(), precision=precision)
+        dc.loss_and_gradient(net, real, made, synthetic.float(), params.float(), precision=precision)
         for precision in ("fp32", "bf16")
     )
     check(single, truth, 1e-4)
@@ -161,8 +162,8 @@ def test_calibration_freezes_batch_norms_only():
 
 def test_loops():
     published = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10), 51: (100, 10)}
-    assert {ipc: gm.loops(ipc) for ipc in published} == published
+    assert {ipc: dc.loops(ipc) for ipc in published} == published
     for ipc in range(2, 50):
-        outer, inner = gm.loops(ipc)
+        outer, inner = dc.loops(ipc)
         assert outer == ipc
         assert 10 <= inner <= 50

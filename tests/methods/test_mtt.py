@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fastdd import models, ops, rng
-from fastdd.methods import mtt
+from fastdd import models, ops
+from fastdd.core import rng
+from fastdd.methods import unroll as mtt
 from fastdd.reference.mtt import mtt_loss, tesla_gradients
 
 CLASSES, IPC, SIZE, STEPS = 4, 3, 8, 5
@@ -196,10 +197,10 @@ PEAKS = """
 import sys
 import torch
 from pathlib import Path
-from fastdd._malloc import give_back, map_every_tensor
+from fastdd.core.malloc import give_back, map_every_tensor
 map_every_tensor()
 from fastdd import models, ops
-from fastdd.methods import mtt
+from fastdd.methods import unroll as mtt
 
 net = models.build("ConvNetD2", 3, 10, (16, 16), width=64)
 start = mtt.parameters(net)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastdd import models, ops, rng
+from fastdd import models, ops
+from fastdd.core import rng
 from fastdd.models.blocks import Blocks
 
 

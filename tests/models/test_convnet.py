@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastdd import models, ops, rng
+from fastdd import models, ops
+from fastdd.core import rng
 
 
 @pytest.mark.parametrize(

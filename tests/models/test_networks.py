@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import fastdd
-from fastdd import debias, models, ops, rng
+from fastdd import debias, models, ops
+from fastdd.core import rng
 from fastdd.data import DeviceImages
-from fastdd.methods import dm, gm, mtt
+from fastdd.data.initial import random_set
+from fastdd.methods import dc, dm
 from fastdd.reference.dm import dm_loss
 from fastdd.reference.gm import gm_loss
-from fastdd.session import random_set
 
 # Parameters of the published networks for 10 classes, by (channels, pixels); 64: FairDD's heads.
 COUNTS = {
@@ -167,8 +168,8 @@ def test_distribution_matching_is_the_literal_loop(name):
 def test_gradient_matching_is_the_literal_loop(name):
     net, real, batch, synthetic, params = problem(name)
     if name == "AlexNetBN":
-        gm.calibrate_norms(net, real, batch.rows)
-    loss, gradient = gm.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params)
+        dc.calibrate_norms(net, real, batch.rows)
+    loss, gradient = dc.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params)
     images = synthetic.clone().requires_grad_()
     per_class = [real.pixels[batch.classes == c] for c in range(2)]
     truth = gm_loss(net, per_class, None, images, params)
@@ -185,7 +186,7 @@ def test_trajectory_matching_takes_them(name):
     params = [ops.dsa_params("flip", rng.lanes(i, 4), (16, 16), dtype=torch.float64) for i in range(2)]
     step = torch.tensor(0.01, dtype=torch.float64)
     results = [
-        mtt.loss_and_gradients(net, theta, 1.01 * theta, synthetic, labels, step, rows, params, unroll=unroll)
+        unroll.loss_and_gradients(net, theta, 1.01 * theta, synthetic, labels, step, rows, params, unroll=unroll)
         for unroll in ("exact", "full")
     ]
     (loss, gradients), (expected_loss, expected) = results

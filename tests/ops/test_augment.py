@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastdd import rng
+from fastdd.core import rng
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, dsa_params
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastdd import _ext, models, ops
+from fastdd import models, ops
+from fastdd.core import ext as _ext
 from fastdd.ops import conv3x3, group_grad
 
 SHAPES = [(5, 3, 128, 32, 32), (4, 128, 128, 16, 16), (6, 64, 96, 8, 8), (3, 17, 40, 7, 5), (2, 2, 5, 3, 4)]
@@ -158,7 +159,7 @@ def test_other_dtypes_and_the_reference_are_plain_torch(dtype):
 OTHER_WIDTHS = """
     import torch
     import torch.nn.functional as F
-    from fastdd import _ext
+    from fastdd.core import ext as _ext
     from fastdd.ops import conv3x3, conv_norm_act_pool
     assert _ext.build_info()["simd_active"] == WIDTH, _ext.build_info()
     torch.manual_seed(0)

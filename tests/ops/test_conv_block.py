@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdd import _ext, models
+from fastdd import models
+from fastdd.core import ext as _ext
 from fastdd.ops import ConvBlock
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -127,7 +128,7 @@ def test_embedder_of_a_network_equals_embed(name):
 
 OTHER_WIDTHS = """
     import torch
-    from fastdd import _ext
+    from fastdd.core import ext as _ext
     from fastdd.ops import ConvBlock, norm_act_pool
     assert _ext.build_info()["simd_active"] == WIDTH, _ext.build_info()
     torch.manual_seed(0)

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdd import _ext, models
+from fastdd import models
+from fastdd.core import ext as _ext
 from fastdd.ops import conv_norm_act_pool
 
 POOLS = ["avg", "max", "none"]

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from fastdd import _ext
+from fastdd.core import ext as _ext
 from fastdd.ops import _dispatch
 from fastdd.ops.augment import augment, identity_params
 from fastdd.ops.segment_mean import segment_mean
@@ -88,7 +88,8 @@ WITHOUT_EXTENSION = """
     import sys, warnings
     sys.modules["fastdd._C"] = None
     import torch
-    from fastdd import _ext, rng
+    from fastdd.core import ext as _ext
+    from fastdd.core import rng
     from fastdd.ops.augment import augment
     from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
     from fastdd.ops.segment_mean import segment_mean

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fastdd import report
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
-from fastdd.session import random_set
+from fastdd.data.initial import random_set
 
 
 def synthetic(channels):

@@ -13,8 +13,8 @@ from fastdd import reproduce
 from fastdd.data import catalog
 from fastdd.debias import MODES
 from fastdd.evaluation import Evaluation, GroupCounts, Protocol
+from fastdd.methods import configure
 from fastdd.reproduce.comparison import lines
-from fastdd.session import RunConfig
 
 # What is measured here does not depend on how much the quick budget spends.
 BUDGETS = {
@@ -33,7 +33,7 @@ def test_every_cell_can_be_run(paper, name):
         if cell.method:
             assert cell.debias in MODES or cell.debias == "kde"
             settings = {name: value for name, value in cell.settings.items() if name != "groups"}
-            RunConfig.for_run(dataset=cell.dataset, ipc=cell.ipc, method=cell.method, debias=cell.debias, **settings)
+            configure(dataset=cell.dataset, ipc=cell.ipc, method=cell.method, debias=cell.debias, **settings)
         for value in cell.published.values():
             figures = [] if value is None else value if isinstance(value, tuple) else [value]
             assert all(0 <= figure <= 100 for figure in figures)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 import fastdd
-from fastdd import cli, ranks
+from fastdd import cli
+from fastdd.core import ranks
 
 SMALL = {"ipc": 2, "width": 8, "depth": 2, "batch_real": 12, "device": "cpu"}
 RUNS = {

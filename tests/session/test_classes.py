@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from fastdd import debias, models, ops, rng, session
+from fastdd import debias, models, ops
+from fastdd.core import rng
 from fastdd.data import Dataset, DeviceImages, load
-from fastdd.methods import dm
-from fastdd.methods.training import train_epoch
-from fastdd.session import RunConfig
+from fastdd.data.initial import random_set
+from fastdd.methods import configure, dm
+from fastdd.methods.parts.training import train_epoch
 from fastdd.session.stepper import make
 
 STEPS = 3
@@ -23,7 +24,7 @@ def digits():
 
 def problem(data: Dataset, method: str, debias: str = "none", sampling: str = "random", **settings):
     """A run's configuration, its first images, and weights where it takes them."""
-    config = RunConfig.for_run(
+    config = configure(
         **{
             "dataset": data.name,
             "method": method,
@@ -39,7 +40,7 @@ def problem(data: Dataset, method: str, debias: str = "none", sampling: str = "r
         }
     )
     weights = rng.uniform(rng.key(1, "weights"), len(data.train)) + 0.01 if debias == "kde" else None
-    return config, session.random_set(data, config.ipc).images, weights
+    return config, random_set(data, config.ipc).images, weights
 
 
 SETTINGS = [
@@ -135,7 +136,7 @@ def test_classes_that_are_none(digits, classes):
 
 
 def test_trajectories_need_all_classes(digits):
-    config = RunConfig.for_run(dataset="c-digits", method="mtt", ipc=1)
+    config = configure(dataset="c-digits", method="mtt", ipc=1)
     with pytest.raises(ValueError, match="mtt is on the images of all classes"):
         make(config, digits, CPU, torch.zeros(10, 3, 16, 16), classes=range(5))
 

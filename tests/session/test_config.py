@@ -2,12 +2,13 @@
 
 import pytest
 
-from fastdd.session import ExpertConfig, RunConfig
-from fastdd.session.config import preset
+from fastdd.experts import ExpertSettings
+from fastdd.methods import configure
+from fastdd.presets import preset
 
 
 def test_published_dm_settings():
-    config = RunConfig.for_run(dataset="c-mnist-fg", ipc=10)
+    config = configure(dataset="c-mnist-fg", ipc=10)
     assert (config.iterations, config.batch_real, config.lr_img, config.momentum) == (20_000, 256, 1.0, 0.5)
     assert (config.arch, config.init, config.sampling) == ("ConvNet", "real", "random")
     assert config.dsa_strategy == "color_crop_cutout_flip_scale_rotate"
@@ -15,7 +16,7 @@ def test_published_dm_settings():
 
 @pytest.mark.parametrize(("ipc", "lr"), [(1, 1.0), (50, 1.0), (100, 10.0), (500, 10.0)])
 def test_learning_rate_grows_from_100_images_per_class(ipc, lr):
-    assert RunConfig.for_run(dataset="cifar10", ipc=ipc).lr_img == lr
+    assert configure(dataset="cifar10", ipc=ipc).lr_img == lr
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_learning_rate_grows_from_100_images_per_class(ipc, lr):
     [("dc", "none", "noise"), ("dc", "fairdd", "real"), ("dc", "kde", "noise"), ("dsa", "none", "real")],
 )
 def test_published_settings_of_gradient_matching(method, debias, init):
-    config = RunConfig.for_run(dataset="cifar10", ipc=10, method=method, debias=debias)
+    config = configure(dataset="cifar10", ipc=10, method=method, debias=debias)
     assert (config.iterations, config.batch_real, config.lr_img, config.momentum) == (1000, 256, 0.1, 0.5)
     assert (config.outer_loop, config.inner_loop, config.lr_net, config.batch_train) == (10, 50, 0.01, 256)
     assert (config.metric, config.init) == ("ours", init)
@@ -49,8 +50,8 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]}-{row[2]}")
 def test_published_settings_of_trajectory_matching(row):
     dataset, network, ipc, *settings = row
-    config = RunConfig.for_run(dataset=dataset, ipc=ipc, method="mtt")
-    experts = ExpertConfig.for_run(dataset=dataset, ipc=ipc)
+    config = configure(dataset=dataset, ipc=ipc, method="mtt")
+    experts = ExpertSettings.configure(dataset=dataset, ipc=ipc)
     found = [config.syn_steps, config.expert_epochs, config.max_start_epoch, config.batch_syn, experts.zca]
     assert [*found, config.lr_img, config.lr_lr, config.lr_teacher] == settings
     assert (config.arch, experts.arch) == (network, network)
@@ -60,13 +61,13 @@ def test_published_settings_of_trajectory_matching(row):
 
 
 def test_loops_follow_from_the_ipc_unless_given():
-    assert RunConfig.for_run(dataset="cifar10", ipc=50, method="dc").outer_loop == 50
-    config = RunConfig.for_run(dataset="cifar10", ipc=7, method="dc", inner_loop=3)
+    assert configure(dataset="cifar10", ipc=50, method="dc").outer_loop == 50
+    config = configure(dataset="cifar10", ipc=7, method="dc", inner_loop=3)
     assert (config.outer_loop, config.inner_loop) == (7, 3)
 
 
 def test_what_is_given_wins_and_none_is_not_given():
-    config = RunConfig.for_run(dataset="c-digits", ipc=100, lr_img=3.0, width=None, arch="convnetbn")
+    config = configure(dataset="c-digits", ipc=100, lr_img=3.0, width=None, arch="convnetbn")
     assert (config.lr_img, config.width, config.depth, config.arch) == (3.0, 64, 2, "ConvNetBN")
 
 
@@ -99,7 +100,7 @@ def test_what_is_given_wins_and_none_is_not_given():
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message) as error:
-        RunConfig.for_run(**{"dataset": "c-digits", **settings})
+        configure(**{"dataset": "c-digits", **settings})
     assert "\n" not in str(error.value)
 
 
@@ -114,8 +115,8 @@ def test_bad_settings(settings, message):
     ],
 )
 def test_networks_grow_with_the_images_where_trajectory_matchings_do(method, dataset, arch):
-    assert RunConfig.for_run(dataset=dataset, method=method).arch == arch
-    assert RunConfig.for_run(dataset=dataset, method=method, arch="ConvNetD3").arch == "ConvNetD3"
+    assert configure(dataset=dataset, method=method).arch == arch
+    assert configure(dataset=dataset, method=method, arch="ConvNetD3").arch == "ConvNetD3"
 
 
 def test_gray_or_colour_sets_have_the_presets_of_what_they_are_made_of():
@@ -129,8 +130,8 @@ def test_gray_or_colour_sets_have_the_presets_of_what_they_are_made_of():
 
 
 def test_width_and_depth_of_a_preset_are_not_those_of_a_network_that_has_its_own():
-    shipped = RunConfig.for_run(dataset="c-digits")
+    shipped = configure(dataset="c-digits")
     assert (shipped.width, shipped.depth) == (64, 2)
     for arch, size in (("lenet", None), ("ConvNetBN", 64)):
-        assert RunConfig.for_run(dataset="c-digits", arch=arch).width == size
-        assert ExpertConfig.for_run(dataset="c-digits", arch=arch).width == size
+        assert configure(dataset="c-digits", arch=arch).width == size
+        assert ExpertSettings.configure(dataset="c-digits", arch=arch).width == size

@@ -13,7 +13,9 @@ import torch
 
 import fastdd
 from fastdd import api, session
-from fastdd.session import Curve, RunConfig
+from fastdd.data.initial import random_set
+from fastdd.methods import configure
+from fastdd.session import Curve
 
 SMALL = {"ipc": 1, "iterations": 6, "batch_real": 8, "width": 4, "depth": 1, "device": "cpu"}
 LOOPS = {"ipc": 1, "iterations": 3, "outer_loop": 2, "inner_loop": 1, "batch_real": 8, "width": 4, "depth": 1}
@@ -64,7 +66,7 @@ def test_the_set_does_not_depend_on_evaluations_and_they_are_those_of_evaluate(m
     assert iterations(tmp_path / "way") == ([0, 2, 4, 6] if method == "dm" else [0, 2, 3])
     assert rows(tmp_path / "way") == told
 
-    start = session.random_set(digits, 1, 3, made.zca)
+    start = random_set(digits, 1, 3, made.zca)
     if method != "mtt":
         start = replace(start, metadata={**start.metadata, "run": made.metadata["run"]})
         first = fastdd.evaluate(start, digits, nets=2, epochs=1, seed=3)
@@ -157,7 +159,7 @@ def test_figures_of_steps_that_are_done_again_are_dropped(uninterrupted, digits)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_does_not_wait_for_an_evaluation(digits, tmp_path, number):
-    config = RunConfig.for_run(dataset="c-digits", ipc=1, iterations=4, batch_real=8, width=4, depth=1)
+    config = configure(dataset="c-digits", ipc=1, iterations=4, batch_real=8, width=4, depth=1)
     seen = []
 
     def evaluate(made):
@@ -176,7 +178,7 @@ def test_a_stop_does_not_wait_for_an_evaluation(digits, tmp_path, number):
 
 
 def test_time_of_evaluations_is_no_time_of_steps(digits):
-    config = RunConfig.for_run(dataset="c-digits", ipc=1, iterations=2, batch_real=8, width=4, depth=1)
+    config = configure(dataset="c-digits", ipc=1, iterations=2, batch_real=8, width=4, depth=1)
     seen = []
     session.run(config, digits, curve=Curve(1, lambda made: time.sleep(0.5) or {}), progress=seen.append)
     assert [now.step for now in seen if now.evaluating] == [0, 1, 2]

@@ -10,7 +10,8 @@ import fastdd
 from fastdd import api
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.evaluation import Protocol
-from fastdd.session import RunConfig, estimate
+from fastdd.methods import configure
+from fastdd.session import estimate
 
 
 class Clock:
@@ -70,7 +71,7 @@ def fake_steppers(monkeypatch, clock, match, train, per_iteration, fixed=0.0):
 
 def test_the_last_matching_of_an_iteration_is_followed_by_no_training(monkeypatch, clock):
     fake_steppers(monkeypatch, clock, match=0.1, train=0.5, per_iteration=10)
-    config = RunConfig.for_run(dataset="made", method="dc", ipc=1, iterations=7, outer_loop=10, inner_loop=5)
+    config = configure(dataset="made", method="dc", ipc=1, iterations=7, outer_loop=10, inner_loop=5)
     seconds, disk, notes = estimate.distillation(config, of_classes(5), torch.device("cpu"))
     assert seconds == pytest.approx(7 * (10 * 0.5 + 9 * 0.5))
     assert not notes
@@ -87,7 +88,7 @@ def test_the_last_matching_of_an_iteration_is_followed_by_no_training(monkeypatc
 )
 def test_steps_of_many_classes_are_measured_on_few_where_they_are_long(monkeypatch, clock, match, expected, measured):
     made = fake_steppers(monkeypatch, clock, match=match, train=0.0, per_iteration=1, fixed=0.05)
-    config = RunConfig.for_run(dataset="made", ipc=1, iterations=3)
+    config = configure(dataset="made", ipc=1, iterations=3)
     seconds, _, notes = estimate.distillation(config, of_classes(200), torch.device("cpu"))
     assert made == measured
     assert notes == (() if 200 in measured else ("steps measured on 10 of 200 classes",))

@@ -17,14 +17,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastdd import models, rng, session
-from fastdd.data import DeviceImages, Trajectories, Zca, load
-from fastdd.data.trajectories import TrajectoryFile
+from fastdd import models, session
+from fastdd.core import rng
+from fastdd.data import DeviceImages, Zca, load
 from fastdd.debias.loss_weights import loss_weights
 from fastdd.evaluation import count_right
-from fastdd.methods.training import train_epoch
-from fastdd.session import ExpertConfig, expert_training, expert_workers, experts
-from fastdd.session.config import preset
+from fastdd.experts import ExpertSettings
+from fastdd.experts import trainer as expert_training
+from fastdd.experts import training as experts
+from fastdd.experts import workers as expert_workers
+from fastdd.experts.store import Experts, TrajectoryFile
+from fastdd.methods.parts.training import train_epoch
+from fastdd.presets import preset
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +40,11 @@ def digits():
 
 def config(**settings):
     tiny = {"num_experts": 2, "epochs": 4, "width": 4, "batch_train": 32, "eval_every": 2, "debias": "fairdd"}
-    return ExpertConfig.for_run(**{"dataset": "c-digits", **tiny, **settings})
+    return ExpertSettings.configure(**{"dataset": "c-digits", **tiny, **settings})
 
 
 def train(digits, out, **more):
-    settings = {name: more.pop(name) for name in list(more) if name in ExpertConfig.model_fields}
+    settings = {name: more.pop(name) for name in list(more) if name in ExpertSettings.model_fields}
     return session.train_experts(config(**settings), digits, out=out, **more)
 
 
@@ -111,7 +115,7 @@ torch.set_num_threads(int(sys.argv[3]))
 data = load("c-digits")
 first = {name: getattr(data.train, name)[:120] for name in ("images", "labels", "groups")}
 data = replace(data, train=replace(data.train, **first))
-config = session.ExpertConfig.for_run(dataset="c-digits", num_experts=3, epochs=20, width=4, batch_train=32,
+config = ExpertSettings.configure(dataset="c-digits", num_experts=3, epochs=20, width=4, batch_train=32,
                                       debias="fairdd", arch="ConvNetBN", momentum=0.9, weight_decay=1e-4, decay=True,
                                       eval_every=3)
 print("ready", flush=True)
@@ -166,7 +170,7 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
         seen.add(epochs_done(killed))
         if (killed / "manifest.json").exists():
             with pytest.raises(RuntimeError, match=r"holds \d of 3 experts; finish it .*--resume"):
-                Trajectories.open(killed)
+                Experts.open(killed)
     assert len(seen) >= 2
     finish(killed)
     assert content(killed) == whole
@@ -228,7 +232,7 @@ def test_a_full_training_is_not_done_again(digits, tmp_path, monkeypatch):
     train(digits, tmp_path)
     before = content(tmp_path)
     monkeypatch.setattr(experts, "ExpertTrainer", None)
-    assert train(digits, tmp_path, resume=True).experts == 2
+    assert train(digits, tmp_path, resume=True).number == 2
     assert content(tmp_path) == before
 
 
@@ -419,8 +423,8 @@ def test_presets_are_the_published_rows():
     whitened = {("cifar10", 1): True, ("cifar10", 10): True, ("cifar10", 50): False, ("cifar100", 1): True}
     whitened |= {("cifar100", 10): False, ("cifar100", 50): True, ("tiny-imagenet", 10): False, ("mnist", 1): False}
     for (dataset, ipc), expected in whitened.items():
-        assert ExpertConfig.for_run(dataset=dataset, ipc=ipc).zca is expected
-    published = ExpertConfig.for_run(dataset="cifar10")
+        assert ExpertSettings.configure(dataset=dataset, ipc=ipc).zca is expected
+    published = ExpertSettings.configure(dataset="cifar10")
     assert (published.num_experts, published.epochs, published.lr_teacher, published.batch_train) == (
         100,
         50,
@@ -428,8 +432,8 @@ def test_presets_are_the_published_rows():
         256,
     )
     assert (published.momentum, published.weight_decay, published.decay) == (0, 0, False)
-    assert ExpertConfig.for_run(dataset="tiny-imagenet").arch == "ConvNetD4"
-    assert ExpertConfig.for_run(dataset="imagesquawk").arch == "ConvNetD5"
+    assert ExpertSettings.configure(dataset="tiny-imagenet").arch == "ConvNetD4"
+    assert ExpertSettings.configure(dataset="imagesquawk").arch == "ConvNetD5"
     assert preset("experts", "c-digits", 10)["batch_train"] == 64
 
 

@@ -11,13 +11,15 @@ import time
 import pytest
 import torch
 
-from fastdd import models, rng, session
+from fastdd import models, session
+from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, Zca, load
-from fastdd.data.trajectories import Trajectories, parameter_list
-from fastdd.methods import mtt
-from fastdd.methods.training import train_epoch
-from fastdd.session import RunConfig
-from fastdd.session.trajectory_stepper import TrajectoryStepper
+from fastdd.data.initial import random_set
+from fastdd.experts.store import Experts, parameter_list
+from fastdd.methods import configure
+from fastdd.methods import unroll as mtt
+from fastdd.methods.mtt import Mtt
+from fastdd.methods.parts.training import train_epoch
 
 EXPERTS, EPOCHS, WIDTH = 2, 4, 8
 
@@ -51,7 +53,7 @@ def trained(data, zca=None, debias="none"):
         "size": list(data.size),
         "parameters": parameter_list(net),
     }
-    return Trajectories(values, about, zca)
+    return Experts(values, about, zca)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def experts(digits):
 
 
 def config(**settings):
-    return RunConfig.for_run(
+    return configure(
         **{
             "dataset": "c-digits",
             "method": "mtt",
@@ -82,7 +84,7 @@ def config(**settings):
 
 
 def test_images_step_size_and_labels_are_learned(digits, experts, tmp_path):
-    start = session.random_set(digits, 2)
+    start = random_set(digits, 2)
     made = session.run(config(soft_labels="learned", lr_label=1.0), digits, experts=experts, out=tmp_path)
     read = SyntheticSet.load(tmp_path / "synthetic.safetensors")
     for found in (made, read):
@@ -107,9 +109,7 @@ def test_the_logarithms_first_update_is_the_published_one(digits, experts):
     """To first order in lr_lr; and the published one moves the step size by -lr_lr dL/da."""
     rates = {}
     for kind in ("raw", "log"):
-        stepper = TrajectoryStepper(
-            config(step_size=kind, lr_lr=1e-7), torch.device("cpu"), session.random_set(digits, 2).images, experts
-        )
+        stepper = Mtt(config(step_size=kind, lr_lr=1e-7), torch.device("cpu"), random_set(digits, 2).images, experts)
         stepper.step(0)
         rates[kind] = (stepper.step_size.double() - 0.02).item()
     assert rates["log"] == pytest.approx(rates["raw"], rel=0.02)  # float32 steps of 2e-9 in 1e-6
@@ -126,10 +126,8 @@ def test_the_logarithm_stays_positive_where_the_published_step_size_does_not(dig
 
 
 def test_teacher_labels_are_those_of_the_target(digits, experts):
-    images = session.random_set(digits, 2).images
-    stepper = TrajectoryStepper(
-        config(soft_labels="teacher", max_start_epoch=1, lr_img=1e-30), torch.device("cpu"), images, experts
-    )
+    images = random_set(digits, 2).images
+    stepper = Mtt(config(soft_labels="teacher", max_start_epoch=1, lr_img=1e-30), torch.device("cpu"), images, experts)
     stepper.step(0)
     net = models.build("ConvNetD2", 3, 10, digits.size, width=WIDTH)
     said = [mtt.logits(net, experts.at(expert, 2), images).softmax(1) for expert in range(EXPERTS)]
@@ -139,10 +137,8 @@ def test_teacher_labels_are_those_of_the_target(digits, experts):
 def test_published_factor_halves_the_images_gradient(digits, experts):
     moved = []
     for factor in (None, True):
-        images = session.random_set(digits, 2).images
-        stepper = TrajectoryStepper(
-            config(unroll="tesla", published_factor=factor), torch.device("cpu"), images, experts
-        )
+        images = random_set(digits, 2).images
+        stepper = Mtt(config(unroll="tesla", published_factor=factor), torch.device("cpu"), images, experts)
         stepper.step(0)
         moved.append(stepper.momentum)
     torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=0, atol=0)
@@ -152,16 +148,12 @@ def test_published_factor_halves_the_images_gradient(digits, experts):
 def test_unrolls_agree_where_they_should(digits, experts, unroll):
     made = session.run(config(unroll=unroll, iterations=1, arch="ConvNetD2"), digits, experts=experts)
     exact = session.run(config(iterations=1), digits, experts=experts)
-    near = (made.images - exact.images).abs().max() < 1e-3 * (
-        exact.images - session.random_set(digits, 2).images
-    ).abs().max()
+    near = (made.images - exact.images).abs().max() < 1e-3 * (exact.images - random_set(digits, 2).images).abs().max()
     assert near == (unroll != "tesla")
 
 
 def test_batches_are_the_set_in_random_order_again_and_again(digits, experts):
-    stepper = TrajectoryStepper(
-        config(batch_syn=8, syn_steps=7), torch.device("cpu"), session.random_set(digits, 2).images, experts
-    )
+    stepper = Mtt(config(batch_syn=8, syn_steps=7), torch.device("cpu"), random_set(digits, 2).images, experts)
     batches = stepper._batches(3)
     assert [len(rows) for rows in batches] == [8, 8, 4, 8, 8, 4, 8]
     for epoch in (batches[:3], batches[3:6]):
@@ -172,7 +164,7 @@ def test_batches_are_the_set_in_random_order_again_and_again(digits, experts):
 @pytest.mark.parametrize("settings", [{}, {"soft_labels": "learned", "lr_label": 1.0}, {"soft_labels": "teacher"}])
 def test_stopped_and_resumed_to_the_same_bits(digits, experts, tmp_path, monkeypatch, settings):
     whole = session.run(config(**settings), digits, experts=experts)
-    own_step = TrajectoryStepper.step
+    own_step = Mtt.step
 
     def step(self, number):
         if number == 2:
@@ -180,7 +172,7 @@ def test_stopped_and_resumed_to_the_same_bits(digits, experts, tmp_path, monkeyp
         return own_step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrajectoryStepper, "step", step)
+        patch.setattr(Mtt, "step", step)
         with pytest.raises(KeyboardInterrupt):
             session.run(config(**settings), digits, experts=experts, out=tmp_path, checkpoint_seconds=0)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
@@ -260,10 +252,7 @@ def test_divergence_stops_the_run_and_names_the_knob(digits, experts, settings, 
     ],
 )
 def test_experts_that_do_not_fit(digits, experts, settings, message):
-    if settings.get("method") == "dm":
-        made = RunConfig.for_run(dataset="c-digits", ipc=2, **settings)
-    else:
-        made = config(**settings)
+    made = configure(dataset="c-digits", ipc=2, **settings) if settings.get("method") == "dm" else config(**settings)
     with pytest.raises(ValueError, match=message) as error:
         session.run(made, digits, experts=experts)
     assert "\n" not in str(error.value)
@@ -277,12 +266,12 @@ def test_experts_are_needed_and_those_of_other_data_are_refused(digits, experts)
         session.run(config(), other, experts=experts)
     narrower = {**experts.manifest, "num_classes": 9}
     with pytest.raises(ValueError, match=r"images of \[3, 16, 16\] in 9 classes; c-digits has \[3, 16, 16\] in 10"):
-        session.run(config(), digits, experts=Trajectories(experts.values, narrower))
+        session.run(config(), digits, experts=Experts(experts.values, narrower))
 
 
 def test_other_experts_are_another_run(digits, experts, tmp_path):
     session.run(config(), digits, experts=experts, out=tmp_path)
-    others = Trajectories(experts.values + 1e-3, experts.manifest)
+    others = Experts(experts.values + 1e-3, experts.manifest)
     with pytest.raises(ValueError, match="holds a run on other data"):
         session.run(config(), digits, experts=others, out=tmp_path, resume=True)
 
@@ -291,7 +280,7 @@ def test_whitened_experts_make_a_whitened_set(digits):
     zca = Zca.fit(digits.train.images)
     made = session.run(config(zca=True), digits, experts=trained(digits, zca))
     assert made.zca is zca
-    start = session.random_set(digits, 2)
+    start = random_set(digits, 2)
     # Pictures, a little changed, where the whitened values are far from pixels.
     assert (made.to_uint8().float() - start.to_uint8().float()).abs().mean() < 30
     assert math.isfinite(made.learning_rate)

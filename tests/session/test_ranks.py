@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import fastdd
-from fastdd import ranks
-from fastdd.debias.kde import KdeWeights
+from fastdd.core import ranks
+from fastdd.debias.density.kde import KdeWeights
 
 JOB = Path(__file__).with_name("job.py")
 job = SimpleNamespace(**runpy.run_path(str(JOB)))

@@ -17,9 +17,10 @@ import torch
 
 from fastdd import session
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
-from fastdd.session import RunConfig
+from fastdd.data.initial import random_set
+from fastdd.methods import configure
+from fastdd.methods.dc import Dc
 from fastdd.session.folder import METRICS, RunFolder
-from fastdd.session.stepper import GradientStepper
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def digits():
 
 
 def config(**settings):
-    return RunConfig.for_run(
+    return configure(
         **{"dataset": "c-digits", "ipc": 2, "iterations": 6, "batch_real": 16, "width": 8, "depth": 2, **settings}
     )
 
@@ -53,7 +54,7 @@ def test_global_generators_do_not_matter(digits):
 
 
 def test_starts_from_real_images_or_noise(digits):
-    start = session.random_set(digits, 2)
+    start = random_set(digits, 2)
     pixels = torch.from_numpy(digits.train.images).float() / 127.5 - 1
     for image, label in zip(start.images, start.labels, strict=True):
         rows = ((pixels - image).abs().amax((1, 2, 3)) < 1e-6).nonzero()[:, 0]
@@ -86,14 +87,14 @@ def test_balanced_starts_from_as_many_real_images_of_every_group():
 
 def test_whitened_random_images_are_the_same_images(digits):
     zca = Zca.fit(digits.train.images)
-    plain, whitened = session.random_set(digits, 2, 3), session.random_set(digits, 2, 3, zca)
+    plain, whitened = random_set(digits, 2, 3), random_set(digits, 2, 3, zca)
     assert torch.equal(whitened.to_uint8(), plain.to_uint8())
     assert torch.equal(whitened.images, zca.whiten(plain.to_uint8().numpy()))
     assert torch.equal(whitened.labels, plain.labels)
     assert whitened.zca is zca
     assert (whitened.metadata["mean"], whitened.metadata["std"]) == ([0, 0, 0], [1, 1, 1])
     with pytest.raises(ValueError, match="have 768 values each, ZCA was fitted on 3"):
-        session.random_set(digits, 2, zca=Zca(torch.zeros(3), torch.eye(3)))
+        random_set(digits, 2, zca=Zca(torch.zeros(3), torch.eye(3)))
 
 
 @pytest.mark.parametrize("sampling", ["random", "stratified"])
@@ -121,7 +122,7 @@ import sys
 from pathlib import Path
 from fastdd import session
 from fastdd.data import load
-config = session.RunConfig.for_run(dataset="c-digits", ipc=2, iterations=60, batch_real=4, width=8, depth=2,
+config = configure(dataset="c-digits", ipc=2, iterations=60, batch_real=4, width=8, depth=2,
                                    debias="fairdd")
 data = load("c-digits")
 print("ready", flush=True)
@@ -181,7 +182,7 @@ def test_gradient_matching_stopped_within_an_iteration_resumes_to_the_same_bits(
     """The network, trained between the steps of an iteration, is part of the checkpoint."""
     settings = gradient_config(arch=arch)
     whole = session.run(settings, digits)
-    own_step = GradientStepper.step
+    own_step = Dc.step
 
     def step(self, number):
         if number == done:
@@ -189,7 +190,7 @@ def test_gradient_matching_stopped_within_an_iteration_resumes_to_the_same_bits(
         return own_step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(GradientStepper, "step", step)
+        patch.setattr(Dc, "step", step)
         with pytest.raises(KeyboardInterrupt):
             session.run(settings, digits, out=tmp_path, checkpoint_seconds=0)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == done
@@ -362,7 +363,7 @@ def test_gpu_runs_are_reproducible_and_close_to_the_cpu(digits):
     settings = config(debias="fairdd", iterations=3)
     first, again = (session.run(settings, digits, device="cuda") for _ in range(2))
     assert torch.equal(first.images, again.images)
-    start = session.random_set(digits, 2).images
+    start = random_set(digits, 2).images
     moved = session.run(settings, digits).images - start
     assert (first.images - start - moved).norm() <= 1e-3 * moved.norm()
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from fastdd.compat.torchvision_substitute.datasets.vision import VisionDataset, not_there
-from fastdd.data import readers
+from fastdd.data.files import readers
 
 
 class MNIST(VisionDataset):

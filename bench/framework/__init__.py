@@ -1,0 +1,1 @@
+"""How a case is measured, checked, written and drawn."""

@@ -1,0 +1,118 @@
+"""A checkout of published code (DatasetCondensation, or a fork such as FairDD), used through its own functions."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+from torch import Tensor, nn
+
+from fastdd.bench.baselines.published import PublishedLoop
+from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
+from fastdd.bench.framework.problem import Problem
+from fastdd.compat import checkout
+
+_NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The modules of a checkout.
+
+    Attributes:
+        folder: where it is.
+        commit: its git commit; None where that can't be told.
+        utils, networks: its modules.
+    """
+
+    folder: Path
+    commit: str | None
+    utils: ModuleType
+    networks: ModuleType
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Upstream":
+        """Import a checkout.
+
+        Packages that it imports and that are missing here (torchvision, for its data sets) are replaced by empty
+        stand-ins during the import; none of the functions that are measured uses them.
+
+        Raises:
+            ValueError: the folder is no such checkout.
+            RuntimeError: its modules can't be imported.
+        """
+        folder = Path(folder).resolve()
+        for module, names in _NEEDED.items():
+            path = folder / f"{module}.py"
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            missing = [name for name in names if not re.search(rf"^(def|class) {name}\b", text, re.MULTILINE)]
+            if missing:
+                raise ValueError(
+                    f"--upstream {folder} is no checkout of DatasetCondensation or FairDD: "
+                    f"{module}.py with {', '.join(missing)} was not found"
+                )
+        try:
+            utils, networks = checkout.modules(folder, [*_NEEDED])
+        except RuntimeError as error:
+            raise RuntimeError(f"--upstream {error}") from error
+        return cls(folder, _commit(folder), utils, networks)
+
+    def augment(self, x: Tensor, strategy: str, seed: int) -> Tensor:
+        """``x`` under the Siamese augmentation of a seed."""
+        return self.utils.DiffAugment(x, strategy, seed=seed, param=self.utils.ParamDiffAug())
+
+    def network(self, problem: Problem) -> nn.Module:
+        """The problem's network, freshly made."""
+        data, config = problem.dataset, problem.config
+        return self.networks.ConvNet(
+            channel=data.channels,
+            num_classes=data.num_classes,
+            net_width=config.width or 128,
+            net_depth=config.depth or 3,
+            net_act="swish" if config.arch == "ConvNetASwish" else "relu",
+            net_norm="instancenorm",
+            net_pooling="avgpooling",
+            im_size=data.size,
+        )
+
+
+class UpstreamLoop(PublishedLoop):
+    """The published loop with the checkout's own network and augmentation.
+
+    The loop itself stands in the checkout's ``main`` functions, which can't be called for one step.
+    """
+
+    def __init__(self, problem: Problem, code: Upstream):
+        super().__init__(problem)
+        self._code = code
+
+    def network(self) -> nn.Module:
+        return self._code.network(self._problem)
+
+    def draw(self, seed: int) -> int:
+        return seed
+
+    def augment(self, x: Tensor, drawn: int) -> Tensor:
+        return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
+
+
+class UpstreamGradientLoop(UpstreamLoop, PublishedGradientLoop):
+    """Gradient matching with the checkout's own network, augmentation and distance."""
+
+    def match_loss(self, synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+        settings = SimpleNamespace(device=self._problem.device, dis_metric=self._problem.config.metric)
+        return self._code.utils.match_loss(synthetic, real, settings)
+
+
+def _commit(folder: Path) -> str | None:
+    if not (folder / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""What everything stands on: draws, files, ranks, memory, the compiled extension."""

@@ -1,0 +1,1 @@
+"""Reading the publishers' files and images, and the packed store."""

@@ -1,0 +1,1 @@
+"""The data sets that can be built, a family a file; fastdd.data.catalog names them."""

@@ -1,0 +1,353 @@
+"""Faces with a protected attribute: CelebA, CelebA-HQ, UTKFace, BFFHQ.
+
+Crops, sizes, constants and counts are FairDD's (https://github.com/zqhang/FairDD, Table 8) where it has the set, and
+From Fake to Real's otherwise. FairDD's test images are drawn by Python's generator from sets in the order of the file
+system, which can't be repeated: here numpy's RandomState draws from sorted rows, as many of every cell.
+"""
+
+import difflib
+import re
+
+import numpy as np
+
+from fastdd.data.files.decode import Recipe
+from fastdd.data.files.images import Plan, Rows, Tree, drop_to_ratio, even_cells, find, stem
+from fastdd.data.files.readers import describe
+
+# FairDD builds its data sets with it.
+SEED = 30
+CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+CELEBA_HQ_PAGE = "https://github.com/switchablenorms/CelebAMask-HQ"
+UTKFACE_PAGE = "https://susanqq.github.io/UTKFace"
+BFFHQ_PAGE = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
+_CELEBA_MD5 = {
+    "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
+    "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
+}
+# The first image of CelebA's validation and of its test split, counted from 0.
+_CELEBA_VALID, _CELEBA_TEST = 162_770, 182_637
+# Of every class and group (FairDD).
+_UTK_TESTED = 100
+_UTK_NAME = re.compile(r"(\d+)_([01])_([0-4])_")
+
+
+def celeba(
+    root,
+    *,
+    target: str = "Attractive",
+    protected: str = "Male",
+    size: int = 64,
+    seed: int = SEED,
+    skip_corrupt: bool = False,
+) -> Plan:
+    """CelebA: any of its 40 attributes as the class, any as the group (FairDD: Attractive and Male, 162,770 + 7,656).
+
+    Layout: ``celeba/img_align_celeba/*.jpg`` (178x218), ``list_attr_celeba.txt`` and ``list_eval_partition.txt``. Train
+    is the official training split; test the official test split, each class and group cut down to the smallest that has
+    any (FairDD). The middle 178x178 is resized to ``size``. Labels: 0 without the attribute, 1 with it.
+
+    Args:
+        root: folder that holds it.
+        target: attribute that is the class; FairDD's appendix also has Young, Big_Nose and Blond_Hair.
+        protected: attribute that is the group; several, joined by ``+``, for their intersections (appendix O: Male
+            with Wearing_Necktie or Pale_Skin): 2**k groups, the first attribute counting most.
+        size: height and width in pixels; published: 64 (32 and 96 for timings).
+        seed: of numpy's RandomState, for what is cut down.
+        skip_corrupt: leave out images that can't be decoded.
+
+    Raises:
+        FileNotFoundError: no root, or files missing, naming them.
+        ValueError: no such attribute; a class or group of which there is nothing.
+        RuntimeError: annotations that are damaged.
+    """
+    wanted = "img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
+    places = (".", "celeba", "CelebA")
+    tree = find(root, "CelebA", wanted, CELEBA_PAGE, places, lambda tree: tree.has("list_attr_celeba.txt"))
+    names, attributes, described = _celeba_attributes(tree, "list_attr_celeba.txt")
+    content = tree.read("list_eval_partition.txt")
+    partition = {}
+    for number, line in enumerate(content.decode().splitlines(), 1):
+        parts = line.split()
+        if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
+            raise RuntimeError(f"{tree.shown('list_eval_partition.txt')}, line {number}: not an image and 0, 1 or 2")
+        partition[parts[0]] = int(parts[1])
+    folder = "img_align_celeba"
+    images = set(tree.images(folder))
+    where = Tree(tree.path)
+    if not images and tree.has("img_align_celeba.zip"):
+        where = Tree(tree.path / "img_align_celeba.zip")
+        images = set(where.images(folder))
+    for name in names:
+        if name not in partition:
+            raise RuntimeError(f"{tree.shown('list_eval_partition.txt')} has no line for {name}")
+        if partition[name] != 1 and f"{folder}/{name}" not in images:
+            raise FileNotFoundError(f"CelebA: {where.shown(f'{folder}/{name}')} is missing; offered at {CELEBA_PAGE}")
+    split = np.array([partition[name] for name in names])
+    file = "list_eval_partition.txt"
+    files = [described, describe(file, content, _CELEBA_MD5[file])]
+    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    paths = [f"{folder}/{name}" for name in names]
+    rows = Rows(paths, labels, groups)
+    train, test = (rows.take(np.flatnonzero(split == part)) for part in (0, 2))
+    if len(test):
+        test = test.take(even_cells(test.labels, test.groups, np.random.RandomState(seed)))
+    return Plan(
+        "celeba",
+        where,
+        train,
+        test,
+        class_names,
+        group_names,
+        Recipe(size, crop=178),
+        (0.5063, 0.4258, 0.3832),
+        (0.2676, 0.2453, 0.2410),
+        {"builder": "celeba", "files": files},
+        skip_corrupt=skip_corrupt,
+    )
+
+
+def celeba_hq(
+    root,
+    *,
+    target: str = "Smiling",
+    protected: str = "Male",
+    bias_ratio: float | None = None,
+    size: int = 64,
+    seed: int = SEED,
+    skip_corrupt: bool = False,
+) -> Plan:
+    """CelebA-HQ: 30,000 faces of CelebA at 1024x1024 with its attributes (From Fake to Real: Smiling and Male).
+
+    Layout, CelebAMask-HQ's: ``CelebA-HQ-img/<n>.jpg``, ``CelebAMask-HQ-attribute-anno.txt`` and
+    ``CelebA-HQ-to-CelebA-mapping.txt``; splits are CelebA's, by the image that each was made of (24,183 and 2,824; the
+    2,993 for validation are not used). The paper gives no size of images, no way of dropping images and no test set:
+    here they are resized to ``size``, dropped by :func:`fastdd.data.files.images.drop_to_ratio`, and the test set is
+    whole.
+
+    Args:
+        root: folder that holds it.
+        target, protected: as of :func:`celeba`.
+        bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images; the paper has
+            0.95, 0.97, 0.99 and 0.999; by default nothing is dropped.
+        size: height and width in pixels.
+        seed: of numpy's RandomState, for what is dropped.
+        skip_corrupt: leave out images that can't be decoded.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: as :func:`celeba`.
+    """
+    annotations, mapping = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
+    wanted = f"CelebA-HQ-img/, {annotations} and {mapping}"
+    places = (".", "CelebAMask-HQ", "celeba-hq", "celeba_hq")
+    tree = find(root, "CelebA-HQ", wanted, CELEBA_HQ_PAGE, places, lambda tree: tree.has(annotations))
+    names, attributes, described = _celeba_attributes(tree, annotations)
+    content = tree.read(mapping)
+    original = {}
+    for number, line in enumerate(content.decode().splitlines()[1:], 2):
+        parts = line.split()
+        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+            raise RuntimeError(f"{tree.shown(mapping)}, line {number}: not an index, CelebA's index and CelebA's file")
+        original[parts[0]] = int(parts[1])
+    images = set(tree.images("CelebA-HQ-img"))
+    for name in names:
+        if stem(name) not in original:
+            raise RuntimeError(f"{tree.shown(mapping)} has no line for {name}")
+        if f"CelebA-HQ-img/{name}" not in images:
+            shown = tree.shown(f"CelebA-HQ-img/{name}")
+            raise FileNotFoundError(f"CelebA-HQ: {shown} is missing; offered at {CELEBA_HQ_PAGE}")
+    number = np.array([original[stem(name)] for name in names])
+    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    rows = Rows([f"CelebA-HQ-img/{name}" for name in names], labels, groups)
+    train, test = rows.take(np.flatnonzero(number < _CELEBA_VALID)), rows.take(np.flatnonzero(number >= _CELEBA_TEST))
+    return Plan(
+        "celeba-hq",
+        tree,
+        _biased(train, bias_ratio, seed),
+        test,
+        class_names,
+        group_names,
+        Recipe(size),
+        provenance={"builder": "celeba-hq", "files": [described, describe(mapping, content)]},
+        skip_corrupt=skip_corrupt,
+    )
+
+
+_UTK_NAMES = {
+    "age": ("below 20", "20 to 39", "40 and above"),
+    "gender": ("male", "female"),
+    "race": ("White", "Black", "Asian", "Indian"),
+}
+
+
+def utkface(
+    root,
+    *,
+    target: str = "age",
+    protected: str = "race",
+    bias_ratio: float | None = None,
+    size: int = 64,
+    seed: int = SEED,
+    skip_corrupt: bool = False,
+) -> Plan:
+    """UTKFace: age, gender and race in the file names (FairDD: three ages by four races, 20,813 + 1,200).
+
+    Layout: ``UTKFace/<age>_<gender>_<race>_<date>.jpg``, 200x200 (aligned and cropped). Race 4 ("others") and names
+    that are none of these are left out, and told. Test: of every class and group 100 images, or as many as the smallest
+    has; the rest trains. From Fake to Real has gender as the class and age as the group, without saying which ages.
+
+    Args:
+        root: folder that holds it.
+        target, protected: of age (below 20, 20 to 39, 40 and above), gender and race.
+        bias_ratio: as of :func:`celeba_hq`.
+        size: height and width in pixels; published: 64.
+        seed: of numpy's RandomState, for the test images.
+        skip_corrupt: leave out images that can't be decoded.
+
+    Raises:
+        FileNotFoundError: no root, or no such images.
+        ValueError: another word for ``target`` or ``protected``, or the same twice.
+    """
+    for option, value in (("target", target), ("protected", protected)):
+        if value not in _UTK_NAMES:
+            raise ValueError(f"{option} of utkface must be one of {', '.join(_UTK_NAMES)}, not {value!r}")
+    if target == protected:
+        raise ValueError(f"target and protected of utkface are both {target!r}: they must differ")
+    places = (".", "UTKFace", "utkface", "UTKface")
+    tree = find(
+        root, "UTKFace", "UTKFace/*.jpg", UTKFACE_PAGE, places, lambda tree: any(map(_utk_name, tree.images("")))
+    )
+    names, found, left_out = [], [], 0
+    for name in tree.images(""):
+        match = _utk_name(name)
+        if match is None or match[3] == "4":
+            left_out += 1
+            continue
+        age = int(match[1])
+        names.append(name)
+        found.append(((age >= 20) + (age >= 40), int(match[2]), int(match[3])))
+    columns = dict(zip(_UTK_NAMES, np.array(found, np.int64).reshape(-1, 3).T, strict=True))
+    if not names:
+        raise FileNotFoundError(f"{tree.path} has images of race 4 only")
+    rows = Rows(names, columns[target], columns[protected])
+    tested = even_cells(rows.labels, rows.groups, np.random.RandomState(seed), most=_UTK_TESTED)
+    train = rows.take(np.delete(np.arange(len(rows)), tested))
+    return Plan(
+        "utkface",
+        tree,
+        _biased(train, bias_ratio, seed),
+        rows.take(tested),
+        _UTK_NAMES[target],
+        _UTK_NAMES[protected],
+        Recipe(size, stretch=True),
+        (0.6135867892520825, 0.4722519020075052, 0.4070309090621279),
+        (0.25492949231398077, 0.23054187352850616, 0.22834804939251105),
+        {"builder": "utkface"},
+        (f"{left_out} images of race 4 or with another name are left out",) if left_out else (),
+        skip_corrupt,
+    )
+
+
+def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool = False) -> Plan:
+    """BFFHQ: age (young, old) by gender, 99.5 % of the young women and of the old men (19,200 + 1,000).
+
+    Layout: ``bffhq/0.5pct/{align,conflict}/<class>/*_<age>_<gender>.png`` and ``bffhq/test/*_<age>_<gender>.png``, of
+    which FairDD tests on all; it normalises by CIFAR-10's constants. Ages and genders are 0 and 1; their names here
+    follow the paper (aligned: young women, old men), as the files do not say.
+
+    Args:
+        root: folder that holds it.
+        conflict: the folder of the training images: 0.5pct, 1pct, 2pct or 5pct.
+        size: height and width in pixels; published: 64.
+        skip_corrupt: leave out images that can't be decoded.
+
+    Raises:
+        FileNotFoundError: no root, or no such folders.
+        RuntimeError: an image whose name does not say age and gender.
+    """
+    wanted = f"{conflict}/align, {conflict}/conflict and test"
+    places = (".", "bffhq", "BFFHQ")
+    tree = find(root, "BFFHQ", wanted, BFFHQ_PAGE, places, lambda tree: {conflict, "test"} <= set(tree.folders()))
+    train = [
+        name
+        for part in ("align", "conflict")
+        for folder in tree.folders(f"{conflict}/{part}")
+        for name in tree.images(f"{conflict}/{part}/{folder}")
+    ]
+    splits = []
+    for names in (train, tree.images("test")):
+        found = []
+        for name in names:
+            parts = stem(name).split("_")
+            if len(parts) < 3 or not {*parts[-2:]} <= {"0", "1"}:
+                raise RuntimeError(f"{tree.shown(name)} is not named *_<age>_<gender>.png, each 0 or 1")
+            found.append((int(parts[-2]), int(parts[-1])))
+        splits.append(Rows(names, *np.array(found, np.int64).reshape(-1, 2).T.copy()))
+    return Plan(
+        "bffhq",
+        tree,
+        *splits,
+        ("young", "old"),
+        ("female", "male"),
+        Recipe(size),
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        {"builder": "bffhq"},
+        skip_corrupt=skip_corrupt,
+    )
+
+
+def _utk_name(name: str) -> re.Match | None:
+    return _UTK_NAME.match(name)
+
+
+def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.ndarray], dict]:
+    """Names of the images, 0 or 1 of each attribute, and the file's provenance."""
+    content = tree.read(file)
+    lines = content.decode().splitlines()
+    header = lines[1].split() if len(lines) > 1 else []
+    names, values = [], []
+    for number, line in enumerate(lines[2:], 3):
+        name, *row = line.split() or [""]
+        if len(row) != len(header) or not {*row} <= {"-1", "1"}:
+            raise RuntimeError(f"{tree.shown(file)}, line {number}: not an image and {len(header)} times -1 or 1")
+        names.append(name)
+        values.append(row)
+    if not lines or not lines[0].strip().isdecimal() or int(lines[0]) != len(names):
+        raise RuntimeError(f"{tree.shown(file)} is damaged: it has {len(names)} images, its first line says otherwise")
+    table = np.array(values) == "1"
+    return (
+        names,
+        {name: table[:, column].astype(np.int64) for column, name in enumerate(header)},
+        describe(file, content, _CELEBA_MD5.get(file)),
+    )
+
+
+def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
+    """Labels, class names, groups and group names of attributes by name."""
+    known = {name.lower(): name for name in attributes}
+    chosen = []
+    for name in (target, *protected.split("+")):
+        if name.strip().lower() not in known:
+            close = difflib.get_close_matches(name.strip().lower(), known, 1)
+            hint = f"did you mean {known[close[0]]}? " if close else ""
+            raise ValueError(f"no attribute {name.strip()!r}: {hint}there are {', '.join(attributes)}")
+        chosen.append(known[name.strip().lower()])
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"target {target!r} and protected {protected!r} name an attribute twice")
+    groups, group_names = 0, ("",)
+    for name in chosen[1:]:
+        groups = groups * 2 + attributes[name]
+        group_names = tuple(
+            f"{so_far}{', ' if so_far else ''}{word}" for so_far in group_names for word in _words(name)
+        )
+    return attributes[chosen[0]], _words(chosen[0]), groups, group_names
+
+
+def _words(attribute: str) -> tuple[str, str]:
+    return f"not {attribute}", attribute
+
+
+def _biased(train: Rows, bias_ratio: float | None, seed: int) -> Rows:
+    if bias_ratio is None or not len(train):
+        return train
+    return train.take(drop_to_ratio(train.labels, train.groups, bias_ratio, np.random.RandomState(seed)))

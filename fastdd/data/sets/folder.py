@@ -1,0 +1,109 @@
+"""A folder of images as a data set: ``train/<class>/*`` and ``test/<class>/*`` (or ``val``), any size, PNG to WebP."""
+
+import csv
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fastdd.data.files.decode import Recipe
+from fastdd.data.files.images import IMAGE_SUFFIXES, Plan, Rows, Tree
+
+
+def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None, skip_corrupt: bool = False) -> Plan:
+    """Images by class folder, as RGB at ``size`` x ``size``: shorter side resized (bilinear, antialiased), centre crop.
+
+    Classes are the folders under ``train``, sorted by name; images of a class are sorted by file name, so the order
+    does not depend on the file system. Mean and std are those of the training pixels. Groups come from a CSV file with
+    the columns ``path`` (relative to the root, with forward slashes) and ``group`` (any name; numbers sort as numbers);
+    without one all images are in the group "all".
+
+    Args:
+        root: the folder, or a zip or uncompressed tar archive of one.
+        size: height and width in pixels, at least 1.
+        groups_csv: the groups' file; ``groups.csv`` under the root by default, if it is there.
+        skip_corrupt: leave out images that can't be decoded, and list them in the provenance.
+
+    Raises:
+        FileNotFoundError: no root, no ``train`` or no ``test``/``val`` folder, or no groups' file of the given name.
+        ValueError: no class, a class without images, a test class that training lacks, or groups that don't fit.
+    """
+    if root is None:
+        raise FileNotFoundError("folder needs the images' folder: give it with --data-root (root= in Python)")
+    tree = Tree(root)
+    test_folder = next((name for name in ("test", "val") if name in tree.folders()), None)
+    if "train" not in tree.folders() or test_folder is None:
+        raise FileNotFoundError(f"{root} needs the folders train and test (or val), with one folder a class in each")
+    class_names = tuple(tree.folders("train"))
+    if not class_names:
+        raise ValueError(f"{tree.shown('train')} has no class folders")
+    extra = sorted(set(tree.folders(test_folder)) - set(class_names))
+    if extra:
+        raise ValueError(f"{tree.shown(f'{test_folder}/{extra[0]}')} is a class that {tree.shown('train')} lacks")
+    train, train_labels = _list(tree, "train", class_names)
+    test, test_labels = _list(tree, test_folder, class_names)
+    if not test:
+        raise ValueError(f"{tree.shown(test_folder)} has no images")
+    empty = np.flatnonzero(np.bincount(train_labels, minlength=len(class_names)) == 0)
+    if len(empty):
+        shown = tree.shown(f"train/{class_names[empty[0]]}")
+        raise ValueError(f"{shown} has no images ({', '.join(IMAGE_SUFFIXES)})")
+
+    files = []
+    groups, group_names = np.zeros(len(train) + len(test), np.int64), ("all",)
+    content, shown = None, None
+    if groups_csv is not None:
+        shown = Path(groups_csv)
+        if not shown.is_file():
+            raise FileNotFoundError(f"there is no groups file {shown}")
+        content = shown.read_bytes()
+    elif tree.has("groups.csv"):
+        content, shown = tree.read("groups.csv"), Path(tree.shown("groups.csv"))
+    if content is not None:
+        groups, group_names = _read_groups(content, shown, train + test)
+        files.append({"file": shown.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    return Plan(
+        "folder",
+        tree,
+        Rows(train, train_labels, groups[: len(train)]),
+        Rows(test, test_labels, groups[len(train) :]),
+        class_names,
+        group_names,
+        Recipe(size),
+        provenance={"builder": "folder", "folder": Path(root).resolve().name, "files": files},
+        skip_corrupt=skip_corrupt,
+    )
+
+
+def _list(tree: Tree, below: str, class_names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    by_class = [tree.images(f"{below}/{class_name}") for class_name in class_names]
+    labels = np.repeat(np.arange(len(class_names)), [len(images) for images in by_class])
+    return [image for images in by_class for image in images], labels
+
+
+def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if not {"path", "group"} <= set(reader.fieldnames or ()):
+        raise ValueError(f"{path} needs the columns path and group, not {reader.fieldnames}")
+    group_of = {}
+    for row in reader:
+        if not row["group"]:
+            raise ValueError(f"{path}, line {reader.line_num}: {row['path']} has no group")
+        if group_of.setdefault(row["path"], row["group"]) != row["group"]:
+            raise ValueError(f"{path}, line {reader.line_num}: {row['path']} is in two groups")
+    for kind, names in (("has no group for", set(images) - set(group_of)), ("names", set(group_of) - set(images))):
+        if names:
+            tail = "" if kind.endswith("for") else ", which is not an image of this data set"
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise ValueError(f"{path} {kind} {min(names)}{more}{tail}")
+    names = set(group_of.values())
+    numeric = all(name.isdecimal() for name in names)
+    group_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if numeric else None))
+    index = {name: number for number, name in enumerate(group_names)}
+    return np.array([index[group_of[image]] for image in images], np.int64), group_names

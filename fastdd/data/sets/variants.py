@@ -1,0 +1,173 @@
+"""What the ablations of the papers do to any biased set: balance it, spoil labels or groups, test on fewer groups."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+
+from fastdd.data.dataset import Dataset
+from fastdd.data.files.images import Plan, even_cells
+
+_BALANCE, _LABELS, _GROUPS, _VALIDATION = range(4)
+_SHARES = {"val_split", "label_noise", "group_noise"}
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises a ValueError unless ``value`` is a number within 0..1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in 0..1, not {value!r}")
+
+
+def balanced_rows(
+    labels: np.ndarray, groups: np.ndarray, num_classes: int, num_groups: int, seed: int = 0
+) -> np.ndarray:
+    """Rows that leave every cell (class, group) as many images as the smallest has, drawn without replacement.
+
+    FairDD's CelebA_fair (appendix N).
+
+    Args:
+        labels, groups: int64 [N].
+
+    Returns:
+        int64, ascending.
+
+    Raises:
+        ValueError: a cell is empty, naming it.
+    """
+    counts = np.bincount(labels * num_groups + groups, minlength=num_classes * num_groups)
+    if not counts.all():
+        label, group = divmod(int(counts.argmin()), num_groups)
+        raise ValueError(
+            f"balanced needs images of every class in every group: class {label} has none in group {group}"
+        )
+    return even_cells(labels, groups, np.random.RandomState((seed, _BALANCE)))
+
+
+def _share_of(n: int, share: float, random: np.random.RandomState) -> np.ndarray:
+    return random.permutation(n)[: round(n * share)]
+
+
+def noisy_labels(labels: np.ndarray, share: float, num_classes: int, seed: int = 0) -> np.ndarray:
+    """Labels with symmetric noise: round(N share) of them, drawn without replacement, change to any other class.
+
+    Args:
+        labels: int64 [N], 0..num_classes-1.
+        share: 0..1.
+
+    Returns:
+        int64 [N]; exactly round(N share) differ.
+
+    >>> int((noisy_labels(np.arange(10).repeat(10), 0.25, 10) != np.arange(10).repeat(10)).sum())
+    25
+    """
+    random = np.random.RandomState((seed, _LABELS))
+    rows = _share_of(len(labels), share, random)
+    out = labels.copy()
+    out[rows] = (labels[rows] + random.randint(1, max(num_classes, 2), len(rows))) % num_classes
+    return out
+
+
+def noisy_groups(groups: np.ndarray, share: float, num_groups: int, seed: int = 0) -> np.ndarray:
+    """Groups of which round(N share), drawn without replacement, are drawn anew from all groups, uniformly.
+
+    FairDD's group label noise (appendix M): a drawn group can be the true one, so that 1 / num_groups of them stay.
+    """
+    random = np.random.RandomState((seed, _GROUPS))
+    rows = _share_of(len(groups), share, random)
+    out = groups.copy()
+    out[rows] = random.randint(0, num_groups, len(rows))
+    return out
+
+
+def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Rows to be held out: round(n share) of every cell (class, group) with n images, drawn without replacement.
+
+    Returns:
+        bool [N].
+    """
+    random = np.random.RandomState((seed, _VALIDATION))
+    held = np.zeros(len(labels), bool)
+    cells = labels * (groups.max(initial=0) + 1) + groups
+    for cell in np.unique(cells):
+        rows = np.flatnonzero(cells == cell)
+        held[rows[_share_of(len(rows), share, random)]] = True
+    return held
+
+
+def varied(
+    made: Dataset | Plan,
+    seed: int = 0,
+    *,
+    balanced: bool = False,
+    label_noise: float = 0.0,
+    group_noise: float = 0.0,
+    missing_groups: int = 0,
+    val_split: float = 0.0,
+) -> Dataset | Plan:
+    """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
+    training images take their place or groups are left out.
+
+    Args:
+        made: the data set; its pixels and their true bias stay, only what is told of them changes.
+        seed: of the draws, of which each change has a stream of its own.
+        balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
+        label_noise: share of wrong labels (:func:`noisy_labels`).
+        group_noise: share of groups drawn anew (:func:`noisy_groups`).
+        missing_groups: groups whose test images are left out, those of the highest numbers (FairDD, appendix K, which
+            does not say which).
+        val_split: share of every cell's training images that are held out and stand in place of the test images, so
+            that methods and settings can be chosen without the test set; before all the others.
+
+    Raises:
+        ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left.
+    """
+    for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
+        check_share(name, share)
+    train, test, num_classes, num_groups = made.train, made.test, len(made.class_names), len(made.group_names)
+    if val_split:
+        held = validation_rows(train.labels, train.groups, val_split, seed)
+        if held.all() or not held.any():
+            raise ValueError(f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {made.name}")
+        train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+    if not 0 <= missing_groups < num_groups:
+        raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {made.name}, not {missing_groups}")
+    if missing_groups:
+        test = test.take(np.flatnonzero(test.groups < num_groups - missing_groups))
+    if balanced:
+        train = train.take(balanced_rows(train.labels, train.groups, num_classes, num_groups, seed))
+    labels, groups = train.labels, train.groups
+    if label_noise:
+        if num_classes < 2:
+            raise ValueError(f"label_noise needs two classes or more; {made.name} has one")
+        labels = noisy_labels(labels, label_noise, num_classes, seed)
+    if group_noise:
+        groups = noisy_groups(groups, group_noise, num_groups, seed)
+    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups), test=test)
+
+
+def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = None) -> Callable[..., Dataset | Plan]:
+    """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``.
+
+    Args:
+        load: the loader.
+        only: the one option that is added; None: all.
+    """
+    own = inspect.signature(load)
+    added = [
+        parameter
+        for parameter in inspect.signature(varied).parameters.values()
+        if parameter.kind == parameter.KEYWORD_ONLY
+        and parameter.name not in own.parameters
+        and only in (None, parameter.name)
+    ]
+
+    def load_varied(root, **options) -> Dataset | Plan:
+        chosen = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
+        for name in _SHARES & chosen.keys():
+            check_share(name, chosen[name])
+        return varied(load(root, **options), options.get("seed") or 0, **chosen)
+
+    parameters = [parameter for parameter in own.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    load_varied.__signature__ = own.replace(parameters=[*parameters, *added])
+    return load_varied

@@ -1,0 +1,145 @@
+"""DatasetCondensation's and FairDD's results: ``res_METHOD_DATASET_MODEL_IPCipc.pt``.
+
+{"data": [[images, labels] of every experiment], "accs_all_exps": {model: accuracies}}; images are normalised. DC's code
+stores accuracies as fractions, FairDD's as percent, both of numpy's own type.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdd.data.synthetic import SyntheticSet
+from fastdd.exchange import torch_files
+from fastdd.exchange.found import Content, Export, Found, as_record, check_free
+from fastdd.exchange.published import name_of, of_result
+
+DESCRIPTION = "a .pt file with {'data': [[images, labels], ...]}"
+_RECORD = "fastdd"
+
+
+def matches(content: Content) -> bool:
+    if content.value is None:
+        return bool(_results(content.path))
+    return isinstance(content.value, dict) and "data" in content.value
+
+
+def read(content: Content, *, experiment: int | None = None) -> Found:
+    """An experiment's set (from 0); by default the last, as those who use such files do."""
+    path, value = content.path, content.value
+    if value is None:
+        results = _results(path)
+        if len(results) > 1:
+            raise ValueError(f"{path} holds {len(results)} results; give one, such as {results[0]}")
+        path = results[0]
+        value = torch_files.load(path)
+    sets = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(sets, list | tuple) or not sets:
+        raise ValueError(f"{path} is not {DESCRIPTION}: its data are no list of experiments")
+    number = len(sets) - 1 if experiment is None else experiment
+    if not 0 <= number < len(sets):
+        raise ValueError(f"{path} has the experiments 0 to {len(sets) - 1}, not {experiment}")
+    if not isinstance(sets[number], list | tuple) or len(sets[number]) != 2:
+        raise ValueError(f"{path} is not {DESCRIPTION}: experiment {number} is no pair")
+    named = of_result(path)
+    found = Found(*sets[number], "normalised", [path], record=_record(value))
+    if named:
+        found.about = {"method": named["method"].lower(), "model": named["model"]}
+    found.about["source"] = {"experiment": number, "experiments": len(sets)}
+    if accuracies := _accuracies(value.get("accs_all_exps"), number, len(sets)):
+        found.about["source"]["accuracies"] = accuracies
+    if len(sets) > 1:
+        choice = "the last, as is usual; --experiment takes another" if experiment is None else "as asked for"
+        found.notes.append(f"experiment {number} of 0 to {len(sets) - 1} ({choice})")
+    return found
+
+
+def _results(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("res_*.pt") if of_result(path))
+
+
+def _record(value: dict) -> dict[str, Any] | None:
+    try:
+        return as_record(json.loads(value[_RECORD]))
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _accuracies(stored: Any, number: int, experiments: int) -> dict[str, list[float]]:
+    """Accuracies of an experiment, percent, by network; of all where they can't be told apart."""
+    found = {}
+    for model, values in stored.items() if isinstance(stored, dict) else ():
+        try:
+            flat = np.asarray(values, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            continue
+        if not len(flat) or not np.isfinite(flat).all():
+            continue
+        # No network is at most 1 % right in all of its tests.
+        flat = flat * 100 if flat.max() <= 1 else flat
+        each, rest = divmod(len(flat), experiments)
+        found[str(model)] = (flat if rest else flat[number * each :][:each]).tolist()
+    return found
+
+
+def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
+    """One experiment; into a folder, under the name that the published code would give it."""
+    check_holds(made, "dc")
+    if path.is_dir() or not path.suffix:
+        path = path / file_name(made)
+    check_free([path], force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_result(made, path)
+    return Export([path], [*normalisation(made), *learned_rate(made)])
+
+
+def save_result(made: SyntheticSet, path: Path) -> None:
+    known = made.metadata.get("source", {}).get("accuracies", {})
+    value = {
+        "data": [[plain(made.images), plain(made.labels)]],
+        "accs_all_exps": {model: [accuracy / 100 for accuracy in values] for model, values in known.items()},
+        _RECORD: json.dumps(made.metadata, sort_keys=True),
+    }
+    torch_files.save(value, path)
+
+
+def file_name(made: SyntheticSet) -> str:
+    method = str(made.metadata.get("method", "unknown")).upper()
+    model = made.metadata.get("run", {}).get("arch") or "ConvNet"
+    return f"res_{method}_{name_of(made.metadata.get('dataset'))}_{model}_{images_per_class(made)}ipc.pt"
+
+
+def images_per_class(made: SyntheticSet) -> int:
+    """ValueError unless every class has the same number of images."""
+    counts = torch.bincount(made.labels, minlength=len(made.metadata["class_names"]))
+    if counts.min() != counts.max():
+        raise ValueError(
+            f"classes have {counts.min()} to {counts.max()} images, and the name is to say how many; give a file's name"
+        )
+    return int(counts[0])
+
+
+def check_holds(made: SyntheticSet, format: str) -> None:
+    """ValueError if the set has soft labels or whitened images, for which the format has no place."""
+    if made.soft_labels is not None:
+        raise ValueError(f"{format} has no soft labels: export to mtt or npz, or classes only (--hard-labels)")
+    if made.zca is not None:
+        raise ValueError(f"{format} has no ZCA-whitened images: export to mtt or npz")
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """On the CPU, without history, in a storage of its own."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def normalisation(made: SyntheticSet) -> list[str]:
+    mean, std = (",".join(f"{value:g}" for value in made.metadata[field]) for field in ("mean", "std"))
+    return [f"images are normalised with mean {mean} and std {std}; test images must be too"]
+
+
+def learned_rate(made: SyntheticSet) -> list[str]:
+    rate = made.learning_rate
+    return [] if rate is None else [f"the learned step size {rate:g} is not in it: train with --lr_net {rate:g}"]

@@ -1,0 +1,236 @@
+"""The training of one expert: every epoch is stored, and a kill loses at most one."""
+
+import hashlib
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdd import models
+from fastdd.core import files, rng
+from fastdd.data import Dataset, DeviceImages, Zca
+from fastdd.evaluation import count_right
+from fastdd.experts.settings import ExpertSettings
+from fastdd.experts.store import VALUES, ZCA, TrajectoryFile
+from fastdd.methods.parts.training import train_epoch
+
+# Of an expert that is not done, or not yet in the manifest.
+STATE = "expert-{:05d}.pt"
+_STATE_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the training of a folder's experts depends on.
+
+    Attributes:
+        config: the settings.
+        dataset: the training images, and the test images with their groups.
+        path: the folder, with ``trajectories.npy`` and, if images are whitened, ``zca.safetensors``.
+        weights: float32 [N], of the loss; None: all alike.
+        device: where.
+    """
+
+    config: ExpertSettings
+    dataset: Dataset
+    path: Path
+    weights: np.ndarray | None
+    device: str
+
+
+@dataclass
+class _Expert:
+    """Where the training of an expert is, besides the network's own state."""
+
+    epoch: int
+    sgd: torch.optim.SGD
+    sha256: "hashlib._Hash"
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class ExpertTrainer:
+    """Trains the experts of a job, one after another. All images stay on the device: pixels, or whitened values."""
+
+    def __init__(self, job: Job):
+        config, dataset, device = job.config, job.dataset, torch.device(job.device)
+        self._config, self._dataset, self._path = config, dataset, job.path
+        self._net = models.build(
+            config.arch,
+            dataset.channels,
+            dataset.num_classes,
+            dataset.size,
+            width=config.width,
+            depth=config.depth,
+            device=device,
+        )
+        self._init = models.ParameterInit(self._net)
+        zca = Zca.load(job.path / ZCA) if config.zca else None
+
+        def read(images: np.ndarray) -> DeviceImages:
+            return zca.read(images, device) if zca else DeviceImages.of(images, dataset.mean, dataset.std, device)
+
+        self._train = read(dataset.train.images)
+        self._test = read(dataset.test.images) if config.eval_every else None
+        self._labels, self._test_labels, self._test_groups = (
+            torch.as_tensor(values, device=device)
+            for values in (dataset.train.labels, dataset.test.labels, dataset.test.groups)
+        )
+        self._weights = None if job.weights is None else torch.as_tensor(job.weights, device=device)
+        self._shares = None
+        if config.sampling == "weighted":
+            sums = self._weights.cpu().double().cumsum(0)
+            self._shares, self._weights = (sums / sums[-1]).to(device), None
+        shape = config.num_experts, config.epochs + 1, len(self._init.flat)
+        self._file = TrajectoryFile(job.path / VALUES, shape, config.dtype)
+
+    def train(
+        self, number: int, report: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        """Train expert ``number`` to its end, from its state if it has one.
+
+        Args:
+            number: the expert.
+            report: called after every epoch, and before the first, with ``expert``, ``epoch`` (done) and ``loss``.
+            stop: asked before every epoch.
+
+        Returns:
+            Its entry for the manifest; None if it was stopped. Its state stays in the folder either way.
+
+        Raises:
+            RuntimeError: it diverged.
+            OSError: the folder can't be written.
+        """
+        config = self._config
+        progress = self._start(number)
+        losses = progress.losses
+        report({"expert": number, "epoch": progress.epoch, "loss": losses[-1] if losses else None})
+        while progress.epoch < config.epochs:
+            if stop():
+                return None
+            began = time.perf_counter()
+            self._epoch(number, progress)
+            progress.sha256.update(self._file.write(number, progress.epoch, self._init.flat))
+            self._file.sync()
+            progress.seconds += time.perf_counter() - began
+            self._save(number, progress)
+            report({"expert": number, "epoch": progress.epoch, "loss": losses[-1]})
+        return {
+            "sha256": progress.sha256.hexdigest(),
+            "seconds": progress.seconds,
+            "evaluations": progress.evaluations,
+        }
+
+    def _epoch(self, number: int, progress: "_Expert") -> None:
+        config, epoch, losses = self._config, progress.epoch, progress.losses
+        if config.decay and epoch == _last_full_epoch(config) + 1:
+            progress.sgd = self._optimiser(epoch)
+        with models.exact_convolutions():
+            self._net.train()
+            loss = train_epoch(
+                self._net,
+                self._train,
+                self._labels,
+                progress.sgd,
+                batch=config.batch_train,
+                dsa_strategy=config.dsa_strategy,
+                key=(config.seed, "expert", number, epoch),
+                weights=self._weights,
+                order=None if self._shares is None else self._draw(number, epoch),
+            )
+            losses.append(loss.item())
+            progress.epoch = epoch = epoch + 1
+            self._check_finite(number, epoch, losses)
+            if config.eval_every and (epoch % config.eval_every == 0 or epoch == config.epochs):
+                progress.evaluations.append({"epoch": epoch, "loss": losses[-1], **self._evaluate()})
+
+    def _draw(self, number: int, epoch: int) -> Tensor:
+        """Rows in proportion to their weights: the first whose share, with all before it, exceeds u < 1."""
+        key = rng.key(self._config.seed, "expert-draw", number, epoch)
+        u = (rng.bits(key, len(self._labels), self._labels.device) >> 11 & ((1 << 53) - 1)).double() * 2.0**-53
+        return torch.searchsorted(self._shares, u, right=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _optimiser(self, epoch: int) -> torch.optim.SGD:
+        config = self._config
+        decayed = config.decay and epoch > _last_full_epoch(config)
+        return torch.optim.SGD(
+            self._net.parameters(),
+            lr=config.lr_teacher * (0.1 if decayed else 1.0),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+    def _start(self, number: int) -> "_Expert":
+        """The network, and all else, as the expert's state has it, or fresh."""
+        loaded = self._load(number)
+        if loaded is not None:
+            state, sha = loaded
+            self._net.load_state_dict(state["net"])
+            sgd = self._optimiser(state["epoch"] - 1)
+            sgd.load_state_dict(state["sgd"])
+            return _Expert(state["epoch"], sgd, sha, state["losses"], state["evaluations"], state["seconds"])
+        self._init.fill(rng.key(self._config.seed, "expert-net", number))
+        sha = hashlib.sha256(self._file.write(number, 0, self._init.flat))
+        return _Expert(0, self._optimiser(0), sha)
+
+    def _save(self, number: int, progress: "_Expert") -> None:
+        # After the trajectory is on the disk: a state never speaks of epochs that are not stored.
+        state = {
+            "schema": _STATE_SCHEMA,
+            "epoch": progress.epoch,
+            "net": self._net.state_dict(),
+            "sgd": progress.sgd.state_dict(),
+            "losses": progress.losses,
+            "evaluations": progress.evaluations,
+            "seconds": progress.seconds,
+            "sha256": progress.sha256.hexdigest(),
+        }
+        files.write_atomic(self._path / STATE.format(number), lambda file: torch.save(state, file))
+
+    def _load(self, number: int) -> tuple[dict[str, Any], "hashlib._Hash"] | None:
+        """The expert's state and the hash of what is stored; None, with a warning, where they do not fit together."""
+        path = self._path / STATE.format(number)
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if state["schema"] != _STATE_SCHEMA:
+                raise ValueError(f"it has schema {state['schema']}, this version reads {_STATE_SCHEMA}")
+            sha = self._file.sha256(number, state["epoch"])
+            if state["sha256"] != sha.hexdigest():
+                raise ValueError(f"{VALUES} has other values than it says")
+        except Exception as error:  # torch.load raises whatever its parser meets
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            warnings.warn(f"{path} is not used, expert {number} starts again: {reason}", RuntimeWarning, stacklevel=2)
+            return None
+        return state, sha
+
+    def _check_finite(self, number: int, epoch: int, losses: list[float]) -> None:
+        """RuntimeError if the expert has diverged: it is not finite, or does ever worse than guessing."""
+        chance = math.log(max(2, self._dataset.num_classes))
+        lost = len(losses) > 1 and losses[-1] > losses[-2] > 2 * chance
+        if lost or not (math.isfinite(losses[-1]) and self._init.flat.isfinite().all()):
+            raise RuntimeError(
+                f"expert {number} diverged in epoch {epoch} (loss {losses[-1]:.4g}, that of guessing {chance:.2f}); "
+                f"lower lr_teacher ({self._config.lr_teacher:g})"
+            )
+
+    def _evaluate(self) -> dict[str, float | None]:
+        counts = count_right(self._net, self._test, self._test_labels, self._test_groups, self._dataset)
+        return {name: None if math.isnan(value) else value for name, value in asdict(counts.metrics()).items()}
+
+
+def _last_full_epoch(config: ExpertSettings) -> int:
+    """The last epoch, from 0, with the full learning rate, where it decays."""
+    return config.epochs // 2 + 1

@@ -1,0 +1,300 @@
+"""Experts: networks trained on the real data, whose parameters after every epoch trajectory matching follows."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdd import models
+from fastdd.core import files, ranks
+from fastdd.core.files import GROUPS, WEIGHTS, hold
+from fastdd.core.stop import stop_requests
+from fastdd.core.version import __version__
+from fastdd.data import Dataset, Zca
+from fastdd.data.initial import input_digest
+from fastdd.debias.loss_weights import loss_weights
+from fastdd.experts.settings import ExpertSettings
+from fastdd.experts.store import (
+    DTYPES,
+    MANIFEST,
+    VALUES,
+    ZCA,
+    Experts,
+    TrajectoryFile,
+    parameter_list,
+    read_manifest,
+    stored_shape,
+    write_manifest,
+)
+from fastdd.experts.trainer import STATE, ExpertTrainer, Job
+from fastdd.experts.workers import train_in_processes
+
+
+@dataclass(frozen=True)
+class ExpertProgress:
+    """Where expert training is.
+
+    Attributes:
+        epoch: epochs done, of all experts.
+        total: epochs of all experts.
+        expert: the one that the last epoch was of.
+        loss: mean training loss of that epoch.
+        started: epochs that were done before this start.
+        seconds: since this start.
+    """
+
+    epoch: int
+    total: int
+    expert: int
+    loss: float
+    started: int
+    seconds: float
+
+
+def check_experts_out(path: str | os.PathLike, resume: bool) -> None:
+    """ValueError if the folder ``path`` holds experts that are not to be continued, or files of something else.
+
+    Weights and groups that the training is about to use may be there before it.
+    """
+    path = Path(path)
+    if (path / MANIFEST).exists():
+        if not resume:
+            raise ValueError(f"{path} already holds experts; continue them with --resume or choose another --out")
+    elif path.is_dir():
+        known = (".lock", WEIGHTS, GROUPS, ZCA)
+        stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+        if stray:
+            raise ValueError(f"{path} is not empty and holds no experts (it has {stray[0]!r}); give an empty folder")
+
+
+def describe_experts(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The manifest of experts on a data set, before there are any; ``config`` has at least arch, width and depth."""
+    net = models.build(
+        config["arch"],
+        dataset.channels,
+        dataset.num_classes,
+        dataset.size,
+        width=config["width"],
+        depth=config["depth"],
+    )
+    return {
+        "config": dict(config),
+        "dataset": dataset.name,
+        "channels": dataset.channels,
+        "num_classes": dataset.num_classes,
+        "size": list(dataset.size),
+        "class_names": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "provenance": dataset.provenance,
+        "parameters": parameter_list(net),
+        "versions": {"fastdd": __version__, "torch": torch.__version__},
+    }
+
+
+def train_experts(
+    config: ExpertSettings,
+    dataset: Dataset,
+    *,
+    out: str | os.PathLike,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    processes: int = 1,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    progress: Callable[[ExpertProgress], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Experts:
+    """Train experts on ``dataset`` as ``config`` says, and store their parameters after every epoch.
+
+    The ranks of a job take experts in turn and write into the same folder, which all of their machines see; rank 0
+    alone writes the manifest, and holds the folder.
+
+    Args:
+        config: the training; ``config.dataset`` is only a label here.
+        dataset: real images; the test split is used every ``config.eval_every`` epochs.
+        out: folder; :class:`fastdd.experts.Experts` says what is in it.
+        resume: continue what ``out`` holds (or start it, if there is nothing). A kill loses at most an epoch of every
+            expert in training; trajectories are bit-identical to those of an uninterrupted training on the same
+            machine and number of threads a process.
+        device: cpu or cuda.
+        processes: that train experts side by side and share this one's threads. With the same number of threads a
+            process, the same bits, however many processes, or ranks, which take their place.
+        weights: [N], of the training images, for debias kde; at least 0, some above 0 in every class.
+        groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
+        progress: called after every epoch of an expert, on rank 0.
+        about: JSON-able, kept in the manifest.
+
+    Raises:
+        ValueError: settings that do not fit the data, an ``out`` that belongs to another training, or processes of a
+            rank.
+        RuntimeError: an expert that diverged, a process or rank that died; what was done stays.
+        OSError: ``out`` can't be written, or the disk has too little space for the trajectories.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, when the epochs that are under way are done.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, not {processes}")
+    if processes > 1 and ranks.world() > 1:
+        raise ValueError(f"torchrun's {ranks.world()} ranks train side by side already: leave out --processes")
+    path = Path(out)
+    train = dataset if groups is None else dataset.with_groups(groups)
+    of_loss = loss_weights(config.debias, train.train.labels, train.train.groups, weights)
+    manifest = {
+        **describe_experts(config.model_dump(), dataset),
+        **(about or {}),
+        "dataset_digest": dataset.digest(),
+        "training_digest": input_digest(dataset, weights, groups),
+        "experts": [None] * config.num_experts,
+    }
+    ranks.agree("experts", config, manifest["training_digest"], resume)
+    lock = None
+
+    def take() -> dict[str, Any]:
+        nonlocal lock
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
+        lock = hold(path)
+        return _prepare(path, config, dataset, manifest, resume, str(device))
+
+    try:
+        manifest = ranks.first(take)
+        todo = [number for number, entry in enumerate(manifest["experts"]) if entry is None]
+        if todo:
+            job = Job(config, dataset, path, of_loss, str(device))
+            _train(job, todo, min(processes, len(todo)), manifest, progress)
+        ranks.first(lambda: _remove_states(path))
+        return Experts.open(path)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _prepare(
+    path: Path, config: ExpertSettings, dataset: Dataset, manifest: dict[str, Any], resume: bool, device: str
+) -> dict[str, Any]:
+    """Make the folder that of this training; its manifest."""
+    files.remove_partials(path)
+    check_experts_out(path, resume)
+    if (path / MANIFEST).exists():
+        manifest = _continued(path, manifest)
+    else:
+        _begin(path, manifest, dataset, device)
+    if not any(manifest["experts"]) and not (path / VALUES).exists():
+        _reserve(path, stored_shape(manifest), config)
+    return manifest
+
+
+def _remove_states(path: Path) -> None:
+    for leftover in path.glob(STATE.format(0).replace("00000", "*")):
+        leftover.unlink()
+
+
+def _begin(path: Path, manifest: dict[str, Any], dataset: Dataset, device: torch.device | str) -> None:
+    manifest["zca_digest"] = None
+    if manifest["config"]["zca"]:
+        zca = Zca.fit(dataset.train.images, device=device)
+        zca.save(path / ZCA)
+        manifest["zca_digest"] = zca.digest()
+    # From here on the folder is that of this training.
+    write_manifest(path, manifest)
+
+
+def _continued(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest that is in the folder; ValueError unless it is of the same training."""
+    found = read_manifest(path)
+    for name, value in manifest["config"].items():
+        other = found["config"].get(name)
+        if other != value:
+            raise ValueError(f"{path} holds experts with {name}={other}, not {value}; choose another --out")
+    if found.get("training_digest") != manifest["training_digest"]:
+        raise ValueError(
+            f"{path} holds experts of other data of the name {found['dataset']!r}, or of other weights or groups"
+        )
+    return found
+
+
+def _reserve(path: Path, shape: tuple[int, int, int], config: ExpertSettings) -> None:
+    """Make the file of the trajectories, of full size; OSError where the disk has no space for it and the states."""
+    row = 4 * shape[2]
+    needed = math.prod(shape) * DTYPES[config.dtype][1].itemsize + 8 * row
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(
+            f"{path} has {free / 2**20:.1f} MiB free; {shape[0]} experts of {shape[1] - 1} epochs need "
+            f"{needed / 2**20:.1f} MiB{' (half of it with dtype bf16)' if config.dtype == 'fp32' else ''}"
+        )
+    TrajectoryFile.create(path / VALUES, shape, config.dtype)
+
+
+def _train(
+    job: Job,
+    todo: list[int],
+    processes: int,
+    manifest: dict[str, Any],
+    progress: Callable[[ExpertProgress], None] | None,
+) -> None:
+    config, began = job.config, time.perf_counter()
+    total = config.num_experts * config.epochs
+    epochs = {number: config.epochs for number in range(config.num_experts) if number not in todo}
+    started = sum(epochs.values())
+    messages = ranks.Messages()
+
+    def report(message: dict[str, Any]) -> None:
+        nonlocal started
+        number, epoch = message["expert"], message["epoch"]
+        if number not in epochs:  # before its first epoch of this start
+            started += epoch
+        epochs[number] = epoch
+        if progress is not None and message["loss"] is not None:
+            done = sum(epochs.values())
+            progress(ExpertProgress(done, total, number, message["loss"], started, time.perf_counter() - began))
+
+    def finish(number: int, entry: dict[str, Any]) -> None:
+        manifest["experts"][number] = entry
+        write_manifest(job.path, manifest)
+        (job.path / STATE.format(number)).unlink(missing_ok=True)
+
+    def read() -> None:
+        for message in messages.received():
+            if "entry" in message:
+                finish(message["expert"], message["entry"])
+            else:
+                report(message)
+
+    def say(message: dict[str, Any]) -> None:
+        messages.send(message)
+        read()
+
+    with stop_requests() as stop:
+
+        def stopping() -> bool:
+            if stop.is_set():
+                messages.ask_to_stop()
+            return stop.is_set() or messages.stop_asked()
+
+        if processes > 1:
+            train_in_processes(job, todo, processes, report, finish, stop)
+        else:
+            own = todo[ranks.rank() :: ranks.world()]
+            trainer = ExpertTrainer(job) if own else None
+            for number in own:
+                entry = trainer.train(number, say, stopping)
+                if entry is None:
+                    break
+                say({"expert": number, "entry": entry})
+            if trainer is not None:
+                trainer.close()
+            ranks.meet(meanwhile=read)
+            read()
+        left = ranks.first(lambda: None in manifest["experts"] and f"{sum(epochs.values())} of {total} epochs")
+        if left:
+            raise KeyboardInterrupt(f"stopped after {left}; --resume continues")

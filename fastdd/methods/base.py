@@ -1,0 +1,219 @@
+"""What every method has: settings, declared once, and steps that move the synthetic images."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from pydantic import field_validator
+from torch import Tensor, nn
+
+from fastdd import debias, models, ops
+from fastdd.core import settings
+from fastdd.core.settings import setting
+from fastdd.data import Dataset, Zca
+from fastdd.debias import Mode
+from fastdd.methods.parts.formation import Formation, Pixels
+
+
+class Settings(settings.Settings):
+    """Settings of a run that every method has; :func:`fastdd.methods.configure` fills them from presets."""
+
+    method: str = setting("how the synthetic images are learned (fastdd methods)", "dm")
+    debias: str = setting("how bias is handled (fastdd modes)", "none")
+    dataset: str = setting("name of the data set")
+    ipc: int = setting("synthetic images per class", 10, ge=1)
+    iterations: int = setting("length of the run: so many random networks, or students of experts with mtt", ge=1)
+    arch: str = setting("network that looks at the images, such as ConvNet")
+    width: int | None = setting("filters of each convolution", None, default_help="the network's own", ge=1)
+    depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
+    lr_img: float = setting("learning rate of the synthetic images", gt=0)
+    momentum: float = setting("momentum of the synthetic images' updates", ge=0, lt=1)
+    init: Literal["real", "balanced", "noise"] = setting(
+        "first images: real ones at random, balanced (as many of every group), or noise"
+    )
+    dsa_strategy: str = setting("augmentations to draw from, joined by _, such as crop_flip; or none")
+    seed: int = setting("every random draw follows from it", 0, ge=0)
+    memory: Literal["auto", "low"] = setting("low computes small parts at a time on GPUs too", "auto")
+
+    @field_validator("arch")
+    @classmethod
+    def _known_network(cls, value: str) -> str:
+        return models.canonical_name(value)
+
+    @field_validator("debias")
+    @classmethod
+    def _known_mode(cls, value: str) -> str:
+        debias.mode(value)
+        return value
+
+    @field_validator("dsa_strategy")
+    @classmethod
+    def _known_operations(cls, value: str) -> str:
+        return "_".join(ops.parse_strategy(value)) or "none"
+
+    @property
+    def mode(self) -> Mode:
+        """The debias mode."""
+        return debias.mode(self.debias)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.iterations
+
+    @classmethod
+    def usual(cls, ipc: int) -> dict[str, Any]:
+        """Settings that follow from the IPC, where neither the user nor a preset gives them."""
+        return {}
+
+
+class Experts(Protocol):
+    """Stored experts, as a method follows them (:class:`fastdd.experts.Experts`)."""
+
+    number: int
+    epochs: int
+    manifest: dict[str, Any]
+    zca: Zca | None
+
+    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
+
+    def check_network(self, net: nn.Module, name: str) -> None: ...
+
+    def check_epochs(self, max_start_epoch: int, expert_epochs: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method works on, besides its settings.
+
+    Attributes:
+        dataset: the real images.
+        device: where.
+        images: float32 [C * IPC, channels, H, W], normalised, class-major: the first synthetic images; copied.
+        weights: float [N], of the training images, where the debias mode needs them.
+        experts: where the method needs them; their classes and images are the synthetic set's.
+        classes: those whose images the steps change; None: all.
+        gather: makes all classes' rows of the images those of whoever changed them, in place; None in one process.
+    """
+
+    dataset: Dataset
+    device: torch.device
+    images: Tensor
+    weights: Tensor | None = None
+    experts: Experts | None = None
+    classes: range | None = None
+    gather: Callable[[], None] | None = None
+
+
+class Part(NamedTuple):
+    """A part of an iteration, for estimates.
+
+    Attributes:
+        call: does it once, given a count from 0.
+        times: how often an iteration has it.
+        by_class: whether its cost is that of the classes.
+    """
+
+    call: Callable[[int], object]
+    times: int
+    by_class: bool
+
+
+class Method:
+    """A distillation method: one step after another, on synthetic images that it holds.
+
+    A method is a subclass with a step, and a line of :data:`fastdd.methods.METHODS`; from its attributes follow the
+    command line, Python, presets, estimates, reports and the conformance tests.
+
+    Args:
+        config: its settings.
+        context: what it works on.
+
+    Attributes:
+        images: the synthetic images of all classes, as they are stored, a leaf that requires a gradient.
+        momentum: SGD's buffer, of their shape; after the first step their gradient.
+        classes: those whose images the steps change.
+        about: one line for people.
+        source: the paper.
+        Settings: the model of its settings.
+        presets: the file of its presets; None: one of its name.
+        quick: settings of a run of minutes (``fastdd reproduce --budget quick``).
+        needs_experts: whether it follows experts, and looks at no real images: its debias mode is that of the experts.
+        classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
+        formation: what networks see of the stored images.
+
+    Raises:
+        ValueError: classes that are not consecutive ones of the set.
+    """
+
+    about: ClassVar[str]
+    source: ClassVar[str]
+    Settings: ClassVar[type[Settings]]
+    presets: ClassVar[str | None] = None
+    quick: ClassVar[Mapping[str, Any]] = {}
+    needs_experts: ClassVar[bool] = False
+    classes_apart: ClassVar[bool] = True
+    formation: Formation = Pixels()
+
+    def __init__(self, config: Any, context: Context):
+        self._config, self._gather = config, context.gather
+        images, device, classes = context.images, context.device, context.classes
+        every = range(len(images) // config.ipc)
+        self.classes = every if classes is None else classes
+        if not (len(self.classes) and self.classes.step == 1 and self.classes[0] >= 0 and self.classes[-1] in every):
+            raise ValueError(f"classes must be consecutive ones of the {len(every)} that there are, not {classes}")
+        self._rows = slice(self.classes.start * config.ipc, self.classes.stop * config.ipc)
+        self.images = images.to(device, copy=True).requires_grad_()
+        self.momentum = torch.zeros_like(images, device=device)
+
+    @classmethod
+    def takes(cls, what: str, mode: Mode) -> bool:
+        """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
+        return mode.needs == what and not cls.needs_experts
+
+    def step(self, number: int) -> Tensor:
+        """Do step ``number`` of the run. Returns its loss, a scalar: that of ``classes``."""
+        raise NotImplementedError
+
+    def parts(self) -> list[Part]:
+        """The parts of an iteration, in their order."""
+        return [Part(self.step, 1, self.classes_apart)]
+
+    @torch.no_grad()
+    def _update(self, gradient: Tensor) -> None:
+        """SGD of the images of ``classes``, whose gradient this is."""
+        momentum = self.momentum[self._rows]
+        momentum.mul_(self._config.momentum).add_(gradient)
+        self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
+        return {"images": self.images.detach(), "momentum": self.momentum}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what :meth:`state` was."""
+        tensors = self.state()
+        if tensors.keys() != state.keys():
+            raise ValueError(f"a checkpoint of other tensors: {', '.join(sorted(tensors.keys() ^ state.keys()))}")
+        for name, tensor in tensors.items():
+            tensor.copy_(state[name])
+
+    def learned(self) -> dict[str, Any]:
+        """What else the synthetic set has than images and classes: arguments of :class:`fastdd.data.SyntheticSet`."""
+        return {}
+
+    def trouble(self, number: int, loss: float) -> str | None:
+        """What is wrong after step ``number``, which had this loss, and what to do about it; None if nothing is."""
+        if math.isfinite(loss):
+            return None
+        return f"the loss is {loss:.4g}; lower lr_img ({self._config.lr_img:g})"
+
+
+def build_network(
+    config: Settings, channels: int, num_classes: int, size: tuple[int, int], device: torch.device
+) -> nn.Module:
+    """The run's network, whose parameters need no gradient."""
+    net = models.build(config.arch, channels, num_classes, size, width=config.width, depth=config.depth, device=device)
+    return net.train().requires_grad_(False)

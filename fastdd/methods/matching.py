@@ -1,0 +1,102 @@
+"""Steps that match real images: draw, look, compare, update."""
+
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from fastdd import models, ops
+from fastdd.core import rng
+from fastdd.core.settings import setting
+from fastdd.data import DeviceImages
+from fastdd.debias import Segments, modes_that_need
+from fastdd.methods.base import Context, Method, Settings, build_network
+from fastdd.methods.parts.draws import SAMPLINGS, Draws, RealSamples
+from fastdd.methods.parts.networks import Fresh, Networks
+
+
+class RealSettings(Settings):
+    """Settings of methods that draw real images."""
+
+    batch_real: int = setting("real images of every class that a step sees", ge=1)
+    sampling: SAMPLINGS = setting(
+        "how they are drawn: random (as published), stratified (evenly over groups), or weighted (in proportion to "
+        "the weights)",
+        "random",
+    )
+    precision: Literal["fp32", "bf16"] = setting("fp32, or bf16 for the real images' pass through the network", "fp32")
+
+    @model_validator(mode="after")
+    def _weights_to_draw_by(self) -> "RealSettings":
+        if self.sampling == "weighted" and self.mode.needs != "weights":
+            able = " or ".join(modes_that_need("weights"))
+            raise ValueError(f"sampling weighted is for debias {able}, not {self.debias}")
+        return self
+
+
+class Matching(Method):
+    """Steps on real images: a network, a batch, an augmentation, a loss, one update.
+
+    What a step does to a class does not depend on which classes are matched together: on CPUs, with this package's
+    kernels, its images have the same bits, elsewhere they are the same to rounding.
+    """
+
+    def __init__(self, config: RealSettings, context: Context):
+        super().__init__(config, context)
+        dataset, device = context.dataset, context.device
+        self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
+        # Rows are drawn where the images are looked up, so that nothing has to wait for a GPU to know them.
+        home = self._real.pixels.device
+        self._samples = RealSamples.of(dataset, context.weights, home)
+        counts = dataset.train.counts(dataset.num_classes, dataset.num_groups)[self.classes]
+        self._draws = Draws(
+            self._samples, torch.as_tensor(counts, device=home), self.classes, config.batch_real, config.sampling
+        )
+        self._synthetic_labels = torch.arange(dataset.num_classes, device=device).repeat_interleave(
+            config.ipc * self.formation.per_image
+        )
+        net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
+        self._at_once = models.classes_at_once(
+            net, self.images, config.ipc, config.batch_real, low_memory=config.memory == "low"
+        )
+        self._networks = self._make_networks(net)
+
+    def _make_networks(self, net: nn.Module) -> Networks:
+        """The networks over time; a random one at every step by default."""
+        return Fresh(net, self._config.seed)
+
+    def step(self, number: int) -> Tensor:
+        return self.match(number)
+
+    def match(self, number: int) -> Tensor:
+        """The matching of step ``number``. Returns its loss."""
+        seed = self._config.seed
+        net = self._network(number)
+        batch = self._draws.batch(rng.key(seed, "batch", number), net)
+        first, last = self.classes.start, self.classes.stop
+        keys = rng.lanes(rng.key(seed, "dsa", number), last, self.images.device)[first:]
+        params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
+        images = self.images.detach()[self._rows]
+        loss, gradient = self._loss_and_gradient(net, self._config.mode.segments(batch), images, params)
+        self._update(gradient)
+        return loss
+
+    def _network(self, number: int) -> nn.Module:
+        """The network of step ``number``."""
+        return self._networks.at(number)
+
+    def _loss_and_gradient(
+        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of the stored images of ``classes``, under augmentation parameters of each, and its gradient."""
+        raise NotImplementedError
+
+    def _all_images(self) -> Tensor:
+        """What networks see of all classes' images as they are now, those of other ranks too."""
+        if self._gather is not None:
+            self._gather()
+        return self.formation(self.images.detach())
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), **self._networks.state()}

@@ -1,0 +1,63 @@
+"""Training a network on images: between the steps of gradient matching, at length in evaluation, and as an expert."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdd import ops
+from fastdd.core import rng
+from fastdd.data import DeviceImages
+
+
+def train_epoch(
+    net: nn.Module,
+    images: DeviceImages,
+    labels: Tensor,
+    sgd: torch.optim.Optimizer,
+    *,
+    batch: int,
+    dsa_strategy: str,
+    key: tuple,
+    weights: Tensor | None = None,
+    order: Tensor | None = None,
+    augment: Callable[[Tensor, tuple], Tensor] | None = None,
+) -> Tensor:
+    """One pass over the images, in random order if no other is given: cross-entropy, one optimiser step a batch.
+
+    Args:
+        net: logits of images; trained as it is (``train()`` is the caller's).
+        images: the training images; whether they are streamed changes no bit.
+        labels: int64 [N] classes, or float32 [N, C] probabilities, on the images' device.
+        sgd: over the network's parameters.
+        batch: images a step.
+        dsa_strategy: augmentation: one operation a batch, drawn from this list, parameters an image.
+        key: run seed, stream and counters (:func:`fastdd.core.rng.key`); order and augmentation are functions of it.
+        weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
+            by its size. None: 1 each.
+        order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
+        augment: another augmentation, of a batch's normalised images, which it may change; called with them and the
+            batch's key.
+
+    Returns:
+        The mean over the rows of the loss that each had in its batch, a scalar on their device.
+    """
+    total = torch.zeros((), device=labels.device)
+    if order is None:
+        order = rng.permutation(rng.key(*key), len(labels), images.pixels.device)
+    for number, rows in enumerate(order.to(images.pixels.device).split(batch)):
+        here = rows.to(labels.device, non_blocking=True)
+        lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
+        params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
+        x = images.read(rows, params)
+        logits = net(x if augment is None else augment(x, (*key, number)))
+        if weights is None:
+            loss = F.cross_entropy(logits, labels[here])
+        else:
+            loss = (weights[here] * F.cross_entropy(logits, labels[here], reduction="none")).mean()
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        total += loss.detach() * len(rows)
+    return total / len(order)

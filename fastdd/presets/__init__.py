@@ -1,0 +1,38 @@
+"""The shipped settings of methods and experts, ``NAME.yaml``, which names their source."""
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from fastdd import models
+from fastdd.debias import mode
+
+
+def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
+    """The settings of ``NAME.yaml`` for a data set, an IPC and a debias mode.
+
+    Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
+    of names, ``debias_needs`` is what the mode needs (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC. Width
+    and depth are the shipped ConvNet's: they are left out for an ``arch`` that has its own.
+    """
+    shipped = _read(name)
+    settings = dict(shipped["settings"])
+    for rule in shipped["rules"]:
+        when = rule["when"]
+        if (
+            dataset in when.get("dataset", [dataset])
+            and debias in when.get("debias", [debias])
+            and when.get("debias_needs") in (None, mode(debias).needs)
+            and ipc >= when.get("min_ipc", ipc)
+        ):
+            settings.update(rule["settings"])
+    if arch is not None and not models.is_convnet(arch):
+        settings = {name: value for name, value in settings.items() if name not in ("width", "depth")}
+    return settings
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load(resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
