@@ -867,8 +867,8 @@ def kde_weights(
 
     An encoder learns what is easy in the data, the bias; a kernel density in its space says how common an image is; the
     weights grow with 1 / density ("Mitigating Bias in Dataset Distillation";
-    :func:`fastdd.debias.density.kde.kde_weights` has the formula). Groups are not looked at; where they are known, the diagnostics say how much weight is on
-    bias-conflicting images.
+    :func:`fastdd.debias.density.kde.kde_weights` has the formula). Groups are not looked at; where they are
+    known, the diagnostics say how much weight is on bias-conflicting images.
 
     Args:
         data: its training images.

@@ -36,7 +36,7 @@ class Speedup(_Strict):
 class Row(_Strict):
     """One backend on one case. Times are microseconds; ``max_err`` and ``err_budget`` are relative to the fp64 truth's
     size, null where there is no finite one (the times too, where the backend failed). ``peak_bytes`` is the memory of
-    one call at its highest, above the state before it (:mod:`fastdd.bench.framework.memory`), null where not measured."""
+    one call at its highest, above the state before it (:mod:`~fastdd.bench.framework.memory`), null if not measured."""
 
     case: str = Field(min_length=1)
     backend: Literal[tuple(BACKENDS)]

@@ -115,8 +115,8 @@ def bg_fmnist(
     """BG-FMNIST, re-created: class k's objects lie mostly over photographs of scene k, 3x32x32.
 
     Groups are scenes, by LfF's rule (:func:`~fastdd.data.sets.lff.milestone_groups`), in Fashion-MNIST's order; of the
-    test set a tenth of a class has its own scene. Each image draws a photograph of its scene, uniformly, those for the test
-    being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from every
+    test set a tenth of a class has its own scene. Each image draws a photograph of its scene, uniformly, those for the
+    test being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from every
     edge, and are laid over as :func:`composite` says. Mean and std are those of the training pixels.
 
     Args:
