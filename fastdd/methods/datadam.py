@@ -1,6 +1,6 @@
 """DataDAM: distribution matching of spatial attention maps (Sajedi et al., ICCV 2023), for every debias mode.
 
-    L = 100 sum over segments s of ( sum over layers l of || E_s[a_l] - E_syn[a_l] ||^2 + b || E_s[phi] - E_syn[phi] ||^2 )
+    L = 100 sum over segments s of ( b D(phi) + sum over layers l of D(a_l) ),    D(f) = || E_s[f] - E_syn[f] ||^2
 
 with a_l(x) = v / ||v||, v = sum over channels of |f_l(x)|^p, of the ReLUs f_l of the network but the last, phi the
 embedding, and b the task balance. All are squared distances of means, so that this is DM of one longer signal:

@@ -166,7 +166,7 @@ class Blocks(nn.Sequential):
         return run_parts(x, self._parts())
 
     def stages(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What every ReLU returns, [N, channels, H, W], before the pooling after it, and what :meth:`forward` returns."""
+        """What every ReLU returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
         maps = []
         for layers in self._parts():
             if len(layers) == 1:
