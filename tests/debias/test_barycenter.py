@@ -42,17 +42,8 @@ def test_a_class_that_the_batch_lacks_is_an_empty_segment():
 
 def first_step(digits, debias: str, **settings):
     """The gradient of DM's first step, and the method after it."""
-    config = configure(
-        **{
-            "dataset": "c-digits",
-            "debias": debias,
-            "ipc": 2,
-            "iterations": 1,
-            "batch_real": 30,
-            "sampling": "stratified",
-        },
-        **{"width": 8, "depth": 2, "momentum": 0.0, **settings},
-    )
+    usual = {"ipc": 2, "iterations": 1, "batch_real": 30, "sampling": "stratified", "width": 8, "depth": 2}
+    config = configure(**{"dataset": "c-digits", "debias": debias, "momentum": 0.0, **usual, **settings})
     method = METHODS["dm"](config, Context(digits, CPU, random_set(digits, 2).images))
     method.step(0)
     return method.momentum, method
