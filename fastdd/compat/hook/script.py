@@ -8,8 +8,10 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from fastdd.compat.hook import finder
+
 # Frames that are not the script's, nor of what it calls: those that run it, and that load its modules.
-_HIDDEN = (__file__, str(Path(__file__).with_name("finder.py")))
+_HIDDEN = (__file__, finder.__file__)
 
 
 def check(script: str | os.PathLike) -> None:

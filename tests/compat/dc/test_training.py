@@ -676,6 +676,7 @@ def test_the_originals_fairness(original):
     data.groups[data.labels == 1] = 0
     loader, net, args = DataLoader(data, batch_size=16), network(), arguments()
     theirs, ours = (
-        module.epoch_Fairness_Metric("test", loader, net, nn.CrossEntropyLoss(), args, False) for module in (utils, dc)
+        module.epoch_Fairness_Metric("test", loader, net, nn.CrossEntropyLoss(), args, False)
+        for module in (utils, fairdd)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
