@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastdd.bench.baselines.published import PublishedLoop
 from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
 from fastdd.bench.framework.problem import Problem
-from fastdd.compat import checkout
+from fastdd.compat.hook import checkout
 
 _NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
 

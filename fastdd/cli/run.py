@@ -9,8 +9,9 @@ from time import perf_counter
 from rich.console import Console
 
 from fastdd import compat, report
-from fastdd.compat import hook, script, substitutes
-from fastdd.compat.summary import Summary
+from fastdd.compat import hook
+from fastdd.compat.hook import script, substitutes
+from fastdd.compat.hook.summary import Summary
 from fastdd.core import files
 
 
