@@ -116,8 +116,8 @@ def bg_fmnist(
 
     Groups are scenes, by LfF's rule (:func:`~fastdd.data.sets.lff.milestone_groups`), in Fashion-MNIST's order; of the
     test set a tenth of a class has its own scene. Each image draws a photograph of its scene, uniformly, those for the
-    test being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from every
-    edge, and are laid over as :func:`composite` says. Mean and std are those of the training pixels.
+    test being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from
+    every edge, and are laid over as :func:`composite` says. Mean and std are those of the training pixels.
 
     Args:
         source: Fashion-MNIST as read.
