@@ -14,6 +14,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fastdd.bench.oracles import dc, dm, mtt
+from fastdd.bench.oracles import datadam, dc, dm, mtt
 
-ORACLES: dict[str, Callable[..., Tensor]] = {"dm": dm.loss, "dc": dc.loss, "dsa": dc.loss, "mtt": mtt.loss}
+ORACLES: dict[str, Callable[..., Tensor]] = {
+    "dm": dm.loss,
+    "dc": dc.loss,
+    "dsa": dc.loss,
+    "mtt": mtt.loss,
+    "datadam": datadam.loss,
+}

@@ -11,7 +11,6 @@ from fastdd.bench.oracles import ORACLES, dc, dm
 from fastdd.bench.oracles.segments import augment, by_class
 from fastdd.core import rng
 from fastdd.debias import MODES, Batch, Segments, mode
-from fastdd.debias.segments import segments_by
 
 C, G, IPC, SIZE = 3, 3, 2, 8
 SIZES = [9, 7, 4]
@@ -34,14 +33,6 @@ def problem():
     return net, normal("real", N, 3, SIZE, SIZE), batch, normal("synthetic", C * IPC, 3, SIZE, SIZE), params
 
 
-def barycenter(batch):
-    """One segment a class, in which every group that is present has the same weight."""
-    sizes = torch.bincount(batch.classes * G + batch.groups, minlength=C * G)
-    return segments_by(
-        replace(batch, weights=1 / sizes[batch.classes * G + batch.groups]), batch.classes, torch.arange(C)
-    )
-
-
 def embedded(problem):
     """Of every class its real embeddings, their groups, and the synthetic mean."""
     net, real, batch, synthetic, params = problem
@@ -62,9 +53,9 @@ def test_distribution_matching_of_groups(problem):
         fairdd += sum((mean - own).square().sum() for mean in means)
         mean_of_means += (sum(means) / len(means) - own).square().sum()
     expected = {"fairdd": fairdd, "barycenter": mean_of_means}
-    for name, segments in (("fairdd", mode("fairdd").segments(batch)), ("barycenter", barycenter(batch))):
-        loss = dm.loss(net, real, segments, synthetic, params)
-        torch.testing.assert_close(loss, expected[name], rtol=1e-6, atol=0)  # weights are float32
+    for name, value in expected.items():
+        loss = dm.loss(net, real, mode(name).segments(batch), synthetic, params)
+        torch.testing.assert_close(loss, value, rtol=1e-6, atol=0)  # weights are float32
 
 
 def test_gradient_matching_toward_the_mean_of_groups(problem):
@@ -76,7 +67,7 @@ def test_gradient_matching_toward_the_mean_of_groups(problem):
         pulling = torch.autograd.grad(torch.stack(group_means(losses, groups)).mean(), [*net.parameters()])
         loss = cross_entropy(net(augment(images, params[c])), torch.full((IPC,), c))
         expected += dc.match(torch.autograd.grad(loss, [*net.parameters()]), pulling, "ours")
-    loss = dc.loss(net, real, barycenter(batch), synthetic, params)
+    loss = dc.loss(net, real, mode("barycenter").segments(batch), synthetic, params)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
 
 
