@@ -12,6 +12,7 @@ from fastdd.bench.baselines.plain import ConvNet
 from fastdd.core import rng
 from fastdd.data import Dataset, Sampler, Split
 from fastdd.data.initial import random_set
+from fastdd.debias import Batch, Segments
 from fastdd.experts.store import Experts, parameter_list
 from fastdd.methods import Settings, configure, unroll
 
@@ -30,7 +31,7 @@ def random_dataset(classes: int = 10, groups: int = 10, per_class: int = 512, si
 
 @dataclass(frozen=True)
 class FirstStep:
-    """What :class:`fastdd.session.stepper.Stepper` draws at step 0.
+    """What :class:`fastdd.methods.matching.Matching` draws at step 0.
 
     Attributes:
         rows: int64 [M], the real batch, class-major.
@@ -77,6 +78,30 @@ class Problem:
             data.channels, data.num_classes, data.size, config.width or 128, config.depth or 3, activation
         ).requires_grad_(False)
 
+    def real(self, dtype: torch.dtype) -> Tensor:
+        """All real images, [N, channels, H, W], normalised in ``dtype``, on the device."""
+        data, device = self.dataset, self.device
+        mean, std = (
+            torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1) for values in (data.mean, data.std)
+        )
+        return (torch.as_tensor(data.train.images, device=device).to(dtype) / 255 - mean) / std
+
+    @cached_property
+    def _samples(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Of all real images, on the device: labels, groups, counts of both, and weights."""
+        train, weights = self.dataset.train, self.weights
+        counts = train.counts(self.dataset.num_classes, self.dataset.num_groups)
+        arrays = (torch.as_tensor(array, device=self.device) for array in (train.labels, train.groups, counts))
+        return *arrays, None if weights is None else weights.to(self.device)
+
+    def segments(self, rows: Tensor) -> Segments:
+        """Those that the run's debias mode makes of a real batch, class-major rows [M] on the device."""
+        labels, groups, counts, weights = self._samples
+        data = self.dataset
+        weights = None if weights is None else weights[rows]
+        batch = Batch(rows, labels[rows], groups[rows], data.num_classes, data.num_groups, counts, weights)
+        return self.config.mode.segments(batch)
+
     @cached_property
     def first_step(self) -> FirstStep:
         config, data = self.config, self.dataset
@@ -101,7 +126,7 @@ _EXPERT_DISTANCE = 1e-3
 
 @dataclass(frozen=True)
 class FirstTrajectory:
-    """What :class:`fastdd.session.trajectory_stepper.TrajectoryStepper` draws at step 0.
+    """What :class:`fastdd.methods.mtt.Mtt` draws at step 0.
 
     Attributes:
         batches: int64 [b] of every step of the student, rows of the synthetic images.
