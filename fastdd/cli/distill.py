@@ -132,7 +132,6 @@ def distill(
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)
     method, debias = settings["method"], settings["debias"]
-    _check_needs(debias, weights=weights, groups=groups)
     if config is not None and groups is None and mode(debias).needs != "weights":
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
@@ -171,13 +170,6 @@ def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any
     if experts is not None:
         usual["debias"] = experts.manifest["config"]["debias"]
     return {**usual, **given(options)}
-
-
-def _check_needs(debias: str, **of_images: object) -> None:
-    """ValueError where there are weights or groups that the debias mode does not go by."""
-    for name, value in of_images.items():
-        if value is not None and mode(debias).needs != name:
-            raise ValueError(f"--{name} is for --debias {' or '.join(modes_that_need(name))}, not {debias}")
 
 
 def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:
