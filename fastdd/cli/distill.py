@@ -154,9 +154,7 @@ def distill(
         console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
     rows = []
     if evaluate or json is not None:
-        seed = synthetic.metadata["run"]["seed"]
-        result = evaluate_with_bar(synthetic, data, "evaluation", seed=seed, device=device, nets=nets, epochs=epochs)
-        rows.append(report.result_row(result, dataset=data.name, method=method, debias=debias, ipc=settings["ipc"]))
+        rows.append(_evaluated(synthetic, data, device=device, nets=nets, epochs=epochs))
         console.print(report.table(rows))
     ranks.first(lambda: add_results(rows, data, out, json))
     console.print(
@@ -170,6 +168,13 @@ def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any
     if experts is not None:
         usual["debias"] = experts.manifest["config"]["debias"]
     return {**usual, **given(options)}
+
+
+def _evaluated(synthetic: SyntheticSet, data: Dataset, **how: Any) -> dict[str, Any]:
+    run = synthetic.metadata["run"]
+    result = evaluate_with_bar(synthetic, data, "evaluation", seed=run["seed"], **how)
+    about = {name: run[name] for name in ("method", "debias", "ipc")}
+    return report.result_row(result, dataset=data.name, **about)
 
 
 def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:

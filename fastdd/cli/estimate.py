@@ -91,11 +91,11 @@ def _of_evaluation(
     what, data, options["ipc"] = to_evaluate(target, *where, of_data, options["ipc"])
     options["learning_rate"] = options.pop("lr_net")
     started = _since_start()
-    each = [
+    estimates = [
         api.estimate_evaluation(what, data, arch=arch, **options) for arch in (archs.split(",") if archs else [None])
     ]
-    parts = {name: sum(one.seconds[name] for one in each) for name in each[0].seconds}
-    return data, started, replace(each[-1], seconds=parts)
+    parts = {name: sum(one.seconds[name] for one in estimates) for name in estimates[0].seconds}
+    return data, started, replace(estimates[-1], seconds=parts)
 
 
 def _print(estimated: Estimate, title: str, out: Path) -> None:

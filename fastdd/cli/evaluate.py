@@ -34,7 +34,7 @@ Ipc = Annotated[
 Nets = Annotated[
     int | None,
     typer.Option(
-        help="Networks, each from its own initialisation.",
+        help="Networks, each from another initialisation.",
         show_default="the protocol's, or 5",
         min=1,
         rich_help_panel=EVALUATION,
@@ -145,14 +145,14 @@ def to_evaluate(
     """What to evaluate, the data set to do it on, and the IPC; a set's own data set and IPC where none are given."""
     if target in ("random", "whole"):
         return target, load_dataset(dataset, data_root, options), ipc
-    made = api.load_synthetic(target)
-    own = made.metadata.get("ipc", ipc)
-    if ipc not in (None, own):
-        raise ValueError(f"{target} has an IPC of {own}: --ipc {ipc} is for random")
-    dataset = dataset or made.metadata.get("dataset")
-    if dataset is not None and dataset == made.metadata.get("dataset"):
-        options = datasets.built_with(made.metadata, dataset) | options
-    return made, load_dataset(dataset, data_root, options), own
+    synthetic = api.load_synthetic(target)
+    ipc_of_set = synthetic.metadata.get("ipc", ipc)
+    if ipc not in (None, ipc_of_set):
+        raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
+    dataset = dataset or synthetic.metadata.get("dataset")
+    if dataset is not None and dataset == synthetic.metadata.get("dataset"):
+        options = datasets.built_with(synthetic.metadata, dataset) | options
+    return synthetic, load_dataset(dataset, data_root, options), ipc_of_set
 
 
 def _check_results(run: Path) -> None:

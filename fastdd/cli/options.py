@@ -80,7 +80,7 @@ def _tidy(name: str, help: str) -> tuple[str, str]:
     >>> _tidy("--nets <int range>", "Networks.  [default: (the protocol's, or 5); x>=1]")
     ('--nets INT', "Networks.  [default: the protocol's, or 5; x>=1]")
     """
-    name = re.sub(r"<(\w+)(?: range)?>", lambda found: found[1].upper(), name)
+    name = re.sub(r"<(?:list\[)?(\w+)\]?(?: range)?>", lambda match: match[1].upper(), name)
     return name, re.sub(r"(\[|; )default: \((.*?)\)(?=[];])", r"\1default: \2", help)
 
 

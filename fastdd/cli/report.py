@@ -56,12 +56,10 @@ def _dataset(
     names = {record.dataset for record in records} - {None}
     if name is None:
         if len(names) != 1:
-            found = (
-                f"the runs are of several data sets ({', '.join(sorted(names))})" if names else "no run names its own"
-            )
+            why = f"the runs are of several data sets ({', '.join(sorted(names))})" if names else "no run names its own"
             if asked:
-                raise ValueError(f"{found}: give --dataset")
-            return None, found
+                raise ValueError(f"{why}: give --dataset")
+            return None, why
         (name,) = names
     try:
         return datasets.load(name, root, **records[0].data_options(name) | options), ""

@@ -66,7 +66,7 @@ def _run(
     seed: int,
     device: str,
 ) -> None:
-    chosen, spent = _selected(paper, table, rows, columns), _budget(budget)
+    selected, spent = _selected(paper, table, rows, columns), _budget(budget)
     api.pick_device(device)
     shop = recipes.Workshop(
         out,
@@ -78,30 +78,30 @@ def _run(
         train_experts=train_with_bar,
         evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
     )
-    for cell in chosen.cells:  # a missing data set is told before hours of work on another
+    for cell in selected.cells:  # a missing data set is told before hours of work on another
         if shop.done(cell) is None:
             shop.dataset(cell)
     out.mkdir(parents=True, exist_ok=True)
-    files.check_writable(_stem(chosen, spent, out).with_suffix(".md"))
+    files.check_writable(_stem(selected, spent, out).with_suffix(".md"))
     outcomes = []
-    for cell in chosen.cells:
+    for cell in selected.cells:
         outcomes.append(shop.do(cell))
         row = outcomes[-1].row
         figures = ", ".join(
             f"{name} {'-' if row[name]['mean'] is None else format(row[name]['mean'], '.1f')}"
-            for name in chosen.figures
+            for name in selected.figures
         )
         console.print(f"{cell.row} {cell.column}: {figures}")
-        _write(chosen, outcomes, spent, shop, out, final=cell is chosen.cells[-1])
-    found = recipes.comparisons(chosen, outcomes)
-    result = RichTable(title=f"{chosen.paper} {chosen.name}: {chosen.title}, %", title_justify="left")
-    for number, title in enumerate(header(chosen)):
+        _write(selected, outcomes, spent, shop, out, final=cell is selected.cells[-1])
+    compared = recipes.comparisons(selected, outcomes)
+    result = RichTable(title=f"{selected.paper} {selected.name}: {selected.title}, %", title_justify="left")
+    for number, title in enumerate(header(selected)):
         result.add_column(title, justify="left" if number < 2 else "right", no_wrap=True)
-    for line in lines(chosen, found):
+    for line in lines(selected, compared):
         result.add_row(*line)
     console.print(result)
     console.print(f"{EXPLANATION} {spent.note}")
-    console.print(f"table in {_stem(chosen, spent, out)}.md, .csv and .html")
+    console.print(f"table in {_stem(selected, spent, out)}.md, .csv and .html")
 
 
 def _list(
@@ -129,13 +129,13 @@ def _list(
     for name in [paper] if paper else recipes.paper_names():
         for key, one in recipes.read_paper(name).items():
             done = sum(shop.done(cell) is not None for cell in one.cells)
-            made, trained = (
+            sets, experts = (
                 str(len({folder(cell) for cell in one.cells} - {None}))
                 for folder in (shop.run_folder, shop.experts_folder)
             )
             columns_of = ", ".join(dict.fromkeys(cell.column for cell in one.cells))
             result.add_row(
-                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", made, trained, columns_of, one.title
+                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", sets, experts, columns_of, one.title
             )
     console.print(result)
     console.print("what a table takes here, cell by cell: fastdd reproduce PAPER TABLE --list")
@@ -170,7 +170,7 @@ class _Costs:
     def __init__(self, shop: recipes.Workshop, device: str):
         self._shop, self._device = shop, device
         self._measured: dict[str, float] = {}
-        self._made: set[Path] = set()
+        self._counted: set[Path] = set()
 
     def of(self, cell: recipes.Cell) -> float:
         """Seconds; sets that an earlier cell distils, or experts that it trains, are not counted again."""
@@ -186,14 +186,14 @@ class _Costs:
                 total += self._seconds(cell, api.estimate_experts, experts)
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
-        own = {name: value for name, value in settings.items() if name != "groups"}
-        run = configure(dataset=cell.dataset, **own).model_dump()
+        without_groups = {name: value for name, value in settings.items() if name != "groups"}
+        run = configure(dataset=cell.dataset, **without_groups).model_dump()
         alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
         return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})
 
     def _first(self, folder: Path) -> bool:
-        known = folder in self._made
-        self._made.add(folder)
+        known = folder in self._counted
+        self._counted.add(folder)
         return not known
 
     def _seconds(self, cell: recipes.Cell, estimate: Callable[..., Estimate], about: dict) -> float:
@@ -236,9 +236,9 @@ def _write(
     final: bool,
 ) -> None:
     """The table as far as it is; the page, whose pictures take seconds, at the end."""
-    found, stem = recipes.comparisons(table, outcomes), _stem(table, spent, out)
-    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, found, spent.note))
-    files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, found))
+    compared, stem = recipes.comparisons(table, outcomes), _stem(table, spent, out)
+    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, compared, spent.note))
+    files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, compared))
     if not final:
         return
     distilled = [outcome for outcome in outcomes if outcome.run is not None]
@@ -247,7 +247,7 @@ def _write(
         rows.setdefault(outcome.run, []).append(outcome.row)
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, found))
+    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, compared))
     write_page(stem.with_suffix(".html"), records, _shown(shop, [one.cell for one in distilled]), table=text)
 
 
