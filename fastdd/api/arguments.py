@@ -10,18 +10,19 @@ if TYPE_CHECKING:
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
 
-MethodName = Literal["dm", "dc", "dsa", "mtt"]
-DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro"]
-ExpertDebiasName = Literal["none", "fairdd", "kde"]
+MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam"]
+DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
+ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
 
 
 class DistillSettings(TypedDict, total=False):
     """Settings of all methods (:mod:`fastdd.methods`)."""
 
     iterations: int | None
-    """length of the run: so many random networks, or students of experts with mtt; by default the preset's."""
+    """length of the run: so many random networks to match on, or with experts so many students of theirs; by
+    default the preset's."""
     arch: str | None
-    """network that looks at the images, such as ConvNet; by default the preset's."""
+    """network that the images are matched on, such as ConvNet; by default the preset's."""
     width: int | None
     """filters of each convolution; by default the network's own."""
     depth: int | None
@@ -31,23 +32,25 @@ class DistillSettings(TypedDict, total=False):
     momentum: float | None
     """momentum of the synthetic images' updates; by default the preset's."""
     init: Literal["real", "balanced", "noise"] | None
-    """first images: real ones at random, balanced (as many of every group), or noise; by default the preset's."""
+    """what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise; by
+    default the preset's."""
     dsa_strategy: str | None
-    """augmentations to draw from, joined by _, such as crop_flip; or none; by default the preset's."""
+    """augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none; by default
+    the preset's."""
     seed: int | None
-    """every random draw follows from it; by default 0."""
+    """number that every random draw follows from; by default 0."""
     memory: Literal["auto", "low"] | None
-    """low computes small parts at a time on GPUs too; by default auto."""
+    """auto, or low to compute small parts at a time on GPUs too: slower, in less memory; by default auto."""
     batch_real: int | None
-    """Of dm, dc, dsa: real images of every class that a step sees; by default the preset's."""
+    """Of dm, dc, dsa, datadam: real images of every class that a step sees; by default the preset's."""
     sampling: Literal["random", "stratified", "weighted"] | None
-    """Of dm, dc, dsa: how they are drawn: random (as published), stratified (evenly over groups), or weighted (in
-    proportion to the weights); by default random."""
+    """Of dm, dc, dsa, datadam: how real images are drawn: random (as published), stratified (evenly over groups),
+    or weighted (in proportion to the weights); by default random."""
     precision: Literal["fp32", "bf16"] | None
-    """Of dm, dc, dsa: fp32, or bf16 for the real images' pass through the network; by default fp32."""
+    """Of dm, dc, dsa, datadam: precision of the real images' pass through the network; by default fp32."""
     embed_warmup: int | None
-    """Of dm: epochs that every random network first trains on the synthetic images (COBRA: 10; 50 and 100 at those
-    IPC); by default 0."""
+    """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
+    100 at IPC 100); by default 0."""
     metric: Literal["ours", "mse", "cos"] | None
     """Of dc, dsa: distance between gradients: ours (cosines of their rows, as published), mse or cos; by default
     ours."""
@@ -57,13 +60,13 @@ class DistillSettings(TypedDict, total=False):
     """Of dc, dsa: epochs that the network trains on the synthetic images between two matching steps; by default
     published for the IPC."""
     lr_net: float | None
-    """Of dc, dsa: learning rate of the network in that training; by default the preset's."""
+    """Of dc, dsa: learning rate of the network when it trains on the synthetic images; by default the preset's."""
     batch_train: int | None
     """Of dc, dsa: synthetic images of a step of that training; by default the preset's."""
     expert_epochs: int | None
-    """Of mtt: epochs of the expert from where the student starts to its target; by default the preset's."""
+    """Of mtt: epochs of an expert between the student's start and its target; by default the preset's."""
     max_start_epoch: int | None
-    """Of mtt: the student starts at an epoch of the expert below this one; by default the preset's."""
+    """Of mtt: the student starts where an expert was at some epoch below this one; by default the preset's."""
     syn_steps: int | None
     """Of mtt: training steps of the student; by default the preset's."""
     batch_syn: int | None
@@ -76,17 +79,21 @@ class DistillSettings(TypedDict, total=False):
     """Of mtt: learn the log of the student's learning rate, which stays positive, or it itself (raw, as published);
     by default log."""
     unroll: Literal["exact", "full", "tesla"] | None
-    """Of mtt: derivative of the student's training: exact, full (the same, every graph kept) or tesla
+    """Of mtt: derivative of the student's training: exact, full (the same, all of it kept in memory) or tesla
     (approximate); by default exact."""
     published_factor: bool | None
-    """Of mtt: tesla: halve the images' gradient, as its published code does; by default False."""
+    """Of mtt: with unroll tesla, halve the images' gradient, as its published code does; by default False."""
     soft_labels: Literal["none", "teacher", "learned"] | None
-    """Of mtt: labels of the synthetic images: none (their classes), teacher (what the target says) or learned; by
-    default none."""
+    """Of mtt: soft labels of the synthetic images: none (their classes), teacher (what the target says of them) or
+    learned; by default none."""
     lr_label: float | None
-    """Of mtt: learning rate of learned soft labels; by default None."""
+    """Of mtt: learning rate of soft labels that are learned; by default None."""
     zca: bool | None
-    """Of mtt: whether the experts saw whitened images; by default the experts'."""
+    """Of mtt: whiten the images (ZCA), which the experts must have seen whitened too; by default the experts'."""
+    task_balance: float | None
+    """Of datadam: weight of the embeddings beside the attention maps; by default 0.01."""
+    attention_power: float | None
+    """Of datadam: power of features in attention maps (published code 1, its tables 4); by default 1.0."""
 
 
 class DistillationArguments(DistillSettings, total=False):
@@ -128,7 +135,7 @@ class TrainExpertsSettings(TypedDict, total=False):
     decay: bool | None
     """learn at a tenth of the learning rate in the second half; by default the preset's."""
     dsa_strategy: str | None
-    """augmentations to draw from, joined by _, such as crop_flip; or none; by default the preset's."""
+    """augmentations in training, joined by _, such as color_crop_flip; or none; by default the preset's."""
     sampling: Literal["random", "weighted"] | None
     """how debias acts: random (weights in the loss) or weighted (images drawn in proportion to them, which then
     count alike: less variance from rare images); by default random."""
@@ -139,7 +146,7 @@ class TrainExpertsSettings(TypedDict, total=False):
     eval_every: int | None
     """epochs from one test to the next; 0 for no tests; by default 10."""
     seed: int | None
-    """every random draw follows from it; by default 0."""
+    """number that every random draw follows from; by default 0."""
 
 
 class EvaluateSettings(TypedDict, total=False):
