@@ -14,8 +14,9 @@ import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.decode import Recipe, decode
-from fastdd.data.files.images import IMAGE_SUFFIXES, channel_statistics
 from fastdd.data.files.readers import Source
+from fastdd.data.files.statistics import channel_statistics
+from fastdd.data.files.tree import IMAGE_SUFFIXES
 from fastdd.data.sets.builders import FASHION_CLASSES
 from fastdd.data.sets.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.sets.variants import check_share
@@ -116,8 +117,8 @@ def bg_fmnist(
 
     Groups are scenes, by LfF's rule (:func:`~fastdd.data.sets.lff.milestone_groups`), in Fashion-MNIST's order; of the
     test set a tenth of a class has its own scene. Each image draws a photograph of its scene, uniformly, those for the
-    test being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from every
-    edge, and are laid over as :func:`composite` says. Mean and std are those of the training pixels.
+    test being others than those for training (:func:`scene_photographs`); objects lie in the centre, two pixels from
+    every edge, and are laid over as :func:`composite` says. Mean and std are those of the training pixels.
 
     Args:
         source: Fashion-MNIST as read.
