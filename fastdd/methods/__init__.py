@@ -6,12 +6,13 @@ from typing import Any
 from fastdd import presets
 from fastdd.core import settings as _settings
 from fastdd.methods.base import Context, Method, Part, Settings
+from fastdd.methods.datadam import DataDam
 from fastdd.methods.dc import Dc
 from fastdd.methods.dm import Dm
 from fastdd.methods.dsa import Dsa
 from fastdd.methods.mtt import Mtt
 
-METHODS: dict[str, type[Method]] = {"dm": Dm, "dc": Dc, "dsa": Dsa, "mtt": Mtt}
+METHODS: dict[str, type[Method]] = {"dm": Dm, "dc": Dc, "dsa": Dsa, "mtt": Mtt, "datadam": DataDam}
 
 
 def method(name: str) -> type[Method]:

@@ -165,6 +165,20 @@ class Blocks(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         return run_parts(x, self._parts())
 
+    def stages(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What every ReLU returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
+        maps = []
+        for layers in self._parts():
+            if len(layers) == 1:
+                x = layers[0](x)
+                if isinstance(layers[0], nn.ReLU):
+                    maps.append(x)
+            else:
+                x = run_block(x, *layers[:3])
+                maps.append(x)
+                x = layers[3](x) if len(layers) > 3 else x
+        return maps, x
+
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         """:meth:`forward` for many calls with the parameters as they are now, in ``dtype``, without gradients.
 

@@ -36,6 +36,14 @@ class Network(nn.Module):
         """The features before the last layer, [N, embedding_dim]: what distribution matching matches."""
         raise NotImplementedError
 
+    def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What every ReLU of the features returns, [N, channels, h, w], in order, and :meth:`embed`.
+
+        Raises:
+            ValueError: a network without such a sequence of layers.
+        """
+        raise ValueError(f"{type(self).__name__} has no feature maps in sequence: take a ConvNet")
+
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
         """:meth:`embed` for many calls with the parameters as they are now, without gradients.
 
@@ -57,6 +65,10 @@ class FeatureNetwork(Network):
 
     def embed(self, images: Tensor) -> Tensor:
         return self.features(fast_layout(images)).flatten(1)
+
+    def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps, features = self.features.stages(fast_layout(images))
+        return maps, features.flatten(1)
 
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
         """:meth:`Network.embedder`; filters are prepared once where every layer is part of a fused block."""

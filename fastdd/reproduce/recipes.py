@@ -46,6 +46,7 @@ class _Table(_Strict):
     figures: list[Figure]
     nets: int
     rows: dict[str, _Row]
+    also: list[str] = []
     means: dict[str, _Mean] = {}
 
 
@@ -104,7 +105,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows."""
+    """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows.
+
+    ``also`` are cells of columns that the paper does not have, for those who ask for them by name.
+    """
 
     paper: str
     name: str
@@ -112,6 +116,7 @@ class Table:
     figures: tuple[str, ...]
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...] = ()
+    also: tuple[Cell, ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -140,20 +145,23 @@ def read_paper(name: str) -> dict[str, Table]:
 
 
 def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:
-    """The table with only some of its rows and columns; ``rows`` may be patterns with ``*``.
+    """The table with only some of its rows and columns; both may be patterns with ``*``.
+
+    Columns that the paper does not have are there where one is asked for by its name.
 
     Raises:
         ValueError: a row or column that the table does not have.
     """
     names = {"row": rows, "column": columns}
+    cells = [*table.cells, *(cell for cell in table.also if cell.column in columns)]
     for what, wanted in names.items():
-        known = list(dict.fromkeys(getattr(cell, what) for cell in table.cells))
+        known = list(dict.fromkeys(getattr(cell, what) for cell in [*table.cells, *table.also]))
         for pattern in wanted:
             if not fnmatch.filter(known, pattern):
                 raise ValueError(f"{table.paper} {table.name} has no {what} {pattern!r}; one of: {', '.join(known)}")
     cells = tuple(
         cell
-        for cell in table.cells
+        for cell in cells
         if all(
             not wanted or any(fnmatch.fnmatchcase(getattr(cell, what), pattern) for pattern in wanted)
             for what, wanted in names.items()
@@ -179,33 +187,31 @@ def _folder():
 
 
 def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) -> Table:
-    cells = []
-    for row_name, row in table.rows.items():
+    def cell(row_name: str, column_name: str) -> Cell:
+        row, column = table.rows[row_name], columns[column_name]
         dataset, _, rest = row_name.partition(":")
-        ipc = row.ipc if row.ipc is not None else int(rest.partition(":")[0])
-        for column_name in row.columns or row.published:
-            column = columns[column_name]
-            figures = row.published.get(column_name, [None] * len(table.figures))
-            cells.append(
-                Cell(
-                    row_name,
-                    column_name,
-                    row.dataset or dataset,
-                    ipc,
-                    column.what,
-                    column.method,
-                    column.debias,
-                    table.nets,
-                    row.options,
-                    {**column.settings, **row.settings} if column.what is None else {},
-                    row.evaluation,
-                    dict(zip(table.figures, figures, strict=True)),
-                    row.test_options,
-                )
-            )
+        figures = row.published.get(column_name, [None] * len(table.figures))
+        return Cell(
+            row_name,
+            column_name,
+            row.dataset or dataset,
+            row.ipc if row.ipc is not None else int(rest.partition(":")[0]),
+            column.what,
+            column.method,
+            column.debias,
+            table.nets,
+            row.options,
+            {**column.settings, **row.settings} if column.what is None else {},
+            row.evaluation,
+            dict(zip(table.figures, figures, strict=True)),
+            row.test_options,
+        )
+
+    cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]
+    also = [cell(row, column) for row in table.rows for column in table.also]
     means = [
         Mean(row, column, mean.rows, dict(zip(table.figures, figures, strict=True)))
         for row, mean in table.means.items()
         for column, figures in mean.published.items()
     ]
-    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means))
+    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also))

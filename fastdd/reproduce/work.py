@@ -82,7 +82,7 @@ class Workshop:
 
     def experts(self, cell: Cell) -> dict[str, Any] | None:
         """Arguments of the training of the cell's experts, under the budget; None for a method without."""
-        if not METHODS[cell.method].needs_experts:
+        if cell.method is None or not METHODS[cell.method].needs_experts:
             return None
         return {"debias": cell.debias, "ipc": cell.ipc, **self._budget.distillation.get("experts", {})}
 

@@ -239,7 +239,8 @@ class Run:
 
     def _settle(self, pause: bool) -> None:
         """Between two steps: read losses, save, stop, as far as each is due. All ranks of a job decide alike."""
-        stopping, save = self.stop.is_set(), any(callback.wants_checkpoint(self) for callback in self.callbacks)
+        wishes = [callback.wants_checkpoint(self) for callback in self.callbacks]
+        stopping, save = self.stop.is_set(), any(wishes)
         read = len(self._unread) >= _LOSSES_HELD or self.clock() - self._read_at >= _LOSSES_HELD_SECONDS
         if self._parts is not None:
             stopping, save = self._meet(stopping, save)

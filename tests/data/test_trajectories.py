@@ -10,6 +10,7 @@ from torch import nn
 
 from fastdd import models
 from fastdd.data.zca import Zca
+from fastdd.experts import buffers
 from fastdd.experts import store as trajectories
 from fastdd.experts.store import Experts
 
@@ -45,7 +46,7 @@ def buffer(tmp_path):
 
 @pytest.fixture
 def folder(buffer, tmp_path):
-    trajectories.import_buffers([buffer], tmp_path / "experts", manifest())
+    buffers.import_buffers([buffer], tmp_path / "experts", manifest())
     return tmp_path / "experts"
 
 
@@ -53,7 +54,7 @@ def test_published_buffers_there_and_back_bit_for_bit(folder, tmp_path):
     opened = Experts.open(folder)
     assert (opened.number, opened.epochs) == (K, E)
     # Two experts a file: the last holds what is left.
-    written = trajectories.export_buffers(opened, tmp_path / "out", per_file=2)
+    written = buffers.export_buffers(opened, tmp_path / "out", per_file=2)
     assert [path.name for path in written] == ["replay_buffer_0.pt", "replay_buffer_1.pt"]
     loaded = [expert for path in written for expert in torch.load(path, weights_only=True)]
     assert type(loaded) is type(loaded[0]) is type(loaded[0][0]) is list
@@ -64,7 +65,7 @@ def test_published_buffers_there_and_back_bit_for_bit(folder, tmp_path):
                 assert ours.dtype == torch.float32
                 assert torch.equal(ours.view(torch.int32), theirs.view(torch.int32))
                 assert ours.untyped_storage().nbytes() == ours.nbytes  # no view of something larger
-    again = trajectories.import_buffers(written, tmp_path / "again", manifest())
+    again = buffers.import_buffers(written, tmp_path / "again", manifest())
     assert (tmp_path / "again" / "trajectories.npy").read_bytes() == (folder / "trajectories.npy").read_bytes()
     assert again.digest() == opened.digest()
 
@@ -87,7 +88,7 @@ def test_what_is_read_is_a_copy(folder):
 
 
 def test_bf16_is_half_the_size_and_rounds_to_nearest(buffer, folder, tmp_path):
-    small = trajectories.import_buffers([buffer], tmp_path / "bf16", manifest("bf16"))
+    small = buffers.import_buffers([buffer], tmp_path / "bf16", manifest("bf16"))
     assert small.values.dtype == torch.bfloat16
     sizes = [(path / "trajectories.npy").stat().st_size for path in (tmp_path / "bf16", folder)]
     assert sizes[1] - 128 == 2 * (sizes[0] - 128)
@@ -125,7 +126,7 @@ def test_in_memory_and_from_the_folder_have_one_digest(folder):
 def test_whitening_is_kept_with_the_experts(buffer, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
     zca = Zca.fit(images)
-    made = trajectories.import_buffers([buffer], tmp_path / "z", manifest(), lambda: zca)
+    made = buffers.import_buffers([buffer], tmp_path / "z", manifest(), lambda: zca)
     assert made.zca.digest() == zca.digest()
     Zca.fit(images[:10]).save(tmp_path / "z" / "zca.safetensors")
     with pytest.raises(RuntimeError, match=r"zca\.safetensors is not the whitening of these experts"):
@@ -246,7 +247,7 @@ def test_bad_buffers_are_refused_in_one_line(tmp_path, capsys):
     for content, kind, message in cases:
         torch.save(content, path)
         with pytest.raises(kind, match=message) as caught:
-            trajectories.import_buffers([path], tmp_path / "out", manifest())
+            buffers.import_buffers([path], tmp_path / "out", manifest())
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
     assert "must not run" not in capsys.readouterr().out
@@ -254,21 +255,21 @@ def test_bad_buffers_are_refused_in_one_line(tmp_path, capsys):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RuntimeError, match=r"replay_buffer_0\.pt is not a buffer of tensors only, or is damaged"):
-        trajectories.import_buffers([path], tmp_path / "out", manifest())
+        buffers.import_buffers([path], tmp_path / "out", manifest())
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        trajectories.import_buffers([tmp_path / "nothing.pt"], tmp_path / "out", manifest())
+        buffers.import_buffers([tmp_path / "nothing.pt"], tmp_path / "out", manifest())
     with pytest.raises(ValueError, match="no buffers to import"):
-        trajectories.import_buffers([], tmp_path / "out", manifest())
+        buffers.import_buffers([], tmp_path / "out", manifest())
 
 
 def test_nothing_is_overwritten(buffer, folder, tmp_path):
     with pytest.raises(ValueError, match="is not empty; give another folder"):
-        trajectories.import_buffers([buffer], folder, manifest())
+        buffers.import_buffers([buffer], folder, manifest())
     opened = Experts.open(folder)
     with pytest.raises(ValueError, match=r"holds replay_buffer_0\.pt already"):
-        trajectories.export_buffers(opened, buffer.parent)
+        buffers.export_buffers(opened, buffer.parent)
     with pytest.raises(ValueError, match="at least 1 expert, not 0"):
-        trajectories.export_buffers(opened, tmp_path / "new", per_file=0)
+        buffers.export_buffers(opened, tmp_path / "new", per_file=0)
 
 
 def test_an_import_that_fails_leaves_nothing(buffer, tmp_path, monkeypatch):
@@ -277,7 +278,7 @@ def test_an_import_that_fails_leaves_nothing(buffer, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trajectories.TrajectoryFile, "write", full)
     with pytest.raises(OSError, match="No space left"):
-        trajectories.import_buffers([buffer], tmp_path / "out", manifest())
+        buffers.import_buffers([buffer], tmp_path / "out", manifest())
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -19,14 +19,14 @@ def batch(classes, groups, num_classes, num_groups):
 
 def test_worked_example():
     made = batch([0, 0, 0, 1, 1], [0, 1, 0, 0, 0], 2, 2)
-    fair = debias.mode("fairdd")(made)
+    fair = debias.mode("fairdd").segments(made)
     assert fair.rows.tolist() == [100, 102, 101, 103, 104]
     assert fair.offsets.tolist() == [0, 2, 3, 5, 5]
     assert fair.weights.tolist() == [0.5, 0.5, 1.0, 0.5, 0.5]
     assert fair.classes.tolist() == [0, 0, 1, 1]
     assert fair.present.tolist() == [True, True, True, False]
     assert fair.sample_classes.tolist() == [0, 0, 0, 1, 1]
-    plain = debias.mode("none")(made)
+    plain = debias.mode("none").segments(made)
     assert plain.rows.tolist() == [100, 101, 102, 103, 104]
     assert plain.offsets.tolist() == [0, 3, 5]
     torch.testing.assert_close(plain.weights, torch.tensor([1 / 3] * 3 + [1 / 2] * 2))
@@ -38,7 +38,7 @@ def test_invariants(data, num_classes, num_groups, mode):
     classes = [c for c, n in enumerate(counts) for _ in range(n)]
     groups = data.draw(st.lists(st.integers(0, num_groups - 1), min_size=len(classes), max_size=len(classes)))
     made = batch(classes, groups, num_classes, num_groups)
-    segments = debias.mode(mode)(made)
+    segments = debias.mode(mode).segments(made)
     assert sorted(segments.rows.tolist()) == made.rows.tolist()
     assert segments.sample_classes.tolist() == classes
     fair = mode.startswith("fairdd")
@@ -55,9 +55,9 @@ def test_invariants(data, num_classes, num_groups, mode):
 def test_weights_of_samples():
     """They are normalised over the segment, so only their ratios within it matter."""
     made = replace(batch([0, 0, 0, 1, 1], [0, 1, 0, 0, 0], 2, 2), weights=torch.tensor([1.0, 5.0, 3.0, 4.0, 4.0]))
-    by_class = debias.mode("kde")(made)
+    by_class = debias.mode("kde").segments(made)
     torch.testing.assert_close(by_class.weights, torch.tensor([1 / 9, 5 / 9, 3 / 9, 1 / 2, 1 / 2]))
-    fair = debias.mode("fairdd")(made)
+    fair = debias.mode("fairdd").segments(made)
     torch.testing.assert_close(fair.weights, torch.tensor([1 / 4, 3 / 4, 1.0, 1 / 2, 1 / 2]))
 
 
@@ -72,16 +72,16 @@ def test_weightings_of_groups():
         "fairdd-groupdro": [0, 1, 0, 1],
     }
     for mode, factors in expected.items():
-        total = debias.mode(mode)(made).total(distances)
+        total = debias.mode(mode).segments(made).total(distances)
         torch.testing.assert_close(total, (torch.tensor(factors) * distances).sum())
     with pytest.raises(ValueError, match="needs the data set's counts"):
-        debias.mode("fairdd-iw")(replace(made, counts=None))
+        debias.mode("fairdd-iw").segments(replace(made, counts=None))
 
 
 def test_the_worst_group_alone_pulls():
     made = batch([0, 0, 1, 1], [0, 1, 0, 1], 2, 2)
     distances = torch.tensor([1.0, 2.0, 4.0, 3.0], dtype=torch.float64, requires_grad=True)
-    debias.mode("fairdd-groupdro")(made).total(distances).backward()
+    debias.mode("fairdd-groupdro").segments(made).total(distances).backward()
     assert distances.grad.tolist() == [0, 1, 1, 0]
 
 

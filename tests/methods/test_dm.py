@@ -45,7 +45,7 @@ def literal(net, real, batch, synthetic, params, fair):
 @pytest.mark.parametrize("net_name", ["ConvNet", "ConvNetBN", "ConvNetLN", "ConvNetNN"])
 def test_equals_the_literal_loop(mode, net_name):
     net, real, batch, synthetic, params = problem(net_name)
-    ours = loss(net, real, debias.mode(mode)(batch), synthetic, params)
+    ours = loss(net, real, debias.mode(mode).segments(batch), synthetic, params)
     truth = literal(net, real, batch, synthetic, params, fair=mode == "fairdd")
     (gradient,) = torch.autograd.grad(ours, synthetic)
     (expected,) = torch.autograd.grad(truth, synthetic)
@@ -57,7 +57,7 @@ def test_fairdd_is_dm_toward_the_mean_of_group_means():
     """G * ||mean of group means - s||^2 has the same gradient (methods' algebra), for classes that have all groups."""
     net, real, batch, synthetic, params = problem()
     batch = debias.Batch(batch.rows, batch.classes, batch.rows % G, C, G)
-    segments = debias.mode("fairdd")(batch)
+    segments = debias.mode("fairdd").segments(batch)
     (gradient,) = torch.autograd.grad(loss(net, real, segments, synthetic, params), synthetic)
     means = dm.target_means(net, real, segments, params).view(C, G, -1).mean(1)
     classes = torch.arange(C).repeat_interleave(IPC)
@@ -68,12 +68,12 @@ def test_fairdd_is_dm_toward_the_mean_of_group_means():
 
 def test_absent_groups_pull_nothing():
     net, real, batch, synthetic, params = problem()
-    means = dm.target_means(net, real, debias.mode("fairdd")(batch), params)
+    means = dm.target_means(net, real, debias.mode("fairdd").segments(batch), params)
     assert (means[2 * G] == 0).all()
     assert (means[2 * G + 2] == 0).all()
     empty = debias.Batch(batch.rows, batch.classes, torch.zeros_like(batch.groups), C, G)
-    only_first = loss(net, real, debias.mode("fairdd")(empty), synthetic, params)
-    vanilla = loss(net, real, debias.mode("none")(empty), synthetic, params)
+    only_first = loss(net, real, debias.mode("fairdd").segments(empty), synthetic, params)
+    vanilla = loss(net, real, debias.mode("none").segments(empty), synthetic, params)
     assert abs(only_first - vanilla) <= 1e-12 * abs(vanilla)
 
 
@@ -83,7 +83,7 @@ def test_uint8_pixels_equal_normalised_floats():
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     floats = (pixels.double() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     net = models.build("ConvNet", 3, C, (16, 16), width=8).requires_grad_(False)
-    segments = debias.mode("none")(batch)
+    segments = debias.mode("none").segments(batch)
     ours = dm.target_means(net, DeviceImages(pixels, mean, std), segments, params)
     truth = dm.target_means(net.double(), DeviceImages(floats), segments, params)
     assert (ours - truth).norm() <= 2e-6 * truth.norm()
@@ -91,7 +91,7 @@ def test_uint8_pixels_equal_normalised_floats():
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     net, real, batch, _, params = problem()
-    segments = debias.mode("fairdd")(batch)
+    segments = debias.mode("fairdd").segments(batch)
     whole = dm.target_means(net, real, segments, params)
     monkeypatch.setattr(models, "chunk_size", lambda *_: 7)
     assert (dm.target_means(net, real, segments, params) - whole).abs().max() <= 1e-14
@@ -99,7 +99,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
 
 def test_bf16_is_for_the_embeddings_of_real_images_only():
     net, real, batch, synthetic, params = problem()
-    segments = debias.mode("fairdd")(batch)
+    segments = debias.mode("fairdd").segments(batch)
     truth = dm.target_means(net, real, segments, params)
     net, synthetic = net.float(), synthetic.detach().float().requires_grad_()
     real = DeviceImages(real.pixels.float())

@@ -155,7 +155,7 @@ def problem(name, size=16):
 def test_distribution_matching_is_the_literal_loop(name):
     net, real, batch, synthetic, params = problem(name)
     net.requires_grad_(False)
-    loss, gradient = dm.loss_and_gradient(net, real, debias.mode("fairdd")(batch), synthetic, params)
+    loss, gradient = dm.loss_and_gradient(net, real, debias.mode("fairdd").segments(batch), synthetic, params)
     images = synthetic.clone().requires_grad_()
     per_class = [real.pixels[batch.classes == c] for c in range(2)]
     truth = dm_loss(net, per_class, [batch.groups[batch.classes == c] for c in range(2)], images, params)
@@ -169,7 +169,7 @@ def test_gradient_matching_is_the_literal_loop(name):
     net, real, batch, synthetic, params = problem(name)
     if name == "AlexNetBN":
         dc.calibrate_norms(net, real, batch.rows)
-    loss, gradient = dc.loss_and_gradient(net, real, debias.mode("none")(batch), synthetic, params)
+    loss, gradient = dc.loss_and_gradient(net, real, debias.mode("none").segments(batch), synthetic, params)
     images = synthetic.clone().requires_grad_()
     per_class = [real.pixels[batch.classes == c] for c in range(2)]
     truth = gm_loss(net, per_class, None, images, params)

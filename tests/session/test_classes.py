@@ -9,9 +9,8 @@ from fastdd import debias, models, ops
 from fastdd.core import rng
 from fastdd.data import Dataset, DeviceImages, load
 from fastdd.data.initial import random_set
-from fastdd.methods import configure, dm
+from fastdd.methods import METHODS, Context, configure, dm
 from fastdd.methods.parts.training import train_epoch
-from fastdd.session.stepper import make
 
 STEPS = 3
 CPU = torch.device("cpu")
@@ -20,6 +19,11 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def digits():
     return load("c-digits")
+
+
+def make(config, dataset, device, images, weights=None, classes=None, gather=None):
+    """The method of a run, on some of the classes."""
+    return METHODS[config.method](config, Context(dataset, device, images, weights, classes=classes, gather=gather))
 
 
 def problem(data: Dataset, method: str, debias: str = "none", sampling: str = "random", **settings):
@@ -153,7 +157,7 @@ def test_classes_at_a_time_do_not_change_a_step(digits, name, mode):
     batch = debias.Batch(rows, rows // (total // classes), rows % 2, classes, 2, counts)
     images = rng.normal(3, classes * ipc * 3 * 16 * 16).view(-1, 3, 16, 16)
     params = ops.dsa_params("color_crop_cutout_flip_scale_rotate", rng.lanes(4, classes), (16, 16))
-    segments = debias.mode(mode)(batch)
+    segments = debias.mode(mode).segments(batch)
     loss, gradient = dm.loss_and_gradient(net, real, segments, images, params)
     for at_once in (1, 4):
         other_loss, other = dm.loss_and_gradient(net, real, segments, images, params, at_once=at_once)

@@ -15,7 +15,7 @@ import fastdd
 from fastdd import api, session
 from fastdd.data.initial import random_set
 from fastdd.methods import configure
-from fastdd.session import Curve
+from fastdd.session import Curve, Report
 
 SMALL = {"ipc": 1, "iterations": 6, "batch_real": 8, "width": 4, "depth": 1, "device": "cpu"}
 LOOPS = {"ipc": 1, "iterations": 3, "outer_loop": 2, "inner_loop": 1, "batch_real": 8, "width": 4, "depth": 1}
@@ -171,16 +171,17 @@ def test_a_stop_does_not_wait_for_an_evaluation(digits, tmp_path, number):
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 4 steps, in the evaluation there"):
-        session.run(config, digits, out=tmp_path, curve=Curve(2, evaluate))
+        session.run(config, digits, out=tmp_path, callbacks=[Curve(2, evaluate)])
     assert time.monotonic() - began < 30
-    session.run(config, digits, out=tmp_path, resume=True, curve=Curve(2, evaluate))
+    session.run(config, digits, out=tmp_path, resume=True, callbacks=[Curve(2, evaluate)])
     assert iterations(tmp_path) == [0, 2, 4]
 
 
 def test_time_of_evaluations_is_no_time_of_steps(digits):
     config = configure(dataset="c-digits", ipc=1, iterations=2, batch_real=8, width=4, depth=1)
     seen = []
-    session.run(config, digits, curve=Curve(1, lambda made: time.sleep(0.5) or {}), progress=seen.append)
+    curve = Curve(1, lambda made: time.sleep(0.5) or {})
+    session.run(config, digits, callbacks=[Report(seen.append), curve])
     assert [now.step for now in seen if now.evaluating] == [0, 1, 2]
     assert seen[-1].seconds < 0.75
 

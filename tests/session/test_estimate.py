@@ -10,7 +10,7 @@ import fastdd
 from fastdd import api
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.evaluation import Protocol
-from fastdd.methods import configure
+from fastdd.methods import Method, Part, configure
 from fastdd.session import estimate
 
 
@@ -46,31 +46,28 @@ def of_classes(number: int) -> Dataset:
     return Dataset("made", split, split, names, ("all",), (0.5,), (0.5,), {})
 
 
-def fake_steppers(monkeypatch, clock, match, train, per_iteration, fixed=0.0):
-    """Steps whose matching takes ``fixed`` and ``match`` seconds a class, and training ``train``."""
-    made = []
+def fake_method(monkeypatch, clock, match, train=0.0, steps=1, fixed=0.0):
+    """A method whose matching takes ``fixed`` and ``match`` seconds a class, and training ``train``; what it saw."""
+    measured = []
 
-    def make(config, dataset, device, images, weights, experts, *, classes):
-        number = dataset.num_classes if classes is None else len(classes)
-        made.append(number)
+    class Fake(Method):
+        def __init__(self, config, context):
+            self._number = context.dataset.num_classes if context.classes is None else len(context.classes)
+            measured.append(self._number)
 
-        def step(_):
-            clock.work(fixed + match * number)
+        def parts(self):
+            matching = Part(lambda _: clock.work(fixed + match * self._number), steps, True)
+            return [matching, *([Part(lambda _: clock.work(train), steps - 1, False)] if steps > 1 else [])]
 
-        return SimpleNamespace(
-            per_iteration=per_iteration,
-            step=step,
-            match=step,
-            train=lambda _: clock.work(train),
-            state=lambda: {"images": torch.zeros(250)},
-        )
+        def state(self):
+            return {"images": torch.zeros(250)}
 
-    monkeypatch.setattr(estimate, "make", make)
-    return made
+    monkeypatch.setattr(estimate, "method", lambda name: Fake)
+    return measured
 
 
 def test_the_last_matching_of_an_iteration_is_followed_by_no_training(monkeypatch, clock):
-    fake_steppers(monkeypatch, clock, match=0.1, train=0.5, per_iteration=10)
+    fake_method(monkeypatch, clock, match=0.1, train=0.5, steps=10)
     config = configure(dataset="made", method="dc", ipc=1, iterations=7, outer_loop=10, inner_loop=5)
     seconds, disk, notes = estimate.distillation(config, of_classes(5), torch.device("cpu"))
     assert seconds == pytest.approx(7 * (10 * 0.5 + 9 * 0.5))
@@ -87,10 +84,10 @@ def test_the_last_matching_of_an_iteration_is_followed_by_no_training(monkeypatc
     ],
 )
 def test_steps_of_many_classes_are_measured_on_few_where_they_are_long(monkeypatch, clock, match, expected, measured):
-    made = fake_steppers(monkeypatch, clock, match=match, train=0.0, per_iteration=1, fixed=0.05)
+    seen = fake_method(monkeypatch, clock, match=match, fixed=0.05)
     config = configure(dataset="made", ipc=1, iterations=3)
     seconds, _, notes = estimate.distillation(config, of_classes(200), torch.device("cpu"))
-    assert made == measured
+    assert seen == measured
     assert notes == (() if 200 in measured else ("steps measured on 10 of 200 classes",))
     assert seconds == pytest.approx(3 * expected)
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastdd import models, session
-from fastdd.core import rng
+from fastdd import models
+from fastdd.core import files, rng
 from fastdd.data import DeviceImages, Zca, load
 from fastdd.debias.loss_weights import loss_weights
 from fastdd.evaluation import count_right
@@ -45,7 +45,7 @@ def config(**settings):
 
 def train(digits, out, **more):
     settings = {name: more.pop(name) for name in list(more) if name in ExpertSettings.model_fields}
-    return session.train_experts(config(**settings), digits, out=out, **more)
+    return experts.train_experts(config(**settings), digits, out=out, **more)
 
 
 def content(folder):
@@ -109,8 +109,9 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 import torch
-from fastdd import session
+from fastdd import experts
 from fastdd.data import load
+from fastdd.experts import ExpertSettings
 torch.set_num_threads(int(sys.argv[3]))
 data = load("c-digits")
 first = {name: getattr(data.train, name)[:120] for name in ("images", "labels", "groups")}
@@ -119,7 +120,7 @@ config = ExpertSettings.configure(dataset="c-digits", num_experts=3, epochs=20, 
                                       debias="fairdd", arch="ConvNetBN", momentum=0.9, weight_decay=1e-4, decay=True,
                                       eval_every=3)
 print("ready", flush=True)
-session.train_experts(config, data, out=sys.argv[1], resume=True, processes=int(sys.argv[2]))
+experts.train_experts(config, data, out=sys.argv[1], resume=True, processes=int(sys.argv[2]))
 """
 
 
@@ -253,7 +254,7 @@ def test_resume_refuses_other_settings_and_data(digits, tmp_path):
 
 
 def test_two_trainings_in_one_folder(digits, tmp_path):
-    lock = session.folder.hold(tmp_path)
+    lock = files.hold(tmp_path)
     with pytest.raises(BlockingIOError, match="another process is running in"):
         train(digits, tmp_path)
     lock.close()

@@ -16,7 +16,7 @@ from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, Zca, load
 from fastdd.data.initial import random_set
 from fastdd.experts.store import Experts, parameter_list
-from fastdd.methods import configure
+from fastdd.methods import Context, configure
 from fastdd.methods import unroll as mtt
 from fastdd.methods.mtt import Mtt
 from fastdd.methods.parts.training import train_epoch
@@ -59,6 +59,10 @@ def trained(data, zca=None, debias="none"):
 @pytest.fixture(scope="module")
 def experts(digits):
     return trained(digits)
+
+
+def student(settings, images, experts, digits):
+    return Mtt(settings, Context(digits, torch.device("cpu"), images, experts=experts))
 
 
 def config(**settings):
@@ -109,7 +113,7 @@ def test_the_logarithms_first_update_is_the_published_one(digits, experts):
     """To first order in lr_lr; and the published one moves the step size by -lr_lr dL/da."""
     rates = {}
     for kind in ("raw", "log"):
-        stepper = Mtt(config(step_size=kind, lr_lr=1e-7), torch.device("cpu"), random_set(digits, 2).images, experts)
+        stepper = student(config(step_size=kind, lr_lr=1e-7), random_set(digits, 2).images, experts, digits)
         stepper.step(0)
         rates[kind] = (stepper.step_size.double() - 0.02).item()
     assert rates["log"] == pytest.approx(rates["raw"], rel=0.02)  # float32 steps of 2e-9 in 1e-6
@@ -127,7 +131,7 @@ def test_the_logarithm_stays_positive_where_the_published_step_size_does_not(dig
 
 def test_teacher_labels_are_those_of_the_target(digits, experts):
     images = random_set(digits, 2).images
-    stepper = Mtt(config(soft_labels="teacher", max_start_epoch=1, lr_img=1e-30), torch.device("cpu"), images, experts)
+    stepper = student(config(soft_labels="teacher", max_start_epoch=1, lr_img=1e-30), images, experts, digits)
     stepper.step(0)
     net = models.build("ConvNetD2", 3, 10, digits.size, width=WIDTH)
     said = [mtt.logits(net, experts.at(expert, 2), images).softmax(1) for expert in range(EXPERTS)]
@@ -138,7 +142,7 @@ def test_published_factor_halves_the_images_gradient(digits, experts):
     moved = []
     for factor in (None, True):
         images = random_set(digits, 2).images
-        stepper = Mtt(config(unroll="tesla", published_factor=factor), torch.device("cpu"), images, experts)
+        stepper = student(config(unroll="tesla", published_factor=factor), images, experts, digits)
         stepper.step(0)
         moved.append(stepper.momentum)
     torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=0, atol=0)
@@ -153,7 +157,7 @@ def test_unrolls_agree_where_they_should(digits, experts, unroll):
 
 
 def test_batches_are_the_set_in_random_order_again_and_again(digits, experts):
-    stepper = Mtt(config(batch_syn=8, syn_steps=7), torch.device("cpu"), random_set(digits, 2).images, experts)
+    stepper = student(config(batch_syn=8, syn_steps=7), random_set(digits, 2).images, experts, digits)
     batches = stepper._batches(3)
     assert [len(rows) for rows in batches] == [8, 8, 4, 8, 8, 4, 8]
     for epoch in (batches[:3], batches[3:6]):

@@ -20,6 +20,7 @@ from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
 from fastdd.data.initial import random_set
 from fastdd.methods import configure
 from fastdd.methods.dc import Dc
+from fastdd.session import Report
 from fastdd.session.folder import METRICS, RunFolder
 
 
@@ -122,6 +123,7 @@ import sys
 from pathlib import Path
 from fastdd import session
 from fastdd.data import load
+from fastdd.methods import configure
 config = configure(dataset="c-digits", ipc=2, iterations=60, batch_real=4, width=8, depth=2,
                                    debias="fairdd")
 data = load("c-digits")
@@ -345,7 +347,7 @@ def test_sigterm_leaves_a_checkpoint(digits, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt, match="stopped after"):
-        session.run(config(iterations=100_000), digits, out=tmp_path, progress=stop)
+        session.run(config(iterations=100_000), digits, out=tmp_path, callbacks=[Report(stop)])
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert content["step"] >= 2
 
