@@ -7,7 +7,7 @@ from PIL import Image
 from fastdd.data import load
 from fastdd.data.files import readers
 from fastdd.data.sets import backgrounds
-from tests.data.test_lff import script_groups
+from tests.data.sets.test_lff import script_groups
 
 # Scenes of Tiny-ImageNet: barn, lighthouse, dam, bridge, viaduct, alp, cliff, reef, lakeside, seashore.
 TINY_SCENES = (

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fastdd.data import load, options
 from fastdd.data.dataset import Split
 from fastdd.data.files.decode import Recipe
-from fastdd.data.files.images import Plan, Rows, Tree
+from fastdd.data.files.plan import Plan, Rows
+from fastdd.data.files.tree import Tree
 from fastdd.data.sets import variants
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from fastdd.data.sets import corruptions
-from fastdd.data.sets.corruptions import TYPES, corrupt
+from fastdd.data.sets.corruptions import TYPES, blurs, corrupt, digital
 
 NAMES = [name for names in TYPES for name in names]
 SEED, SPLIT = 3, 1
@@ -185,7 +185,7 @@ def test_motion_blur(images, level):
 def test_motion_smears_a_point_against_the_angle():
     x = np.zeros((2, 1, 32, 32), np.uint8)
     x[:, :, 16, 16] = 255
-    found = corruptions.motion(x, 3, 2.0, np.array([0.0, 90.0]))
+    found = blurs.motion(x, 3, 2.0, np.array([0.0, 90.0]))
     weights = np.exp(-(np.arange(7) ** 2) / 8)
     trail = np.rint(255 * weights / weights.sum())
     np.testing.assert_array_equal(found[0, 0, 16, 16:9:-1], trail)
@@ -310,8 +310,8 @@ def test_elastic(images, level):
 
 
 def test_elastic_far_outside_repeats_by_reflection():
-    assert corruptions._fold_pixels(np.array([-2, -1, 0, 31, 32, 33, 70])).tolist() == [2, 1, 0, 31, 30, 29, 8]
-    assert corruptions._fold_edges(np.array([-2, -1, 0, 31, 32, 33, 70])).tolist() == [1, 0, 0, 31, 31, 30, 6]
+    assert digital._fold_pixels(np.array([-2, -1, 0, 31, 32, 33, 70])).tolist() == [2, 1, 0, 31, 30, 29, 8]
+    assert digital._fold_edges(np.array([-2, -1, 0, 31, 32, 33, 70])).tolist() == [1, 0, 0, 31, 31, 30, 6]
 
 
 def test_jpeg_and_pixelate_are_pillows(images):

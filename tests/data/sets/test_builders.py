@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastdd.data import load
 from fastdd.data.files import readers
-from fastdd.data.files.images import channel_statistics
+from fastdd.data.files.statistics import channel_statistics
 from fastdd.data.sets import builders
 
 RED, WHITE, VIOLET = 0, 9, 7

@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 from fastdd.data import build, check_store, load, open_store, save_store
-from fastdd.data.files import decode, store
+from fastdd.data.files import building, decode
 from fastdd.data.files.decode import Batch, Recipe, decode_all
-from fastdd.data.files.images import Tree, drop_to_ratio, even_cells, level_statistics
+from fastdd.data.files.statistics import level_statistics
+from fastdd.data.files.tree import Tree
 from fastdd.data.sets import builders
+from fastdd.data.sets.balance import drop_to_ratio, even_cells
 
 
 def jpeg(pixels) -> bytes:
@@ -49,8 +51,8 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def small_steps(monkeypatch):
     """A checkpoint after every batch, and batches of 16 images of 16x16."""
-    monkeypatch.setattr(store, "_CHECKPOINT_BYTES", 1)
-    monkeypatch.setattr("fastdd.data.files.images._BATCH_IMAGES", 16)
+    monkeypatch.setattr(building, "_CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr("fastdd.data.files.plan._BATCH_IMAGES", 16)
 
 
 def same_files(one, two):
@@ -196,10 +198,10 @@ class TestBuild:
 
     def test_killed_before_the_store_takes_its_place(self, photos, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(store, "_install", lambda *_: (_ for _ in ()).throw(SystemExit))
+            patch.setattr(building, "install", lambda *_: (_ for _ in ()).throw(SystemExit))
             with pytest.raises(SystemExit):
                 build("folder", tmp_path / "a", photos, options={"size": 16})
-        monkeypatch.setattr("fastdd.data.files.images.decode_all", lambda *_: pytest.fail("images were decoded again"))
+        monkeypatch.setattr("fastdd.data.files.plan.decode_all", lambda *_: pytest.fail("images were decoded again"))
         resumed = build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
         assert resumed.digest() == resumed.compute_digest()
 

@@ -11,7 +11,7 @@ from fastdd.data import load
 from fastdd.data.files import readers
 from fastdd.data.sets import corruptions, lff
 from fastdd.models import registry
-from tests.data.test_builders import MNIST_TEST, MNIST_TRAIN
+from tests.data.sets.test_builders import MNIST_TEST, MNIST_TRAIN
 
 
 def script_groups(labels, ratio):
