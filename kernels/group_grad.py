@@ -46,6 +46,66 @@ def segment_of(starts, item, n_segments, SEARCH: tl.constexpr):
 
 
 @triton.jit
+def block_of_program(
+    taps, group_channels, group_outputs, groups, LAYOUT: tl.constexpr, OUTPUTS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Its work item, group, block of outputs and block of columns.
+
+    Columns fastest: the blocks that read the same rows of b run side by side.
+    """
+    if LAYOUT == "flat":
+        column_blocks = tl.cdiv(taps * group_channels, COLUMNS)
+    else:
+        column_blocks = taps * tl.cdiv(group_channels, COLUMNS)
+    output_blocks = tl.cdiv(group_outputs, OUTPUTS)
+    pid = tl.program_id(0)
+    i_p = pid % column_blocks
+    i_q = (pid // column_blocks) % output_blocks
+    i_g = (pid // (column_blocks * output_blocks)) % groups
+    return pid // (column_blocks * output_blocks * groups), i_g, i_q, i_p
+
+
+@triton.jit
+def columns_of_block(i_p, taps, group_channels, LAYOUT: tl.constexpr, COLUMNS: tl.constexpr):
+    """Channel within the group and tap of the columns, and which columns there are."""
+    if LAYOUT == "flat":
+        o_p = i_p * COLUMNS + tl.arange(0, COLUMNS)
+        return o_p % group_channels, o_p // group_channels, o_p < taps * group_channels
+    else:
+        tap_blocks = tl.cdiv(group_channels, COLUMNS)
+        o_c = (i_p % tap_blocks) * COLUMNS + tl.arange(0, COLUMNS)
+        return o_c, i_p // tap_blocks, o_c < group_channels
+
+
+@triton.jit
+def rows_of_item(item, i_s, starts, offsets, positions, item_rows):
+    """First row and number of rows of a segment's work item, and whether it is the segment's only one."""
+    first = tl.load(starts + i_s)
+    single = tl.load(starts + i_s + 1) - first == 1
+    start = tl.load(offsets + i_s) * positions + (item - first) * item_rows
+    end = tl.minimum(tl.load(offsets + i_s + 1) * positions, start + item_rows)
+    # Rows count from the item's start: 32 bits, and a short division for each, are enough for those.
+    return start, (end - start).to(tl.int32), single
+
+
+@triton.jit
+def read_at_taps(x, row, y, z, m_r, o_c, m_p, shift_y, shift_x, height, width, channels, LAYOUT: tl.constexpr):
+    """Channels o_c (counted over all groups) of pixels, row, at y and z, moved by taps, [ROWS, COLUMNS]; 0 outside."""
+    if LAYOUT == "tap":
+        y += shift_y
+        z += shift_x
+        inside = m_r & (y >= 0) & (y < height) & (z >= 0) & (z < width)
+        row = (row + shift_y * width + shift_x) * channels
+        return tl.load(x + row[:, None] + o_c[None, :], mask=inside[:, None] & m_p[None, :], other=0.0)
+    else:
+        y2 = y[:, None] + shift_y[None, :]
+        z2 = z[:, None] + shift_x[None, :]
+        inside = (y2 >= 0) & (y2 < height) & (z2 >= 0) & (z2 < width)
+        o_x = row[:, None] * channels + ((shift_y * width + shift_x) * channels + o_c)[None, :]
+        return tl.load(x + o_x, mask=m_r[:, None] & m_p[None, :] & inside, other=0.0)
+
+
+@triton.jit
 def outer_tiles(
     x,
     b,
@@ -82,42 +142,17 @@ def outer_tiles(
     OUTPUTS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    if LAYOUT == "flat":
-        tap_blocks = 1
-        column_blocks = tl.cdiv(taps * group_channels, COLUMNS)
-    else:
-        tap_blocks = tl.cdiv(group_channels, COLUMNS)
-        column_blocks = taps * tap_blocks
-    output_blocks = tl.cdiv(group_outputs, OUTPUTS)
-    # Columns fastest: the blocks that read the same rows of b run side by side.
-    pid = tl.program_id(0)
-    i_p = pid % column_blocks
-    i_q = (pid // column_blocks) % output_blocks
-    i_g = (pid // (column_blocks * output_blocks)) % groups
-    item = pid // (column_blocks * output_blocks * groups)
+    item, i_g, i_q, i_p = block_of_program(taps, group_channels, group_outputs, groups, LAYOUT, OUTPUTS, COLUMNS)
     i_s = segment_of(starts, item, n_segments, SEARCH)
     if i_s >= n_segments:
         return
-    first = tl.load(starts + i_s)
-    single = tl.load(starts + i_s + 1) - first == 1
-    start = tl.load(offsets + i_s) * positions + (item - first) * item_rows
-    end = tl.minimum(tl.load(offsets + i_s + 1) * positions, start + item_rows)
-    # Rows count from the item's start: 32 bits, and a short division for each, are enough for those.
-    n_rows = (end - start).to(tl.int32)
+    start, n_rows, single = rows_of_item(item, i_s, starts, offsets, positions, item_rows)
     sample = start // positions
     position = (start % positions).to(tl.int32)
 
     o_q = i_q * OUTPUTS + tl.arange(0, OUTPUTS)
     m_q = o_q < group_outputs
-    if LAYOUT == "flat":
-        o_p = i_p * COLUMNS + tl.arange(0, COLUMNS)
-        m_p = o_p < taps * group_channels
-        o_c = o_p % group_channels
-        tap = o_p // group_channels
-    else:
-        o_c = (i_p % tap_blocks) * COLUMNS + tl.arange(0, COLUMNS)
-        m_p = o_c < group_channels
-        tap = i_p // tap_blocks
+    o_c, tap, m_p = columns_of_block(i_p, taps, group_channels, LAYOUT, COLUMNS)
     shift_y = (tap // kernel_width) * step_y - pad_y
     shift_x = (tap % kernel_width) * step_x - pad_x
 
@@ -139,20 +174,8 @@ def outer_tiles(
             y = (place // out_width) * stride_y
             z = (place % out_width) * stride_x
             row = ((sample + ahead) * height + y) * width + z
-            if LAYOUT == "tap":
-                y += shift_y
-                z += shift_x
-                inside = m_r & (y >= 0) & (y < height) & (z >= 0) & (z < width)
-                row = (row + shift_y * width + shift_x) * channels
-                o_x = row[:, None] + (i_g * group_channels + o_c)[None, :]
-                b_x = tl.load(x + o_x, mask=inside[:, None] & m_p[None, :], other=0.0)
-            else:
-                y2 = y[:, None] + shift_y[None, :]
-                z2 = z[:, None] + shift_x[None, :]
-                inside = (y2 >= 0) & (y2 < height) & (z2 >= 0) & (z2 < width)
-                o_x = row[:, None] * channels
-                o_x += ((shift_y * width + shift_x) * channels + i_g * group_channels + o_c)[None, :]
-                b_x = tl.load(x + o_x, mask=m_r[:, None] & m_p[None, :] & inside, other=0.0)
+            o_g = i_g * group_channels + o_c
+            b_x = read_at_taps(x, row, y, z, m_r, o_g, m_p, shift_y, shift_x, height, width, channels, LAYOUT)
         if UPCAST:
             b_b = b_b.to(ACC)
             b_x = b_x.to(ACC)

@@ -27,6 +27,60 @@ _DOTS = {"fp32": "tf32x3", "ieee": "ieee", "tf32": "tf32"}
 
 
 @triton.jit
+def rows_of_program(b_start, b_end, i_k, n_rows, n_splits, SEGMENTED: tl.constexpr):
+    """The rows, from and to, of split i_k of all that a tile of queries needs."""
+    low = 0
+    high = n_rows
+    if SEGMENTED:
+        low = tl.min(b_start, axis=0)
+        high = tl.max(b_end, axis=0)
+    length = tl.cdiv(high - low, n_splits)
+    start = low + i_k * length
+    return start, tl.minimum(start + length, high)
+
+
+@triton.jit
+def products(
+    p_q, p_x, b_q, m_q, m_r, o_q, o_r, o_c, n_columns, ACC: tl.constexpr, DOT: tl.constexpr, NARROW: tl.constexpr
+):
+    """Of every query of a tile with every row of another, [QUERIES, ROWS]; b_q has the queries where NARROW."""
+    if NARROW:
+        m_cr = (o_c < n_columns)[:, None] & m_r[None, :]
+        b_x = tl.load(p_x + o_r[None, :] * n_columns + o_c[:, None], mask=m_cr, other=0.0)
+        b_dot = tl.dot(b_q, b_x, input_precision=DOT, out_dtype=ACC)
+    else:
+        b_dot = tl.zeros((o_q.shape[0], o_r.shape[0]), dtype=ACC)
+        for k in range(0, n_columns, o_c.shape[0]):
+            m_c = k + o_c < n_columns
+            p_qc = p_q + o_q[:, None] * n_columns + (k + o_c)[None, :]
+            p_cr = p_x + o_r[None, :] * n_columns + (k + o_c)[:, None]
+            b_part = tl.load(p_qc, mask=m_q[:, None] & m_c[None, :], other=0.0)
+            b_x = tl.load(p_cr, mask=m_c[:, None] & m_r[None, :], other=0.0)
+            b_dot = tl.dot(b_part, b_x, b_dot, input_precision=DOT, out_dtype=ACC)
+    return b_dot
+
+
+@triton.jit
+def counted(b_log, o_r, b_start, b_end, b_own, SEGMENTED: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr):
+    """Terms of a tile, -inf for rows outside of a query's segment and for the query itself."""
+    if SEGMENTED:
+        other = (o_r[None, :] < b_start[:, None]) | (o_r[None, :] >= b_end[:, None])
+        b_log = tl.where(other, float("-inf"), b_log)
+    if LEAVE_ONE_OUT:
+        b_log = tl.where(o_r[None, :] == b_own[:, None], float("-inf"), b_log)
+    return b_log
+
+
+@triton.jit
+def with_terms(b_max, b_sum, b_log):
+    """The running maximum, and the sum of 2^(term - maximum), with the terms of one more tile."""
+    b_new = tl.maximum(b_max, tl.max(b_log, axis=1))
+    # Nothing can be taken from -inf.
+    b_shift = tl.where(b_new == float("-inf"), 0.0, b_new)
+    return b_new, b_sum * tl.exp2(b_max - b_shift) + tl.sum(tl.exp2(b_log - b_shift[:, None]), axis=1)
+
+
+@triton.jit
 def kde_sums(
     q,
     x,
@@ -60,22 +114,20 @@ def kde_sums(
     o_c = tl.arange(0, COLUMNS)
     m_q = i_q + o_q < n_queries
     b_own = tl.program_id(0) * QUERIES + o_q
-    low = 0
-    high = n_rows
+    # Stand-ins, unless SEGMENTED; likewise b_q, unless NARROW.
+    b_start = o_q
+    b_end = o_q
     if SEGMENTED:
         b_start = tl.load(starts + i_q + o_q, mask=m_q, other=n_rows).to(tl.int32)
         b_end = tl.load(ends + i_q + o_q, mask=m_q, other=0).to(tl.int32)
-        low = tl.min(b_start, axis=0)
-        high = tl.max(b_end, axis=0)
-    length = tl.cdiv(high - low, n_splits)
-    start = low + i_k * length
-    end = tl.minimum(start + length, high)
+    start, end = rows_of_program(b_start, b_end, i_k, n_rows, n_splits, SEGMENTED)
 
     # Offsets of a tile are 32-bit, its address is 64-bit: rows times columns passes 2^31 for data that fit a GPU.
     p_q = q + i_q * n_columns
     b_norm = tl.load(q_norms + i_q + o_q, mask=m_q, other=0.0)
-    # [QUERIES, COLUMNS]
+    b_q = o_q
     if NARROW:
+        # [QUERIES, COLUMNS]
         m_qc = m_q[:, None] & (o_c < n_columns)[None, :]
         b_q = tl.load(p_q + o_q[:, None] * n_columns + o_c[None, :], mask=m_qc, other=0.0)
     b_max = tl.full((QUERIES,), float("-inf"), dtype=ACC)
@@ -83,34 +135,13 @@ def kde_sums(
     for i in range(start, end, ROWS):
         p_x = x + i * n_columns
         m_r = i + o_r < end
-        # [QUERIES, ROWS]
-        if NARROW:
-            m_cr = (o_c < n_columns)[:, None] & m_r[None, :]
-            b_x = tl.load(p_x + o_r[None, :] * n_columns + o_c[:, None], mask=m_cr, other=0.0)
-            b_dot = tl.dot(b_q, b_x, input_precision=DOT, out_dtype=ACC)
-        else:
-            b_dot = tl.zeros((QUERIES, ROWS), dtype=ACC)
-            for k in range(0, n_columns, COLUMNS):
-                m_c = k + o_c < n_columns
-                p_qc = p_q + o_q[:, None] * n_columns + (k + o_c)[None, :]
-                p_cr = p_x + o_r[None, :] * n_columns + (k + o_c)[:, None]
-                b_part = tl.load(p_qc, mask=m_q[:, None] & m_c[None, :], other=0.0)
-                b_x = tl.load(p_cr, mask=m_c[:, None] & m_r[None, :], other=0.0)
-                b_dot = tl.dot(b_part, b_x, b_dot, input_precision=DOT, out_dtype=ACC)
+        b_dot = products(p_q, p_x, b_q, m_q, m_r, o_q, o_r, o_c, n_columns, ACC, DOT, NARROW)
         b_squared = b_norm[:, None] + tl.load(x_norms + i + o_r, mask=m_r, other=0.0)[None, :] - 2 * b_dot
         # Rows past the end have no weight.
         b_log = tl.load(log_weights + i + o_r, mask=m_r, other=float("-inf"))[None, :]
         b_log = b_log - scale * tl.maximum(b_squared, 0.0, propagate_nan=tl.PropagateNan.ALL)
-        if SEGMENTED:
-            other = (o_r[None, :] < (b_start - i)[:, None]) | (o_r[None, :] >= (b_end - i)[:, None])
-            b_log = tl.where(other, float("-inf"), b_log)
-        if LEAVE_ONE_OUT:
-            b_log = tl.where(o_r[None, :] == (b_own - i)[:, None], float("-inf"), b_log)
-        b_new = tl.maximum(b_max, tl.max(b_log, axis=1))
-        # Nothing can be taken from -inf.
-        b_shift = tl.where(b_new == float("-inf"), 0.0, b_new)
-        b_sum = b_sum * tl.exp2(b_max - b_shift) + tl.sum(tl.exp2(b_log - b_shift[:, None]), axis=1)
-        b_max = b_new
+        b_log = counted(b_log, o_r, b_start - i, b_end - i, b_own - i, SEGMENTED, LEAVE_ONE_OUT)
+        b_max, b_sum = with_terms(b_max, b_sum, b_log)
     o_out = i_k * n_queries + i_q + o_q
     tl.store(maxima + o_out, b_max, mask=m_q)
     tl.store(sums + o_out, b_sum, mask=m_q)
@@ -144,6 +175,11 @@ def _norms(t: Tensor) -> Tensor:
     return torch.linalg.vector_norm(t, dim=1, dtype=torch.float64).square().to(t.dtype)
 
 
+def _segment_of_rows(offsets: Tensor, n: int) -> Tensor:
+    lengths = offsets.diff()
+    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths, output_size=n)
+
+
 def _totals(weights: Tensor, offsets: Tensor | None) -> Tensor:
     """Total weight of every segment; of all rows when there are none."""
     if offsets is None:
@@ -152,6 +188,16 @@ def _totals(weights: Tensor, offsets: Tensor | None) -> Tensor:
     if len(totals):
         segment_totals[(len(totals),)](weights, offsets, totals, tl.float64, **config("segment_totals", weights.device))
     return totals
+
+
+def _weights_counted(weights: Tensor, offsets: Tensor | None, segment, leave_one_out: bool) -> Tensor:
+    """Total weight of what each query's density is taken over; ``segment`` has the number of its segment."""
+    total = _totals(weights, offsets)[segment]
+    if leave_one_out:
+        # Where a row has most of the weight, the rest is summed without it: nothing cancels.
+        heavy = weights > total / 2
+        total = torch.where(heavy, _totals(weights.where(~heavy, 0.0), offsets)[segment], total - weights)
+    return total
 
 
 def kde(
@@ -170,13 +216,9 @@ def kde(
         return x.new_full((m,), -math.inf)
     with _on(x.device):
         w = torch.ones(n, dtype=torch.float64, device=x.device) if weights is None else weights.double().contiguous()
-        segment = 0
-        starts = ends = x
-        if offsets is not None:
-            offsets = offsets.contiguous()
-            lengths = offsets.diff()
-            segment = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths, output_size=n)
-            starts, ends = offsets[segment], offsets[segment + 1]
+        offsets = None if offsets is None else offsets.contiguous()
+        segment = 0 if offsets is None else _segment_of_rows(offsets, n)
+        starts, ends = (x, x) if offsets is None else (offsets[segment], offsets[segment + 1])
         centre = x.mean(0)[None] if offsets is None else segment_mean(x, offsets, None)
         rows = _aligned(x - centre[segment])
         asked = rows if queries is None else _aligned(queries - centre)
@@ -213,10 +255,6 @@ def kde(
         )
         top = maxima.amax(0).double()
         log_sum = math.log(2) * (top + (sums * (maxima - top).exp2()).sum(0).log2())
-        total = _totals(w, offsets)[segment]
-        if leave_one_out:
-            # Where a row has most of the weight, the rest is summed without it: nothing cancels.
-            heavy = w > total / 2
-            total = torch.where(heavy, _totals(w.where(~heavy, 0.0), offsets)[segment], total - w)
+        total = _weights_counted(w, offsets, segment, leave_one_out)
         normaliser = total.log() + d * (math.log(bandwidth) + math.log(2 * math.pi) / 2)
         return torch.where(top == -math.inf, top, log_sum - normaliser).to(x.dtype)

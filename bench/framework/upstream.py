@@ -8,7 +8,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from fastdd.compat import checkout
+from fastdd.compat.hook import checkout
 
 _NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
 

@@ -1,4 +1,4 @@
-"""Attention matching (DataDAM): squared distances of mean attention maps, layer by layer, and of mean embeddings."""
+"""Attention matching (DataDAM): squared distances of mean attention maps, by layer, beside those of embeddings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

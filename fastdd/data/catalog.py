@@ -2,208 +2,19 @@
 
 import dataclasses
 import difflib
-import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files import readers
-from fastdd.data.files.images import Plan, gray_or_colour
-from fastdd.data.files.store import build_store, check_place, is_store, open_store, save_store
-from fastdd.data.sets import animals, backgrounds, builders, faces, imagenet, lff
-from fastdd.data.sets.folder import folder
-from fastdd.data.sets.variants import with_variants
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set of the catalog.
-
-    Args:
-        description: one line.
-        load: ``load(root, *, option=default, ...)``; its keyword-only parameters are the data set's options. It checks
-            their values (ValueError, one line); :func:`load` has checked their types, ``bias_ratio`` and ``seed``. Of
-            image files, it returns a plan, which is decoded into memory, or streamed into a store (:func:`build`).
-        published: numbers of training and test images with the default options.
-    """
-
-    description: str
-    load: Callable[..., Dataset | Plan]
-    published: tuple[int, int] | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options and their defaults."""
-        parameters = inspect.signature(self.load).parameters.values()
-        return {
-            parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
-        }
-
-
-def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
-    """``build(read(root), **options)`` as an :class:`Entry`'s ``load``, with the options of ``build``."""
-
-    def load(root, **options) -> Dataset:
-        return build(read(root), **options)
-
-    load.__signature__ = inspect.signature(build)
-    return load
-
-
-def _subset(name: str) -> Callable[..., Plan]:
-    def plan(root, *, size: int = 128, skip_corrupt: bool = False) -> Plan:
-        return imagenet.imagenet_subset(name, root, size, skip_corrupt)
-
-    return plan
-
-
-def _subset_s(name: str) -> Callable[..., Plan]:
-    def plan(
-        root,
-        *,
-        bias_ratio: float = imagenet.BIAS_RATIO,
-        seed: int = imagenet.SEED,
-        size: int = 128,
-        skip_corrupt: bool = False,
-    ) -> Plan:
-        subset = imagenet.imagenet_subset(name, root, size, skip_corrupt)
-        return gray_or_colour(subset, f"{name}-s", bias_ratio, seed)
-
-    return plan
-
-
-def _biased(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
-    return with_variants(built(read, build))
-
-
-def _plain(name: str, source: readers.Source, class_names, mean, std) -> Dataset:
-    splits = (
-        Split(images, labels, np.zeros(len(labels), np.int64))
-        for images, labels in (
-            (source.train_images, source.train_labels),
-            (source.test_images, source.test_labels),
-        )
-    )
-    return Dataset(name, *splits, class_names, ("all",), mean, std, {"builder": name, "files": source.files})
-
-
-def _mnist(source: readers.Source) -> Dataset:
-    return _plain("mnist", source, builders.DIGITS, (0.1307,), (0.3081,))
-
-
-def _fashion_mnist(source: readers.Source) -> Dataset:
-    return _plain("fashion-mnist", source, builders.FASHION_CLASSES, (0.2861,), (0.3530,))
-
-
-def _cifar10(source: readers.Source) -> Dataset:
-    constants = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return _plain("cifar10", source, readers.CIFAR10_CLASSES, *constants)
-
-
-def _cifar100(found: tuple[readers.Source, tuple[str, ...]]) -> Dataset:
-    return _plain("cifar100", *found, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
-
-
-def _svhn(source: readers.Source) -> Dataset:
-    return _plain("svhn", source, builders.DIGITS, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
-
-
-def _c_digits(
-    root, *, bias_ratio: float = builders.PUBLISHED_BIAS_RATIO, seed: int = builders.C_DIGITS_SEED
-) -> Dataset:
-    return builders.c_digits(bias_ratio=bias_ratio, seed=seed)
-
-
-def _read_mnist(root) -> readers.Source:
-    return readers.read_mnist_files(root, readers.MNIST)
-
-
-def _read_fashion_mnist(root) -> readers.Source:
-    return readers.read_mnist_files(root, readers.FASHION_MNIST)
-
-
-_MNIST, _CIFAR10 = (60_000, 10_000), (50_000, 10_000)
-_ENTRIES = {
-    "c-digits": Entry("embedded: 1,797 real 8x8 digits at 16x16, in ten colours", with_variants(_c_digits)),
-    "mnist": Entry("MNIST, 1x28x28", built(_read_mnist, _mnist), published=_MNIST),
-    "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", built(_read_fashion_mnist, _fashion_mnist), published=_MNIST),
-    "cifar10": Entry("CIFAR-10, 3x32x32", built(readers.read_cifar10, _cifar10), published=_CIFAR10),
-    "cifar100": Entry("CIFAR-100, 3x32x32", built(readers.read_cifar100, _cifar100), published=_CIFAR10),
-    "svhn": Entry("SVHN, cropped digits, 3x32x32", built(readers.read_svhn, _svhn), published=(73_257, 26_032)),
-    "c-mnist-fg": Entry(
-        "C-MNIST (FG): digits in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_fg), published=_MNIST
-    ),
-    "c-mnist-bg": Entry(
-        "C-MNIST (BG): backgrounds in ten colours, 3x32x32", _biased(_read_mnist, builders.c_mnist_bg), published=_MNIST
-    ),
-    "c-fmnist-fg": Entry(
-        "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
-        _biased(_read_fashion_mnist, builders.c_fmnist_fg),
-        published=_MNIST,
-    ),
-    "c-fmnist-bg": Entry(
-        "C-FMNIST (BG): Fashion-MNIST on backgrounds in ten colours, 3x32x32",
-        _biased(_read_fashion_mnist, builders.c_fmnist_bg),
-        published=_MNIST,
-    ),
-    "cifar10-s": Entry(
-        "CIFAR10-S: CIFAR-10, gray or colour, 3x32x32",
-        _biased(readers.read_cifar10, builders.cifar10_s),
-        published=(50_000, 20_000),
-    ),
-    "cmnist-lff": Entry("LfF's Colored MNIST: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_lff), _MNIST),
-    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(_read_mnist, lff.cmnist_dd), _MNIST),
-    "corrupted-cifar10": Entry(
-        "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32",
-        _biased(readers.read_cifar10, lff.corrupted_cifar10),
-        _CIFAR10,
-    ),
-    "ccifar10-dd": Entry(
-        "CCIFAR10-DD: ten corruptions, 3x32x32", _biased(readers.read_cifar10, lff.ccifar10_dd), _CIFAR10
-    ),
-    "bg-fmnist": Entry(
-        "BG-FMNIST, re-created: Fashion-MNIST over photographs of scenes, 3x32x32",
-        _biased(_read_fashion_mnist, backgrounds.bg_fmnist),
-        _MNIST,
-    ),
-    "tiny-imagenet": Entry("Tiny-ImageNet, 3x64x64, 200 classes", imagenet.tiny_imagenet, (100_000, 10_000)),
-    "tiny-imagenet-s": Entry(
-        "Tiny-ImageNet-S: gray or colour, 3x64x64", with_variants(imagenet.tiny_imagenet_s), (100_000, 20_000)
-    ),
-    **{
-        name: Entry(f"ten classes of ImageNet, 3x128x128: {', '.join(list(classes.values())[:3])}, ...", _subset(name))
-        for name, classes in imagenet.SUBSETS.items()
-    },
-    **{
-        f"{name}-s": Entry(f"{name} of ImageNet Subset-S: gray or colour, 3x128x128", with_variants(_subset_s(name)))
-        for name in imagenet.SUBSETS
-    },
-    "celeba": Entry("CelebA, 3x64x64: any attribute by any others", with_variants(faces.celeba), (162_770, 7_656)),
-    "celeba-hq": Entry(
-        "CelebA-HQ: smiling by gender, or any attributes", with_variants(faces.celeba_hq), (24_183, 2_824)
-    ),
-    "utkface": Entry(
-        "UTKFace, 3x64x64: three ages by four races, or by gender", with_variants(faces.utkface), (20_813, 1_200)
-    ),
-    "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", with_variants(faces.bffhq), (19_200, 1_000)),
-    "spuco-animals": Entry(
-        "SpuCo Animals: birds and dogs by surroundings", with_variants(animals.spuco_animals), (42_000, 4_000)
-    ),
-    "folder": Entry(
-        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root", folder
-    ),
-}
-
-# Of the others (plain sets, one's own images) training images can be held out too.
-_ENTRIES = {
-    name: dataclasses.replace(entry, load=with_variants(entry.load, only="val_split"))
-    for name, entry in _ENTRIES.items()
-}
+from fastdd.data.dataset import Dataset
+from fastdd.data.files.building import build_store
+from fastdd.data.files.plan import Plan
+from fastdd.data.files.store import check_place, is_store, open_store, save_store
+from fastdd.data.sets import DATASETS
+from fastdd.data.sets.entry import Entry
 
 # What an option with a default of a type has to be.
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
@@ -215,7 +26,7 @@ def available() -> dict[str, str]:
     >>> available()["mnist"]
     'MNIST, 1x28x28'
     """
-    return {name: entry.description for name, entry in _ENTRIES.items()}
+    return {name: entry.description for name, entry in DATASETS.items()}
 
 
 def options(name: str | os.PathLike) -> dict[str, Any]:
@@ -233,8 +44,8 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
 
 def built_with(metadata: Mapping[str, Any], name: str | os.PathLike) -> dict[str, Any]:
     """The options that the data set of a synthetic set was built with, from the set's metadata."""
-    built = metadata.get("provenance", {}).get("parameters", {})
-    return {option: built[option] for option in options(name) if option in built}
+    parameters = metadata.get("provenance", {}).get("parameters", {})
+    return {option: parameters[option] for option in options(name) if option in parameters}
 
 
 def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
@@ -260,11 +71,11 @@ def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **optio
     ((1297, 3, 16, 16), 10)
     """
     entry = _entry(name)
-    chosen = _chosen(name, {} if entry is None else entry.options, options)
+    values = _option_values(name, {} if entry is None else entry.options, options)
     if entry is None:
         return open_store(name)
-    made = _with_parameters(entry.load(root, **chosen), chosen)
-    return made.dataset() if isinstance(made, Plan) else made
+    dataset = _with_parameters(entry.load(root, **values), values)
+    return dataset.dataset() if isinstance(dataset, Plan) else dataset
 
 
 def build(
@@ -281,7 +92,7 @@ def build(
     """Build a data set into a packed store, and open it.
 
     Sets of image files are streamed: decoded in several processes, never more than a few images in memory, and what was
-    done before a kill is kept (:func:`~fastdd.data.files.store.build_store`). Others are made in memory and written.
+    done before a kill is kept (:func:`~fastdd.data.files.building.build_store`). Others are made in memory and written.
 
     Args:
         name, root, options: as of :func:`load`.
@@ -293,7 +104,7 @@ def build(
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: as :func:`load`; ValueError also for a store's folder as the name.
-        FileExistsError, OSError: as :func:`~fastdd.data.files.store.build_store`.
+        FileExistsError, OSError: as :func:`~fastdd.data.files.building.build_store`.
     """
     entry = _entry(name)
     if entry is None:
@@ -301,11 +112,11 @@ def build(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     check_place(path, overwrite)
-    chosen = _chosen(name, entry.options, options or {})
-    made = _with_parameters(entry.load(root, **chosen), chosen)
-    if isinstance(made, Plan):
-        return build_store(made, path, overwrite=overwrite, resume=resume, workers=workers, progress=progress)
-    save_store(made, path, overwrite=overwrite)
+    values = _option_values(name, entry.options, options or {})
+    dataset = _with_parameters(entry.load(root, **values), values)
+    if isinstance(dataset, Plan):
+        return build_store(dataset, path, overwrite=overwrite, resume=resume, workers=workers, progress=progress)
+    save_store(dataset, path, overwrite=overwrite)
     return open_store(path)
 
 
@@ -325,33 +136,33 @@ def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | No
     return entry.published
 
 
-def _with_parameters(made, chosen: dict[str, Any]):
+def _with_parameters(dataset: Dataset | Plan, options: dict[str, Any]) -> Dataset | Plan:
     """A data set, or a plan, whose provenance has all options."""
-    parameters = made.provenance.get("parameters", {})
-    for option, value in chosen.items():
+    parameters = dataset.provenance.get("parameters", {})
+    for option, value in options.items():
         if value is not None:
             parameters = parameters | {option: os.fspath(value) if isinstance(value, os.PathLike) else value}
-    return dataclasses.replace(made, provenance=made.provenance | {"parameters": parameters})
+    return dataclasses.replace(dataset, provenance=dataset.provenance | {"parameters": parameters})
 
 
 def _entry(name: str | os.PathLike) -> Entry | None:
     """The entry of a name; None for a packed store."""
-    entry = _ENTRIES.get(name) if isinstance(name, str) else None
+    entry = DATASETS.get(name) if isinstance(name, str) else None
     if entry is None and not is_store(name):
         raise _unknown(name)
     return entry
 
 
-def _chosen(name, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _option_values(name, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The defaults, with the given values that are not None, checked."""
-    chosen = dict(defaults)
+    values = dict(defaults)
     for option, value in given.items():
         if value is None:
             continue
         if option not in defaults:
             raise ValueError(f"{name} has no {option}: it can't be {value!r}; leave it out")
-        chosen[option] = _checked(name, option, value, defaults[option])
-    return chosen
+        values[option] = _checked(name, option, value, defaults[option])
+    return values
 
 
 def _checked(name, option: str, value: Any, default: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.data.files.images import IMAGE_SUFFIXES
+from fastdd.data.files.tree import IMAGE_SUFFIXES
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange.dc import learned_rate
 from fastdd.exchange.found import RECORD, Content, Export, Found, read_record, write_record

@@ -4,10 +4,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastdd.data.files.images import IMAGENET_MEAN, IMAGENET_STD
 from fastdd.data.files.readers import CIFAR10_CLASSES
 from fastdd.data.sets.builders import DIGITS, FASHION_CLASSES
-from fastdd.data.sets.imagenet import SUBSETS, TINY_CLASSES
+from fastdd.data.sets.imagenet import IMAGENET_MEAN, IMAGENET_STD, SUBSETS, TINY_CLASSES
 
 # res_METHOD_DATASET_MODEL_IPCipc.pt; data sets have underscores in their names, and so have networks that end in _AP.
 # Forks add a word; FairDD's res_..._ori.pt beside it are networks.

@@ -1,5 +1,6 @@
-"""The shipped settings of methods and experts, ``NAME.yaml``, which names their source."""
+"""The shipped settings of methods and experts, ``NAME.yaml``, which names their source. Networks are the data sets'."""
 
+from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -7,22 +8,26 @@ from typing import Any
 import yaml
 
 from fastdd import models
+from fastdd.data.sets import DATASETS, Architecture
 from fastdd.debias import mode
 
 
 def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
-    """The settings of ``NAME.yaml`` for a data set, an IPC and a debias mode.
+    """The settings of ``NAME.yaml`` for a data set, an IPC and a debias mode, over the network that fits the data set.
 
     Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
-    of names, ``debias_needs`` is what the mode needs (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC. Width
-    and depth are the shipped ConvNet's: they are left out for an ``arch`` that has its own.
+    of names, ``family`` is the data set's (:class:`fastdd.data.sets.Entry`), ``debias_needs`` is what the mode needs
+    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC. Width and depth are the shipped ConvNet's: they are
+    left out for an ``arch`` that has its own.
     """
-    shipped = _read(name)
-    settings = dict(shipped["settings"])
+    shipped, entry = _read(name), DATASETS.get(dataset)
+    architecture = asdict(entry.architecture if entry else Architecture())
+    settings = {name: value for name, value in architecture.items() if value is not None} | shipped["settings"]
     for rule in shipped["rules"]:
         when = rule["when"]
         if (
             dataset in when.get("dataset", [dataset])
+            and when.get("family") in (None, entry and entry.family)
             and debias in when.get("debias", [debias])
             and when.get("debias_needs") in (None, mode(debias).needs)
             and ipc >= when.get("min_ipc", ipc)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import fastdd
 from fastdd.core import ranks
 from fastdd.data import load
-from fastdd.debias.density import kde
+from fastdd.debias.density import embedding
 from fastdd.debias.density.kde import (
     SCOPES,
     SCORES,
@@ -21,6 +21,7 @@ from fastdd.debias.density.kde import (
     KdeWeights,
     check_weights,
     diagnose,
+    estimate,
     kde_weights,
     load_weights,
 )
@@ -211,13 +212,13 @@ def test_ranks_share_rows_and_together_have_all(monkeypatch, sizes, world, cut):
     n = sum(sizes)
     rows = torch.nn.functional.normalize(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     offsets = torch.tensor([0, *sizes]).cumsum(0)
-    alone, _ = kde._log_density(rows, offsets, KdeSettings())
+    alone, _ = estimate._log_density(rows, offsets, KdeSettings())
     monkeypatch.setattr(ranks, "world", lambda: world)
     monkeypatch.setattr(ranks, "exchange", lambda own: [own])
     parts = []
     for rank in range(world):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        parts.append(kde._log_density(rows, offsets, KdeSettings())[0])
+        parts.append(estimate._log_density(rows, offsets, KdeSettings())[0])
     assert max(map(len, parts)) < n or len(sizes) == 1
     if cut:
         assert max(map(len, parts)) <= n / world + 20
@@ -230,7 +231,7 @@ def test_knn_without_faiss(digits, monkeypatch):
     """Told before the encoder is trained."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find_spec(name))
-    monkeypatch.setattr(fastdd.api, "train_embedding", None)
+    monkeypatch.setattr(embedding, "train_embedding", None)
     with pytest.raises(RuntimeError, match=r"density knn: faiss is not installed: pip install 'fastdd\[cpu\]'"):
         fastdd.kde_weights(digits, density="knn")
 

@@ -1,4 +1,4 @@
-"""Compiles every kernel of kernels/norm_act_pool.py for sm_90, without a GPU; prints what each uses."""
+"""Compiles every kernel of kernels/norm_act_pool for sm_90, without a GPU; prints what each uses."""
 
 import itertools
 import json

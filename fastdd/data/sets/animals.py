@@ -3,7 +3,9 @@
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
-from fastdd.data.files.images import Plan, Rows, drop_to_ratio, find
+from fastdd.data.files.plan import Plan, Rows
+from fastdd.data.files.tree import find
+from fastdd.data.sets.balance import drop_to_ratio
 
 PAGE = "https://github.com/BigML-CS-UCLA/SpuCo"
 _PARTS = (
@@ -26,7 +28,7 @@ def spuco_animals(
     Args:
         root: folder that holds both.
         bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images
-            (:func:`fastdd.data.files.images.drop_to_ratio`); by default nothing is dropped.
+            (:func:`fastdd.data.sets.balance.drop_to_ratio`); by default nothing is dropped.
         size: height and width in pixels.
         seed: of numpy's RandomState, for what is dropped.
         skip_corrupt: leave out images that can't be decoded.

@@ -14,8 +14,9 @@ import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.decode import Recipe, decode
-from fastdd.data.files.images import IMAGE_SUFFIXES, channel_statistics
 from fastdd.data.files.readers import Source
+from fastdd.data.files.statistics import channel_statistics
+from fastdd.data.files.tree import IMAGE_SUFFIXES
 from fastdd.data.sets.builders import FASHION_CLASSES
 from fastdd.data.sets.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.sets.variants import check_share

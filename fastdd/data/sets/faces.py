@@ -7,12 +7,15 @@ system, which can't be repeated: here numpy's RandomState draws from sorted rows
 
 import difflib
 import re
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
-from fastdd.data.files.images import Plan, Rows, Tree, drop_to_ratio, even_cells, find, stem
+from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import describe
+from fastdd.data.files.tree import Tree, find
+from fastdd.data.sets.balance import drop_to_ratio, even_cells
 
 # FairDD builds its data sets with it.
 SEED = 30
@@ -121,7 +124,7 @@ def celeba_hq(
     Layout, CelebAMask-HQ's: ``CelebA-HQ-img/<n>.jpg``, ``CelebAMask-HQ-attribute-anno.txt`` and
     ``CelebA-HQ-to-CelebA-mapping.txt``; splits are CelebA's, by the image that each was made of (24,183 and 2,824; the
     2,993 for validation are not used). The paper gives no size of images, no way of dropping images and no test set:
-    here they are resized to ``size``, dropped by :func:`fastdd.data.files.images.drop_to_ratio`, and the test set is
+    here they are resized to ``size``, dropped by :func:`fastdd.data.sets.balance.drop_to_ratio`, and the test set is
     whole.
 
     Args:
@@ -150,12 +153,12 @@ def celeba_hq(
         original[parts[0]] = int(parts[1])
     images = set(tree.images("CelebA-HQ-img"))
     for name in names:
-        if stem(name) not in original:
+        if _stem(name) not in original:
             raise RuntimeError(f"{tree.shown(mapping)} has no line for {name}")
         if f"CelebA-HQ-img/{name}" not in images:
             shown = tree.shown(f"CelebA-HQ-img/{name}")
             raise FileNotFoundError(f"CelebA-HQ: {shown} is missing; offered at {CELEBA_HQ_PAGE}")
-    number = np.array([original[stem(name)] for name in names])
+    number = np.array([original[_stem(name)] for name in names])
     labels, class_names, groups, group_names = _attributes(attributes, target, protected)
     rows = Rows([f"CelebA-HQ-img/{name}" for name in names], labels, groups)
     train, test = rows.take(np.flatnonzero(number < _CELEBA_VALID)), rows.take(np.flatnonzero(number >= _CELEBA_TEST))
@@ -277,7 +280,7 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
     for names in (train, tree.images("test")):
         found = []
         for name in names:
-            parts = stem(name).split("_")
+            parts = _stem(name).split("_")
             if len(parts) < 3 or not {*parts[-2:]} <= {"0", "1"}:
                 raise RuntimeError(f"{tree.shown(name)} is not named *_<age>_<gender>.png, each 0 or 1")
             found.append((int(parts[-2]), int(parts[-1])))
@@ -351,3 +354,8 @@ def _biased(train: Rows, bias_ratio: float | None, seed: int) -> Rows:
     if bias_ratio is None or not len(train):
         return train
     return train.take(drop_to_ratio(train.labels, train.groups, bias_ratio, np.random.RandomState(seed)))
+
+
+def _stem(name: str) -> str:
+    """The last part of a name, without its suffix."""
+    return PurePosixPath(name).stem

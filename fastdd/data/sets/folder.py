@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
-from fastdd.data.files.images import IMAGE_SUFFIXES, Plan, Rows, Tree
+from fastdd.data.files.plan import Plan, Rows
+from fastdd.data.files.tree import IMAGE_SUFFIXES, Tree
 
 
 def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None, skip_corrupt: bool = False) -> Plan:

@@ -1,20 +1,24 @@
 """Tiny-ImageNet and the six ImageNet subsets of trajectory matching, as published and gray or in colour ("-S").
 
 Published code (MTT, DSA) normalises all of them by ImageNet's constants, resizes the shorter side and cuts out the
-middle. FairDD (section 6.3) biases them like CIFAR10-S (:func:`fastdd.data.files.images.gray_or_colour`).
+middle. FairDD (section 6.3) biases them like CIFAR10-S (:func:`gray_or_colour`).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
-from fastdd.data.files.images import IMAGENET_MEAN, IMAGENET_STD, Plan, Rows, Tree, find, gray_or_colour
+from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import describe
+from fastdd.data.files.tree import Tree, find
 
 TINY_CLASSES = 200
 TINY_PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 IMAGENET_PAGE = "https://www.image-net.org/challenges/LSVRC/2012"
+# What Tiny-ImageNet and the ImageNet subsets are normalised by in published code.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BIAS_RATIO = 0.9
 # That of CIFAR10-S.
 SEED = 0
@@ -158,12 +162,47 @@ def tiny_imagenet(root, *, size: int = 64, skip_corrupt: bool = False) -> Plan:
     )
 
 
+def gray_or_colour(plan: Plan, name: str, bias_ratio: float, seed: int) -> Plan:
+    """The plan's images, those of the first half of the classes mostly gray, the others mostly in colour: "-S".
+
+    As CIFAR10-S (:func:`fastdd.data.sets.builders.cifar10_s`), which FairDD's section 6.3 says its Tiny-ImageNet-S and
+    ImageNet Subset-S follow; it publishes no code of them. Of a class's n training images round(n * ``bias_ratio``) are
+    in the majority group: gray (group 0) in the first half of the classes, colour (group 1) in the others; which, a
+    permutation of the class's images says, drawn class by class from numpy's RandomState(``seed``). Test: every image
+    in gray, then every image in colour. Images are resized first, then turned gray. The order is that of the classes.
+    """
+    random = np.random.RandomState(seed)
+    groups = np.ones(len(plan.train), np.int64)
+    half = len(plan.class_names) // 2
+    for label in range(len(plan.class_names)):
+        rows = np.flatnonzero(plan.train.labels == label)
+        random.shuffle(rows)
+        majority = round(len(rows) * bias_ratio)
+        groups[rows[: majority if label < half else len(rows) - majority]] = 0
+    test = plan.test
+    return replace(
+        plan,
+        name=name,
+        train=replace(plan.train, groups=groups, gray=groups == 0),
+        test=Rows(
+            test.names * 2,
+            np.tile(test.labels, 2),
+            np.repeat(np.arange(2), len(test)),
+            np.repeat([True, False], len(test)),
+        ),
+        group_names=("gray", "colour"),
+        mean=None,
+        std=None,
+        provenance=plan.provenance | {"builder": name},
+    )
+
+
 def tiny_imagenet_s(
     root, *, bias_ratio: float = BIAS_RATIO, seed: int = SEED, size: int = 64, skip_corrupt: bool = False
 ) -> Plan:
     """Tiny-ImageNet-S: the first half of the classes mostly gray, the others mostly in colour.
 
-    See :func:`tiny_imagenet`, and :func:`fastdd.data.files.images.gray_or_colour` for the bias. With fewer than 200
+    See :func:`tiny_imagenet`, and :func:`gray_or_colour` for the bias. With fewer than 200
     classes, the halves are those of the classes that are there.
     """
     plan = tiny_imagenet(root, size=size, skip_corrupt=skip_corrupt)
@@ -221,6 +260,26 @@ def imagenet_subset(name: str, root, size: int, skip_corrupt: bool) -> Plan:
         {"builder": name, "wnids": list(classes)},
         skip_corrupt=skip_corrupt,
     )
+
+
+def subset(name: str) -> Callable[..., Plan]:
+    """The loader of a subset as published (:func:`imagenet_subset`)."""
+
+    def plan(root, *, size: int = 128, skip_corrupt: bool = False) -> Plan:
+        return imagenet_subset(name, root, size, skip_corrupt)
+
+    return plan
+
+
+def subset_s(name: str) -> Callable[..., Plan]:
+    """The loader of a subset of ImageNet Subset-S: the first half of the classes mostly gray, the others in colour."""
+
+    def plan(
+        root, *, bias_ratio: float = BIAS_RATIO, seed: int = SEED, size: int = 128, skip_corrupt: bool = False
+    ) -> Plan:
+        return gray_or_colour(imagenet_subset(name, root, size, skip_corrupt), f"{name}-s", bias_ratio, seed)
+
+    return plan
 
 
 def _top(tree: Tree) -> str:

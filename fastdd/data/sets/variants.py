@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fastdd.data.dataset import Dataset
-from fastdd.data.files.images import Plan, even_cells
+from fastdd.data.files.plan import Plan
+from fastdd.data.sets.balance import even_cells
 
 _BALANCE, _LABELS, _GROUPS, _VALIDATION = range(4)
 _SHARES = {"val_split", "label_noise", "group_noise"}

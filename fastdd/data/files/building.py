@@ -1,0 +1,236 @@
+"""Decoding a plan's images into a packed store, a few at a time; a build that was killed goes on."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fastdd.core.files import hold
+from fastdd.data.dataset import Dataset
+from fastdd.data.files.plan import SPLITS, Plan, Tally
+from fastdd.data.files.store import (
+    TooSmallError,
+    check_place,
+    check_space,
+    install,
+    open_store,
+    write_arrays,
+    write_meta,
+)
+
+_JOURNAL, _SOURCES = "journal.jsonl", "sources.bin"
+# Pixels between two checkpoints of a build.
+_CHECKPOINT_BYTES = 32 << 20
+
+
+def build_store(
+    plan: Plan,
+    path: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Decode a plan's images into a packed store, a few at a time, and open it.
+
+    What is done is kept beside the store (``.NAME.building``), also when the build is killed or the disk is full, until
+    the store is whole. The bytes are those of :func:`save_store` of ``plan.dataset()``, whatever the workers, and
+    however often the build was resumed.
+
+    Args:
+        plan: what to decode.
+        path: the store's folder; its parent must exist.
+        overwrite: replace a store that is there. Anything else there is never replaced.
+        resume: continue what an earlier build left; start if there is nothing.
+        workers: as of :meth:`fastdd.data.files.plan.Plan.decoded`.
+        progress: ``progress(done, total)``, in images.
+
+    Raises:
+        FileExistsError, FileNotFoundError: as :func:`check_place`.
+        ValueError: an earlier build left something, and it is not to be continued, or was of something else.
+        RuntimeError: an image that can't be decoded, naming it, unless they are skipped.
+        OSError: the disk is too small, told before the start, or full; or another process builds this store.
+
+    Cost: memory of two batches a worker (8 MiB each), whatever the data.
+    """
+    path = Path(path)
+    check_place(path, overwrite)
+    building = path.parent / f".{path.name}.building"
+    if building.exists() and not resume and not overwrite:
+        raise ValueError(f"{building} holds an unfinished build: continue it with --resume, or start anew with --force")
+    building.mkdir(exist_ok=True)
+    with hold(building) or contextlib.nullcontext():
+        build = _Build(plan, building, resume)
+        try:
+            check_space(path, build.missing)
+            build.run(workers, progress)
+            install(building, path)
+            shutil.rmtree(building, ignore_errors=True)
+        except TooSmallError:
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write {building}: {os.strerror(error.errno or 0)}; {build.kept}: make room and continue with "
+                "--resume",
+            ) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{build.kept}; continue with --resume") from None
+        finally:
+            if not any(build.rows.values()):
+                shutil.rmtree(building, ignore_errors=True)
+    return open_store(path)
+
+
+class _Build:
+    """A store on its way: pixels in the end's ``.npy`` files, and a journal of what is safely on the disk.
+
+    A line of the journal is written after the pixels (and the images' SHA-256) that it speaks of; whatever is beyond
+    the last whole line is cut off when the build goes on.
+    """
+
+    def __init__(self, plan: Plan, building: Path, resume: bool):
+        self.plan, self.building, self.tally = plan, building, Tally(plan)
+        self.store = building / "store"
+        first = {"plan": plan.fingerprint(), "name": plan.name}
+        lines = self._journal() if resume else []
+        if lines and lines[0] != first:
+            raise ValueError(
+                f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
+                "start anew with --force, or choose another path"
+            )
+        if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
+            raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
+        if not lines:
+            shutil.rmtree(self.store, ignore_errors=True)
+            for name in (_SOURCES, _JOURNAL):
+                (building / name).unlink(missing_ok=True)
+            self.store.mkdir()
+            self._note(first)
+        self.rows = dict.fromkeys(SPLITS, 0)
+        self.sha = hashlib.sha256()
+        if len(lines) > 1:
+            last = lines[-1]
+            self.rows = last["rows"]
+            self.tally.stops = last["stops"]
+            self.tally.levels = np.array(last["levels"], np.int64)
+            for line in lines[1:]:
+                for split, failed in line["failed"].items():
+                    self.tally.failed[split] += [(row, why) for row, why in failed]
+            with (building / _SOURCES).open("rb") as file:
+                for split in SPLITS:
+                    self.tally.sha256[split] += file.read(32 * self.rows[split])
+
+    def _journal(self) -> list[dict]:
+        """What earlier builds noted; a last line that was cut short is cut off."""
+        file = self.building / _JOURNAL
+        content = file.read_bytes() if file.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(file, len(whole))
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _note(self, entry: dict) -> None:
+        with (self.building / _JOURNAL).open("ab", buffering=0) as file:
+            _write(file, (json.dumps(entry) + "\n").encode())
+            os.fsync(file.fileno())
+
+    @property
+    def missing(self) -> int:
+        """Bytes still to be written, about."""
+        pixels = 3 * self.plan.recipe.size**2
+        return (len(self.plan) - sum(self.rows.values())) * (pixels + 32) + 16 * len(self.plan)
+
+    @property
+    def kept(self) -> str:
+        return f"{sum(self.rows.values()):,} of {len(self.plan):,} images are kept in {self.building}"
+
+    def run(self, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+        """Decode and write what is missing: ``building/store`` is whole then."""
+        images = {}
+        for split in SPLITS:
+            self._stream(split, workers, progress)
+            file = self.store / f"{split}-images.npy"
+            images[split] = np.load(file, mmap_mode="r")
+            for array in (getattr(self.plan, split).labels, getattr(self.plan, split).groups):
+                self.sha.update(np.ascontiguousarray(array, dtype="<i8"))
+        dataset = self.tally.dataset(images)
+        for split in SPLITS:
+            write_arrays(self.store, split, getattr(dataset, split), ("labels", "groups"))
+        # With images left out, what was hashed as it was written had the wrong numbers of rows.
+        skipped = any(self.tally.failed.values())
+        write_meta(self.store, dataset, dataset.digest() if skipped else self.sha.hexdigest())
+
+    def _stream(self, split: str, workers: int | None, progress) -> None:
+        tally, rows = self.tally, self.rows
+        size = 3 * self.plan.recipe.size**2
+        checkpoint = max(1, _CHECKPOINT_BYTES // size)
+        file_name = self.store / f"{split}-images.npy"
+        file_name.touch()
+        (self.building / _SOURCES).touch()
+        with (
+            file_name.open("r+b", buffering=0) as pixels,
+            (self.building / _SOURCES).open("r+b", buffering=0) as sources,
+        ):
+            # The rows are known when all is decoded; a header has the same length whatever they are.
+            start = len(_header(len(getattr(self.plan, split)), self.plan.recipe.size))
+            pixels.truncate(start + rows[split] * size)
+            self.sha.update(repr(self.plan.shape(split)).encode())
+            pixels.seek(start)
+            while content := pixels.read(1 << 20):
+                self.sha.update(content)
+            pixels.seek(0, os.SEEK_END)
+            sources.truncate(32 * sum(rows.values()))
+            sources.seek(0, os.SEEK_END)
+            written, noted = 0, len(tally.failed[split])
+
+            def note() -> None:
+                nonlocal written, noted
+                os.fsync(pixels.fileno())
+                os.fsync(sources.fileno())
+                now = rows | {split: rows[split] + written}
+                failed = {split: tally.failed[split][noted:]}
+                self._note({"rows": now, "stops": tally.stops, "levels": tally.levels.tolist(), "failed": failed})
+                rows.update(now)
+                written, noted = 0, len(tally.failed[split])
+
+            if progress:
+                progress(tally.done, len(self.plan))
+            first = tally.stops[split]
+            for part in self.plan.decoded(split, first, workers):
+                _write(pixels, part.done.images)
+                self.sha.update(part.done.images)
+                _write(sources, part.done.sha256)
+                tally.add(split, part)
+                written += len(part.done.images)
+                if written >= checkpoint:
+                    note()
+                if progress:
+                    progress(tally.done, len(self.plan))
+            if tally.stops[split] > first:
+                note()
+            pixels.seek(0)
+            _write(pixels, _header(rows[split], self.plan.recipe.size))
+            os.fsync(pixels.fileno())
+
+
+def _header(rows: int, size: int) -> bytes:
+    """What :func:`numpy.save` writes before the pixels."""
+    file = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (rows, 3, size, size)}
+    np.lib.format.write_array_header_1_0(file, shape)
+    return file.getvalue()
+
+
+def _write(file: io.RawIOBase, data) -> None:
+    """All of it: a full disk takes a part, and then says so."""
+    left = memoryview(data).cast("B") if len(data) else b""
+    while len(left):
+        left = left[file.write(left) :]

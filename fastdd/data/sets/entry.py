@@ -1,0 +1,63 @@
+"""What the registry has of a data set."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastdd.data.dataset import Dataset
+from fastdd.data.files.plan import Plan
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that fits the images of a data set.
+
+    Args:
+        arch: its name.
+        width, depth: those of a ConvNet; None for the network's own.
+    """
+
+    arch: str = "ConvNet"
+    width: int | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set of the registry.
+
+    Args:
+        description: one line.
+        load: ``load(root, *, option=default, ...)``; its keyword-only parameters are the data set's options. It checks
+            their values (ValueError, one line); :func:`fastdd.data.load` has checked their types, ``bias_ratio`` and
+            ``seed``. Of image files, it returns a plan, which is decoded into memory, or streamed into a store
+            (:func:`fastdd.data.build`).
+        published: numbers of training and test images with the default options.
+        architecture: the network that methods and experts take unless they, or the user, say otherwise.
+        family: of the sets that published code has the same settings for; None for a set by itself.
+    """
+
+    description: str
+    load: Callable[..., Dataset | Plan]
+    published: tuple[int, int] | None = None
+    architecture: Architecture = Architecture()
+    family: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options and their defaults."""
+        parameters = inspect.signature(self.load).parameters.values()
+        return {
+            parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
+        }
+
+
+def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """``build(read(root), **options)`` as an :class:`Entry`'s ``load``, with the options of ``build``."""
+
+    def load(root, **options) -> Dataset:
+        return build(read(root), **options)
+
+    load.__signature__ = inspect.signature(build)
+    return load

@@ -1,0 +1,150 @@
+"""Balanced originals, label noise and group noise: exact counts, and nothing else touched."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdd.data import load, options
+from fastdd.data.dataset import Split
+from fastdd.data.files.decode import Recipe
+from fastdd.data.files.plan import Plan, Rows
+from fastdd.data.files.tree import Tree
+from fastdd.data.sets import variants
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=60), st.integers(0, 2**32 - 1))
+def test_a_balanced_part_has_the_smallest_cell_everywhere(pairs, seed):
+    pairs = [(label, group) for label in range(3) for group in range(2)] + pairs
+    labels, groups = np.array(pairs).T
+    split = Split(np.zeros((len(pairs), 1, 1, 1), np.uint8), labels, groups)
+    rows = variants.balanced_rows(labels, groups, 3, 2, seed)
+    assert (np.diff(rows) > 0).all()
+    assert split.take(rows).counts(3, 2).tolist() == [[split.counts(3, 2).min()] * 2] * 3
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=300), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_noise_hits_exactly_its_share(values, share, seed):
+    values = np.array(values)
+    labels = variants.noisy_labels(values, share, 5, seed)
+    assert (labels != values).sum() == round(len(values) * share)
+    assert set(labels) <= set(range(5))
+    groups = variants.noisy_groups(values, share, 5, seed)
+    assert (groups != values).sum() <= round(len(values) * share)
+    assert set(groups) <= set(range(5))
+
+
+def test_noise_is_uniform():
+    """Wrong labels over the nine others, groups over all ten: chi-squared below its 99.9 % point."""
+    values = np.full(20000, 3)
+    labels = np.bincount(variants.noisy_labels(values, 1.0, 10), minlength=10)
+    groups = np.bincount(variants.noisy_groups(values, 1.0, 10), minlength=10)
+    assert labels[3] == 0
+    for counts, expected in ((np.delete(labels, 3), 20000 / 9), (groups, 2000)):
+        assert ((counts - expected) ** 2 / expected).sum() < 28
+
+
+def test_options_of_a_biased_set():
+    plain = load("c-digits")
+    noisy = load("c-digits", label_noise=0.2, group_noise=0.5)
+    assert (noisy.train.labels != plain.train.labels).sum() == round(1297 * 0.2)
+    # A tenth of the drawn groups are the true ones.
+    assert abs((noisy.train.groups != plain.train.groups).sum() - 1297 * 0.5 * 0.9) < 40
+    np.testing.assert_array_equal(noisy.train.images, plain.train.images)
+    for name in ("images", "labels", "groups"):
+        np.testing.assert_array_equal(getattr(noisy.test, name), getattr(plain.test, name))
+    again = variants.noisy_labels(plain.train.labels, 0.2, 10, 0)
+    np.testing.assert_array_equal(noisy.train.labels, again)
+    assert noisy.provenance["parameters"]["label_noise"] == 0.2
+    # Another seed of the set is another draw of the noise.
+    seeded = load("c-digits", seed=1)
+    wrong = (load("c-digits", seed=1, label_noise=0.2).train.labels != seeded.train.labels).nonzero()[0]
+    assert wrong.tolist() != (noisy.train.labels != plain.train.labels).nonzero()[0].tolist()
+
+
+def test_a_balanced_biased_set():
+    data = load("c-digits", balanced=True)
+    smallest = load("c-digits").train.counts(10, 10).min()
+    assert (data.train.counts(10, 10) == smallest).all()
+    assert len(data.test) == 5000
+    both = load("c-digits", balanced=True, label_noise=0.5)
+    assert (both.train.labels != data.train.labels).sum() == len(data.train) // 2
+
+
+def test_a_set_of_image_files(tmp_path):
+    """A plan is changed as a data set is; what makes the pixels is not."""
+    rows = Rows([f"{row}.png" for row in range(40)], np.arange(40) % 2, np.arange(40) // 30, np.arange(40) < 30)
+    plan = Plan("gray", Tree(tmp_path), rows, rows, ("a", "b"), ("gray", "colour"), Recipe(8))
+
+    def load_plan(root, *, seed=3, balanced=True):
+        return plan
+
+    changed = variants.with_variants(load_plan)
+    assert list(inspect.signature(changed).parameters) == [
+        "root",
+        "seed",
+        "balanced",
+        "label_noise",
+        "group_noise",
+        "missing_groups",
+        "val_split",
+    ]
+    noisy = changed(None, label_noise=0.5, group_noise=0.5)
+    assert (noisy.train.labels != rows.labels).sum() == 20
+    assert (noisy.train.groups != rows.groups).any()
+    assert (noisy.train.names, noisy.test) == (rows.names, rows)
+    np.testing.assert_array_equal(noisy.train.gray, rows.gray)
+    fair = variants.varied(plan, balanced=True).train
+    assert np.bincount(fair.labels * 2 + fair.groups).tolist() == [5] * 4
+    np.testing.assert_array_equal(fair.gray, fair.groups == 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=80), st.floats(0, 1))
+def test_every_cell_gives_its_share_to_validation(pairs, share):
+    labels, groups = np.array(pairs).T
+    held = variants.validation_rows(labels, groups, share)
+    for cell in set(pairs):
+        here = (labels == cell[0]) & (groups == cell[1])
+        assert held[here].sum() == round(here.sum() * share)
+
+
+def test_validation_images_are_training_images_that_are_held_out():
+    plain, made = load("c-digits"), load("c-digits", val_split=0.2, label_noise=0.3)
+    assert len(made.train) + len(made.test) == len(plain.train)
+    rows = {image.tobytes() for image in made.train.images}
+    held = {image.tobytes() for image in made.test.images}
+    assert not rows & held
+    of = dict(zip((image.tobytes() for image in plain.train.images), plain.train.labels, strict=True))
+    assert all(of[image.tobytes()] == label for image, label in zip(made.test.images, made.test.labels, strict=True))
+    assert (made.test.counts(10, 10).sum(1) / plain.train.counts(10, 10).sum(1)).round(1).tolist() == [0.2] * 10
+
+
+def test_missing_groups_are_missing_in_the_test_images_only():
+    plain, made = load("c-digits"), load("c-digits", missing_groups=3)
+    kept = plain.test.groups < 7
+    assert 0 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(made.test.images, plain.test.images[kept])
+    np.testing.assert_array_equal(made.test.groups, plain.test.groups[kept])
+    np.testing.assert_array_equal(made.train.images, plain.train.images)
+    assert made.num_groups == 10
+
+
+def test_only_biased_sets_have_them():
+    assert "label_noise" not in options("mnist")
+    assert "val_split" in options("mnist")
+    for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist", "celeba", "utkface"):
+        assert {"balanced", "label_noise", "group_noise", "missing_groups"} <= set(options(name))
+
+
+def test_bad_input():
+    for given_options, why in (
+        ({"label_noise": 1.5}, "label_noise must lie in 0..1, not 1.5"),
+        ({"val_split": 1.0}, "val_split 1 leaves no images on one side"),
+        ({"group_noise": -0.1}, "group_noise must lie in 0..1, not -0.1"),
+        ({"missing_groups": 10}, r"missing_groups must lie in 0\.\.9 for c-digits, not 10"),
+        ({"balanced": True, "bias_ratio": 1.0}, "class 0 has none in group 1"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            load("c-digits", **given_options)

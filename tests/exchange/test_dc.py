@@ -1,0 +1,115 @@
+"""Results of DC and FairDD."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastdd.exchange import published
+from tests.exchange.samples import classes, images, read_mnist, refused
+
+
+def test_a_result_of_dc(result):
+    path = result(accuracies={"ConvNet": [np.float64(0.5), np.float64(0.25)]})
+    read = read_mnist(path)
+    assert torch.equal(read.images, images())
+    assert torch.equal(read.labels, classes())
+    about = read.metadata
+    assert (about["mean"], about["std"], about["class_names"]) == ([0.1307], [0.3081], list("0123456789"))
+    assert (about["dataset"], about["method"], about["debias"], about["ipc"]) == ("mnist", "dm", "none", 2)
+    assert about["run"] == {
+        "arch": "ConvNet",
+        "width": None,
+        "depth": None,
+        "dsa_strategy": "color_crop_cutout_flip_scale_rotate",
+    }
+    assert about["source"]["accuracies"] == {"ConvNet": [50.0, 25.0]}
+    file = about["source"]["files"][0]
+    assert (file["file"], file["bytes"]) == (path.name, path.stat().st_size)
+    assert len(file["sha256"]) == 64
+    assert about["source"]["notes"] == []
+
+
+def test_the_last_experiment_or_the_one_asked_for_with_its_own_accuracies(result):
+    sets = [[images(seed=seed), classes()] for seed in range(3)]
+    path = result(sets, {"ConvNet": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]})  # percent, two networks each: FairDD
+    last, first = read_mnist(path), read_mnist(path, experiment=0)
+    assert torch.equal(last.images, sets[2][0])
+    assert torch.equal(first.images, sets[0][0])
+    assert last.metadata["source"]["accuracies"] == {"ConvNet": [50.0, 60.0]}
+    assert first.metadata["source"]["accuracies"] == {"ConvNet": [10.0, 20.0]}
+    assert "experiment 2 of 0 to 2" in last.metadata["source"]["notes"][0]
+    with refused(ValueError, "experiments 0 to 2, not 3"):
+        read_mnist(path, experiment=3)
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], ["?"], {"a": 1}, None])
+def test_accuracies_that_are_none_do_not_matter(result, values):
+    assert "accuracies" not in read_mnist(result(accuracies={"ConvNet": values})).metadata["source"]
+
+
+@pytest.mark.parametrize("to", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("label_type", [torch.int32, torch.uint8, torch.float32, torch.int64])
+def test_other_types(result, to, label_type):
+    read = read_mnist(result([[images().to(to).requires_grad_(), classes().to(label_type).view(-1, 1)]]))
+    assert (read.images.dtype, read.labels.dtype, read.images.requires_grad) == (torch.float32, torch.int64, False)
+    assert torch.equal(read.images, images().to(to).float())
+    assert torch.equal(read.labels, classes())
+    assert any("float64" in note for note in read.metadata["source"]["notes"]) == (to == torch.float64)
+
+
+def test_arrays_of_numpy(result):
+    read = read_mnist(result([[images().numpy(), classes().numpy().astype(np.int32)]]))
+    assert torch.equal(read.images, images())
+    assert torch.equal(read.labels, classes())
+
+
+def test_tensors_that_were_on_a_gpu(result, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
+        path = result()
+    assert b"cuda:3" in path.read_bytes()
+    assert torch.equal(read_mnist(path).images, images())
+
+
+def test_any_order_and_number_of_labels(result):
+    labels = torch.tensor([3, 1, 1, 0, 9])
+    read = read_mnist(result([[images(5), labels]]))
+    assert torch.equal(read.labels, labels)
+    assert "ipc" not in read.metadata
+
+
+def test_networks_by_the_name_of_the_file(result):
+    assert read_mnist(result(name="res_DC_MNIST_ConvNetD4_1ipc.pt")).metadata["run"]["arch"] == "ConvNetD4"
+    assert read_mnist(result(), arch="convnetd2").metadata["run"]["arch"] == "ConvNetD2"
+    other = read_mnist(result(name="res_DC_MNIST_Own_Net_1ipc.pt")).metadata
+    assert (other["method"], other["run"]["arch"], other["run"]["dsa_strategy"]) == ("dc", "ConvNet", "none")
+    assert "Net, its network, is not known here" in other["source"]["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("res_DM_CIFAR10_ConvNet_10ipc.pt", ("DM", "CIFAR10", "ConvNet", "10")),
+        ("res_DSA_BFFHQ_ResNet18BN_AP_50ipc.pt", ("DSA", "BFFHQ", "ResNet18BN_AP", "50")),
+        ("res_DM_Colored_MNIST_foreground_MLP_1ipc.pt", ("DM", "Colored_MNIST_foreground", "MLP", "1")),
+        ("res_DC_CIFAR10_S_90_AlexNet_1ipc.pt", ("DC", "CIFAR10_S_90", "AlexNet", "1")),
+        ("res_DC_BFFHQ_ConvNet_1ipc_fair.pt", ("DC", "BFFHQ", "ConvNet", "1")),
+        ("res_DC_CIFAR10_1ipc.pt", ()),
+        ("res_DM_BFFHQ_ConvNet_1000ori.pt", ()),
+        ("images_best.pt", ()),
+    ],
+)
+def test_names_of_results(name, expected):
+    assert tuple(published.of_result(Path(name)).values()) == expected
+
+
+def test_the_folder_of_a_run(result, tmp_path):
+    """FairDD's has networks beside the result."""
+    result(name="res_DM_MNIST_ConvNet_2ipc.pt")
+    torch.save({"net": {}}, tmp_path / "res_DM_MNIST_ConvNet_20000ori.pt")
+    assert torch.equal(read_mnist(tmp_path).images, images())
+    result(name="res_DM_MNIST_ConvNet_10ipc.pt")
+    with refused(ValueError, "holds 2 results; give one, such as", "res_DM_MNIST_ConvNet_10ipc.pt"):
+        read_mnist(tmp_path)
