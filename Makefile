@@ -27,7 +27,7 @@ browser:
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports
+	$(PY) tools/lint_imports.py
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/fastdd bench

@@ -13,19 +13,19 @@ from fastdd.core.version import __version__
 
 if TYPE_CHECKING:
     from fastdd import data
-    from fastdd.api import (
-        distill,
-        estimate,
-        evaluate,
-        export_synthetic,
-        import_synthetic,
-        kde_weights,
-        pseudo_groups,
-        train_experts,
-    )
+
+    # From the files: to mypy, distill of fastdd.api would be the module of that name.
+    from fastdd.api.distill import distill
+    from fastdd.api.distillation import Distillation
+    from fastdd.api.estimate import estimate
+    from fastdd.api.evaluate import evaluate
+    from fastdd.api.exchange import export_synthetic, import_synthetic
+    from fastdd.api.experts import train_experts
+    from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
 
 __all__ = [
+    "Distillation",
     "__version__",
     "data",
     "diff_augment",
@@ -41,6 +41,7 @@ __all__ = [
 
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
 _HOMES = {
+    "Distillation": "fastdd.api",
     "distill": "fastdd.api",
     "estimate": "fastdd.api",
     "evaluate": "fastdd.api",
@@ -53,13 +54,15 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "data":
-        return importlib.import_module("fastdd.data")
-    raise AttributeError(f"module 'fastdd' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or any name would be an attribute to type checkers
+
+    def __getattr__(name: str):
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        if name == "data":
+            return importlib.import_module("fastdd.data")
+        raise AttributeError(f"module 'fastdd' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

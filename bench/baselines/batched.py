@@ -1,4 +1,4 @@
-"""Steps of DM and DM+FairDD in the best plain PyTorch: all classes in one batch, channels-last, no loop over groups."""
+"""Steps of DM in the best plain PyTorch: all classes in one batch, channels-last, no loop over classes or groups."""
 
 import copy
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fastdd.bench.baselines import plain
+from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.baselines.published import draw
-from fastdd.bench.framework.problem import Problem
 
 # On CPUs, what stays in cache (2 cores, 2,560 images: 0.88 s in chunks of 16, 0.94 s of 256); on a GPU, all at once.
 _CHUNK = 16
@@ -24,9 +24,7 @@ class BatchedSteps:
     def __init__(self, problem: Problem, real_dtype: torch.dtype = torch.float32):
         data, device = problem.dataset, problem.device
         self._problem, self._real_dtype = problem, real_dtype
-        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (data.mean, data.std))
-        self._real = (torch.as_tensor(data.train.images, device=device).float() / 255 - mean) / std
-        self._groups = torch.as_tensor(data.train.groups, device=device)
+        self._real = problem.real(torch.float32)
         # Classes of one size, so that a batch of every class is one top-k of random numbers.
         self._table = torch.as_tensor(data.train.labels, device=device).argsort(stable=True).view(data.num_classes, -1)
         self._net = problem.network().to(device, memory_format=torch.channels_last).train()
@@ -66,28 +64,19 @@ class BatchedSteps:
         return torch.autograd.grad(loss, self.images)[0], loss.detach()
 
     def _loss(self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]) -> Tensor:
-        config, device = self._problem.config, self._problem.device
+        ipc, segments = self._problem.config.ipc, self._problem.segments(rows)
 
         def augmented(images: Tensor, sizes: list[int]) -> Tensor:
             pairs = zip(images.split(sizes), drawn, strict=True)
             return torch.cat([plain.augment(part, *of_class) for part, of_class in pairs])
 
         with torch.no_grad():
-            real = augmented(self._real[rows], counts).to(self._real_dtype, memory_format=torch.channels_last)
+            real = augmented(self._real[segments.rows], counts).to(self._real_dtype, memory_format=torch.channels_last)
             own = net if self._real_dtype == torch.float32 else copy.deepcopy(net).to(self._real_dtype)
             embeddings = torch.cat([own.embed(x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]).float()
-            segment = torch.arange(len(counts), device=device).repeat_interleave(
-                torch.tensor(counts, device=device), output_size=len(rows)
-            )
-            segments = len(counts)
-            if config.debias == "fairdd":
-                groups = self._problem.dataset.num_groups
-                segment, segments = segment * groups + self._groups[rows], segments * groups
-            sizes = torch.zeros(segments, device=device).index_add_(0, segment, torch.ones_like(segment).float())
-            sums = torch.zeros(segments, embeddings.shape[1], device=device).index_add_(0, segment, embeddings)
-            targets = sums / sizes.clamp(min=1)[:, None]
-        images = augmented(self.images, [config.ipc] * len(counts)).contiguous(memory_format=torch.channels_last)
-        means = net.embed(images).view(len(counts), config.ipc, -1).mean(1)
+            targets = plain.segment_mean(embeddings, segments.offsets, segments.weights)
+        images = augmented(self.images, [ipc] * len(counts)).contiguous(memory_format=torch.channels_last)
+        means = net.embed(images).view(len(counts), ipc, -1).mean(1)
         # As many segments a class: broadcasting, whose derivative is a sum, where indexing's is a scatter.
-        distances = (targets.unflatten(0, (len(counts), -1)) - means[:, None]).square().sum(2)
-        return (distances * (sizes > 0).view_as(distances)).sum()
+        distances = (targets.unflatten(0, (len(counts), -1)) - means[:, None]).square().sum(2).flatten()
+        return segments.total(distances * segments.present)

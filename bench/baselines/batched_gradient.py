@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from fastdd.bench.baselines import plain
 from fastdd.bench.baselines.batched import BatchedSteps
-from fastdd.bench.framework.problem import Problem
+from fastdd.bench.baselines.problem import Problem
+from fastdd.bench.oracles.segments import Segment, by_class
 
 # On CPUs, what stays in cache (2 cores, a class with 10 groups: 0.36 s in chunks of 32, 0.37 s of 16, 0.39 s of 64);
 # on a GPU, all at once.
@@ -19,7 +20,6 @@ class BatchedGradientSteps(BatchedSteps):
     def __init__(self, problem: Problem):
         super().__init__(problem)
         config, device = problem.config, problem.device
-        self._weights = None if problem.weights is None else problem.weights.to(device)
         self._labels = torch.arange(problem.dataset.num_classes, device=device).repeat_interleave(config.ipc)
 
     @property
@@ -35,49 +35,38 @@ class BatchedGradientSteps(BatchedSteps):
     ) -> tuple[Tensor, Tensor]:
         # Others do not count, and their gradients cost a pass over every activation.
         weights = [p.requires_grad_() for p in net.parameters() if p.dim() > 1]
-        sizes = [[count] for count in counts]
-        if self._problem.config.debias == "fairdd":
-            rows, sizes = self._by_group(rows, counts)
+        segments, ipc = self._problem.segments(rows), self._problem.config.ipc
+        classes = by_class(segments, len(counts), torch.float32)
         gradients, losses = [], []
-        own = self.images.detach().split(self._problem.config.ipc)
-        for label, (of_class, images) in enumerate(zip(rows.split(counts), own, strict=True)):
-            real = self._real_gradients(net, weights, of_class, sizes[label], drawn[label], label)
+        per_class = zip(classes, self.images.detach().split(ipc), drawn, strict=True)
+        for label, (of_class, images, augmentation) in enumerate(per_class):
+            real = self._real_gradients(net, weights, of_class, augmentation, label)
             images = images.clone().requires_grad_()
-            augmented = plain.augment(images, *drawn[label]).contiguous(memory_format=torch.channels_last)
-            cross_entropy = F.cross_entropy(net(augmented), self._labels.new_full((len(images),), label))
+            augmented = plain.augment(images, *augmentation).contiguous(memory_format=torch.channels_last)
+            cross_entropy = F.cross_entropy(net(augmented), self._labels.new_full((ipc,), label))
             synthetic = torch.autograd.grad(cross_entropy, weights, create_graph=True)
-            loss = sum(_row_distances(r, s) for r, s in zip(real, synthetic, strict=True))
+            distances = sum(_row_distances(r, s) for r, s in zip(real, synthetic, strict=True))
+            weighted = distances * distances.new_tensor([segment.importance for segment in of_class])
+            loss = weighted.max() if segments.worst else weighted.sum()
             gradients += torch.autograd.grad(loss, images)
             losses.append(loss.detach())
         net.requires_grad_(False)
         return torch.cat(gradients), torch.stack(losses).sum()
 
-    def _by_group(self, rows: Tensor, counts: list[int]) -> tuple[Tensor, list[list[int]]]:
-        """Every class's rows sorted by group, and the sizes of the groups that it has."""
-        classes, groups = len(counts), self._problem.dataset.num_groups
-        each = torch.tensor(counts, device=rows.device)
-        labels = torch.arange(classes, device=rows.device).repeat_interleave(each, output_size=len(rows))
-        segments = labels * groups + self._groups[rows]
-        sizes = torch.bincount(segments, minlength=classes * groups).view(classes, groups).tolist()
-        return rows[segments.argsort(stable=True)], [[size for size in of_class if size] for of_class in sizes]
-
     def _real_gradients(
         self,
         net: nn.Module,
         weights: list[Tensor],
-        rows: Tensor,
-        sizes: list[int],
+        segments: list[Segment],
         augmentation: tuple[Tensor, str],
         label: int,
     ) -> list[Tensor]:
-        """[S, *shape] of every weight, of consecutive segments of one class with the given sizes."""
+        """[S, *shape] of every weight, of the segments of one class."""
+        rows, shares = (torch.cat(tensors) for tensors in zip(*((s.rows, s.weights) for s in segments), strict=True))
         images = plain.augment(self._real[rows], *augmentation).contiguous(memory_format=torch.channels_last)
         labels = rows.new_full((len(rows),), label)
-        if self._weights is None:
-            shares = torch.cat([images.new_full((size,), 1 / size) for size in sizes])
-        else:
-            shares = self._weights[rows] / self._weights[rows].sum()
-        found = []
+        sizes = [len(segment.rows) for segment in segments]
+        of_segments = []
         for segment in zip(*(t.split(sizes) for t in (images, labels, shares)), strict=True):
             sums: list[Tensor] = []
             chunk = len(rows) if images.is_cuda else _CHUNK
@@ -85,8 +74,8 @@ class BatchedGradientSteps(BatchedSteps):
                 cross_entropy = (share * F.cross_entropy(net(x), of_x, reduction="none")).sum()
                 grads = torch.autograd.grad(cross_entropy, weights)
                 sums = [a.add_(b) for a, b in zip(sums, grads, strict=True)] if sums else list(grads)
-            found.append(sums)
-        return [torch.stack(of_layer) for of_layer in zip(*found, strict=True)]
+            of_segments.append(sums)
+        return [torch.stack(of_layer) for of_layer in zip(*of_segments, strict=True)]
 
     def train(self) -> None:
         """The network's training on the synthetic images between two matching steps, without augmentation."""
@@ -105,8 +94,8 @@ class BatchedGradientSteps(BatchedSteps):
 
 
 def _row_distances(r: Tensor, s: Tensor) -> Tensor:
-    """The sum of 1 - cosine over segments and rows (outputs): real [S, out, ...], synthetic [out, ...]."""
+    """Of every segment the sum of 1 - cosine over rows (outputs), [S]: real [S, out, ...], synthetic [out, ...]."""
     r, s = r.flatten(2), s.flatten(1)
     products = torch.einsum("sok,ok->so", r, s)
     norms = torch.linalg.vector_norm(r, dim=2) * torch.linalg.vector_norm(s, dim=1)
-    return (1 - products / (norms + 1e-6)).sum()
+    return (1 - products / (norms + 1e-6)).sum(1)

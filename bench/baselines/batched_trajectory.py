@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fastdd.bench.baselines import plain
+from fastdd.bench.baselines.problem import TrajectoryProblem
 from fastdd.bench.baselines.published import draw_each
 from fastdd.bench.baselines.published_trajectory import Drawn
-from fastdd.bench.framework.problem import TrajectoryProblem
 
 # On CPUs; on a GPU, all at once. 2 cores, 10 steps with batches of 50, exact: 2.9 s in chunks of 16 (and of 10), 3.0 of
 # 25, 3.0 to 3.2 at once; full: 2.1 to 2.2 in any of them.

@@ -1,10 +1,10 @@
-"""The structure of published code: the baseline ``reference-loop``, in float64 the truth of whole steps.
+"""The structure of published code: the baseline ``reference-loop``.
 
 What makes it slow is kept, as it is what a user of that code waits for: a network built anew, Python loops over
 classes and groups, whole-class permutations, augmentation parameters built element by element, one operation at a time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd.bench.framework.problem import Problem
+from fastdd.bench.baselines.problem import Problem
+from fastdd.bench.oracles import dm
 from fastdd.ops import Param, identity_params, pixel_matrix
 
 
@@ -170,26 +171,31 @@ def operation_of_each(rows: Tensor) -> str:
     return next((operation for row in rows if (operation := operation_of(row)) != "flip"), "flip")
 
 
+# The debias modes that papers or their code write down as a loop.
+_MODES = ("none", "fairdd", "kde")
+
+
 class PublishedLoop:
     """Steps of DM or DM+FairDD as published, on real images that rest as normalised floating point.
 
     Args:
         problem: what to distil.
         dtype: of all arithmetic.
+
+    Raises:
+        ValueError: a debias mode of which nothing is published.
     """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
-        data = problem.dataset
+        data, config = problem.dataset, problem.config
+        if config.debias not in _MODES:
+            raise ValueError(f"there is no published loop for debias {config.debias!r}; one of: {', '.join(_MODES)}")
         self._problem, self._dtype = problem, dtype
-        mean, std = (
-            torch.tensor(values, dtype=dtype, device=problem.device).view(-1, 1, 1) for values in (data.mean, data.std)
-        )
-        self._real = (torch.as_tensor(data.train.images, device=problem.device).to(dtype) / 255 - mean) / std
-        self._groups = torch.as_tensor(data.train.groups, device=problem.device)
+        self._real = problem.real(dtype)
         self._rows = [np.flatnonzero(data.train.labels == c) for c in range(data.num_classes)]
-        self._random = np.random.RandomState(problem.config.seed)
+        self._random = np.random.RandomState(config.seed)
         self.images = problem.images.to(problem.device, dtype, copy=True).requires_grad_()
-        self._sgd = torch.optim.SGD([self.images], lr=problem.config.lr_img, momentum=problem.config.momentum)
+        self._sgd = torch.optim.SGD([self.images], lr=config.lr_img, momentum=config.momentum)
 
     def network(self) -> nn.Module:
         """A network with ``embed``, randomly initialised, on the CPU."""
@@ -214,33 +220,21 @@ class PublishedLoop:
         """One iteration; returns its loss."""
         net = self.network_of_step()
         batch = self._problem.config.batch_real
-        rows = (self._random.permutation(rows)[:batch] for rows in self._rows)
-        drawn = (self.draw(int(self._random.randint(100_000))) for _ in self._rows)
-        loss = self.loss(net, rows, drawn)
+        rows = np.concatenate([self._random.permutation(rows)[:batch] for rows in self._rows])
+        drawn = [self.draw(int(self._random.randint(100_000))) for _ in self._rows]
+        loss = self.loss(net, torch.as_tensor(rows, device=self._problem.device), drawn)
         self._sgd.zero_grad()
         loss.backward()
         self._sgd.step()
         return loss.detach()
 
-    def gradient(self, net: nn.Module, rows: Iterable, drawn: Iterable) -> tuple[Tensor, Tensor]:
-        """Gradient of the images, and loss, of given draws: of every class its rows and its augmentation."""
+    def gradient(self, net: nn.Module, rows: Tensor, drawn: Sequence) -> tuple[Tensor, Tensor]:
+        """Gradient of the images, and loss, of given draws: rows, class by class, and of every class its
+        augmentation."""
         loss = self.loss(net, rows, drawn)
         return torch.autograd.grad(loss, self.images)[0], loss.detach()
 
-    def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
-        """The loss of given draws: of every class its rows and its augmentation."""
-        config = self._problem.config
-        loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
-        per_class = self.images.split(config.ipc)
-        for images, rows, drawn in zip(per_class, rows_of_classes, drawn_of_classes, strict=True):
-            real = self.augment(self._real[rows], drawn)
-            synthetic = self.augment(images, drawn)
-            embeddings = net.embed(real).detach()
-            mean = net.embed(synthetic).mean(dim=0)
-            if config.debias == "none":
-                loss = loss + ((embeddings.mean(dim=0) - mean) ** 2).sum()
-                continue
-            groups = self._groups[rows]
-            for group in torch.unique(groups):
-                loss = loss + ((embeddings[groups == group].mean(dim=0) - mean) ** 2).sum()
-        return loss
+    def loss(self, net: nn.Module, rows: Tensor, drawn: Sequence) -> Tensor:
+        """The loss of given draws: rows, class by class, and of every class its augmentation."""
+        segments = self._problem.segments(rows)
+        return dm.loss(net, self._real, segments, self.images, drawn, augmented=self.augment)

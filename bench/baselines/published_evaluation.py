@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastdd.bench.baselines import plain, published
-from fastdd.bench.framework.problem import Problem
+from fastdd.bench.baselines.problem import Problem
 from fastdd.data import Split
 from fastdd.evaluation import Protocol
 

@@ -1,4 +1,4 @@
-"""Gradient matching as published (DC, DSA, FairDD's DC): its ``reference-loop``, in float64 the truth of its steps.
+"""Gradient matching as published (DC, DSA, FairDD's DC): its ``reference-loop``.
 
 What makes it slow is kept: gradients of all parameters where those of one dimension do not count, a backward of the
 whole batch for every group, distances layer by layer, and one backward through the graphs of all classes, which
@@ -6,7 +6,7 @@ computes the network's gradients too.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,29 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.baselines.published import PublishedLoop
-from fastdd.bench.framework.problem import Problem
-
-
-def match_loss(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: str) -> Tensor:
-    """Distance of two lists of gradients, one a parameter: ``ours``, ``mse`` or ``cos``, as published."""
-    if metric == "ours":
-        distance = torch.zeros((), dtype=real[0].dtype, device=real[0].device)
-        for s, r in zip(synthetic, real, strict=True):
-            distance = distance + _row_distance(s, r)
-        return distance
-    s, r = (torch.cat([gradient.reshape(-1) for gradient in side]) for side in (synthetic, real))
-    if metric == "mse":
-        return ((s - r) ** 2).sum()
-    return 1 - (r * s).sum() / (r.norm() * s.norm() + 1e-6)
-
-
-def _row_distance(s: Tensor, r: Tensor) -> Tensor:
-    """The sum over rows (output channels, channels of a layer norm) of 1 - cosine; nothing for one dimension."""
-    if r.dim() == 1:
-        return torch.tensor(0, dtype=r.dtype, device=r.device)
-    s, r = s.reshape(len(s), -1), r.reshape(len(r), -1)
-    return (1 - (r * s).sum(dim=-1) / (r.norm(dim=-1) * s.norm(dim=-1) + 1e-6)).sum()
+from fastdd.bench.oracles import dc
+from fastdd.bench.oracles.segments import by_class, class_loss
 
 
 class PublishedGradientLoop(PublishedLoop):
@@ -47,18 +28,13 @@ class PublishedGradientLoop(PublishedLoop):
 
     Args:
         problem, dtype: as those of PublishedLoop.
-        groups_alone: send every group's images through the network alone, where published code goes back through the
-            whole batch for every group: the same gradient (instance norm keeps images apart) in a sixth of the time.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32, groups_alone: bool = False):
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype)
-        self._groups_alone = groups_alone
         self._labels = torch.arange(problem.dataset.num_classes, device=problem.device).repeat_interleave(
             problem.config.ipc
         )
-        weights = problem.weights
-        self._weights = None if weights is None else weights.to(problem.device, dtype)
         self._loss_sum = 0.0
 
     @cached_property
@@ -81,44 +57,31 @@ class PublishedGradientLoop(PublishedLoop):
 
     def match_loss(self, synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         """Distance of the synthetic gradients to real ones."""
-        return match_loss(synthetic, real, self._problem.config.metric)
+        return dc.match(synthetic, real, self._problem.config.metric)
 
-    def loss(self, net: nn.Module, rows_of_classes: Iterable, drawn_of_classes: Iterable) -> Tensor:
-        """The loss of given draws: of every class its rows and its augmentation."""
-        config = self._problem.config
+    def loss(self, net: nn.Module, rows: Tensor, drawn: Sequence) -> Tensor:
+        config, segments = self._problem.config, self._problem.segments(rows)
         parameters = [p.requires_grad_() for p in net.parameters()]
+        classes = by_class(segments, len(drawn), self._dtype)
         loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
-        per_class = zip(rows_of_classes, drawn_of_classes, self.images.split(config.ipc), strict=True)
-        for label, (rows, drawn, images) in enumerate(per_class):
-            real = self.augment(self._real[rows], drawn)
-            labels = torch.ones(len(real), dtype=torch.long, device=real.device) * label
-            if config.debias == "fairdd":
-                output = None if self._groups_alone else net(real)
-                synthetic = self._synthetic(net, parameters, images, drawn, label)
-                groups = self._groups[rows]
-                for group in torch.unique(groups):
-                    own = net(real[groups == group]) if self._groups_alone else output[groups == group]
-                    cross_entropy = F.cross_entropy(own, labels[groups == group])
-                    gradients = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
-                    loss = loss + self.match_loss(synthetic, [g.detach().clone() for g in gradients])
-                continue
-            output = net(real)
-            if self._weights is None:
-                cross_entropy = F.cross_entropy(output, labels)
-            else:
-                weights = self._weights[rows] / self._weights[rows].sum()
-                cross_entropy = (weights * F.cross_entropy(output, labels, reduction="none")).sum()
-            gradients = torch.autograd.grad(cross_entropy, parameters)
-            targets = [g.detach().clone() for g in gradients]
-            loss = loss + self.match_loss(self._synthetic(net, parameters, images, drawn, label), targets)
+        for label, (of_class, images, of_images) in enumerate(
+            zip(classes, self.images.split(config.ipc), drawn, strict=True)
+        ):
+            real = self.augment(self._real[torch.cat([part.rows for part in of_class])], of_images)
+            losses = self._cross_entropies(net, real, label)
+            mean = self._cross_entropies(net, self.augment(images, of_images), label).mean()
+            synthetic = torch.autograd.grad(mean, parameters, create_graph=True)
+            distances = []
+            for part, own in zip(of_class, losses.split([len(part.rows) for part in of_class]), strict=True):
+                # Back through the whole batch, though other groups' losses have no part in it.
+                gradients = torch.autograd.grad((part.weights * own).sum(), parameters, retain_graph=len(of_class) > 1)
+                distances.append(self.match_loss(synthetic, [g.detach().clone() for g in gradients]))
+            loss = loss + class_loss(of_class, distances, segments.worst)
         return loss
 
-    def _synthetic(
-        self, net: nn.Module, parameters: list[Tensor], images: Tensor, drawn: object, label: int
-    ) -> tuple[Tensor, ...]:
+    def _cross_entropies(self, net: nn.Module, images: Tensor, label: int) -> Tensor:
         labels = torch.ones(len(images), dtype=torch.long, device=images.device) * label
-        cross_entropy = F.cross_entropy(net(self.augment(images, drawn)), labels)
-        return torch.autograd.grad(cross_entropy, parameters, create_graph=True)
+        return F.cross_entropy(net(images), labels, reduction="none")
 
     def train(self) -> None:
         """The network's training on the synthetic images between two matching steps, without augmentation."""

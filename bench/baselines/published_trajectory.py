@@ -1,44 +1,22 @@
-"""Trajectory matching as published (MTT, TESLA): its ``reference-loop``, in float64 the truth of its steps.
+"""Trajectory matching as published (MTT, TESLA): its ``reference-loop``.
 
 What makes it slow is kept: a network built anew for its structure alone, parameters as one vector that is taken apart
 in every forward pass, the graph of every step of the student (MTT) or of its first pass (TESLA), a mask or a matrix
 element by element for every augmentation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.bench.baselines import published
-from fastdd.bench.framework.problem import TrajectoryProblem
+from fastdd.bench.baselines.problem import TrajectoryProblem
+from fastdd.bench.oracles import mtt
 
 Drawn = tuple[Tensor, str]  # an augmentation: rows [b, 13], and the operation that they have in common
-
-
-class FlatParameters(nn.Module):
-    """A network that is given its parameters as one vector at every call, in the order of ``net.parameters()``.
-
-    Args:
-        net: loses its parameters, and has views of the vector of the last call in their place.
-    """
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-        self._places = []
-        for name, parameter in list(net.named_parameters()):
-            path, _, own = name.rpartition(".")
-            self._places.append((net.get_submodule(path), own, parameter.shape))
-            delattr(self._places[-1][0], own)
-
-    def forward(self, parameters: Tensor, images: Tensor) -> Tensor:
-        parts = parameters.split([shape.numel() for *_, shape in self._places])
-        for (module, name, shape), part in zip(self._places, parts, strict=True):
-            setattr(module, name, part.view(shape))
-        return self.net(images)
 
 
 class PublishedTrajectoryLoop:
@@ -65,8 +43,7 @@ class PublishedTrajectoryLoop:
 
     def step(self) -> Tensor:
         """One iteration; returns its loss, which published code waits for."""
-        student, start, target = self._trajectory()
-        loss = self._differentiate(student, start, target, self._draws())
+        loss = self._differentiate(*self._trajectory(), *self._draws())
         self._sgd_images.step()
         self._sgd_step_size.step()
         return torch.tensor(loss.item())
@@ -74,42 +51,35 @@ class PublishedTrajectoryLoop:
     def gradients(self, batches: Sequence[Tensor], drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the images and of the step size, and loss, of given draws: rows and augmentation of every
         step."""
-        loss = self._differentiate(*self._trajectory(), zip(batches, drawn, strict=True))
+        loss = self._differentiate(*self._trajectory(), batches, drawn)
         return self.images.grad, self.step_size.grad, loss
 
-    def _trajectory(self) -> tuple[FlatParameters, Tensor, Tensor]:
+    def _trajectory(self) -> tuple[nn.Module, Tensor, Tensor]:
         """The student's network, where it starts and where it should end."""
-        student = FlatParameters(self._problem.network().to(self._problem.device)).train()
+        net = self._problem.network().to(self._problem.device).train()
         start, target = (
             torch.cat([p.data.to(self._problem.device).reshape(-1) for p in self._expert[epoch]]) for epoch in (0, 1)
         )
-        return student, start, target
+        return net, start, target
 
-    def _draws(self) -> Iterator[tuple[Tensor, Drawn]]:
+    def _draws(self) -> tuple[list[Tensor], list[Drawn]]:
         """Rows and augmentation of every step: batches from the end of the images' order, and then of a new one."""
-        config, batches = self._problem.config, []
+        config, size, device = self._problem.config, self._problem.dataset.size, self._problem.device
+        left: list[Tensor] = []
+        batches, drawn = [], []
         for _ in range(config.syn_steps):
-            if not batches:
-                batches = list(torch.randperm(len(self.images)).split(config.batch_syn))
-            rows = batches.pop()
-            yield (
-                rows,
-                published.draw_each(config.dsa_strategy, len(rows), self._problem.dataset.size, self._problem.device),
-            )
+            left = left or list(torch.randperm(len(self.images)).split(config.batch_syn))
+            batches.append(left.pop())
+            drawn.append(published.draw_each(config.dsa_strategy, len(batches[-1]), size, device))
+        return batches, drawn
 
     def _differentiate(
-        self, student: FlatParameters, start: Tensor, target: Tensor, draws: Iterator[tuple[Tensor, Drawn]]
+        self, net: nn.Module, start: Tensor, target: Tensor, batches: Sequence[Tensor], drawn: Sequence[Drawn]
     ) -> Tensor:
         """Set the gradients of images and step size; returns the loss."""
-        parameters = [start.clone().requires_grad_()]
-        for rows, drawn in draws:
-            x = published.augment(self.images[rows], *drawn)
-            cross_entropy = F.cross_entropy(student(parameters[-1], x), self._problem.labels[rows])
-            (gradient,) = torch.autograd.grad(cross_entropy, parameters[-1], create_graph=True)
-            parameters.append(parameters[-1] - self.step_size * gradient)
-        count = np.prod(start.shape)
-        loss = F.mse_loss(parameters[-1], target, reduction="sum") / count
-        loss = loss / (F.mse_loss(start, target, reduction="sum") / count)
+        augmentations = [partial(published.augment, row=rows, operation=operation) for rows, operation in drawn]
+        images, labels = self.images, self._problem.labels
+        loss = mtt.loss(net, start, target, images, labels, self.step_size, batches, augmentations)
         self.images.grad = self.step_size.grad = None
         loss.backward()
         return loss.detach()
@@ -119,14 +89,15 @@ class PublishedTeslaLoop(PublishedTrajectoryLoop):
     """Iterations of TESLA: a first pass for the sum of the student's gradients, a second for those of the images."""
 
     def _differentiate(
-        self, student: FlatParameters, start: Tensor, target: Tensor, draws: Iterator[tuple[Tensor, Drawn]]
+        self, net: nn.Module, start: Tensor, target: Tensor, batches: Sequence[Tensor], drawn: Sequence[Drawn]
     ) -> Tensor:
+        student = mtt.student_of(net)
         step_size, distance = self.step_size.item(), F.mse_loss(start, target, reduction="sum")
         parameters, total = [start.clone().requires_grad_()], torch.zeros_like(start)
         steps = []
-        for rows, drawn in draws:
+        for rows, of_batch in zip(batches, drawn, strict=True):
             images, labels = self.images[rows], self._problem.labels[rows]
-            x = published.augment(images, *drawn)
+            x = published.augment(images, *of_batch)
             steps.append((rows, images, x.clone(), labels.clone()))
             cross_entropy = F.cross_entropy(student(parameters[-1], x), labels)
             # As published: with a graph that nobody uses.

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fastdd import models, ops
+from fastdd.bench.baselines.problem import Problem, random_dataset
 from fastdd.bench.baselines.published import operation_of_each
 from fastdd.bench.baselines.published_evaluation import Drawn, PlainEvaluation, PublishedEvaluation
 from fastdd.bench.cases.steps import Step, convolutions
 from fastdd.bench.framework.case import Case, Result
-from fastdd.bench.framework.problem import Problem, random_dataset
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.core import rng
 from fastdd.data import DeviceImages

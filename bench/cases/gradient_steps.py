@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from fastdd.bench.baselines.batched_gradient import BatchedGradientSteps
+from fastdd.bench.baselines.problem import Problem, random_dataset
 from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
+from fastdd.bench.baselines.upstream import UpstreamGradientLoop
 from fastdd.bench.cases.steps import Step, Steps, convolutions, ours
 from fastdd.bench.framework.case import FLOOR, Case, Result
-from fastdd.bench.framework.problem import Problem, random_dataset
-from fastdd.bench.framework.upstream import Upstream, UpstreamGradientLoop
-from fastdd.core import rng
+from fastdd.bench.framework.upstream import Upstream
 from fastdd.data import Dataset
+from fastdd.methods import Method
 
 # Classes of the steps that are compared at full size: published code takes 5 s a class with ten groups, fp64 3 s.
 _CHECKED_CLASSES = 2
@@ -43,17 +44,13 @@ class GradientStep(Step):
         return min(_CHECKED_CLASSES, self._classes)
 
     def _settings(self, data: Dataset, seed: int) -> dict[str, Any]:
-        settings: dict[str, Any] = {"method": self._method}
-        if self._debias == "kde":
-            # A tenth of the images has more than half of the weight.
-            settings["weights"] = (1.5 * rng.normal(rng.key(seed, "weights"), len(data.train.labels))).exp()
-        return settings
+        return {**super()._settings(data, seed), "method": self._method}
 
     def _batched(self, problem: Problem) -> BatchedGradientSteps:
         return BatchedGradientSteps(problem)
 
-    def _published(self, problem: Problem, dtype: torch.dtype = torch.float32) -> PublishedGradientLoop:
-        return PublishedGradientLoop(problem, dtype, groups_alone=dtype == torch.float64)
+    def _published(self, problem: Problem) -> PublishedGradientLoop:
+        return PublishedGradientLoop(problem)
 
     def _upstream(self, problem: Problem, code: Upstream) -> UpstreamGradientLoop:
         return UpstreamGradientLoop(problem, code)
@@ -104,7 +101,7 @@ class Training(Case):
         }
 
     def fastdd(self, inputs: Steps) -> None:
-        inputs.of("fastdd", ours).train(next(inputs.numbers))
+        inputs.of("fastdd", _our_training)(next(inputs.numbers))
 
     def plain(self, inputs: Steps) -> None:
         inputs.of("torch", BatchedGradientSteps).train()
@@ -119,7 +116,7 @@ class Training(Case):
         if backend == "fastdd":
             own, start = ours(inputs.smooth), inputs.smooth.first_step.state
             own.restore(own.state() | {f"net.{name}": tensor for name, tensor in start.items()})
-            own.train(0)
+            _training_of(own)(0)
             trained = own.state()
             return self.errors(_change([trained[f"net.{name}"] for name in start], [*start.values()]), truth)
         make = {"torch": BatchedGradientSteps, "reference-loop": PublishedGradientLoop}[backend]
@@ -135,6 +132,16 @@ class Training(Case):
         """Convolutions: forward, to the weight, and to the input (but of the first)."""
         first, *others = convolutions(inputs.problem)
         return inputs.problem.config.inner_loop * len(inputs.problem.images) * (2 * first + 3 * sum(others))
+
+
+def _training_of(method: Method) -> Callable[[int], object]:
+    """The network's training, the second part of our iterations; called with a count."""
+    _, training = method.parts()
+    return training.call
+
+
+def _our_training(problem: Problem) -> Callable[[int], object]:
+    return _training_of(ours(problem))
 
 
 def _trained(steps: BatchedGradientSteps | PublishedGradientLoop, problem: Problem) -> Tensor:

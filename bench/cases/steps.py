@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastdd import debias
+from fastdd.bench.baselines import published
 from fastdd.bench.baselines.batched import BatchedSteps
-from fastdd.bench.baselines.published import PublishedLoop, draw, operation_of
+from fastdd.bench.baselines.problem import Problem, TrajectoryProblem, random_dataset
+from fastdd.bench.baselines.published import PublishedLoop
+from fastdd.bench.baselines.upstream import UpstreamLoop
 from fastdd.bench.framework.case import FLOOR, Case, Result, pairs
-from fastdd.bench.framework.problem import Problem, TrajectoryProblem, random_dataset
-from fastdd.bench.framework.upstream import Upstream, UpstreamLoop
+from fastdd.bench.framework.upstream import Upstream
+from fastdd.bench.oracles import ORACLES
+from fastdd.core import rng
 from fastdd.data import Dataset
 from fastdd.methods import Context, Method, method
 
@@ -58,7 +63,7 @@ class Step(Case):
 
     Args:
         name, about, variant: of the case.
-        debias: none or fairdd.
+        debias: a mode of :data:`fastdd.debias.MODES`.
         classes, groups, batch_real, ipc, size: sizes; images are 3 x size x size, the network is ConvNet of width 128
             and the published depth, 3 for images of 32x32 and one more for each doubling.
         dtype: of the real side; bfloat16 needs a run's ``precision``.
@@ -105,13 +110,16 @@ class Step(Case):
 
     def _settings(self, data: Dataset, seed: int) -> dict[str, Any]:
         """What else a run on this data needs."""
-        return {}
+        if debias.mode(self._debias).needs != "weights":
+            return {}
+        # A tenth of the images has more than half of the weight.
+        return {"weights": (1.5 * rng.normal(rng.key(seed, "weights"), len(data.train.labels))).exp()}
 
     def shape(self, inputs: Steps) -> dict[str, int | list[int]]:
         data, config = inputs.problem.dataset, inputs.problem.config
         return {
             "classes": data.num_classes,
-            "groups": data.num_groups if self._debias == "fairdd" else 0,
+            "groups": data.num_groups if config.mode.needs == "groups" else 0,
             "batch_real": config.batch_real,
             "ipc": config.ipc,
             "image": [data.channels, *data.size],
@@ -136,14 +144,14 @@ class Step(Case):
     def _batched(self, problem: Problem) -> BatchedSteps:
         return BatchedSteps(problem, self.dtype)
 
-    def _published(self, problem: Problem, dtype: torch.dtype = torch.float32) -> PublishedLoop:
-        return PublishedLoop(problem, dtype)
+    def _published(self, problem: Problem) -> PublishedLoop:
+        return PublishedLoop(problem)
 
     def _upstream(self, problem: Problem, code: Upstream) -> UpstreamLoop:
         return UpstreamLoop(problem, code)
 
     def truth(self, inputs: Steps) -> Result:
-        return self._first_step(inputs, lambda problem: self._first_published(problem, torch.float64))
+        return self._first_step(inputs, first_truth)
 
     def check(self, backend: str, inputs: Steps, code: Upstream | None, truth: Result) -> list[float]:
         if backend == "upstream":
@@ -151,7 +159,7 @@ class Step(Case):
         first = {
             "fastdd": _first_ours,
             "torch": self._first_batched,
-            "reference-loop": lambda problem: self._first_published(problem, torch.float32),
+            "reference-loop": lambda problem: _first_published(self._published(problem), problem),
         }[backend]
         return self.errors(self._first_step(inputs, first), truth)
 
@@ -162,11 +170,11 @@ class Step(Case):
 
         def truth(problem: Problem) -> tuple[Tensor, Tensor]:
             strategy, size = problem.config.dsa_strategy, problem.dataset.size
-            drawn = [draw(strategy, seed, size, problem.device) for seed in seeds]
-            return self._first_published(problem, torch.float64, drawn)
+            drawn = [published.draw(strategy, seed, size, problem.device) for seed in seeds]
+            return first_truth(problem, drawn)
 
         def theirs(problem: Problem) -> tuple[Tensor, Tensor]:
-            return _gradient(self._upstream(problem, code), code.network(problem), torch.float32, problem, seeds)
+            return _first_published(self._upstream(problem, code), problem, seeds)
 
         return self.errors(self._first_step(inputs, theirs), self._first_step(inputs, truth))
 
@@ -174,14 +182,7 @@ class Step(Case):
         first, net = problem.first_step, problem.network()
         net.load_state_dict(first.state)
         net = net.to(problem.device, memory_format=torch.channels_last)
-        drawn = [(row, operation_of(row)) for row in first.params]
-        return self._batched(problem).gradient(net, first.rows, first.per_class, drawn)
-
-    def _first_published(
-        self, problem: Problem, dtype: torch.dtype, drawn: list | None = None
-    ) -> tuple[Tensor, Tensor]:
-        drawn = drawn or [(row, operation_of(row)) for row in problem.first_step.params]
-        return _gradient(self._published(problem, dtype), problem.network(), dtype, problem, drawn)
+        return self._batched(problem).gradient(net, first.rows, first.per_class, _augmentations(problem))
 
     @staticmethod
     def _first_step(inputs: Steps, first) -> Result:
@@ -249,11 +250,33 @@ def _first_ours(problem: Problem) -> tuple[Tensor, Tensor]:
     return own.momentum, loss
 
 
-def _gradient(loop: PublishedLoop, net, dtype: torch.dtype, problem: Problem, drawn: list) -> tuple[Tensor, Tensor]:
-    first = problem.first_step
+def _first_published(loop: PublishedLoop, problem: Problem, drawn: list | None = None) -> tuple[Tensor, Tensor]:
+    """Gradient and loss of a published loop, of our first draws, or of other augmentations."""
+    first, net = problem.first_step, loop.network()
+    drawn = _augmentations(problem) if drawn is None else drawn
     net.load_state_dict(first.state)
-    net = net.to(problem.device, dtype).requires_grad_(False)
-    return loop.gradient(net, first.rows.split(first.per_class), drawn)
+    return loop.gradient(net.to(problem.device).requires_grad_(False), first.rows, drawn)
+
+
+def first_truth(problem: Problem, drawn: list[tuple[Tensor, str]] | None = None) -> tuple[Tensor, Tensor]:
+    """Gradient and loss of the first step in float64, by the method's oracle."""
+    first, net = problem.first_step, problem.network()
+    net.load_state_dict(first.state)
+    images = problem.images.to(problem.device, torch.float64, copy=True).requires_grad_()
+    loss = ORACLES[problem.config.method](
+        net.to(problem.device, torch.float64).requires_grad_(),
+        problem.real(torch.float64),
+        problem.segments(first.rows),
+        images,
+        _augmentations(problem) if drawn is None else drawn,
+        augmented=lambda x, augmentation: published.augment(x, *augmentation),
+    )
+    return torch.autograd.grad(loss, images)[0], loss.detach()
+
+
+def _augmentations(problem: Problem) -> list[tuple[Tensor, str]]:
+    """Those of our first step, as baselines take them."""
+    return [(row, published.operation_of(row)) for row in problem.first_step.params]
 
 
 CASES = [

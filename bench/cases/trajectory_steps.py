@@ -1,17 +1,19 @@
 """Iterations of trajectory matching: exact by an adjoint sweep, through the graph of all steps, and TESLA."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastdd.bench.baselines import published
 from fastdd.bench.baselines.batched_trajectory import BatchedTrajectories
-from fastdd.bench.baselines.published import operation_of_each
+from fastdd.bench.baselines.problem import TrajectoryProblem, random_dataset
 from fastdd.bench.baselines.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
 from fastdd.bench.cases.steps import Step, Steps, convolutions, ours
 from fastdd.bench.framework.case import FLOOR, Case, Result
-from fastdd.bench.framework.problem import TrajectoryProblem, random_dataset
 from fastdd.bench.framework.upstream import Upstream
+from fastdd.bench.oracles import mtt
 
 # Steps of the student of which the first iteration is compared.
 _CHECKED_STEPS = 3
@@ -88,11 +90,11 @@ class TrajectoryStep(Case):
     def loop(self, inputs: Steps) -> Tensor:
         return inputs.of("reference-loop", self._published).step()
 
-    def _published(self, problem: TrajectoryProblem, dtype: torch.dtype = torch.float32) -> PublishedTrajectoryLoop:
-        return (PublishedTeslaLoop if self._unroll == "tesla" else PublishedTrajectoryLoop)(problem, dtype)
+    def _published(self, problem: TrajectoryProblem) -> PublishedTrajectoryLoop:
+        return (PublishedTeslaLoop if self._unroll == "tesla" else PublishedTrajectoryLoop)(problem)
 
     def truth(self, inputs: Steps) -> Result:
-        return _first_iteration(inputs, lambda problem: _first(self._published(problem, torch.float64), problem))
+        return _first_iteration(inputs, _first_truth)
 
     def check(self, backend: str, inputs: Steps, code: Upstream | None, truth: Result) -> list[float]:
         first = {
@@ -132,7 +134,25 @@ def _first(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients and loss of a baseline, of our first draws."""
     drawn = problem.first_trajectory
-    return steps.gradients(drawn.batches, [(rows, operation_of_each(rows)) for rows in drawn.params])
+    return steps.gradients(drawn.batches, [(rows, published.operation_of_each(rows)) for rows in drawn.params])
+
+
+def _first_truth(problem: TrajectoryProblem) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients and loss of the first iteration in float64, by the oracle."""
+    device, double, drawn = problem.device, torch.float64, problem.first_trajectory
+    images = problem.images.to(device, double, copy=True).requires_grad_()
+    step_size = torch.tensor(problem.config.lr_teacher, dtype=double, device=device, requires_grad=True)
+    start, target = (problem.experts.at(0, epoch, device).to(double) for epoch in (0, 1))
+    augmentations = [
+        partial(published.augment, row=rows, operation=published.operation_of_each(rows)) for rows in drawn.params
+    ]
+    net = problem.network().to(device, double)
+    arguments = net, start, target, images, problem.labels, step_size, drawn.batches, augmentations
+    if problem.config.unroll == "tesla":
+        loss, of_images, of_step_size = mtt.tesla_gradients(*arguments)
+        return of_images, of_step_size, loss
+    loss = mtt.loss(*arguments)
+    return *torch.autograd.grad(loss, [images, step_size]), loss.detach()
 
 
 def _first_ours(problem: TrajectoryProblem) -> tuple[Tensor, Tensor, Tensor]:

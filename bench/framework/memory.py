@@ -30,7 +30,7 @@ def peak_bytes(
     Args:
         inputs: of the case; a CPU's process makes its own, which are the same.
         case, backend, device, seed, quick, upstream: as those of
-            :func:`fastdd.bench.framework.runner.measure`. On a CPU the case must be one that pickle can send.
+            :func:`fastdd.bench.framework.measurement.measure`. On a CPU the case must be one that pickle can send.
 
     Returns:
         None where the system can't tell: other than Linux, or without ``/proc``.

@@ -2,17 +2,13 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastdd.bench.baselines.published import PublishedLoop
-from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
-from fastdd.bench.framework.problem import Problem
-from fastdd.compat import checkout
+from fastdd.compat.hook import checkout
 
 _NEEDED = {"utils": ("DiffAugment", "ParamDiffAug", "match_loss"), "networks": ("ConvNet",)}
 
@@ -67,48 +63,6 @@ class Upstream:
     def augment(self, x: Tensor, strategy: str, seed: int) -> Tensor:
         """``x`` under the Siamese augmentation of a seed."""
         return self.utils.DiffAugment(x, strategy, seed=seed, param=self.utils.ParamDiffAug())
-
-    def network(self, problem: Problem) -> nn.Module:
-        """The problem's network, freshly made."""
-        data, config = problem.dataset, problem.config
-        return self.networks.ConvNet(
-            channel=data.channels,
-            num_classes=data.num_classes,
-            net_width=config.width or 128,
-            net_depth=config.depth or 3,
-            net_act="swish" if config.arch == "ConvNetASwish" else "relu",
-            net_norm="instancenorm",
-            net_pooling="avgpooling",
-            im_size=data.size,
-        )
-
-
-class UpstreamLoop(PublishedLoop):
-    """The published loop with the checkout's own network and augmentation.
-
-    The loop itself stands in the checkout's ``main`` functions, which can't be called for one step.
-    """
-
-    def __init__(self, problem: Problem, code: Upstream):
-        super().__init__(problem)
-        self._code = code
-
-    def network(self) -> nn.Module:
-        return self._code.network(self._problem)
-
-    def draw(self, seed: int) -> int:
-        return seed
-
-    def augment(self, x: Tensor, drawn: int) -> Tensor:
-        return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
-
-
-class UpstreamGradientLoop(UpstreamLoop, PublishedGradientLoop):
-    """Gradient matching with the checkout's own network, augmentation and distance."""
-
-    def match_loss(self, synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-        settings = SimpleNamespace(device=self._problem.device, dis_metric=self._problem.config.metric)
-        return self._code.utils.match_loss(synthetic, real, settings)
 
 
 def _commit(folder: Path) -> str | None:

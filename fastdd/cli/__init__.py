@@ -10,22 +10,25 @@ import traceback
 import warnings
 
 from fastdd.cli import job
-from fastdd.cli.app import RUN_VALUES, Interrupted, app
+from fastdd.cli.commands import Interrupted, app
 from fastdd.core import ranks
 from fastdd.core.malloc import keep_freed_memory
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
+
+# Options of ``fastdd run`` that are followed by a value.
+RUN_VALUES = ("--rng", "--seed", "--json")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     runs_script = arguments[:1] == ["run"]
-    own = _before_script(arguments) if runs_script else len(arguments)
-    if "--default-malloc" not in arguments[:own]:  # of fastdd bench; the policy can't be taken back once it is set
+    ours = _before_script(arguments) if runs_script else len(arguments)
+    if "--default-malloc" not in arguments[:ours]:  # of fastdd bench; the policy can't be taken back once it is set
         keep_freed_memory()
-    debug = "--debug" in arguments[:own]
-    arguments = [argument for argument in arguments[:own] if argument != "--debug"] + arguments[own:]
+    debug = "--debug" in arguments[:ours]
+    arguments = [argument for argument in arguments[:ours] if argument != "--debug"] + arguments[ours:]
     if not debug and not runs_script:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
     several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks

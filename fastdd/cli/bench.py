@@ -2,8 +2,10 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from rich.table import Table
 
 from fastdd.api import pick_device
@@ -13,34 +15,69 @@ from fastdd.bench.framework import runner, schema
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
-from fastdd.core import files
+from fastdd.cli.options import Command, Device, Json, new_app
+from fastdd.core.files import check_writable
+
+app = new_app()
+
+Case = Annotated[
+    list[str] | None,
+    typer.Option("--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all"),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Also draw speed-ups and roofline to this PNG file.", show_default=False),
+]
+UpstreamFolder = Annotated[
+    Path | None,
+    typer.Option("--upstream", help="Checkout of DatasetCondensation or FairDD, to time too.", show_default=False),
+]
+Reps = Annotated[int | None, typer.Option(help="Least number of timed calls.", show_default="7; quick 3", min=1)]
+Budget = Annotated[
+    float | None,
+    typer.Option(help="Seconds of timing a case, once there are --reps calls.", show_default="5; quick 0", min=0),
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="all", min=1)]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")]
+Memory = Annotated[bool, typer.Option("--memory", help="Also measure peak memory, of steps; takes twice as long.")]
+DefaultMalloc = Annotated[
+    bool, typer.Option("--default-malloc", help="Don't keep freed memory (other commands always do).")
+]
 
 
-def run_list(globs: list[str]) -> None:
-    shown = Table(box=None, show_header=False)
-    for case in cases.select(globs):
-        shown.add_row(case.label, case.about)
-    console.print(shown)
-
-
-def run_bench(
-    *,
-    globs: list[str],
-    device: str,
-    json: Path | None,
-    plot: Path | None,
-    upstream: Path | None,
-    reps: int | None,
-    budget: float | None,
-    threads: int | None,
-    seed: int,
-    quick: bool,
-    memory: bool,
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    case: Case = None,
+    device: Device = "auto",
+    json: Json = None,
+    plot: Plot = None,
+    upstream: UpstreamFolder = None,
+    reps: Reps = None,
+    budget: Budget = None,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Of all inputs.", min=0)] = 0,
+    quick: Quick = False,
+    memory: Memory = False,
+    default_malloc: DefaultMalloc = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
 ) -> None:
-    selected = cases.select(globs)
+    """Speed beside published code and plain PyTorch, where results match.
+
+    Exit code 1 if a case fails, or a result of fastdd's does not match.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    selected = cases.select(case or [])
+    if show_list:
+        shown = Table(box=None, show_header=False)
+        for one in selected:
+            shown.add_row(one.label, one.about)
+        console.print(shown)
+        return
     target = pick_device(device)
     for path in filter(None, (json, plot)):
-        files.check_writable(path)
+        check_writable(path)
     code = None if upstream is None else Upstream.open(upstream)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -69,8 +106,12 @@ def run_bench(
         raise RuntimeError("; ".join(problems[:3]) + more)
 
 
-def run_validate(paths: list[Path]) -> None:
-    for path in paths:
+@app.command(cls=Command)
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Files that --json wrote.", metavar="F...")],
+) -> None:
+    """Check result files against their schema."""
+    for path in files:
         document = schema.read(path)
         matching = sum(row["match"] for row in document["rows"])
         console.print(f"{path}: valid, {len(document['rows'])} rows, {matching} match")

@@ -8,81 +8,114 @@ from typing import Any
 
 import psutil
 import torch
+import typer
 from rich.table import Table
 
 from fastdd import api, report
+from fastdd.cli import commands
 from fastdd.cli.console import console
-from fastdd.cli.datasets import data_options
-from fastdd.cli.runs import load_dataset, to_evaluate
+from fastdd.cli.datasets import data_options, load_dataset
+from fastdd.cli.evaluate import to_evaluate
+from fastdd.cli.options import Command, new_app
 from fastdd.core import files
+from fastdd.core.settings import given
+from fastdd.data import Dataset
 from fastdd.session import Estimate
 
+app = new_app()
+
+_COMMANDS = ("distill", "experts", "evaluate")
 # Options that decide nothing about what a command takes.
-_WITHOUT_COST = ("resume", "checkpoint_seconds", "deo")
+_WITHOUT_COST = ("config", "resume", "checkpoint_seconds", "deo")
 
 
-def run_estimate(command: str, options: dict[str, Any]) -> None:
+@app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def estimate(context: typer.Context) -> None:
+    """Time, memory and disk of a run, before it.
+
+    fastdd estimate [distill|experts|evaluate] and that command's options; without a command's name, distill. A few
+    steps are done and timed; --json writes the figures.
+    """
+    arguments = list(context.args)
+    name = arguments.pop(0) if arguments and arguments[0] in _COMMANDS else _COMMANDS[0]
+    options = commands.load(name).make_context(f"fastdd {name}", arguments).params
+    print_estimate(name, {option: value for option, value in options.items() if option not in _WITHOUT_COST})
+
+
+def print_estimate(command: str, options: dict[str, Any]) -> None:
     """Print what ``fastdd COMMAND`` with these options will take.
 
     Args:
         command: distill, experts or evaluate.
         options: the command's own, as it parses them.
     """
-    options = {name: value for name, value in options.items() if name not in _WITHOUT_COST}
     json, out = options.pop("json"), options.pop("out", None)
     if json is not None:
         files.check_writable(json)
-    by_name = {name: options.pop(name, None) for name in ("bias_ratio", "val_split")}
-    named = data_options(options.pop("data_option"), **by_name)
+    named = {name: options.pop(name, None) for name in ("bias_ratio", "val_split")}
+    of_data = data_options(options.pop("data_option"), **named)
     where = options.pop("dataset"), options.pop("data_root")
-    process = psutil.Process()
     if command == "evaluate":
-        archs, target = options.pop("arch"), options.pop("target")
-        what, data, options["ipc"] = to_evaluate(target, *where, named, options["ipc"])
-        options["learning_rate"] = options.pop("lr_net")
-        started = time.time() - process.create_time()
-        taken = [
-            api.estimate_evaluation(what, data, arch=arch, **options)
-            for arch in (archs.split(",") if archs else [None])
-        ]
-        parts = {name: sum(one.seconds[name] for one in taken) for name in taken[0].seconds}
-        made = replace(taken[-1], seconds=parts)
+        data, started, estimated = _of_evaluation(where, of_data, options)
     else:
-        data = load_dataset(*where, named)
+        data = load_dataset(*where, of_data)
         data.digest()  # a run takes it too: of all pixels, but for a packed store
-        started = time.time() - process.create_time()
-        if command == "distill":
-            nets, evaluation = options.pop("nets"), options.pop("evaluate")
-            made = api.estimate(data, nets=nets if evaluation else 0, **options)
-        else:
-            processes = options.pop("processes")
-            if processes > 1:
-                raise ValueError("an estimate is for one process; leave --processes out")
-            made = api.estimate_experts(data, **options)
-    made = replace(made, seconds={"start": started, **made.seconds})
-    _print(made, f"fastdd {command}, {data.name}", out or Path("runs"))
+        started = _since_start()
+        estimated = (_of_distillation if command == "distill" else _of_experts)(data, given(options))
+    estimated = replace(estimated, seconds={"start": started, **estimated.seconds})
+    _print(estimated, f"fastdd {command}, {data.name}", out or Path("runs"))
     if json is not None:
-        report.write_json(json, report.document([], estimate={**asdict(made), "total": made.total}))
+        report.write_json(json, report.document([], estimate={**asdict(estimated), "total": estimated.total}))
 
 
-def _print(made: Estimate, title: str, out: Path) -> None:
+def _since_start() -> float:
+    return time.time() - psutil.Process().create_time()
+
+
+def _of_distillation(data: Dataset, options: dict[str, Any]) -> Estimate:
+    nets, evaluated = options.pop("nets"), options.pop("evaluate")
+    return api.estimate(data, nets=nets if evaluated else 0, **options)
+
+
+def _of_experts(data: Dataset, options: dict[str, Any]) -> Estimate:
+    if options.pop("processes") > 1:
+        raise ValueError("an estimate is for one process; leave --processes out")
+    return api.estimate_experts(data, **options)
+
+
+def _of_evaluation(
+    where: tuple[str | None, Path | None], of_data: dict[str, Any], options: dict[str, Any]
+) -> tuple[Dataset, float, Estimate]:
+    """The data set, the seconds until it was there, and the estimate: that of all networks."""
+    archs, target = options.pop("arch"), options.pop("target")
+    what, data, options["ipc"] = to_evaluate(target, *where, of_data, options["ipc"])
+    options["learning_rate"] = options.pop("lr_net")
+    started = _since_start()
+    estimates = [
+        api.estimate_evaluation(what, data, arch=arch, **options) for arch in (archs.split(",") if archs else [None])
+    ]
+    parts = {name: sum(one.seconds[name] for one in estimates) for name in estimates[0].seconds}
+    return data, started, replace(estimates[-1], seconds=parts)
+
+
+def _print(estimated: Estimate, title: str, out: Path) -> None:
     table = Table(
         title=f"{title}: what it takes here, {torch.get_num_threads()} threads", title_justify="left", box=None
     )
     table.add_column("part")
     table.add_column("time", justify="right")
-    for name, seconds in made.seconds.items():
+    for name, seconds in estimated.seconds.items():
         table.add_row(name, time_text(seconds))
-    table.add_row("total", time_text(made.total))
+    table.add_row("total", time_text(estimated.total))
     console.print(table)
     free = psutil.virtual_memory().available
-    console.print(f"memory: {_size(made.memory)} at most ({_size(free)} available)")
-    if made.gpu_memory is not None:
-        console.print(f"GPU memory: {_size(made.gpu_memory)} at most")
+    console.print(f"memory: {_size(estimated.memory)} at most ({_size(free)} available)")
+    if estimated.gpu_memory is not None:
+        console.print(f"GPU memory: {_size(estimated.gpu_memory)} at most")
     folder = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-    if made.disk:
-        console.print(f"disk: {_size(made.disk)} in {out} ({_size(shutil.disk_usage(folder).free)} free)")
-    for note in made.notes:
+    if estimated.disk:
+        console.print(f"disk: {_size(estimated.disk)} in {out} ({_size(shutil.disk_usage(folder).free)} free)")
+    for note in estimated.notes:
         console.print(note)
 
 

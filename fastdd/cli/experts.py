@@ -1,16 +1,113 @@
 """``fastdd experts``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fastdd import api, report
 from fastdd.cli.console import bar, console
-from fastdd.cli.runs import load_dataset
+from fastdd.cli.datasets import (
+    BiasRatio,
+    Name,
+    Options,
+    Root,
+    data_options,
+    groups_option,
+    load_dataset,
+    weights_option,
+)
+from fastdd.cli.options import RUN, Command, Config, Device, Group, Json, new_app, with_settings
 from fastdd.core import files, ranks
+from fastdd.core.settings import given
 from fastdd.data import Dataset
-from fastdd.experts import ExpertProgress
+from fastdd.debias import MODES
+from fastdd.experts import ExpertProgress, ExpertSettings
 from fastdd.experts.buffers import export_buffers
 from fastdd.experts.store import Experts
+
+app = new_app()
+
+# Of debias modes.
+_IN_TRAINING = {name: mode for name, mode in MODES.items() if mode.in_training is not None}
+_TRAINING = "Training"
+
+
+class TrainExperts(Group):
+    """Takes the manifest.json of experts, whose settings it has."""
+
+    section = "config"
+
+
+Weights = weights_option([name for name, mode in _IN_TRAINING.items() if mode.needs == "weights"])
+Groups = groups_option([name for name, mode in _IN_TRAINING.items() if mode.needs == "groups"])
+Ipc = Annotated[
+    int,
+    typer.Option(help="Synthetic images per class of the distillation that they are for.", rich_help_panel=_TRAINING),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the experts.", show_default="runs/experts-DEBIAS-DATASET", rich_help_panel=RUN),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue those in --out; start if none.", rich_help_panel=RUN)]
+Processes = Annotated[
+    int, typer.Option(help="Experts that train side by side and share the threads.", rich_help_panel=RUN)
+]
+Folder = Annotated[Path, typer.Argument(help="Folder of experts.", metavar="DIR")]
+
+
+@app.callback(cls=TrainExperts, invoke_without_command=True)
+@with_settings(
+    {"experts": ExpertSettings}, after="ipc", everyone=_TRAINING, but=("dataset",), values={"debias": _IN_TRAINING}
+)
+def experts(
+    context: typer.Context,
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    data_option: Options = None,
+    weights: Weights = None,
+    groups: Groups = None,
+    ipc: Ipc = 10,
+    out: Out = None,
+    resume: Resume = False,
+    config: Config = None,
+    device: Device = "auto",
+    processes: Processes = 1,
+    json: Json = None,
+    **settings: Any,
+) -> None:
+    """Train the experts that trajectory matching follows; or import, export or check some."""
+    if context.invoked_subcommand is not None:
+        return
+    if json is not None:
+        ranks.first(lambda: files.check_writable(json))
+    data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
+    settings = {"debias": ExpertSettings.model_fields["debias"].default, **given(settings)}
+    out = out or Path("runs") / f"experts-{settings['debias']}-{data.name}"
+    trained = train_with_bar(
+        data,
+        out=out,
+        ipc=ipc,
+        resume=resume,
+        device=device,
+        processes=processes,
+        weights=weights,
+        groups=groups,
+        **settings,
+    )
+    if "kde" in trained.manifest:
+        console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
+    rows = report.expert_rows(trained.manifest)
+    if rows:
+        what = f"{trained.number} experts of {data.name}, debias {settings['debias']}"
+        console.print(report.expert_summary(rows, f"{what}: test set, mean ± deviation, %"))
+    if json is not None:
+        about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
+        seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
+        document = report.document(rows, **about, digest=trained.digest(), expert_seconds=seconds)
+        ranks.first(lambda: report.write_json(json, document))
+    console.print(f"{_size(trained)} in {out}")
 
 
 def train_with_bar(data: Dataset, **settings: Any) -> Experts:
@@ -27,57 +124,54 @@ def train_with_bar(data: Dataset, **settings: Any) -> Experts:
         return api.train_experts(data, progress=progress, embedding_progress=embedding_progress, **settings)
 
 
-def run_train(
-    *,
-    dataset: str | None,
-    data_root: Path | None,
-    options: dict[str, Any],
-    debias: str,
-    out: Path | None,
-    weights: Path | None,
-    groups: str | None,
-    json: Path | None,
-    **settings: Any,
+@app.command("import", cls=Command)
+def import_(
+    buffers: Annotated[list[Path], typer.Argument(help="Published buffers (replay_buffer_*.pt).", metavar="FILES...")],
+    out: Annotated[Path, typer.Option(help="Folder of the experts.")],
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    data_option: Options = None,
+    debias: Annotated[str, typer.Option(help=f"What they were trained with: {', '.join(_IN_TRAINING)}.")] = "none",
+    arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
+    width: Annotated[int | None, typer.Option(help="Filters of each convolution.", show_default="preset")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks of layers.", show_default="preset")] = None,
+    zca: Annotated[
+        bool, typer.Option("--zca", help="They saw whitened images: fit the same whitening on --dataset.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="Precision that is stored: fp32, or bf16 for half the space.")] = "fp32",
+    device: Device = "auto",
 ) -> None:
-    if json is not None:
-        ranks.first(lambda: files.check_writable(json))
-    data = load_dataset(dataset, data_root, options)
-    out = out or Path("runs") / f"experts-{debias}-{data.name}"
-    trained = train_with_bar(data, out=out, debias=debias, weights=weights, groups=groups, **settings)
-    if "kde" in trained.manifest:
-        console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
-    rows = report.expert_rows(trained.manifest)
-    if rows:
-        title = f"{trained.experts} experts of {data.name}, debias {debias}: test set, mean ± deviation, %"
-        console.print(report.expert_summary(rows, title))
-    if json is not None:
-        about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
-        seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
-        document = report.document(rows, **about, digest=trained.digest(), expert_seconds=seconds)
-        ranks.first(lambda: report.write_json(json, document))
-    console.print(f"{_size(trained)} in {out}")
+    """Make experts of published buffers, bit for bit."""
+    imported = api.import_experts(
+        sorted(buffers, key=_buffer_number),
+        load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio)),
+        out=out,
+        debias=debias,
+        arch=arch,
+        width=width,
+        depth=depth,
+        zca=zca,
+        dtype=dtype,
+        device=device,
+    )
+    console.print(f"{_size(imported)} in {out}")
 
 
-def run_import(
-    *,
-    paths: list[Path],
-    dataset: str | None,
-    data_root: Path | None,
-    options: dict[str, Any],
-    out: Path,
-    **settings: Any,
+@app.command(cls=Command)
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Folder for the buffers.")],
+    per_file: Annotated[int, typer.Option(help="Experts a file.")] = 10,
 ) -> None:
-    data = load_dataset(dataset, data_root, options)
-    made = api.import_experts(sorted(paths, key=_buffer_number), data, out=out, **settings)
-    console.print(f"{_size(made)} in {out}")
-
-
-def run_export(folder: Path, *, out: Path, per_file: int) -> None:
+    """Write published buffers (replay_buffer_*.pt)."""
     written = export_buffers(Experts.open(folder), out, per_file)
     console.print(f"{len(written)} buffers in {out}")
 
 
-def run_check(folder: Path) -> None:
+@app.command(cls=Command)
+def check(folder: Folder) -> None:
+    """Check sizes and SHA-256 of experts; print every expert's accuracy and fairness."""
     opened = Experts.open(folder)
     damaged = opened.damaged()
     config = opened.manifest["config"]
@@ -92,7 +186,7 @@ def run_check(folder: Path) -> None:
 
 
 def _size(experts: Experts) -> str:
-    return f"{experts.experts} experts, {experts.epochs} epochs, {experts.parameters:,} parameters"
+    return f"{experts.number} experts, {experts.epochs} epochs, {experts.parameters:,} parameters"
 
 
 def _buffer_number(path: Path) -> tuple[int, str]:

@@ -9,8 +9,11 @@ from rich.table import Table
 
 from fastdd import ops
 from fastdd.cli.console import console
-from fastdd.core import ext as _ext
+from fastdd.cli.options import Command, new_app
+from fastdd.core import ext
 from fastdd.core.version import __version__
+
+app = new_app()
 
 
 def _version(package: str) -> str | None:
@@ -21,11 +24,11 @@ def _version(package: str) -> str | None:
 
 
 def _extension() -> str:
-    if not _ext.available():
-        return f"absent: {_ext.reason()}; the plain PyTorch reference is used"
-    build = _ext.build_info()
+    if not ext.available():
+        return f"absent: {ext.reason()}; the plain PyTorch reference is used"
+    build = ext.build_info()
     facts = ", ".join(f"{name} {value}" for name, value in build.items())
-    note = f" ({_ext.reason()})" if _ext.reason() else ""
+    note = f" ({ext.reason()})" if ext.reason() else ""
     return f"active{note}: {facts}"
 
 
@@ -64,7 +67,9 @@ def _ops() -> Table:
     return table
 
 
-def run_info() -> None:
+@app.command(cls=Command)
+def info() -> None:
+    """Versions, devices, and which fast paths are active, and why."""
     table = Table(box=None, show_header=False)
     for name, value in {
         "fastdd": __version__,

@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 
-from fastdd.cli.app import Interrupted
+from fastdd.cli.commands import Interrupted
 from fastdd.core import ranks
 
 # What the ranks can share; of ``experts`` the training.

@@ -1,28 +1,41 @@
 """``fastdd report``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fastdd import data as datasets
 from fastdd.cli.console import console
+from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
+from fastdd.cli.options import Command, new_app
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report.page import write_page
 from fastdd.report.record import Record, read_record
 
+app = new_app()
+
 NAME = "report.html"
 
 
-def run_report(
-    runs: list[Path],
-    *,
-    out: Path | None,
-    dataset: str | None,
-    data_root: Path | None,
-    options: dict[str, Any],
-    embedding: str,
-    seed: int,
+@app.command(cls=Command)
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, finished or not, or synthetic sets.", metavar="RUN...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page.", show_default="RUN/report.html; several: report.html")
+    ] = None,
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    data_option: Options = None,
+    embedding: Annotated[str, typer.Option(help="Of images in the plane: pca, tsne or none.")] = "pca",
+    seed: Annotated[int, typer.Option(help="Which real images are shown.")] = 0,
 ) -> None:
+    """Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration."""
+    options = data_options(data_option, bias_ratio=bias_ratio)
     records = [read_record(run) for run in runs]
     if out is None:
         first = records[0].path
@@ -43,12 +56,10 @@ def _dataset(
     names = {record.dataset for record in records} - {None}
     if name is None:
         if len(names) != 1:
-            found = (
-                f"the runs are of several data sets ({', '.join(sorted(names))})" if names else "no run names its own"
-            )
+            why = f"the runs are of several data sets ({', '.join(sorted(names))})" if names else "no run names its own"
             if asked:
-                raise ValueError(f"{found}: give --dataset")
-            return None, found
+                raise ValueError(f"{why}: give --dataset")
+            return None, why
         (name,) = names
     try:
         return datasets.load(name, root, **records[0].data_options(name) | options), ""

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table as RichTable
 
-from fastdd import api, reproduce
+from fastdd import api
+from fastdd import reproduce as recipes
 from fastdd.cli.console import console
+from fastdd.cli.datasets import Root
+from fastdd.cli.distill import distill_with_bar
 from fastdd.cli.estimate import time_text
+from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.experts import train_with_bar
-from fastdd.cli.runs import distill_with_bar, evaluate_with_bar
+from fastdd.cli.options import Command, Device, Seed, new_app
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.experts.store import MANIFEST
@@ -22,8 +27,35 @@ from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.comparison import EXPLANATION, header, lines
 from fastdd.session import Estimate
 
+app = new_app()
 
-def run_reproduce(
+
+@app.command(cls=Command)
+def reproduce(
+    paper: Annotated[
+        str | None, typer.Argument(help=f"One of {', '.join(recipes.paper_names())}.", show_default="all")
+    ] = None,
+    table: Annotated[str | None, typer.Argument(help="Of the paper.", show_default="all")] = None,
+    rows: Annotated[str | None, typer.Option(help="Rows joined by commas, with * for any.", show_default="all")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns joined by commas.", show_default="all")] = None,
+    budget: Annotated[str, typer.Option(help="full (as published) or quick (minutes a cell).")] = "full",
+    data_root: Root = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs, results and tables.")] = Path("reproduce"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    show_list: Annotated[
+        bool,
+        typer.Option("--list", help="Say what there is to run, what is done and what the rest costs; run nothing."),
+    ] = False,
+) -> None:
+    """Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published."""
+    if show_list or paper is None or table is None:
+        _list(paper, table, rows, columns, budget, data_root, out, seed, device)
+    else:
+        _run(paper, table, rows, columns, budget, data_root, out, seed, device)
+
+
+def _run(
     paper: str,
     table: str,
     rows: str | None,
@@ -34,9 +66,9 @@ def run_reproduce(
     seed: int,
     device: str,
 ) -> None:
-    chosen, spent = _selected(paper, table, rows, columns), _budget(budget)
+    selected, spent = _selected(paper, table, rows, columns), _budget(budget)
     api.pick_device(device)
-    shop = reproduce.Workshop(
+    shop = recipes.Workshop(
         out,
         spent,
         root=root,
@@ -46,33 +78,33 @@ def run_reproduce(
         train_experts=train_with_bar,
         evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
     )
-    for cell in chosen.cells:  # a missing data set is told before hours of work on another
+    for cell in selected.cells:  # a missing data set is told before hours of work on another
         if shop.done(cell) is None:
             shop.dataset(cell)
     out.mkdir(parents=True, exist_ok=True)
-    files.check_writable(_stem(chosen, spent, out).with_suffix(".md"))
+    files.check_writable(_stem(selected, spent, out).with_suffix(".md"))
     outcomes = []
-    for cell in chosen.cells:
+    for cell in selected.cells:
         outcomes.append(shop.do(cell))
         row = outcomes[-1].row
         figures = ", ".join(
             f"{name} {'-' if row[name]['mean'] is None else format(row[name]['mean'], '.1f')}"
-            for name in chosen.figures
+            for name in selected.figures
         )
         console.print(f"{cell.row} {cell.column}: {figures}")
-        _write(chosen, outcomes, spent, shop, out, final=cell is chosen.cells[-1])
-    found = reproduce.comparisons(chosen, outcomes)
-    result = RichTable(title=f"{chosen.paper} {chosen.name}: {chosen.title}, %", title_justify="left")
-    for number, title in enumerate(header(chosen)):
+        _write(selected, outcomes, spent, shop, out, final=cell is selected.cells[-1])
+    compared = recipes.comparisons(selected, outcomes)
+    result = RichTable(title=f"{selected.paper} {selected.name}: {selected.title}, %", title_justify="left")
+    for number, title in enumerate(header(selected)):
         result.add_column(title, justify="left" if number < 2 else "right", no_wrap=True)
-    for line in lines(chosen, found):
+    for line in lines(selected, compared):
         result.add_row(*line)
     console.print(result)
     console.print(f"{EXPLANATION} {spent.note}")
-    console.print(f"table in {_stem(chosen, spent, out)}.md, .csv and .html")
+    console.print(f"table in {_stem(selected, spent, out)}.md, .csv and .html")
 
 
-def run_list(
+def _list(
     paper: str | None,
     table: str | None,
     rows: str | None,
@@ -89,28 +121,28 @@ def run_list(
     if paper is not None and table is not None:
         _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device)
         return
-    shop = reproduce.Workshop(out, spent, seed=seed)
+    shop = recipes.Workshop(out, spent, seed=seed)
     result = RichTable(title=f"fastdd reproduce PAPER TABLE, budget {budget}", title_justify="left", box=None)
     numbers = ("rows", "cells done", "distilled sets", "trained experts")
     for name in ("paper", "table", *numbers, "columns", "what"):
         result.add_column(name, no_wrap=name in ("paper", "table"), justify="right" if name in numbers else "left")
-    for name in [paper] if paper else reproduce.paper_names():
-        for key, one in reproduce.read_paper(name).items():
+    for name in [paper] if paper else recipes.paper_names():
+        for key, one in recipes.read_paper(name).items():
             done = sum(shop.done(cell) is not None for cell in one.cells)
-            made, trained = (
+            sets, experts = (
                 str(len({folder(cell) for cell in one.cells} - {None}))
                 for folder in (shop.run_folder, shop.experts_folder)
             )
             columns_of = ", ".join(dict.fromkeys(cell.column for cell in one.cells))
             result.add_row(
-                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", made, trained, columns_of, one.title
+                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", sets, experts, columns_of, one.title
             )
     console.print(result)
     console.print("what a table takes here, cell by cell: fastdd reproduce PAPER TABLE --list")
 
 
-def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str) -> None:
-    shop = reproduce.Workshop(out, spent, root=root, device=device, seed=seed)
+def _list_cells(table: recipes.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str) -> None:
+    shop = recipes.Workshop(out, spent, root=root, device=device, seed=seed)
     result = RichTable(title=f"{table.paper} {table.name}, budget {spent.name}", title_justify="left", box=None)
     for name in ("row", "set", "state", "takes"):
         result.add_column(name, justify="right" if name == "takes" else "left")
@@ -135,12 +167,12 @@ def _list_cells(table: reproduce.Table, spent: Budget, root: Path | None, out: P
 class _Costs:
     """About how long cells take. The same work on data sets of the same sizes is measured once."""
 
-    def __init__(self, shop: reproduce.Workshop, device: str):
+    def __init__(self, shop: recipes.Workshop, device: str):
         self._shop, self._device = shop, device
         self._measured: dict[str, float] = {}
-        self._made: set[Path] = set()
+        self._counted: set[Path] = set()
 
-    def of(self, cell: reproduce.Cell) -> float:
+    def of(self, cell: recipes.Cell) -> float:
         """Seconds; sets that an earlier cell distils, or experts that it trains, are not counted again."""
         shop, evaluation = self._shop, self._shop.evaluation(cell)
         if cell.what is not None:
@@ -154,17 +186,17 @@ class _Costs:
                 total += self._seconds(cell, api.estimate_experts, experts)
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
-        own = {name: value for name, value in settings.items() if name != "groups"}
-        run = configure(dataset=cell.dataset, **own).model_dump()
+        without_groups = {name: value for name, value in settings.items() if name != "groups"}
+        run = configure(dataset=cell.dataset, **without_groups).model_dump()
         alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
         return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})
 
     def _first(self, folder: Path) -> bool:
-        known = folder in self._made
-        self._made.add(folder)
+        known = folder in self._counted
+        self._counted.add(folder)
         return not known
 
-    def _seconds(self, cell: reproduce.Cell, estimate: Callable[..., Estimate], about: dict) -> float:
+    def _seconds(self, cell: recipes.Cell, estimate: Callable[..., Estimate], about: dict) -> float:
         data = self._shop.dataset(cell)
         sizes = (data.channels, data.size, data.num_classes, data.num_groups, len(data.train), len(data.test))
         key = repr((estimate.__name__, sizes, about))
@@ -178,35 +210,35 @@ def _title(given: dict, dataset: str) -> str:
 
 
 def _budget(name: str) -> Budget:
-    if name not in reproduce.BUDGETS:
-        raise ValueError(f"unknown budget {name!r}; one of: {', '.join(reproduce.BUDGETS)}")
-    return reproduce.BUDGETS[name]
+    if name not in recipes.BUDGETS:
+        raise ValueError(f"unknown budget {name!r}; one of: {', '.join(recipes.BUDGETS)}")
+    return recipes.BUDGETS[name]
 
 
-def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> reproduce.Table:
-    tables = reproduce.read_paper(paper)
+def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> recipes.Table:
+    tables = recipes.read_paper(paper)
     if table not in tables:
         raise ValueError(f"{paper} has no table {table!r}; one of: {', '.join(tables)}")
-    return reproduce.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
+    return recipes.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
 
 
-def _stem(table: reproduce.Table, spent: Budget, out: Path) -> Path:
+def _stem(table: recipes.Table, spent: Budget, out: Path) -> Path:
     return out / f"{table.paper}-{table.name}-{spent.name}"
 
 
 def _write(
-    table: reproduce.Table,
-    outcomes: list[reproduce.Outcome],
+    table: recipes.Table,
+    outcomes: list[recipes.Outcome],
     spent: Budget,
-    shop: reproduce.Workshop,
+    shop: recipes.Workshop,
     out: Path,
     *,
     final: bool,
 ) -> None:
     """The table as far as it is; the page, whose pictures take seconds, at the end."""
-    found, stem = reproduce.comparisons(table, outcomes), _stem(table, spent, out)
-    files.write_text(stem.with_suffix(".md"), reproduce.markdown(table, found, spent.note))
-    files.write_text(stem.with_suffix(".csv"), reproduce.csv_text(table, found))
+    compared, stem = recipes.comparisons(table, outcomes), _stem(table, spent, out)
+    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, compared, spent.note))
+    files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, compared))
     if not final:
         return
     distilled = [outcome for outcome in outcomes if outcome.run is not None]
@@ -215,11 +247,11 @@ def _write(
         rows.setdefault(outcome.run, []).append(outcome.row)
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, found))
+    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, compared))
     write_page(stem.with_suffix(".html"), records, _shown(shop, [one.cell for one in distilled]), table=text)
 
 
-def _shown(shop: reproduce.Workshop, cells: list[reproduce.Cell]) -> Dataset | None:
+def _shown(shop: recipes.Workshop, cells: list[recipes.Cell]) -> Dataset | None:
     """The data set of all cells, to be shown beside theirs; None where they have several, or it is not here."""
     if not cells or any((cell.dataset, cell.options) != (cells[0].dataset, cells[0].options) for cell in cells):
         return None

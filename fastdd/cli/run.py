@@ -2,22 +2,39 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from fastdd import compat, report
-from fastdd.compat import hook, script, substitutes
-from fastdd.compat.summary import Summary
+from fastdd.cli.options import Command, Json, new_app
+from fastdd.compat import hook
+from fastdd.compat.hook import script, substitutes
+from fastdd.compat.hook.summary import Summary
 from fastdd.core import files
 
+app = new_app()
 
-def run_script(
-    path: str, arguments: Sequence[str], *, verify: bool, rng: str, seed: int | None, json: Path | None
+
+@app.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+def run(
+    path: Annotated[str, typer.Argument(help="A Python script.", metavar="SCRIPT")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Its own arguments.", metavar="ARGS", show_default=False)
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the first calls of every replaced name with the original.")
+    ] = False,
+    rng: Annotated[str, typer.Option(help="fast, or legacy for the script's own draws bit for bit.")] = "fast",
+    seed: Annotated[int | None, typer.Option(help="Of the draws of fast.", show_default="0")] = None,
+    json: Json = None,
 ) -> None:
-    """Run it, say on stderr what was replaced, and exit as it does."""
+    """Run an existing distillation script, unchanged, with its slow functions replaced at import.
+
+    What was replaced is said on stderr; the exit code is the script's.
+    """
     script.check(path)
     if json is not None:
         files.check_writable(json)
@@ -30,7 +47,7 @@ def run_script(
     installed = hook.Hook(script.folder(path), verify)
     if replacing:
         installed.install()
-    status = script.run(path, arguments)
+    status = script.run(path, arguments or [])
     if status is not None and not isinstance(status, int):  # as Python does with sys.exit("message")
         print(status, file=sys.stderr)
         status = 1

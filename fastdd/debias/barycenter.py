@@ -8,26 +8,20 @@ number of groups. The published code takes the L1 distance to this target for DM
 on the synthetic images (``embed_warmup``).
 """
 
-from dataclasses import replace
-
 import torch
 
-from fastdd.debias import none
+from fastdd.debias import fairdd
 from fastdd.debias.base import Mode, groups_alike
 from fastdd.debias.segments import Batch, Segments
 
 
 def segments(batch: Batch) -> Segments:
     """One segment a class, in which every protected group that the batch has weighs alike, whatever its size."""
-    cell = batch.classes * batch.num_groups + batch.groups
-    samples = torch.ones(len(cell), device=cell.device) if batch.weights is None else batch.weights
-    # Sums per cell without atomics: the same bits in every run.
-    order = torch.argsort(cell, stable=True)
-    sizes = torch.zeros(batch.num_classes * batch.num_groups, dtype=torch.int64, device=cell.device)
-    sizes.scatter_add_(0, cell, torch.ones_like(cell))
-    offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    sums = torch.segment_reduce(samples[order].double(), "sum", offsets=offsets, unsafe=True, initial=0)
-    return none.segments(replace(batch, weights=samples / sums[cell]))
+    groups = fairdd.segments(batch)
+    of_class = groups.present.view(batch.num_classes, batch.num_groups).sum(1)
+    weights = groups.weights / of_class[groups.sample_classes]
+    classes = torch.arange(batch.num_classes, device=weights.device)
+    return Segments(groups.rows, groups.offsets[:: batch.num_groups], weights, classes)
 
 
 MODE = Mode("one target a class: the mean of its groups' means (COBRA)", segments, "groups", groups_alike)

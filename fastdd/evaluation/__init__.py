@@ -2,6 +2,7 @@
 
 from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
+from fastdd.evaluation.plan import EvaluationPlan, check_fits, plan_evaluation
 from fastdd.evaluation.protocol import Evaluation, Protocol, count_right, evaluate
 from fastdd.evaluation.published import PROTOCOLS, PublishedProtocol, published_protocol
 
@@ -10,13 +11,16 @@ __all__ = [
     "PROTOCOLS",
     "DcAugmentation",
     "Evaluation",
+    "EvaluationPlan",
     "GroupCounts",
     "Metrics",
     "Protocol",
     "PublishedProtocol",
+    "check_fits",
     "count_right",
     "dc_strategy",
     "evaluate",
     "interval",
+    "plan_evaluation",
     "published_protocol",
 ]

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.ndimage
-import scipy.sparse
-import scipy.special
+import scipy  # which imports its parts where they are first used
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,7 +102,7 @@ def _spline_filter(side: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def _rotation(height: int, width: int, degrees: int) -> tuple[scipy.sparse.csr_array, np.ndarray]:
+def _rotation(height: int, width: int, degrees: int) -> "tuple[scipy.sparse.csr_array, np.ndarray]":
     """``scipy.ndimage.rotate``, cropped to the image's size, as a sparse matrix that takes spline coefficients; and
     which pixels come from outside."""
     cos, sin = scipy.special.cosdg(degrees), scipy.special.sindg(degrees)

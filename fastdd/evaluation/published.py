@@ -14,7 +14,7 @@ class PublishedProtocol:
         plain_epochs: without.
         figures: what it reports.
         note: what a reader who compares should know.
-        dc_augmented: whether sets of method DC are augmented by :func:`fastdd.evaluation.dc_strategy`.
+        dc_augmented: methods whose sets are augmented by :func:`fastdd.evaluation.dc_strategy`.
     """
 
     nets: int
@@ -22,7 +22,7 @@ class PublishedProtocol:
     plain_epochs: int
     figures: tuple[str, ...]
     note: str
-    dc_augmented: bool = False
+    dc_augmented: tuple[str, ...] = ()
 
 
 PROTOCOLS = MappingProxyType(
@@ -33,10 +33,10 @@ PROTOCOLS = MappingProxyType(
             300,
             ("accuracy",),
             "DatasetCondensation. For sets of DC on MNIST or ConvNetBN its augmentation of single images is used.",
-            dc_augmented=True,
+            dc_augmented=("dc",),
         ),
         "fairdd": PublishedProtocol(
-            10, 1000, 300, ("accuracy", "deo_m", "deo_a"), "FairDD's scripts.", dc_augmented=True
+            10, 1000, 300, ("accuracy", "deo_m", "deo_a"), "FairDD's scripts.", dc_augmented=("dc",)
         ),
         "mtt": PublishedProtocol(
             5,

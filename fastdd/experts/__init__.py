@@ -2,13 +2,20 @@
 
 from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import Experts
-from fastdd.experts.training import ExpertProgress, check_experts_out, describe_experts, train_experts
+from fastdd.experts.training import (
+    ExpertProgress,
+    check_experts_out,
+    check_processes,
+    describe_experts,
+    train_experts,
+)
 
 __all__ = [
     "ExpertProgress",
     "ExpertSettings",
     "Experts",
     "check_experts_out",
+    "check_processes",
     "describe_experts",
     "train_experts",
 ]

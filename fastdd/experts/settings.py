@@ -29,7 +29,7 @@ class ExpertSettings(settings.Settings):
     momentum: float = setting("momentum of SGD", ge=0, lt=1)
     weight_decay: float = setting("weight decay of SGD", ge=0)
     decay: bool = setting("learn at a tenth of the learning rate in the second half")
-    dsa_strategy: str = setting("augmentations to draw from, joined by _, such as crop_flip; or none")
+    dsa_strategy: str = setting("augmentations in training, joined by _, such as color_crop_flip; or none")
     sampling: Literal["random", "weighted"] = setting(
         "how debias acts: random (weights in the loss) or weighted (images drawn in proportion to them, which then "
         "count alike: less variance from rare images)",
@@ -38,7 +38,7 @@ class ExpertSettings(settings.Settings):
     zca: bool = setting("whiten the images (ZCA), as published for some data sets and IPC")
     dtype: Literal["fp32", "bf16"] = setting("precision that is stored; bf16 takes half the space", "fp32")
     eval_every: int = setting("epochs from one test to the next; 0 for no tests", 10, ge=0)
-    seed: int = setting("every random draw follows from it", 0, ge=0)
+    seed: int = setting("number that every random draw follows from", 0, ge=0)
 
     @field_validator("arch")
     @classmethod

@@ -58,20 +58,41 @@ class ExpertProgress:
     seconds: float
 
 
-def check_experts_out(path: str | os.PathLike, resume: bool) -> None:
+def check_experts_out(path: str | os.PathLike, resume: bool, config: ExpertSettings | None = None) -> None:
     """ValueError if the folder ``path`` holds experts that are not to be continued, or files of something else.
 
+    With ``config`` also if the experts there have other settings.
     Weights and groups that the training is about to use may be there before it.
     """
     path = Path(path)
     if (path / MANIFEST).exists():
         if not resume:
             raise ValueError(f"{path} already holds experts; continue them with --resume or choose another --out")
+        if config is not None:
+            _check_settings(path, config.model_dump())
     elif path.is_dir():
         known = (".lock", WEIGHTS, GROUPS, ZCA)
         stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no experts (it has {stray[0]!r}); give an empty folder")
+
+
+def check_processes(processes: int) -> None:
+    """ValueError unless so many processes can train side by side: at least one, and only one in a rank of a job."""
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, not {processes}")
+    if processes > 1 and ranks.world() > 1:
+        raise ValueError(f"torchrun's {ranks.world()} ranks train side by side already: leave out --processes")
+
+
+def _check_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest in the folder; ValueError unless its experts have these settings."""
+    found = read_manifest(path)
+    for name, value in config.items():
+        other = found["config"].get(name)
+        if other != value:
+            raise ValueError(f"{path} holds experts with {name}={other}, not {value}; choose another --out")
+    return found
 
 
 def describe_experts(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -139,10 +160,7 @@ def train_experts(
         OSError: ``out`` can't be written, or the disk has too little space for the trajectories.
         KeyboardInterrupt: Ctrl-C or SIGTERM, when the epochs that are under way are done.
     """
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1, not {processes}")
-    if processes > 1 and ranks.world() > 1:
-        raise ValueError(f"torchrun's {ranks.world()} ranks train side by side already: leave out --processes")
+    check_processes(processes)
     path = Path(out)
     train = dataset if groups is None else dataset.with_groups(groups)
     of_loss = loss_weights(config.debias, train.train.labels, train.train.groups, weights)
@@ -210,11 +228,7 @@ def _begin(path: Path, manifest: dict[str, Any], dataset: Dataset, device: torch
 
 def _continued(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest that is in the folder; ValueError unless it is of the same training."""
-    found = read_manifest(path)
-    for name, value in manifest["config"].items():
-        other = found["config"].get(name)
-        if other != value:
-            raise ValueError(f"{path} holds experts with {name}={other}, not {value}; choose another --out")
+    found = _check_settings(path, manifest["config"])
     if found.get("training_digest") != manifest["training_digest"]:
         raise ValueError(
             f"{path} holds experts of other data of the name {found['dataset']!r}, or of other weights or groups"

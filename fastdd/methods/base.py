@@ -21,21 +21,27 @@ class Settings(settings.Settings):
     """Settings of a run that every method has; :func:`fastdd.methods.configure` fills them from presets."""
 
     method: str = setting("how the synthetic images are learned (fastdd methods)", "dm")
-    debias: str = setting("how bias is handled (fastdd modes)", "none")
+    debias: str = setting("how bias is handled (fastdd modes)", "none", default_help="none; with experts, theirs")
     dataset: str = setting("name of the data set")
     ipc: int = setting("synthetic images per class", 10, ge=1)
-    iterations: int = setting("length of the run: so many random networks, or students of experts with mtt", ge=1)
-    arch: str = setting("network that looks at the images, such as ConvNet")
+    iterations: int = setting(
+        "length of the run: so many random networks to match on, or with experts so many students of theirs", ge=1
+    )
+    arch: str = setting("network that the images are matched on, such as ConvNet")
     width: int | None = setting("filters of each convolution", None, default_help="the network's own", ge=1)
     depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
     lr_img: float = setting("learning rate of the synthetic images", gt=0)
     momentum: float = setting("momentum of the synthetic images' updates", ge=0, lt=1)
     init: Literal["real", "balanced", "noise"] = setting(
-        "first images: real ones at random, balanced (as many of every group), or noise"
+        "what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise"
     )
-    dsa_strategy: str = setting("augmentations to draw from, joined by _, such as crop_flip; or none")
-    seed: int = setting("every random draw follows from it", 0, ge=0)
-    memory: Literal["auto", "low"] = setting("low computes small parts at a time on GPUs too", "auto")
+    dsa_strategy: str = setting(
+        "augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none"
+    )
+    seed: int = setting("number that every random draw follows from", 0, ge=0)
+    memory: Literal["auto", "low"] = setting(
+        "auto, or low to compute small parts at a time on GPUs too: slower, in less memory", "auto"
+    )
 
     @field_validator("arch")
     @classmethod

@@ -187,7 +187,7 @@ class GradientSettings(RealSettings):
         default_help="published for the IPC",
         ge=0,
     )
-    lr_net: float = setting("learning rate of the network in that training", gt=0)
+    lr_net: float = setting("learning rate of the network when it trains on the synthetic images", gt=0)
     batch_train: int = setting("synthetic images of a step of that training", ge=1)
 
     @property

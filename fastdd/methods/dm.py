@@ -144,7 +144,7 @@ class DmSettings(RealSettings):
     """Settings of distribution matching."""
 
     embed_warmup: int = setting(
-        "epochs that every random network first trains on the synthetic images (COBRA: 10; 50 and 100 at those IPC)",
+        "epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50, 100 at IPC 100)",
         0,
         ge=0,
     )

@@ -21,11 +21,11 @@ class RealSettings(Settings):
 
     batch_real: int = setting("real images of every class that a step sees", ge=1)
     sampling: SAMPLINGS = setting(
-        "how they are drawn: random (as published), stratified (evenly over groups), or weighted (in proportion to "
-        "the weights)",
+        "how real images are drawn: random (as published), stratified (evenly over groups), or weighted (in "
+        "proportion to the weights)",
         "random",
     )
-    precision: Literal["fp32", "bf16"] = setting("fp32, or bf16 for the real images' pass through the network", "fp32")
+    precision: Literal["fp32", "bf16"] = setting("precision of the real images' pass through the network", "fp32")
 
     @model_validator(mode="after")
     def _weights_to_draw_by(self) -> "RealSettings":

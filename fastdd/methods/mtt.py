@@ -38,8 +38,8 @@ _QUICK = MappingProxyType(
 class MttSettings(Settings):
     """Settings of trajectory matching; network, whitening and debias mode are those of its experts."""
 
-    expert_epochs: int = setting("epochs of the expert from where the student starts to its target", ge=1)
-    max_start_epoch: int = setting("the student starts at an epoch of the expert below this one", ge=1)
+    expert_epochs: int = setting("epochs of an expert between the student's start and its target", ge=1)
+    max_start_epoch: int = setting("the student starts where an expert was at some epoch below this one", ge=1)
     syn_steps: int = setting("training steps of the student", ge=1)
     batch_syn: int | None = setting("synthetic images of a step of the student", None, default_help="preset; all", ge=1)
     lr_teacher: float = setting("the student's learning rate at first; it is learned with the images", gt=0)
@@ -49,14 +49,18 @@ class MttSettings(Settings):
         "log",
     )
     unroll: Literal[UNROLLS] = setting(
-        "derivative of the student's training: exact, full (the same, every graph kept) or tesla (approximate)", "exact"
+        "derivative of the student's training: exact, full (the same, all of it kept in memory) or tesla (approximate)",
+        "exact",
     )
-    published_factor: bool = setting("tesla: halve the images' gradient, as its published code does", False)
+    published_factor: bool = setting("with unroll tesla, halve the images' gradient, as its published code does", False)
     soft_labels: Literal["none", "teacher", "learned"] = setting(
-        "labels of the synthetic images: none (their classes), teacher (what the target says) or learned", "none"
+        "soft labels of the synthetic images: none (their classes), teacher (what the target says of them) or learned",
+        "none",
     )
-    lr_label: float | None = setting("learning rate of learned soft labels", None, gt=0)
-    zca: bool = setting("whether the experts saw whitened images", False, default_help="the experts'")
+    lr_label: float | None = setting("learning rate of soft labels that are learned", None, gt=0)
+    zca: bool = setting(
+        "whiten the images (ZCA), which the experts must have seen whitened too", False, default_help="the experts'"
+    )
 
     @model_validator(mode="after")
     def _go_together(self) -> "MttSettings":

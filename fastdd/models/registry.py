@@ -117,10 +117,18 @@ def build(
     return initialised(lambda: _make(name, channels, num_classes, size, width, depth), key, device)
 
 
-def check(name: str, channels: int, num_classes: int, size: tuple[int, int]) -> None:
+def check(
+    name: str,
+    channels: int,
+    num_classes: int,
+    size: tuple[int, int],
+    *,
+    width: int | None = None,
+    depth: int | None = None,
+) -> None:
     """Raises the ValueError that :func:`build` would raise; takes milliseconds and no memory."""
     with torch.device("meta"):
-        _make(name, channels, num_classes, size, None, None)
+        _make(name, channels, num_classes, size, width, depth)
 
 
 def _make(

@@ -94,14 +94,20 @@ def _missing(backend: str, device: str) -> str:
     return ""
 
 
-@torch.compiler.assume_constant_result
+def _constant_to_compilers(function: Callable) -> Callable:
+    """What ``torch.compiler.assume_constant_result`` does, which imports torch._dynamo: two seconds."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant_to_compilers
 def has_kernel(op: str, device: torch.device) -> bool:
     """Whether ``op`` has a kernel of its own for the device that can run here."""
     own = _kernels[op].get(device.type)
     return own is not None and not _missing(own, device.type)
 
 
-@torch.compiler.assume_constant_result
+@_constant_to_compilers
 def choose(op: str, backend: str, device: torch.device) -> str:
     """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or
     ``"reference"``.

@@ -53,20 +53,37 @@ class State:
         return hash_.hexdigest()
 
 
-def check_out(path: str | os.PathLike, resume: bool) -> None:
+def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = None) -> None:
     """ValueError if the folder ``path`` holds a run that is not to be continued, or files of something else.
 
+    With ``config`` also if the run there has other settings; it may have done fewer iterations, or more.
     The weights and groups that a run is about to use may be there before it.
     """
     path = Path(path)
     if (path / CONFIG).exists():
         if not resume:
             raise ValueError(f"{path} already holds a run; continue it with --resume or choose another --out")
+        if config is not None:
+            _check_settings(path, config)
     elif path.is_dir():
         known = (".lock", WEIGHTS, GROUPS)
         stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
+
+
+def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
+    """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
+    try:
+        header = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        found, _ = stored(header["run"]), header["data_digest"]
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path / CONFIG} is not a run's configuration: {error}") from None
+    for name, value in config.model_dump(exclude={"iterations"}).items():
+        other = getattr(found, name, None)  # None: of another method
+        if other != value:
+            raise ValueError(f"{path} holds a run with {name}={other}, not {value}; choose another --out")
+    return header
 
 
 class RunFolder:
@@ -106,18 +123,11 @@ class RunFolder:
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:
-        try:
-            header = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-            found, found_digest = stored(header["run"]), header["data_digest"]
-        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise ValueError(f"{self.path / CONFIG} is not a run's configuration: {error}") from None
-        for name, value in config.model_dump(exclude={"iterations"}).items():
-            other = getattr(found, name, None)  # None: of another method
-            if other != value:
-                raise ValueError(f"{self.path} holds a run with {name}={other}, not {value}; choose another --out")
-        if found_digest != data_digest:
+        header = _check_settings(self.path, config)
+        if header["data_digest"] != data_digest:
             raise ValueError(
-                f"{self.path} holds a run on other data of the name {found.dataset!r}, or other weights or groups"
+                f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights or "
+                "groups"
             )
 
     def save(self, state: State) -> None:

@@ -136,7 +136,7 @@ class Run:
         check_samples(config, weights, groups)
         self.config, self.dataset, self._about = config, dataset, dict(about or {})
         self._zca: Zca | None = None if experts is None else experts.zca
-        self._parts = _shares(config, dataset)
+        self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
         images, self._labels = self._first_images(train)
         self.method = method(config.method)(
@@ -339,8 +339,11 @@ class Run:
             self.method.restore(saved.tensors)
 
 
-def _shares(config: Settings, dataset: Dataset) -> list[range] | None:
-    """The classes of every rank, balanced by the images that a step takes; None in a process of its own."""
+def shares(config: Settings, dataset: Dataset) -> list[range] | None:
+    """The classes of every rank, balanced by the images that a step takes; None in a process of its own.
+
+    ValueError for more ranks than classes, or several for a method whose steps need all classes.
+    """
     if ranks.world() == 1:
         return None
     if not method(config.method).classes_apart:

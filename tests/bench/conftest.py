@@ -10,7 +10,7 @@ from no_such_package.deep import thing
 from networks import ConvNet
 from data_handler.celeba import CelebA
 from fastdd.bench.baselines import published
-from fastdd.bench.baselines import published_gradient
+from fastdd.bench.oracles import dc
 
 class Faces(datasets.VisionDataset):
     pass
@@ -23,7 +23,7 @@ def DiffAugment(x, strategy='', seed=-1, param=None):
     return published.augment(x, row, operation)
 
 def match_loss(gw_syn, gw_real, args):
-    return published_gradient.match_loss(gw_syn, gw_real, args.dis_metric).to(args.device)
+    return dc.match(gw_syn, gw_real, args.dis_metric).to(args.device)
 """
 NETWORKS = """
 from fastdd.bench.baselines import plain

@@ -1,13 +1,16 @@
 """The baselines compute what they say, and the registry finds cases by name."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from fastdd import models, ops
+from fastdd import debias, models, ops
 from fastdd.bench import cases
 from fastdd.bench.baselines import plain, published, published_gradient
 from fastdd.bench.baselines.batched_trajectory import BatchedTrajectories
 from fastdd.bench.baselines.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
+from fastdd.bench.cases import gradient_steps, steps
 from fastdd.bench.framework.case import BACKENDS
 from fastdd.core import rng
 from fastdd.methods import unroll as mtt
@@ -82,33 +85,37 @@ def test_draws_are_the_first_of_published_code(n):
             assert torch.asin(row[3]).item() == pytest.approx((u[0] - 0.5) * 30 * torch.pi / 180)
 
 
-@pytest.mark.parametrize("metric", ["ours", "mse", "cos"])
-def test_the_published_distance_equals_ours(metric):
-    shapes = [(8, 3, 3, 3), (8,), (4, 6, 5), (10, 32), (10,)]
-    real, synthetic = (
-        [rng.normal(rng.key(side, "g", i), torch.Size(s).numel()).view(s).double() for i, s in enumerate(shapes)]
-        for side in (0, 1)
-    )
-    real[0][2] = 0  # a filter that no sample reaches
-    batched = ([g[None] for g in side] for side in (real, synthetic))
-    expected = ops.gradient_match(*batched, torch.tensor([0]), metric=metric)
-    assert published_gradient.match_loss(synthetic, real, metric).item() == pytest.approx(expected.item(), rel=1e-12)
-
-
 def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_whole_batch():
     """The truth takes the short way, the published loop the long one."""
     case = cases.select(["step/dc+fairdd"])[0]
     problem = case.inputs(0, torch.device("cpu"), True).smooth
-    first, results = problem.first_step, []
-    for alone in (True, False):
-        loop = published_gradient.PublishedGradientLoop(problem, torch.float64, groups_alone=alone)
-        net = problem.network()
-        net.load_state_dict(first.state)
-        drawn = [loop.draw(0)] * problem.dataset.num_classes
-        results.append(loop.gradient(net.double(), first.rows.split(first.per_class), drawn))
-    (short, loss), (long, same_loss) = results
-    assert (short - long).norm() < 1e-12 * long.norm()
-    assert loss.item() == pytest.approx(same_loss.item(), rel=1e-14)
+    net = problem.network().double()
+    net.load_state_dict(problem.first_step.state)
+    loop = published_gradient.PublishedGradientLoop(problem, torch.float64)
+    drawn = [(row, published.operation_of(row)) for row in problem.first_step.params]
+    gradient, loss = loop.gradient(net, problem.first_step.rows, drawn)
+    expected, expected_loss = steps.first_truth(problem)
+    assert (gradient - expected).norm() < 1e-12 * expected.norm()
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-14)
+
+
+@pytest.mark.parametrize("mode", debias.MODES)
+@pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
+def test_steps_in_plain_pytorch_are_right_for_every_mode(method, mode):
+    """A mode that a baseline does not know by name must not be another one there; the published loops refuse it."""
+    kind = steps.Step if method == "dm" else partial(gradient_steps.GradientStep, method=method)
+    case = kind("step", "any mode", debias=mode, classes=3, groups=4)
+    inputs = case.inputs(0, torch.device("cpu"), True)
+    truth = case.truth(inputs)
+    allowed = [100 * floor for floor in case.floors(len(truth))]
+    for backend in ("torch", "fastdd"):
+        errors = case.check(backend, inputs, None, truth)
+        assert all(error < most for error, most in zip(errors, allowed, strict=True)), backend
+    if mode in ("none", "fairdd", "kde"):
+        assert case.check("reference-loop", inputs, None, truth)[0] < allowed[0]
+    else:
+        with pytest.raises(ValueError, match=f"there is no published loop for debias '{mode}'; one of: none, fairdd"):
+            case.loop(inputs)
 
 
 def student(problem, theta, rows, params, images):

@@ -214,13 +214,13 @@ def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor
 
 
 def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
-    from fastdd.session import stepper
+    from fastdd.methods.parts import networks
 
     def other_rate(*arguments, **settings):
         right(*arguments[:3], torch.optim.SGD(arguments[0].parameters(), lr=0.01001), **settings)
 
-    right = stepper.train_epoch
-    monkeypatch.setattr(stepper, "train_epoch", other_rate)
+    right = networks.train_epoch
+    monkeypatch.setattr(networks, "train_epoch", other_rate)
     _, rows = measure(*cases.select(["step/dc-inner"]))
     assert not rows["fastdd"]["match"]
     assert rows["torch"]["match"]

@@ -109,8 +109,8 @@ def one_line(result, code, *parts):
         (["--unroll", "half"], ["unroll: ", "'half'"]),
         (["--soft-labels", "learned"], ["lr_label goes with soft_labels=learned"]),
         (["--published-factor"], ["published_factor is TESLA's"]),
-        (["--precision", "bf16"], ["mtt draws no real images, so it has no precision=bf16"]),
-        (["--batch-real", 8], ["batch_real is a setting of dm and dc and dsa, not of mtt"]),
+        (["--precision", "bf16"], ["precision is a setting of", "not of mtt"]),
+        (["--batch-real", 8], ["batch_real is a setting of", "not of mtt"]),
         (["--lr-teacher", -0.01], ["lr_teacher: ", "-0.01"]),
     ],
 )
@@ -125,7 +125,7 @@ def test_experts_that_are_not_there_damaged_or_of_other_data(run, experts, tmp_p
     one_line(run(*command), 2, "method mtt needs the trajectories of experts")
     one_line(run(*command, "--experts", tmp_path / "nothing"), 2, "there are no experts in")
     one_line(run(*command, "--experts", experts / "none", "--bias-ratio", 0.5), 2, "trained on other data (c-digits)")
-    one_line(run(*command, "--experts", experts / "none", "--groups", "kmeans"), 2, "--groups is for --debias fairdd")
+    one_line(run(*command, "--experts", experts / "none", "--groups", "kmeans"), 2, "mtt looks at no real images")
     one_line(run(*command, "--experts", experts / "fairdd", "--groups", "kmeans"), 2, "mtt looks at no real images")
     one_line(
         run("distill", *DATA, "--experts", experts / "none", "--out", "r"), 2, "experts are for method mtt, not dm"

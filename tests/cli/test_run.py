@@ -125,7 +125,7 @@ def test_names_are_replaced_and_the_summary_says_so(script, tmp_path):
     assert rows["DiffAugment"] | {"seconds": 0, "notes": []} == {
         "name": "DiffAugment",
         "module": "utils",
-        "ours": "fastdd.compat._augment.DiffAugment",
+        "ours": "fastdd.compat.dc.DiffAugment",
         "calls": 1,
         "seconds": 0,
         "checked": 0,
@@ -193,7 +193,7 @@ def test_installing_in_a_script_does_the_same(script):
     )
     code, out, _ = python(path)
     assert code == 0
-    assert "fastdd.compat._augment.DiffAugment" in out
+    assert "fastdd.compat.dc.DiffAugment" in out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdd.compat import checkout
+from fastdd.compat.hook import checkout
 
 MODULES = {
     "dc": ("utils", "networks"),

@@ -158,6 +158,7 @@ def test_all_of_a_family_is_listed(family):
     listed = {published(line)[0] for line in PUBLISHED[family].strip().splitlines() if line}
     assert listed <= set(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
 
 
 @pytest.mark.parametrize("family", ["dc", "fairdd", "mtt"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fastdd
-from fastdd.compat import checkout
+from fastdd.compat.hook import checkout
 from fastdd.data import load
 from fastdd.data.initial import random_set
 from fastdd.exchange.idc import decode

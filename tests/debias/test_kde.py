@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastdd
 from fastdd.core import ranks
 from fastdd.data import load
+from fastdd.debias.density import embedding
 from fastdd.debias.density.kde import (
     SCOPES,
     SCORES,
@@ -230,7 +231,7 @@ def test_knn_without_faiss(digits, monkeypatch):
     """Told before the encoder is trained."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find_spec(name))
-    monkeypatch.setattr(fastdd.api, "train_embedding", None)
+    monkeypatch.setattr(embedding, "train_embedding", None)
     with pytest.raises(RuntimeError, match=r"density knn: faiss is not installed: pip install 'fastdd\[cpu\]'"):
         fastdd.kde_weights(digits, density="knn")
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastdd import api, models
+from fastdd import models
 from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, load
 from fastdd.data.initial import random_set
-from fastdd.evaluation import DcAugmentation, Protocol, dc_augmentation
+from fastdd.evaluation import DcAugmentation, Protocol, dc_augmentation, plan_evaluation
 from fastdd.evaluation.protocol import train
 
 KEY = (3, "test", 1, 4)
@@ -130,17 +130,13 @@ def test_networks_train_on_it(digits):
         (None, "dc", "mnist", {}, "none", 300),
     ],
 )
-def test_published_protocols_use_it_where_their_code_does(
-    monkeypatch, digits, protocol, method, dataset, given, expected, epochs
-):
-    asked = {}
-    monkeypatch.setattr(api, "_evaluate", lambda *_, **arguments: asked.update(arguments))
+def test_published_protocols_use_it_where_their_code_does(digits, protocol, method, dataset, given, expected, epochs):
     data = replace(digits, name=dataset)
     subset = random_set(data, 1)
     run = {"arch": "ConvNet", "dsa_strategy": "none" if method == "dc" else "color_crop"}
     made = SyntheticSet(subset.images, subset.labels, {**subset.metadata, "method": method, "run": run})
-    api.evaluate(made, data, protocol=protocol, **given)
-    assert (asked["protocol"].dc_strategy, asked["protocol"].epochs) == (expected, epochs)
+    trained = plan_evaluation(made, data, torch.device("cpu"), protocol=protocol, **given).protocol
+    assert (trained.dc_strategy, trained.epochs) == (expected, epochs)
 
 
 def test_bad_settings():

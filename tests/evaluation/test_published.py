@@ -1,10 +1,10 @@
 """Protocols by name: what they set, and what is said besides."""
 
 import pytest
+import torch
 
 import fastdd
-from fastdd import api
-from fastdd.evaluation import METRICS, PROTOCOLS, published_protocol
+from fastdd.evaluation import METRICS, PROTOCOLS, plan_evaluation, published_protocol
 
 
 def test_they_report_what_their_papers_report():
@@ -16,15 +16,9 @@ def test_they_report_what_their_papers_report():
 
 
 @pytest.mark.parametrize(("name", "strategy", "epochs"), [("mtt", "none", 1000), ("dcbench", "none", 300)])
-def test_a_protocol_sets_what_is_not_given(monkeypatch, name, strategy, epochs):
-    asked = {}
-
-    def evaluate(images, labels, data, **arguments):
-        asked.update(arguments)
-
-    monkeypatch.setattr(api, "_evaluate", evaluate)
-    data = fastdd.data.load("c-digits")
-    fastdd.evaluate("random", data, ipc=1, protocol=name, dsa_strategy=strategy)
-    assert (asked["nets"], asked["protocol"].epochs) == (5, epochs)
-    fastdd.evaluate("random", data, ipc=1, protocol=name, nets=2, epochs=7)
-    assert (asked["nets"], asked["protocol"].epochs) == (2, 7)
+def test_a_protocol_sets_what_is_not_given(name, strategy, epochs):
+    data, cpu = fastdd.data.load("c-digits"), torch.device("cpu")
+    plan = plan_evaluation("random", data, cpu, ipc=1, protocol=name, dsa_strategy=strategy)
+    assert (plan.nets, plan.protocol.epochs) == (5, epochs)
+    plan = plan_evaluation("random", data, cpu, ipc=1, protocol=name, nets=2, epochs=7)
+    assert (plan.nets, plan.protocol.epochs) == (2, 7)

@@ -1,4 +1,4 @@
-"""DC, DSA, FairDD and KDE reweighting of gradients against the literal loop over classes, groups and rows, in fp64."""
+"""DC and DSA with every debias mode against the literal loop over classes and segments, in fp64."""
 
 import copy
 from dataclasses import replace
@@ -8,10 +8,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fastdd import debias, models, ops
+from fastdd.bench.oracles import ORACLES
+from fastdd.bench.oracles.dc import match
 from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.methods import dc
-from fastdd.reference.gm import gm_loss, match
 
 C, G, IPC, SIZE = 4, 3, 2, 8
 SIZES = [9, 17, 4, 12]
@@ -37,17 +38,13 @@ def problem(net_name="ConvNetD2", strategy=DSA):
 
 
 def segments(batch, mode):
-    return debias.mode(mode).segments(batch if mode == "kde" else replace(batch, weights=None))
+    needs_weights = debias.mode(mode).needs == "weights"
+    return debias.mode(mode).segments(batch if needs_weights else replace(batch, weights=None))
 
 
-def literal(net, real, batch, synthetic, params, mode, metric="ours"):
-    def of_class(values):
-        return [values[batch.classes == c] for c in range(C)]
-
+def literal(net, real, segments, synthetic, params, metric="ours"):
     images = synthetic.detach().requires_grad_()
-    groups = of_class(batch.groups) if mode.startswith("fairdd") else None
-    weights = of_class(batch.weights.double()) if mode == "kde" else None
-    loss = gm_loss(net, of_class(real.pixels), groups, images, params, metric=metric, weights=weights)
+    loss = ORACLES["dc"](net, real.pixels, segments, images, params, metric=metric)
     return loss.detach(), torch.autograd.grad(loss, images)[0]
 
 
@@ -58,21 +55,20 @@ def check(ours, truth, tolerance=1e-10):
 
 
 @pytest.mark.parametrize("metric", ["ours", "mse", "cos"])
-@pytest.mark.parametrize("mode", ["none", "fairdd", "kde"])
+@pytest.mark.parametrize("mode", debias.MODES)
 @pytest.mark.parametrize("strategy", ["none", DSA])
 def test_equals_the_literal_loop(strategy, mode, metric):
     net, real, batch, synthetic, params = problem(strategy=strategy)
-    if mode == "kde":  # as segments hold them
-        batch = replace(batch, weights=segments(batch, "kde").weights)
-    ours = dc.loss_and_gradient(net, real, segments(batch, mode), synthetic, params, metric=metric)
-    check(ours, literal(net, real, batch, synthetic, params, mode, metric))
+    of_mode = segments(batch, mode)
+    ours = dc.loss_and_gradient(net, real, of_mode, synthetic, params, metric=metric)
+    check(ours, literal(net, real, of_mode, synthetic, params, metric))
 
 
 @pytest.mark.parametrize("net_name", ["ConvNetBN", "ConvNetLN", "ConvNetNN", "ConvNetASwish", "ConvNetMP"])
 def test_equals_the_literal_loop_for_other_networks(net_name):
     net, real, batch, synthetic, params = problem(net_name)
-    ours = dc.loss_and_gradient(net, real, segments(batch, "fairdd"), synthetic, params)
-    check(ours, literal(net, real, batch, synthetic, params, "fairdd"))
+    fair = segments(batch, "fairdd")
+    check(dc.loss_and_gradient(net, real, fair, synthetic, params), literal(net, real, fair, synthetic, params))
 
 
 def test_absent_groups_pull_nothing():

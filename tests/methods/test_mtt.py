@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fastdd import models, ops
+from fastdd.bench.oracles import mtt as oracle
 from fastdd.core import rng
 from fastdd.methods import unroll as mtt
-from fastdd.reference.mtt import mtt_loss, tesla_gradients
 
 CLASSES, IPC, SIZE, STEPS = 4, 3, 8, 5
 M = CLASSES * IPC
@@ -60,7 +60,7 @@ def literal(net, start, target, images, labels, step_size, batches, params):
     leaves = [images.clone().requires_grad_(), step_size.clone().requires_grad_()]
     if labels.is_floating_point():
         leaves.append(labels.clone().requires_grad_())
-    loss = mtt_loss(
+    loss = oracle.loss(
         net, start, target, leaves[0], (leaves[2:] or [labels])[0], leaves[1], batches, augmentations(params)
     )
     gradients = torch.autograd.grad(loss, leaves)
@@ -70,7 +70,7 @@ def literal(net, start, target, images, labels, step_size, batches, params):
 @plain_torch()
 def literal_tesla(net, start, target, images, labels, step_size, batches, params):
     images = images.clone().requires_grad_()
-    loss, to_images, to_step = tesla_gradients(
+    loss, to_images, to_step = oracle.tesla_gradients(
         net, start, target, images, labels, step_size, batches, augmentations(params)
     )
     return loss, mtt.Gradients(to_images, to_step, None)

@@ -8,12 +8,11 @@ from torch import nn
 
 import fastdd
 from fastdd import debias, models, ops
+from fastdd.bench.oracles import ORACLES
 from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.data.initial import random_set
-from fastdd.methods import dc, dm
-from fastdd.reference.dm import dm_loss
-from fastdd.reference.gm import gm_loss
+from fastdd.methods import dc, dm, unroll
 
 # Parameters of the published networks for 10 classes, by (channels, pixels); 64: FairDD's heads.
 COUNTS = {
@@ -155,10 +154,10 @@ def problem(name, size=16):
 def test_distribution_matching_is_the_literal_loop(name):
     net, real, batch, synthetic, params = problem(name)
     net.requires_grad_(False)
-    loss, gradient = dm.loss_and_gradient(net, real, debias.mode("fairdd").segments(batch), synthetic, params)
+    segments = debias.mode("fairdd").segments(batch)
+    loss, gradient = dm.loss_and_gradient(net, real, segments, synthetic, params)
     images = synthetic.clone().requires_grad_()
-    per_class = [real.pixels[batch.classes == c] for c in range(2)]
-    truth = dm_loss(net, per_class, [batch.groups[batch.classes == c] for c in range(2)], images, params)
+    truth = ORACLES["dm"](net, real.pixels, segments, images, params)
     assert abs(loss - truth) <= 1e-12 * truth
     (expected,) = torch.autograd.grad(truth, images)
     assert (gradient - expected).norm() <= 1e-12 * expected.norm()
@@ -169,10 +168,10 @@ def test_gradient_matching_is_the_literal_loop(name):
     net, real, batch, synthetic, params = problem(name)
     if name == "AlexNetBN":
         dc.calibrate_norms(net, real, batch.rows)
-    loss, gradient = dc.loss_and_gradient(net, real, debias.mode("none").segments(batch), synthetic, params)
+    segments = debias.mode("none").segments(batch)
+    loss, gradient = dc.loss_and_gradient(net, real, segments, synthetic, params)
     images = synthetic.clone().requires_grad_()
-    per_class = [real.pixels[batch.classes == c] for c in range(2)]
-    truth = gm_loss(net, per_class, None, images, params)
+    truth = ORACLES["dc"](net, real.pixels, segments, images, params)
     assert abs(loss - truth) <= 1e-10 * abs(truth)
     (expected,) = torch.autograd.grad(truth, images)
     assert (gradient - expected).norm() <= 1e-10 * expected.norm()
@@ -186,8 +185,8 @@ def test_trajectory_matching_takes_them(name):
     params = [ops.dsa_params("flip", rng.lanes(i, 4), (16, 16), dtype=torch.float64) for i in range(2)]
     step = torch.tensor(0.01, dtype=torch.float64)
     results = [
-        unroll.loss_and_gradients(net, theta, 1.01 * theta, synthetic, labels, step, rows, params, unroll=unroll)
-        for unroll in ("exact", "full")
+        unroll.loss_and_gradients(net, theta, 1.01 * theta, synthetic, labels, step, rows, params, unroll=kind)
+        for kind in ("exact", "full")
     ]
     (loss, gradients), (expected_loss, expected) = results
     assert abs(loss - expected_loss) <= 1e-12 * expected_loss

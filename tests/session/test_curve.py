@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import fastdd
-from fastdd import api, session
+from fastdd import session
+from fastdd.api import distillation
 from fastdd.data.initial import random_set
+from fastdd.evaluation import EvaluationPlan
 from fastdd.methods import configure
 from fastdd.session import Curve, Report
 
@@ -124,7 +126,7 @@ def uninterrupted(digits, tmp_path):
 @pytest.mark.parametrize("at", [1, 2, 4])
 def test_what_ends_an_evaluation_costs_that_evaluation_only(uninterrupted, digits, tmp_path, monkeypatch, at):
     """The first, one on the way, and the last, when the set is there already."""
-    calls, own = [], api.evaluate
+    calls, own = [], EvaluationPlan.evaluate
 
     def evaluate(*arguments, **settings):
         calls.append(arguments)
@@ -134,7 +136,7 @@ def test_what_ends_an_evaluation_costs_that_evaluation_only(uninterrupted, digit
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(api, "evaluate", evaluate)
+        patch.setattr(EvaluationPlan, "evaluate", evaluate)
         with pytest.raises(Trouble):
             fastdd.distill(digits, out=run, eval_every=2, **QUICK, **SMALL)
     assert (run / "evaluations.jsonl").exists() == (at > 1)
@@ -189,11 +191,12 @@ def test_time_of_evaluations_is_no_time_of_steps(digits):
 SCRIPT = """
 import sys
 from fastdd import api, data
-own = api.evaluate
+from fastdd.evaluation import EvaluationPlan
+own = EvaluationPlan.evaluate
 def evaluate(*arguments, **settings):
     print("evaluation", flush=True)
     return own(*arguments, **settings)
-api.evaluate = evaluate
+EvaluationPlan.evaluate = evaluate
 digits = data.load("c-digits")
 api.distill(digits, out=sys.argv[1], resume=True, ipc=2, iterations=40, width=4, batch_real=8, device="cpu",
             checkpoint_seconds=0.05, eval_every=5, eval_nets=1, eval_epochs=3)
@@ -243,7 +246,7 @@ def test_what_can_not_be_is_told_before_the_work(digits, tmp_path, settings, wor
 def test_an_estimate_has_every_evaluation_on_the_way(digits, monkeypatch):
     asked = []
     monkeypatch.setattr("fastdd.session.estimate._SECONDS", 0.05)
-    monkeypatch.setattr(api, "_evaluation_seconds", lambda *_, **settings: asked.append(settings) or 2.0)
+    monkeypatch.setattr(distillation, "evaluation_seconds", lambda plan: asked.append(plan.protocol.epochs) or 2.0)
     taken = fastdd.estimate(digits, eval_every=4, eval_epochs=7, **SMALL)
     assert taken.seconds["evaluations on the way"] == 3 * 2.0  # of iterations 0, 4 and 6
-    assert asked == [{"epochs": 7}]
+    assert asked == [7]

@@ -1,15 +1,22 @@
 """The bias embedding: an encoder trained to find what is easy, which in a biased data set is the bias."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastdd import models
-from fastdd.core import rng
+from fastdd.core import ranks, rng
 from fastdd.data import Dataset, DeviceImages
+from fastdd.debias.density.kde import check_embeddings, load_embeddings
+
+# What distances are measured in: values, the file of them, or what maps normalised images [n, C, H, W] to [n, D].
+Embedding = np.ndarray | Tensor | str | os.PathLike | Callable[[Tensor], Tensor]
 
 _EMBED_BATCH = 256
 _SMALLEST_IMAGE = 4
@@ -158,3 +165,54 @@ def embed(net: Callable[[Tensor], Tensor], images: DeviceImages) -> np.ndarray:
             raise ValueError(f"an embedding must map [{len(rows)}, C, H, W] to [{len(rows)}, D], not to {found}")
         parts.append(made.float().cpu())
     return torch.cat(parts).numpy()
+
+
+def bias_embedding(
+    dataset: Dataset,
+    embedding: Embedding | None,
+    settings: EmbeddingSettings,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Embeddings of the training images, float32 [N, D] on the device, and what they came from, JSON-able.
+
+    Args:
+        dataset: its train split is used.
+        embedding: an array [N, D], the path of one or of saved weights, or a module or another function on normalised
+            images; a module is used in evaluation mode. None trains an encoder, as ``settings`` and ``seed`` say.
+        device: cpu or cuda.
+        progress: called with (steps done, steps) of the training.
+
+    Raises:
+        TypeError: an embedding of another type.
+        ValueError: embeddings of another number of images, not 2-D or not finite.
+        RuntimeError: a file that can't be read.
+
+    Rank 0 of a job trains and embeds for all ranks.
+    """
+    if embedding is None:
+        rows = ranks.first(lambda: train_embedding(dataset, settings, seed=seed, device=device, progress=progress))
+        about: dict[str, Any] = {**asdict(settings), "seed": seed}
+    elif isinstance(embedding, str | os.PathLike):
+        rows, about = load_embeddings(embedding, dataset), {"source": Path(embedding).name}
+    elif isinstance(embedding, np.ndarray | Tensor):
+        rows, about = embedding, {"source": "array"}
+    elif callable(embedding):
+        rows = ranks.first(lambda: _embedded_by(embedding, dataset, device))
+        about = {"source": getattr(embedding, "__name__", type(embedding).__name__)}
+    else:
+        raise TypeError(f"an embedding is an array, a path, a module or a function, not {type(embedding).__name__}")
+    return check_embeddings(rows, len(dataset.train)).to(device), about
+
+
+def _embedded_by(embedding: Callable[[Tensor], Tensor], dataset: Dataset, device: torch.device | str) -> np.ndarray:
+    images = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
+    if not isinstance(embedding, torch.nn.Module):
+        return embed(embedding, images)
+    training_mode = embedding.training
+    try:
+        return embed(embedding.to(device).eval(), images)
+    finally:
+        embedding.train(training_mode)

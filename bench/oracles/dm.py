@@ -1,0 +1,48 @@
+"""Distribution matching: squared distances of mean embeddings (DM; FairDD with a segment a group)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdd.bench.oracles.segments import augment, by_class, class_loss
+from fastdd.debias import Segments
+
+
+def loss(
+    net: nn.Module,
+    real: Tensor,
+    segments: Segments,
+    synthetic: Tensor,
+    params: Sequence[Any],
+    *,
+    augmented: Callable[[Tensor, Any], Tensor] = augment,
+) -> Tensor:
+    """DM's loss of one step.
+
+    Args:
+        net: a network with ``embed``. It sees all real images of a class as one batch, and so all synthetic ones.
+        real: float [N, channels, H, W], normalised; ``segments.rows`` are rows of it.
+        segments: the step's real samples, of C classes.
+        synthetic: float [C * IPC, channels, H, W], class-major: what the network sees of the synthetic set.
+        params: of every class the parameters of its augmentation, such as [C, P].
+        augmented: the augmentation, called with images and one of ``params``.
+
+    Returns:
+        Scalar: the sum over classes of the (weighted) squared distances of their segments, or of the largest of them.
+    """
+    total = synthetic.new_zeros(())
+    classes = by_class(segments, len(params), synthetic.dtype)
+    for of_class, images, row in zip(classes, synthetic.chunk(len(classes)), params, strict=True):
+        if not of_class:
+            continue
+        with torch.no_grad():
+            embeddings = net.embed(augmented(real[torch.cat([part.rows for part in of_class])], row))
+        mean = net.embed(augmented(images, row)).mean(0)
+        distances = []
+        for part, signals in zip(of_class, embeddings.split([len(part.rows) for part in of_class]), strict=True):
+            target = (part.weights[:, None] * signals).sum(0)
+            distances.append((target - mean).square().sum())
+        total = total + class_loss(of_class, distances, segments.worst)
+    return total

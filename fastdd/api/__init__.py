@@ -1,0 +1,33 @@
+"""The Python interface: the same words as the commands, one file each.
+
+In a script that torchrun started, every rank makes the same calls with the same arguments; the ranks share the work,
+and all get the result. Rank 0 writes the files and calls ``progress``.
+"""
+
+from fastdd.api.device import pick_device
+from fastdd.api.distill import distill
+from fastdd.api.distillation import Distillation
+from fastdd.api.estimate import estimate
+from fastdd.api.evaluate import estimate_evaluation, evaluate
+from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
+from fastdd.api.experts import estimate_experts, import_experts, train_experts
+from fastdd.api.weights import kde_weights, pseudo_groups
+from fastdd.evaluation import check_fits
+
+__all__ = [
+    "Distillation",
+    "check_fits",
+    "distill",
+    "estimate",
+    "estimate_evaluation",
+    "estimate_experts",
+    "evaluate",
+    "export_synthetic",
+    "import_experts",
+    "import_synthetic",
+    "kde_weights",
+    "load_synthetic",
+    "pick_device",
+    "pseudo_groups",
+    "train_experts",
+]

@@ -1,0 +1,187 @@
+"""Keyword arguments of the verbs, for editors and type checkers, written by fastdd.api.generate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import os
+
+    from fastdd.api.samples import Groups, Weights
+    from fastdd.experts import Experts
+
+MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam"]
+DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
+ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
+
+
+class DistillSettings(TypedDict, total=False):
+    """Settings of all methods (:mod:`fastdd.methods`)."""
+
+    iterations: int | None
+    """length of the run: so many random networks to match on, or with experts so many students of theirs; by
+    default the preset's."""
+    arch: str | None
+    """network that the images are matched on, such as ConvNet; by default the preset's."""
+    width: int | None
+    """filters of each convolution; by default the network's own."""
+    depth: int | None
+    """blocks of layers; by default the network's own."""
+    lr_img: float | None
+    """learning rate of the synthetic images; by default the preset's."""
+    momentum: float | None
+    """momentum of the synthetic images' updates; by default the preset's."""
+    init: Literal["real", "balanced", "noise"] | None
+    """what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise; by
+    default the preset's."""
+    dsa_strategy: str | None
+    """augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none; by default
+    the preset's."""
+    seed: int | None
+    """number that every random draw follows from; by default 0."""
+    memory: Literal["auto", "low"] | None
+    """auto, or low to compute small parts at a time on GPUs too: slower, in less memory; by default auto."""
+    batch_real: int | None
+    """Of dm, dc, dsa, datadam: real images of every class that a step sees; by default the preset's."""
+    sampling: Literal["random", "stratified", "weighted"] | None
+    """Of dm, dc, dsa, datadam: how real images are drawn: random (as published), stratified (evenly over groups),
+    or weighted (in proportion to the weights); by default random."""
+    precision: Literal["fp32", "bf16"] | None
+    """Of dm, dc, dsa, datadam: precision of the real images' pass through the network; by default fp32."""
+    embed_warmup: int | None
+    """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
+    100 at IPC 100); by default 0."""
+    metric: Literal["ours", "mse", "cos"] | None
+    """Of dc, dsa: distance between gradients: ours (cosines of their rows, as published), mse or cos; by default
+    ours."""
+    outer_loop: int | None
+    """Of dc, dsa: matching steps of every random network; by default published for the IPC."""
+    inner_loop: int | None
+    """Of dc, dsa: epochs that the network trains on the synthetic images between two matching steps; by default
+    published for the IPC."""
+    lr_net: float | None
+    """Of dc, dsa: learning rate of the network when it trains on the synthetic images; by default the preset's."""
+    batch_train: int | None
+    """Of dc, dsa: synthetic images of a step of that training; by default the preset's."""
+    expert_epochs: int | None
+    """Of mtt: epochs of an expert between the student's start and its target; by default the preset's."""
+    max_start_epoch: int | None
+    """Of mtt: the student starts where an expert was at some epoch below this one; by default the preset's."""
+    syn_steps: int | None
+    """Of mtt: training steps of the student; by default the preset's."""
+    batch_syn: int | None
+    """Of mtt: synthetic images of a step of the student; by default preset; all."""
+    lr_teacher: float | None
+    """Of mtt: the student's learning rate at first; it is learned with the images; by default the preset's."""
+    lr_lr: float | None
+    """Of mtt: learning rate of the student's learning rate; by default the preset's."""
+    step_size: Literal["log", "raw"] | None
+    """Of mtt: learn the log of the student's learning rate, which stays positive, or it itself (raw, as published);
+    by default log."""
+    unroll: Literal["exact", "full", "tesla"] | None
+    """Of mtt: derivative of the student's training: exact, full (the same, all of it kept in memory) or tesla
+    (approximate); by default exact."""
+    published_factor: bool | None
+    """Of mtt: with unroll tesla, halve the images' gradient, as its published code does; by default False."""
+    soft_labels: Literal["none", "teacher", "learned"] | None
+    """Of mtt: soft labels of the synthetic images: none (their classes), teacher (what the target says of them) or
+    learned; by default none."""
+    lr_label: float | None
+    """Of mtt: learning rate of soft labels that are learned; by default None."""
+    zca: bool | None
+    """Of mtt: whiten the images (ZCA), which the experts must have seen whitened too; by default the experts'."""
+    task_balance: float | None
+    """Of datadam: weight of the embeddings beside the attention maps; by default 0.01."""
+    attention_power: float | None
+    """Of datadam: power of features in attention maps (published code 1, its tables 4); by default 1.0."""
+
+
+class DistillationArguments(DistillSettings, total=False):
+    """What :class:`fastdd.Distillation` takes, and with it :func:`fastdd.distill` and :func:`fastdd.estimate`."""
+
+    method: MethodName
+    debias: DebiasName | None
+    ipc: int
+    device: str
+    weights: Weights | None
+    groups: Groups | None
+    experts: Experts | str | os.PathLike | None
+    eval_every: int | None
+    eval_nets: int | None
+    eval_epochs: int | None
+
+
+class TrainExpertsSettings(TypedDict, total=False):
+    """Settings of expert training (:class:`fastdd.experts.ExpertSettings`)."""
+
+    arch: str | None
+    """network to train, such as ConvNet; by default the preset's."""
+    width: int | None
+    """filters of each convolution; by default the network's own."""
+    depth: int | None
+    """blocks of layers; by default the network's own."""
+    num_experts: int | None
+    """networks to train, each from its own random start; published 100; by default the preset's."""
+    epochs: int | None
+    """passes over the training images; published 50; by default the preset's."""
+    lr_teacher: float | None
+    """learning rate; by default the preset's."""
+    batch_train: int | None
+    """images of a training step; by default the preset's."""
+    momentum: float | None
+    """momentum of SGD; by default the preset's."""
+    weight_decay: float | None
+    """weight decay of SGD; by default the preset's."""
+    decay: bool | None
+    """learn at a tenth of the learning rate in the second half; by default the preset's."""
+    dsa_strategy: str | None
+    """augmentations in training, joined by _, such as color_crop_flip; or none; by default the preset's."""
+    sampling: Literal["random", "weighted"] | None
+    """how debias acts: random (weights in the loss) or weighted (images drawn in proportion to them, which then
+    count alike: less variance from rare images); by default random."""
+    zca: bool | None
+    """whiten the images (ZCA), as published for some data sets and IPC; by default the preset's."""
+    dtype: Literal["fp32", "bf16"] | None
+    """precision that is stored; bf16 takes half the space; by default fp32."""
+    eval_every: int | None
+    """epochs from one test to the next; 0 for no tests; by default 10."""
+    seed: int | None
+    """number that every random draw follows from; by default 0."""
+
+
+class EvaluateSettings(TypedDict, total=False):
+    """What :func:`fastdd.evaluate` takes."""
+
+    ipc: int | None
+    nets: int | None
+    protocol: str | None
+    arch: str | None
+    width: int | None
+    depth: int | None
+    epochs: int | None
+    dsa_strategy: str | None
+    learning_rate: float | None
+    seed: int
+
+
+class KdeWeightsSettings(TypedDict, total=False):
+    """Of :class:`fastdd.debias.density.kde.KdeSettings`."""
+
+    variance: float
+    temperature: float
+    score: str
+    clip: float | None
+    scope: str
+    density: str
+    k: int
+    batch: int
+
+
+class PseudoGroupsSettings(TypedDict, total=False):
+    """Of :class:`fastdd.debias.density.clusters.ClusterSettings`."""
+
+    method: str
+    num_groups: int | None
+    per_class: bool
+    eps: float
+    min_samples: int

@@ -1,0 +1,245 @@
+"""A distillation as an object: checked once, then estimated, run, or both."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastdd import models
+from fastdd.api import arguments
+from fastdd.api.checks import check_callbacks, check_curve, check_dataset, check_samples
+from fastdd.api.device import pick_device
+from fastdd.api.evaluate import evaluation_seconds
+from fastdd.api.samples import (
+    Groups,
+    Weights,
+    clustering,
+    clusters_of_run,
+    read_groups,
+    read_weights,
+    weights_of_run,
+)
+from fastdd.api.signature import settings_of, with_keywords
+from fastdd.core import ranks
+from fastdd.core.settings import given
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.data.initial import check_ipc, random_set
+from fastdd.debias.density.embedding import EmbeddingSettings
+from fastdd.evaluation import plan_evaluation
+from fastdd.experts import Experts
+from fastdd.methods import METHODS, Settings, configure, methods_that_need_experts
+from fastdd.report import preview, result_row
+from fastdd.session import Callback, Curve, Estimate, Progress, Report, Run, check_out
+from fastdd.session import estimate as estimates
+from fastdd.session.run import check_experts, shares
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastdd.api.arguments import DebiasName, DistillSettings, MethodName
+
+# A curve is of many evaluations.
+_CURVE_NETS = 2
+
+
+class Distillation:
+    """A distillation, checked before any long work: to look at its settings, estimate it, and run it.
+
+    Args:
+        data, method, debias, ipc, device, weights, groups, experts, eval_every, eval_nets, eval_epochs, **settings: as
+            :func:`fastdd.distill` takes them.
+
+    Attributes:
+        data: as given.
+        settings: all of them, with those of the shipped presets (:class:`fastdd.methods.Settings`).
+        experts: those given, opened.
+        device: where it runs.
+
+    Raises:
+        TypeError: data that is not a data set.
+        ValueError: settings that are unknown or do not fit the data, weights or groups that change nothing.
+        RuntimeError: a GPU that is not there, a file that can't be read.
+
+    >>> import fastdd
+    >>> job = fastdd.Distillation(fastdd.data.load("c-digits"), debias="fairdd", ipc=1, iterations=2, width=8)
+    >>> job.settings.lr_img, job.settings.width
+    (1.0, 8)
+    >>> job.run().images.shape
+    torch.Size([10, 3, 16, 16])
+    """
+
+    @with_keywords(settings_of(arguments.DistillSettings))
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        method: MethodName = "dm",
+        debias: DebiasName | None = None,
+        ipc: int = 10,
+        device: str = "auto",
+        weights: Weights | None = None,
+        groups: Groups | None = None,
+        experts: Experts | str | os.PathLike | None = None,
+        eval_every: int | None = None,
+        eval_nets: int | None = None,
+        eval_epochs: int | None = None,
+        **settings: Unpack[DistillSettings],
+    ) -> None:
+        check_dataset(data)
+        self.data = data
+        self.settings, self.experts = _configured(data, method, debias, ipc, experts, settings)
+        self._kind = METHODS[self.settings.method]
+        check_samples(self.settings, weights, groups)
+        check_curve(eval_every, eval_nets, eval_epochs)
+        self._eval_every, self._eval_nets, self._eval_epochs = eval_every, eval_nets or _CURVE_NETS, eval_epochs
+        self.device, self._device = pick_device(device), device
+        check_ipc(data, ipc)
+        network = {"width": self.settings.width, "depth": self.settings.depth}
+        models.check(self.settings.arch, data.channels, data.num_classes, data.size, **network)
+        if self.experts is not None:
+            check_experts(self.settings, data, self.experts)
+        self._weights = None if weights is None else read_weights(data, weights)
+        self._clustering, self._groups = clustering(groups), read_groups(data, groups)
+        self._groups_source = Path(groups).name if isinstance(groups, str | os.PathLike) else None
+
+    @property
+    def _weighted(self) -> bool:
+        return self._kind.takes("weights", self.settings.mode)
+
+    def run(
+        self,
+        *,
+        out: str | os.PathLike | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = 30.0,
+        progress: Callable[[Progress], None] | None = None,
+        embedding_progress: Callable[[int, int], None] | None = None,
+        eval_progress: Callable[[dict[str, Any]], None] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> SyntheticSet:
+        """Do it, from its start or, with ``resume``, from the checkpoint in ``out``, to its end.
+
+        Args:
+            out, resume, checkpoint_seconds, progress, embedding_progress, eval_progress, callbacks: as
+                :func:`fastdd.distill` takes them.
+
+        Raises:
+            TypeError: a callback that is none.
+            ValueError: an ``out`` that holds another run, or more ranks than classes.
+            RuntimeError: a loss that is not finite.
+        """
+        check_callbacks(callbacks)
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            ranks.first(lambda: check_out(folder, resume, self.settings))
+        if self._kind.needs_experts:
+            check_experts(self.settings, self.data, self.experts)
+        shares(self.settings, self.data)
+        weights, groups, about = self._samples(folder, resume, embedding_progress)
+        written = [] if progress is None else [Report(progress)]
+        written += [] if self._eval_every is None else [Curve(self._eval_every, self._figures, eval_progress)]
+        synthetic = Run(
+            self.settings,
+            self.data,
+            out=folder,
+            resume=resume,
+            device=self.device,
+            checkpoint_seconds=checkpoint_seconds,
+            weights=weights,
+            groups=groups,
+            experts=self.experts,
+            about=about,
+            callbacks=[*written, *callbacks],
+        ).go()
+        if folder is not None:
+            ranks.first(lambda: preview(synthetic, folder / "preview.png"))
+        return synthetic
+
+    def _samples(
+        self, folder: Path | None, resume: bool, progress: Callable[[int, int], None] | None
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """Weights and groups of the training images, where the run has them, and what the set tells of its origin."""
+        about: dict[str, Any] = {}
+        embedding = {"seed": self.settings.seed, "device": self._device, "progress": progress}
+        weights, groups = None, self._groups
+        if self._weighted:
+            made = weights_of_run(self.data, self._weights, folder, resume, **embedding)
+            weights, about["kde"] = made.values, made.about
+        if self.experts is not None:
+            about["experts"] = {
+                "digest": self.experts.digest(),
+                "number": self.experts.number,
+                "epochs": self.experts.epochs,
+            }
+        if self._groups_source is not None:
+            about["groups"] = self._groups_source
+        if self._clustering is not None:
+            groups = clusters_of_run(self.data, self._clustering, folder, resume, **embedding)
+        return weights, groups, about
+
+    def _figures(self, synthetic: SyntheticSet) -> dict[str, Any]:
+        """Of an evaluation on the way."""
+        config = self.settings
+        plan = plan_evaluation(
+            synthetic, self.data, self.device, nets=self._eval_nets, epochs=self._eval_epochs, seed=config.seed
+        )
+        about = {"dataset": self.data.name, "method": config.method, "debias": config.debias, "ipc": config.ipc}
+        row = result_row(plan.evaluate(), **about)
+        del row["seconds"]  # what is left is the same whenever it is made
+        return row
+
+    def estimate(self, *, nets: int = 0, epochs: int | None = None) -> Estimate:
+        """What :meth:`run` will take on this machine: some of its steps are done and timed, which takes about 20 s.
+
+        Args:
+            nets, epochs: of an evaluation of the result; no networks, no evaluation.
+        """
+        config, seconds = self.settings, {}
+        if self._clustering is not None or (self._weighted and self._weights is None):
+            seconds["bias embedding"] = estimates.bias_embedding(self.data, EmbeddingSettings(), self.device)
+        seconds["distillation"], disk, notes = estimates.distillation(
+            config, self.data, self.device, groups=self._groups, experts=self.experts
+        )
+        if self._eval_every is not None:
+            one = self._evaluation_seconds(self._eval_nets, self._eval_epochs)
+            seconds["evaluations on the way"] = (1 + math.ceil(config.iterations / self._eval_every)) * one
+        if nets:
+            seconds["evaluation"] = self._evaluation_seconds(nets, epochs)
+        return estimates.measured(seconds, disk, self.device, notes)
+
+    def _evaluation_seconds(self, nets: int, epochs: int | None) -> float:
+        config, zca = self.settings, None if self.experts is None else self.experts.zca
+        start = random_set(self.data, config.ipc, config.seed, zca)
+        synthetic = replace(
+            start,
+            metadata={**start.metadata, "run": config.model_dump()},
+            learning_rate=getattr(config, "lr_teacher", None),
+        )
+        return evaluation_seconds(plan_evaluation(synthetic, self.data, self.device, nets=nets, epochs=epochs))
+
+
+def _configured(
+    data: Dataset,
+    method: str,
+    debias: str | None,
+    ipc: int,
+    experts: Experts | str | os.PathLike | None,
+    settings: Mapping[str, Any],
+) -> tuple[Settings, Experts | None]:
+    """Settings of a run, and its experts, opened: what is not given of network, whitening and debias mode is theirs."""
+    if experts is None:
+        return configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings), None
+    if method in METHODS and not METHODS[method].needs_experts:
+        raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
+    experts = experts if isinstance(experts, Experts) else Experts.open(experts)
+    trained = experts.manifest["config"]
+    theirs = {"zca": experts.zca is not None}
+    if all(settings.get(name) is None for name in ("arch", "width", "depth")):
+        theirs |= {name: trained[name] for name in ("arch", "width", "depth")}
+    settings = {**theirs, **given(settings)}
+    config = configure(dataset=data.name, method=method, debias=debias or trained["debias"], ipc=ipc, **settings)
+    return config, experts

@@ -1,0 +1,119 @@
+"""``evaluate``: fresh networks, trained on a set, tested on real images."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from fastdd.api import arguments
+from fastdd.api.checks import check_dataset
+from fastdd.api.device import pick_device
+from fastdd.api.exchange import load_synthetic
+from fastdd.api.signature import settings_of, with_keywords
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.evaluation import Evaluation, EvaluationPlan, plan_evaluation
+from fastdd.session import Estimate
+from fastdd.session import estimate as estimates
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastdd.api.arguments import EvaluateSettings
+
+# Sets that are made of a data set; a string that is none of them is a path.
+_OF_DATA: tuple[Literal["random", "whole"], ...] = ("random", "whole")
+
+
+def evaluate(
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    *,
+    ipc: int | None = None,
+    nets: int | None = None,
+    protocol: str | None = None,
+    arch: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    dsa_strategy: str | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Evaluation:
+    """Train fresh networks on a set and test them on the data set's test split.
+
+    A set's soft labels are what they are trained to; test images are normalised, or whitened, as the set's images are.
+
+    Args:
+        what: a synthetic set, or the path of one or of a run folder; "random" for ``ipc`` real images per class,
+            "whole" for the whole training split.
+        data: the data set to test on (and to draw "random" and "whole" from).
+        ipc: for "random".
+        nets: networks, each from its own initialisation; by default the protocol's, else 5.
+        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt or dcbench; sets
+            ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has for
+            its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not.
+        arch, width, depth: the network; by default the one that the set was distilled with.
+        epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
+        dsa_strategy: augmentation while training; by default the one that the set was distilled with.
+        learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
+        seed: initialisations, orders and augmentations are functions of it.
+        device: auto, cpu or cuda.
+        progress: called with (networks done, networks, their mean accuracy so far).
+
+    Returns:
+        Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
+
+    Raises:
+        ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
+            step size that is not positive and not replaced, a protocol for whole without ``epochs``, or settings that
+            are not allowed.
+    """
+    check_dataset(data)
+    plan = plan_evaluation(
+        _opened(what),
+        data,
+        pick_device(device),
+        ipc=ipc,
+        nets=nets,
+        protocol=protocol,
+        arch=arch,
+        width=width,
+        depth=depth,
+        epochs=epochs,
+        dsa_strategy=dsa_strategy,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    return plan.evaluate(progress)
+
+
+@with_keywords(settings_of(arguments.EvaluateSettings))
+def estimate_evaluation(
+    what: SyntheticSet | str | os.PathLike,
+    data: Dataset,
+    *,
+    device: str = "auto",
+    **settings: "Unpack[EvaluateSettings]",
+) -> Estimate:
+    """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
+    check_dataset(data)
+    target = pick_device(device)
+    plan = plan_evaluation(_opened(what), data, target, **settings)
+    return estimates.measured({"evaluation": evaluation_seconds(plan)}, 0, target)
+
+
+def evaluation_seconds(plan: EvaluationPlan) -> float:
+    """What the plan's evaluation will take."""
+    return estimates.evaluation(
+        plan.images, plan.labels, plan.dataset, nets=plan.nets, protocol=plan.protocol, zca=plan.zca, **plan.network
+    )
+
+
+def _opened(what: SyntheticSet | str | os.PathLike) -> SyntheticSet | Literal["random", "whole"]:
+    if isinstance(what, SyntheticSet):
+        return what
+    for name in _OF_DATA:
+        if what == name:
+            return name
+    return load_synthetic(what)

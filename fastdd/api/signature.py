@@ -1,0 +1,36 @@
+"""Signatures with every keyword, as notebooks complete from them; type checkers read the annotations instead."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Verb = TypeVar("Verb", bound=Callable[..., object])
+
+
+def settings_of(arguments: type) -> list[inspect.Parameter]:
+    """The keys of a TypedDict of settings as parameters; None counts as not given."""
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind.__forward_arg__)
+        for name, kind in arguments.__annotations__.items()
+    ]
+
+
+def keywords_of(verb: Callable[..., object]) -> list[inspect.Parameter]:
+    """The parameters of another function, or class, that are given by name."""
+    parameters = inspect.signature(verb).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def with_keywords(keywords: Iterable[inspect.Parameter]) -> Callable[[Verb], Verb]:
+    """Decorator: the function's ``**`` is shown as these keywords."""
+    keywords = list(keywords)
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb)
+        named = [
+            parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        verb.__signature__ = signature.replace(parameters=[*named, *keywords])  # type: ignore[attr-defined]
+        return verb
+
+    return decorate

@@ -1,0 +1,180 @@
+"""``fastdd data``."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fastdd import data as datasets
+from fastdd import report
+from fastdd.cli.console import bar, console
+from fastdd.cli.datasets import BiasRatio, Options, Root, data_options
+from fastdd.cli.options import DATA, Command, new_app
+from fastdd.core import files
+from fastdd.data import Dataset
+
+app = new_app()
+
+Size = Annotated[
+    int | None,
+    typer.Option(help="Height and width in pixels, of image files.", show_default=False, rich_help_panel=DATA),
+]
+GroupsCsv = Annotated[
+    Path | None,
+    typer.Option(help="folder: path,group rows.", show_default="ROOT/groups.csv if there", rich_help_panel=DATA),
+]
+SkipCorrupt = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-corrupt",
+        help="Leave out images that can't be decoded, and list them.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+Preview = Annotated[
+    Path | None,
+    typer.Option("--preview", help="Picture (PNG) of images of every class and group.", show_default=False),
+]
+
+# Of a file, by whether it has the publisher's MD5.
+_SAID = {True: ", the publisher's", False: ", not the publisher's: another MD5", None: ""}
+
+
+@app.callback()
+def data() -> None:
+    """Data sets: list them, build a packed store, check one."""
+
+
+@app.command("list", cls=Command)
+def list_() -> None:
+    """The data sets by name, with their options and defaults."""
+    table = Table(box=None, show_header=False)
+    for name, description in datasets.available().items():
+        table.add_row(name, description)
+        shown = ", ".join(f"{option}={_shown(default)}" for option, default in datasets.options(name).items())
+        if shown:
+            table.add_row("", f"options: {shown}")
+    console.print(table)
+
+
+def _shown(default: Any) -> str:
+    return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+
+
+@app.command(cls=Command)
+def build(
+    name: Annotated[str, typer.Argument(help="Name of the data set (fastdd data list).")],
+    out: Annotated[Path, typer.Option(help="Folder of the packed store.")],
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
+    data_option: Options = None,
+    skip_corrupt: SkipCorrupt = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode images.", show_default="all cores", min=1)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a build that was stopped; start if none.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the store that is there.")] = False,
+    preview: Preview = None,
+) -> None:
+    """Build a data set into a packed store, which later commands open at once."""
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    options = data_options(data_option, **named)
+    if preview is not None:
+        files.check_writable(preview)
+    with bar(f"building {name}") as update:
+        started: list[tuple[float, int]] = []
+
+        def progress(done: int, total: int) -> None:
+            started.append((time.monotonic(), done)) if not started else None
+            seconds, first = time.monotonic() - started[0][0], started[0][1]
+            update(done, total, "images", (done - first) / seconds if seconds else None)
+
+        built = datasets.build(
+            name,
+            out,
+            data_root,
+            options=options,
+            overwrite=force,
+            resume=resume,
+            workers=workers,
+            progress=progress,
+        )
+    _remarks(built)
+    console.print(f"{built.name}: {len(built.train)} + {len(built.test)} images in {out}")
+    _preview(built, preview)
+
+
+@app.command(cls=Command)
+def check(
+    what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.")],
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    size: Size = None,
+    groups_csv: GroupsCsv = None,
+    data_option: Options = None,
+    skip_corrupt: SkipCorrupt = None,
+    preview: Preview = None,
+) -> None:
+    """Check a store's digest, or that a data set's source files are there and whole; print counts per group."""
+    named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
+    options = data_options(data_option, **named)
+    if preview is not None:
+        files.check_writable(preview)
+    if what not in datasets.available() and Path(what).is_dir():
+        if options:
+            raise ValueError(f"{what} is a folder, which has no options: leave out {', '.join(options)}")
+        problems = datasets.check_store(what)
+        if problems:
+            raise RuntimeError(f"{what}: {'; '.join(problems)}")
+        opened, published = datasets.open_store(what), None
+    else:
+        opened, published = datasets.load(what, data_root, **options), datasets.published_counts(what, options)
+    _describe(opened)
+    _remarks(opened)
+    if published is not None:
+        counts = (len(opened.train), len(opened.test))
+        words = "as published" if counts == published else f"published are {published[0]:,} + {published[1]:,}"
+        console.print(f"{counts[0]:,} + {counts[1]:,} images; {words}")
+    _preview(opened, preview)
+
+
+def _remarks(data: Dataset) -> None:
+    """What the data set says of its source: what is missing, other than published, or left out."""
+    for remark in data.provenance.get("remarks", []):
+        console.print(remark)
+    skipped = data.provenance.get("skipped", [])
+    for line in skipped:
+        console.print(f"left out: {line}")
+    if skipped:
+        console.print(f"{len(skipped)} corrupt image{'s' if len(skipped) > 1 else ''} left out")
+
+
+def _preview(data: Dataset, path: Path | None) -> None:
+    if path is not None:
+        report.preview_dataset(data, path)
+        console.print(f"picture in {path}: a class a row, a group a column")
+
+
+def _describe(data: Dataset) -> None:
+    height, width = data.size
+    console.print(f"{data.name}: {data.channels}x{height}x{width}, digest {data.digest()}")
+    for title, values in (("mean", data.mean), ("std", data.std)):
+        console.print(f"{title} {', '.join(f'{value:.4f}' for value in values)}")
+    for file in data.provenance.get("files", []):
+        if "sha256" in file:
+            size = f"{file['bytes']:,} bytes, " if "bytes" in file else ""
+            console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}{_SAID[file.get('as_published')]}")
+    for name, split in (("train", data.train), ("test", data.test)):
+        table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
+        table.add_column("class")
+        for group in data.group_names:
+            table.add_column(group, justify="right")
+        counts = split.counts(data.num_classes, data.num_groups).tolist()
+        for label, row in zip(data.class_names, counts, strict=True):
+            table.add_row(label, *map(str, row))
+        console.print(table)

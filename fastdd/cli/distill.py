@@ -1,0 +1,218 @@
+"""``fastdd distill``."""
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastdd import api, report
+from fastdd.cli import settings_file
+from fastdd.cli.console import bar, console
+from fastdd.cli.datasets import (
+    BiasRatio,
+    Name,
+    Options,
+    Root,
+    ValSplit,
+    data_options,
+    groups_option,
+    load_dataset,
+    weights_option,
+)
+from fastdd.cli.evaluate import add_results, evaluate_with_bar
+from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.core import files, ranks
+from fastdd.core.settings import given
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.data.initial import input_digest
+from fastdd.debias import mode, modes_that_need
+from fastdd.experts.store import Experts
+from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
+from fastdd.session import Progress
+
+app = new_app()
+
+Weights = weights_option(modes_that_need("weights"))
+Groups = groups_option(modes_that_need("groups"))
+
+
+class Distill(Command):
+    """Takes a run's own config.yaml, also an earlier version's."""
+
+    section = "run"
+
+    def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
+        others = content.keys() - {self.section, settings_file.DATA_DIGEST}
+        return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}}
+
+
+ExpertFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--experts",
+        help="Folder of experts (fastdd experts).",
+        show_default=False,
+        rich_help_panel=", ".join(methods_that_need_experts()),
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run folder.", show_default="runs/METHOD-DEBIAS-DATASET-IPC", rich_help_panel=RUN),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out; start it if none.", rich_help_panel=RUN)
+]
+CheckpointSeconds = Annotated[
+    float, typer.Option(help="Least time between two checkpoints.", min=0, rich_help_panel=RUN)
+]
+Evaluate = Annotated[
+    bool,
+    typer.Option("--evaluate", help="Evaluate the result at the end (implied by --json).", rich_help_panel=EVALUATION),
+]
+Nets = Annotated[int, typer.Option(help="Networks of that evaluation.", min=1, rich_help_panel=EVALUATION)]
+Epochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs of that evaluation.", show_default="published", min=1, rich_help_panel=EVALUATION),
+]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option(
+        help="Also evaluate on the way, every so many iterations; changes no result.",
+        show_default=False,
+        min=1,
+        rich_help_panel=EVALUATION,
+    ),
+]
+EvalNets = Annotated[
+    int | None,
+    typer.Option(help="Networks of each evaluation on the way.", show_default="2", min=1, rich_help_panel=EVALUATION),
+]
+EvalEpochs = Annotated[
+    int | None,
+    typer.Option(help="Their epochs.", show_default="published", min=1, rich_help_panel=EVALUATION),
+]
+
+
+@app.command(cls=Distill)
+@with_settings(
+    {name: method.Settings for name, method in METHODS.items()},
+    after="groups",
+    everyone="All methods",
+    but=("dataset",),
+    values={"method": METHODS},
+)
+def distill(
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
+    data_option: Options = None,
+    weights: Weights = None,
+    groups: Groups = None,
+    experts: ExpertFolder = None,
+    out: Out = None,
+    resume: Resume = False,
+    config: Config = None,
+    device: Device = "auto",
+    checkpoint_seconds: CheckpointSeconds = 30.0,
+    json: Json = None,
+    evaluate: Evaluate = False,
+    nets: Nets = 5,
+    epochs: Epochs = None,
+    eval_every: EvalEvery = None,
+    eval_nets: EvalNets = None,
+    eval_epochs: EvalEpochs = None,
+    **settings: Any,
+) -> None:
+    """Condense a data set into a few synthetic images per class."""
+    if json is not None:
+        ranks.first(lambda: files.check_writable(json))
+    data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
+    opened = None if experts is None else Experts.open(experts)
+    settings = _settings(settings, opened)
+    method, debias = settings["method"], settings["debias"]
+    if config is not None and groups is None and mode(debias).needs != "weights":
+        _warn_of_other_data(config, data, opened)
+    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
+    synthetic = distill_with_bar(
+        data,
+        f"{method} {debias} {data.name}",
+        out=out,
+        resume=resume,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+        weights=weights,
+        groups=groups,
+        experts=opened,
+        eval_every=eval_every,
+        eval_nets=eval_nets,
+        eval_epochs=eval_epochs,
+        **settings,
+    )
+    if "kde" in synthetic.metadata:
+        console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
+    rows = []
+    if evaluate or json is not None:
+        rows.append(_evaluated(synthetic, data, device=device, nets=nets, epochs=epochs))
+        console.print(report.table(rows))
+    ranks.first(lambda: add_results(rows, data, out, json))
+    console.print(
+        f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
+    )
+
+
+def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:
+    """Those that are given, and, where the run's name has them, those that are not."""
+    usual = {name: Settings.model_fields[name].default for name in ("method", "ipc", "debias")}
+    if experts is not None:
+        usual["debias"] = experts.manifest["config"]["debias"]
+    return {**usual, **given(options)}
+
+
+def _evaluated(synthetic: SyntheticSet, data: Dataset, **how: Any) -> dict[str, Any]:
+    run = synthetic.metadata["run"]
+    result = evaluate_with_bar(synthetic, data, "evaluation", seed=run["seed"], **how)
+    about = {name: run[name] for name in ("method", "debias", "ipc")}
+    return report.result_row(result, dataset=data.name, **about)
+
+
+def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:
+    """A run's configuration names its data set, but not its options; it tells them by a digest."""
+    content = settings_file.read(config)
+    digest, run = content.get(settings_file.DATA_DIGEST), content.get(Distill.section, {})
+    if digest is None or run.get("dataset") != data.name:
+        return
+    if input_digest(data, None, None, experts and experts.digest()) != digest:
+        warnings.warn(
+            f"the run of {config} was on other data of the name {data.name}, such as of another --bias-ratio, or had "
+            "--groups or other experts: its settings are used on the data given here",
+            stacklevel=2,
+        )
+
+
+def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
+    """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
+    first: list[Progress] = []
+    announced = False
+    with bar(title) as update:
+
+        def progress(now: Progress) -> None:
+            if not first:
+                first.append(now)
+            seconds = now.seconds - first[0].seconds
+            rate = (now.step - first[0].step) / seconds if seconds else None
+            update(now.step, now.total, "evaluating" if now.evaluating else f"loss {now.loss:.4g}", rate)
+
+        def embedding_progress(done: int, total: int) -> None:
+            update(done, total, "bias embedding")
+
+        def eval_progress(row: dict[str, Any]) -> None:
+            nonlocal announced
+            if not announced:
+                console.print(f"on the way, {row['tested_on']} set, {report.networks(row)}:")
+                announced = True
+            console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
+
+        calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
+        return api.distill(data, **calls, **settings)

@@ -1,0 +1,172 @@
+"""``fastdd evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastdd import api, models, report
+from fastdd import data as datasets
+from fastdd.cli.console import bar, console
+from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset
+from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_app
+from fastdd.core import files, ranks
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.evaluation import METRICS, PROTOCOLS, Evaluation, published_protocol
+
+app = new_app()
+
+
+Target = Annotated[
+    str, typer.Argument(help="Run folder or synthetic set; or the word random or whole.", metavar="RUN|FILE")
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Networks, epochs and figures of published code: {', '.join(PROTOCOLS)}.",
+        show_default=False,
+        rich_help_panel=EVALUATION,
+    ),
+]
+Ipc = Annotated[
+    int | None, typer.Option(help="Images per class, for random.", show_default=False, rich_help_panel=EVALUATION)
+]
+Nets = Annotated[
+    int | None,
+    typer.Option(
+        help="Networks, each from another initialisation.",
+        show_default="the protocol's, or 5",
+        min=1,
+        rich_help_panel=EVALUATION,
+    ),
+]
+Archs = Annotated[
+    str | None,
+    typer.Option(help="Networks to train, joined by commas.", show_default="the run's", rich_help_panel=EVALUATION),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Training epochs.",
+        show_default="published: 1000, 300 without DSA; whole 20",
+        min=1,
+        rich_help_panel=EVALUATION,
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(help="Augmentation while training.", show_default="the run's", rich_help_panel=EVALUATION),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        help="Learning rate of the networks.",
+        show_default="learned with the set, or 0.01",
+        rich_help_panel=EVALUATION,
+    ),
+]
+Deo = Annotated[
+    str,
+    typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
+]
+Seed = Annotated[int, typer.Option(help="Every draw is a function of it.", rich_help_panel=EVALUATION)]
+
+
+@app.command(cls=Command)
+def evaluate(
+    target: Target,
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    val_split: ValSplit = None,
+    data_option: Options = None,
+    protocol: ProtocolName = None,
+    ipc: Ipc = None,
+    nets: Nets = None,
+    arch: Archs = None,
+    epochs: Epochs = None,
+    dsa_strategy: Strategy = None,
+    lr_net: LearningRate = None,
+    deo: Deo = "range",
+    seed: Seed = 0,
+    config: Config = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Train fresh networks on a set; accuracy and fairness on the real test set."""
+    published = None if protocol is None else published_protocol(protocol)
+    if deo not in ("range", "pairwise"):
+        raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+    archs = [models.canonical_name(name) for name in arch.split(",")] if arch else [None]
+    if json is not None:
+        ranks.first(lambda: files.check_writable(json))
+    options = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
+    what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
+    run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
+    if run is not None:
+        ranks.first(lambda: _check_results(run))
+    for name in filter(None, archs):
+        models.check(name, data.channels, data.num_classes, data.size)
+    about = {"method": target, "debias": "none"}
+    if isinstance(what, SyntheticSet):
+        about = {name: what.metadata.get(name, "unknown") for name in about}
+    settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
+    same = {**settings, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
+    rows = []
+    for name in archs:
+        result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)
+        of = None if target == "whole" else ipc
+        rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
+    images = "test set" if data.tested_on == "test" else "held-out training images"
+    title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
+    console.print(report.table(rows, title, METRICS if published is None else published.figures))
+    if published is not None:
+        changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
+        text = ", ".join(f"{name} {value}" for name, value in changed.items())
+        console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
+    for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
+        console.print(report.group_table(row, data.class_names, data.group_names))
+    ranks.first(lambda: add_results(rows, data, run, json))
+
+
+def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
+    """:func:`fastdd.evaluate` under a progress bar."""
+    with bar(title) as update:
+
+        def progress(done: int, total: int, accuracy: float) -> None:
+            update(done, total, f"networks, accuracy {accuracy:.1f} so far")
+
+        return api.evaluate(what, data, progress=progress, **settings)
+
+
+def to_evaluate(
+    target: str, dataset: str | None, data_root: Path | None, options: dict[str, Any], ipc: int | None
+) -> tuple[SyntheticSet | str, Dataset, int | None]:
+    """What to evaluate, the data set to do it on, and the IPC; a set's own data set and IPC where none are given."""
+    if target in ("random", "whole"):
+        return target, load_dataset(dataset, data_root, options), ipc
+    synthetic = api.load_synthetic(target)
+    ipc_of_set = synthetic.metadata.get("ipc", ipc)
+    if ipc not in (None, ipc_of_set):
+        raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
+    dataset = dataset or synthetic.metadata.get("dataset")
+    if dataset is not None and dataset == synthetic.metadata.get("dataset"):
+        options = datasets.built_with(synthetic.metadata, dataset) | options
+    return synthetic, load_dataset(dataset, data_root, options), ipc_of_set
+
+
+def _check_results(run: Path) -> None:
+    """That the run's results can be read, and others written beside them."""
+    files.check_writable(run / report.RESULT)
+    if (run / report.RESULT).exists():
+        report.read_json(run / report.RESULT)
+
+
+def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
+    """Add results to those that a run's folder has, and write them to ``json``."""
+    if run is not None:
+        path = run / report.RESULT
+        old = report.read_json(path)["rows"] if path.exists() else []
+        report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+    if json is not None:
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))

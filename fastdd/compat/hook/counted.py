@@ -1,0 +1,220 @@
+"""What stands in a script's modules instead of its own functions and classes: ours, counted, timed and compared."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from fastdd.compat.hook import verify
+from fastdd.compat.hook.replacements import Replacement
+
+
+@dataclass
+class Entry:
+    """What became of one name of one module.
+
+    Attributes:
+        replacement: what takes its place; None for a name that was left alone.
+        why: it was left alone, or fell back to the original; empty otherwise.
+        calls: of functions (constructions, of networks); seconds: inside them, CPU time of the caller.
+        checks: calls still to be compared; checked, agreed: calls that were, and that agreed.
+        passed_on: calls given to the original, by reason.
+        on_fallback: called when the name falls back.
+    """
+
+    name: str
+    module: str
+    replacement: Replacement | None
+    why: str = ""
+    published: bool = True
+    calls: int = 0
+    seconds: float = 0.0
+    checks: int = 0
+    checked: int = 0
+    agreed: int = 0
+    unchecked: str = ""
+    differences: list[str] = field(default_factory=list)
+    passed_on: dict[str, int] = field(default_factory=dict)
+    needs: list["Entry"] = field(default_factory=list)
+    on_fallback: Callable[[], None] | None = None
+
+    @property
+    def fallen(self) -> bool:
+        """Whether calls go to the original."""
+        if not self.why:
+            for need in self.needs:
+                if need.fallen:
+                    self.fall_back(f"{need.name} fell back")
+        return bool(self.why)
+
+    def fall_back(self, why: str) -> None:
+        """Give this call and all later ones to the original."""
+        self.why = why
+        if self.on_fallback is not None:
+            self.on_fallback()
+
+    def due(self) -> bool:
+        """Whether this call is one to compare; counts it."""
+        if not self.checks:
+            return False
+        self.checks -= 1
+        return True
+
+    def judge(self, difference: str | None) -> None:
+        """Note the outcome of a comparison."""
+        self.checked += 1
+        if difference is None:
+            self.agreed += 1
+        else:
+            self.differences.append(f"call {self.calls}: {difference}")
+            self.fall_back(f"call {self.calls} differs: {difference}")
+
+    def pass_on(self, why: str) -> None:
+        """Count a call that the original takes."""
+        self.passed_on[why] = self.passed_on.get(why, 0) + 1
+
+
+def _run(
+    entry: Entry, original: Callable, ours: Callable, signature: inspect.Signature, args: tuple, kwargs: dict
+) -> Any:
+    known = entry.replacement
+    if entry.fallen:
+        entry.pass_on(entry.why)
+        return original(*args, **kwargs)
+    if known.unless is not None and (why := known.unless(signature.bind(*args, **kwargs).arguments)):
+        entry.pass_on(why)
+        return original(*args, **kwargs)
+    if not entry.due():
+        return ours(*args, **kwargs)
+    try:
+        result, difference = known.check(original, ours, signature.bind(*args, **kwargs).arguments)
+    except verify.OriginalFailed as failed:
+        entry.unchecked = str(failed)
+        return _or_raise(failed.__cause__, ours, args, kwargs)
+    entry.judge(difference)
+    return result
+
+
+def _or_raise(error: BaseException, ours: Callable, args: tuple, kwargs: dict) -> Any:
+    """What ours gives; ``error``, as the script would have seen without us, if ours fails too."""
+    try:
+        return ours(*args, **kwargs)
+    except Exception:
+        raise error from None
+
+
+def function(entry: Entry, original: Callable) -> Callable:
+    """Ours in the clothes of ``original``: its name, module, documentation and signature."""
+    ours, signature = entry.replacement.load(), inspect.signature(original)
+
+    @functools.wraps(original)
+    def call(*args, **kwargs):
+        if verify.checking():
+            return original(*args, **kwargs)
+        entry.calls += 1
+        started = perf_counter()
+        try:
+            return _run(entry, original, ours, signature, args, kwargs)
+        finally:
+            entry.seconds += perf_counter() - started
+
+    return call
+
+
+def _named_after(original: type, base: type, body: dict[str, Any]) -> type:
+    """A class under the original's name and module, so that what is pickled loads where fastdd is not."""
+    names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+    return type(original.__name__, (base,), {**names, **body})
+
+
+def network(entry: Entry, original: type) -> type:
+    """Our class under the original's name; its constructions are counted, and compared as they come."""
+    known, ours, signature = entry.replacement, entry.replacement.load(), inspect.signature(original)
+
+    def compared(arguments: dict[str, Any]) -> str | None:
+        """By how much the two differ; the original may use its own name, as in ``super(ConvNet, self)``."""
+        module = sys.modules[original.__module__]
+        setattr(module, original.__name__, original)
+        try:
+            return known.check(original, ours, arguments)
+        finally:
+            setattr(module, original.__name__, replaced)
+
+    def new(cls, *args, **kwargs):
+        # Copies and pickles make empty objects, without arguments.
+        if cls is replaced and (args or kwargs) and not verify.checking():
+            if not entry.fallen and entry.due():
+                entry.calls += 1
+                entry.judge(compared(signature.bind(*args, **kwargs).arguments))
+                entry.calls -= 1
+            if entry.fallen:
+                entry.calls += 1
+                entry.pass_on(entry.why)
+                return original(*args, **kwargs)
+        return ours.__new__(cls)
+
+    @functools.wraps(original.__init__)
+    def init(self, *args, **kwargs):
+        started = perf_counter()
+        ours.__init__(self, *args, **kwargs)
+        if not verify.checking():
+            entry.calls += 1
+            entry.seconds += perf_counter() - started
+
+    replaced = _named_after(original, ours, {"__new__": new, "__init__": init})
+    return replaced
+
+
+def augmentation(entry: Entry, original: type) -> type:
+    """Our class under the original's name; calls of its objects are counted and compared."""
+    ours, signature = entry.replacement.load(), inspect.signature(original.__call__)
+
+    @functools.wraps(original.__init__)
+    def init(self, *args, **kwargs):
+        ours.__init__(self, *args, **kwargs)
+        self._given = args, kwargs
+
+    def published(self) -> Any:
+        """The original with what the script may have set on this object since."""
+        args, kwargs = self._given
+        theirs = original(*args, **kwargs)
+        for name, value in vars(theirs).items():
+            if isinstance(value, int | float) and name in vars(self):
+                setattr(theirs, name, vars(self)[name])
+        return theirs
+
+    @functools.wraps(original.__call__)
+    def call(self, *args, **kwargs):
+        entry.calls += 1
+        started = perf_counter()
+        try:
+            if entry.fallen:
+                entry.pass_on(entry.why)
+                return published(self)(*args, **kwargs)
+            if not entry.due():
+                return ours.__call__(self, *args, **kwargs)
+            given = dict(signature.bind(self, *args, **kwargs).arguments)
+            given.pop("self")
+            result, difference = entry.replacement.check(published(self), functools.partial(ours.__call__, self), given)
+            entry.judge(difference)
+            return result
+        finally:
+            entry.seconds += perf_counter() - started
+
+    def other(self, name: str) -> Any:
+        """What ours does not have, such as an operation that no strategy names."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(published(self), name)
+
+    return _named_after(original, ours, {"__init__": init, "__call__": call, "__getattr__": other})
+
+
+def stand_in(entry: Entry, original: Any) -> Any:
+    """What takes the place of ``original``."""
+    if not isinstance(original, type):
+        return function(entry, original)
+    return augmentation(entry, original) if "__call__" in vars(original) else network(entry, original)

@@ -1,0 +1,180 @@
+"""What an evaluation is of: from a set, a protocol and what the user overrides, everything that it depends on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fastdd import models
+from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
+from fastdd.data.initial import random_set
+from fastdd.evaluation.dc_augmentation import dc_strategy
+from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
+from fastdd.evaluation.published import PublishedProtocol, published_protocol
+from fastdd.methods import configure
+
+_NETS = 5
+# Training on everything needs fewer passes than training on a few images.
+_WHOLE_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation before it is done; :func:`plan_evaluation` makes it.
+
+    Attributes:
+        images, labels: what networks are trained on, on their device.
+        dataset: whose test split they are tested on, normalised as ``images`` are.
+        nets: networks.
+        seed: what their draws are functions of.
+        arch, width, depth: the network.
+        protocol: how it is trained.
+        zca: what whitened the images, if anything did.
+    """
+
+    images: DeviceImages
+    labels: Tensor
+    dataset: Dataset
+    nets: int
+    seed: int
+    arch: str
+    width: int | None
+    depth: int | None
+    protocol: Protocol
+    zca: Zca | None
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """``arch``, ``width`` and ``depth``."""
+        return {"arch": self.arch, "width": self.width, "depth": self.depth}
+
+    def evaluate(self, progress: Callable[[int, int, float], None] | None = None) -> Evaluation:
+        """Do it (:func:`fastdd.evaluation.evaluate`); ``progress`` gets networks done, networks, mean accuracy."""
+        return evaluate(
+            self.images,
+            self.labels,
+            self.dataset,
+            nets=self.nets,
+            seed=self.seed,
+            protocol=self.protocol,
+            zca=self.zca,
+            progress=progress,
+            **self.network,
+        )
+
+
+def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
+    """ValueError if there are no images, if they are not finite, or they or the classes are not the data set's."""
+    shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
+    if shape != expected:
+        raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
+    classes = len(synthetic.metadata["class_names"])
+    if classes != data.num_classes:
+        raise ValueError(f"the synthetic set is of {classes} classes, but {data.name} has {data.num_classes}")
+    if not len(synthetic.images):
+        raise ValueError("the synthetic set has no images")
+    if not synthetic.images.isfinite().all():
+        raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
+
+
+def plan_evaluation(
+    what: SyntheticSet | Literal["random", "whole"],
+    data: Dataset,
+    device: torch.device,
+    *,
+    ipc: int | None = None,
+    nets: int | None = None,
+    protocol: str | None = None,
+    arch: str | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    epochs: int | None = None,
+    dsa_strategy: str | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> EvaluationPlan:
+    """The plan of an evaluation; arguments that are None are the set's or the protocol's.
+
+    Args:
+        what: a synthetic set; ``random`` for ``ipc`` real images per class, ``whole`` for the whole training split.
+        data: the data set to test on (and to draw from).
+        device: where.
+        ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, seed: as
+            :func:`fastdd.evaluate` takes them.
+
+    Raises:
+        ValueError: what :func:`fastdd.evaluate` refuses.
+    """
+    published = None if protocol is None else published_protocol(protocol)
+    whole = what == "whole"
+    if whole and published is not None and epochs is None:
+        raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
+    if what == "random":
+        if ipc is None:
+            raise ValueError("evaluating random real images needs an IPC")
+        what = random_set(data, ipc, seed)
+    part = _whole(data, device) if whole else _of_set(what, data, device, learning_rate)
+    run = part.run or configure(dataset=data.name, ipc=ipc or 1).model_dump()
+    if arch is None:
+        arch = run["arch"]
+        width = run.get("width") if width is None else width
+        depth = run.get("depth") if depth is None else depth
+    strategy, dc = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy, "none"
+    if published is not None and part.method in published.dc_augmented and (strategy, dsa_strategy) == ("none", None):
+        dc = dc_strategy(data.name, models.canonical_name(arch))
+    if epochs is None:
+        epochs = _WHOLE_EPOCHS if whole else _published_epochs(published, augmented=(strategy, dc) != ("none", "none"))
+    if nets is None:
+        nets = _NETS if published is None else published.nets
+    if learning_rate is None:
+        learning_rate = Protocol.learning_rate if part.learning_rate is None else part.learning_rate
+    trained = Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy, dc_strategy=dc)
+    return EvaluationPlan(
+        part.images, part.labels, part.dataset, nets, seed, arch, width, depth, protocol=trained, zca=part.zca
+    )
+
+
+def _published_epochs(published: PublishedProtocol | None, *, augmented: bool) -> int:
+    published = published or published_protocol("dc")
+    return published.epochs if augmented else published.plain_epochs
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What networks are trained on, and what it says of itself."""
+
+    images: DeviceImages
+    labels: Tensor
+    dataset: Dataset
+    method: str | None
+    run: dict[str, Any]
+    zca: Zca | None
+    learning_rate: float | None
+
+
+def _whole(data: Dataset, device: torch.device) -> _Trained:
+    images = DeviceImages.of(data.train.images, data.mean, data.std, device)
+    return _Trained(images, torch.as_tensor(data.train.labels).to(device), data, "whole", {}, None, None)
+
+
+def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replaced_rate: float | None) -> _Trained:
+    check_fits(synthetic, data)
+    metadata, learned = synthetic.metadata, synthetic.learning_rate
+    if replaced_rate is None and learned is not None and learned <= 0:
+        raise ValueError(
+            f"the set's learned step size is {learned:g}, with which nothing trains; give another (--lr-net)"
+        )
+    if synthetic.zca is None:
+        # Imported images are normalised as other code does it.
+        data = replace(data, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
+    return _Trained(
+        DeviceImages(synthetic.images.to(device)),
+        synthetic.targets.to(device),
+        data,
+        metadata.get("method"),
+        metadata.get("run", {}),
+        synthetic.zca,
+        learned,
+    )

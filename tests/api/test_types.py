@@ -1,0 +1,37 @@
+"""What a type checker, and so an editor, says of users' scripts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+@pytest.fixture(scope="module")
+def told(request) -> dict[tuple[str, int], str]:
+    """Errors of both scripts, by file and line."""
+    # fastdd's own files are followed, and what is wrong in them is not reported. Seconds where the cache is warm.
+    words = ["--strict", "--follow-imports=silent", "--python-version=3.10", "--no-error-summary"]
+    cache = request.config.cache.mkdir("mypy") if hasattr(request.config, "cache") else "/dev/null"
+    scripts = [str(HERE / name) for name in ("user_script.py", "wrong_script.py")]
+    command = [sys.executable, "-m", "mypy", *words, f"--cache-dir={cache}", *scripts]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1, done.stderr
+    lines = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
+    return {(Path(file).name, int(number)): message for file, number, message in lines}
+
+
+def test_a_users_script_is_strictly_typed(told):
+    assert {line: message for (file, line), message in told.items() if file == "user_script.py"} == {}
+
+
+def test_every_mistake_is_told_where_it_is(told):
+    lines = (HERE / "wrong_script.py").read_text().splitlines()
+    wrong = [number for number, line in enumerate(lines, 1) if line.endswith("# wrong")]
+    assert sorted(line for file, line in told if file == "wrong_script.py") == wrong
+    assert 'did you mean "iterations"?' in told["wrong_script.py", wrong[0]]

@@ -1,0 +1,58 @@
+"""The first step of every method that matches real images, with every debias mode, against its oracle in float64.
+
+A method, or a mode, that is added to the registry is tested here with no line written, but for the method's oracle.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fastdd.bench.oracles import ORACLES
+from fastdd.data import Dataset, Split
+from fastdd.data.initial import random_set
+from fastdd.debias import MODES
+from fastdd.methods import METHODS, Context, configure
+
+C, G, PER_CLASS, SIZE = 3, 3, 12, 16
+MATCHING = [name for name, method in METHODS.items() if not method.needs_experts]
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Random images, of whose last class one group is missing."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(C).repeat(PER_CLASS)
+    groups = generator.integers(0, G, C * PER_CLASS)
+    groups[-PER_CLASS:] %= G - 1
+    split = Split(generator.integers(0, 256, (C * PER_CLASS, 3, SIZE, SIZE), dtype=np.uint8), labels, groups)
+    return Dataset("made", split, split, ("a", "b", "c"), ("x", "y", "z"), (0.5,) * 3, (0.25,) * 3, {})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", MATCHING)
+def test_the_first_step_is_its_oracles(data, name, mode, monkeypatch):
+    # Smooth: a ReLU that rounds to the other side of zero moves a gradient by more than arithmetic does.
+    network = {"arch": "ConvNetASwish", "width": 8, "depth": 2}
+    config = configure(dataset="made", method=name, debias=mode, ipc=2, batch_real=8, iterations=1, **network)
+    needs_weights = METHODS[name].takes("weights", MODES[mode])
+    weights = torch.linspace(0.2, 2, C * PER_CLASS) if needs_weights else None
+    method = METHODS[name](config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights))
+    seen, right = [], method._loss_and_gradient
+
+    def recorded(net, segments, images, params):
+        seen.extend((copy.deepcopy(net).double().requires_grad_(), segments, images.double(), params.double()))
+        return right(net, segments, images, params)
+
+    monkeypatch.setattr(method, "_loss_and_gradient", recorded)
+    loss = method.match(0)
+    net, segments, images, params = seen
+    mean, std = (torch.tensor(values).double().view(-1, 1, 1) for values in (data.mean, data.std))
+    real = (torch.from_numpy(data.train.images).double() / 255 - mean) / std
+    images.requires_grad_()
+    expected = ORACLES[name](net, real, segments, method.formation(images), params)
+    (gradient,) = torch.autograd.grad(expected, images)
+    assert abs(loss - expected) <= 1e-5 * abs(expected)
+    # After the first step the momentum is the gradient.
+    assert (method.momentum - gradient).norm() <= 1e-5 * gradient.norm()
