@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import fastdd
+from fastdd.report.page import write_page
+from fastdd.report.record import read_record
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("golden_record", HERE / "record.py")
@@ -71,6 +73,8 @@ def test_old_runs_are_evaluated_reported_and_resumed(recorder, tmp_path, name):
     run, recorded = tmp_path / "old" / name, OLD["runs"][name]
     counts = fastdd.evaluate(run, recorder.data, nets=1, epochs=2, device="cpu").counts
     found = record.digest([[each.right.tolist(), each.total.tolist()] for each in counts])
+    write_page(tmp_path / "page.html", [read_record(run)], recorder.data)
+    assert f"{name}" in (tmp_path / "page.html").read_text()
     settings = dict(recorded["settings"])
     if "experts" in settings:
         settings["experts"] = tmp_path / "old" / "experts"
