@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 class Callback:
     """Is told where a run is. Everything is called on all ranks of a job, in the order of the callbacks.
 
+    ``run.step``, ``run.iteration``, ``run.loss``, ``run.seconds`` and ``run.synthetic()`` tell where it is;
+    ``run.stop.set()`` ends it after a checkpoint, with a KeyboardInterrupt, from which ``resume`` goes on.
+
     Attributes:
         agreement: what must be the same on all ranks of a job.
     """
