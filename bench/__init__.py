@@ -13,6 +13,7 @@ that matches gets a speed-up, and only over a baseline that does. Installed as `
 To add a case, write a subclass of ``Case`` in a module of ``fastdd.bench.cases`` (``cases/segment_mean.py`` is the
 shortest example) and name its instances in ``CASES`` of ``cases/__init__.py``. It needs a ``name``, ``inputs(seed,
 device, quick)``, ``shape``, the backends ``fastdd``, ``plain`` and ``loop`` (and ``upstream``, if published code has
-such a function), ``truth`` in fp64, and the least ``bytes`` and ``flops`` that the computation takes. ``memory = True``
-lets ``--memory`` measure the peak memory of a call.
+such a function), ``truth`` in fp64 (of a whole step: the method's oracle, :mod:`fastdd.bench.oracles`), and the least
+``bytes`` and ``flops`` that the computation takes. ``memory = True`` lets ``--memory`` measure the peak memory of a
+call.
 """

@@ -155,9 +155,8 @@ def test_wheel_holds_the_extension_and_the_mapped_folders(tree):
     (wheel,) = (tree / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(re.fullmatch(r"fastdd/_C\..*\.so", name) for name in names)
-    assert {"fastdd/kernels/segment_mean.py", "fastdd/kernels/configs/sm_90.json", "fastdd/bench/__init__.py"} <= set(
-        names
-    )
+    assert {"fastdd/kernels/segment_mean.py", "fastdd/kernels/configs/sm_90.json"} <= set(names)
+    assert {"fastdd/bench/__init__.py", "fastdd/bench/oracles/dm.py"} <= set(names)
     assert not any(name.startswith(("kernels/", "bench/", "tests/")) for name in names)
 
 

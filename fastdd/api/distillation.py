@@ -167,8 +167,8 @@ class Distillation:
         embedding = {"seed": self.settings.seed, "device": self._device, "progress": progress}
         weights, groups = None, self._groups
         if self._weighted:
-            made = weights_of_run(self.data, self._weights, folder, resume, **embedding)
-            weights, about["kde"] = made.values, made.about
+            used = weights_of_run(self.data, self._weights, folder, resume, **embedding)
+            weights, about["kde"] = used.values, used.about
         if self.experts is not None:
             about["experts"] = {
                 "digest": self.experts.digest(),

@@ -84,13 +84,13 @@ def train_experts(
     target, folder = pick_device(device), Path(out)
     training.check_processes(processes)
     ranks.first(lambda: training.check_experts_out(folder, resume, config))
-    read = None if weights is None else read_weights(data, weights)
+    given = None if weights is None else read_weights(data, weights)
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
     of_images, of_groups = None, read_groups(data, groups)
     if mode(debias).needs == "weights":
-        made = weights_of_run(data, read, folder, resume, **embedding)
-        of_images, about["kde"] = made.values, made.about
+        used = weights_of_run(data, given, folder, resume, **embedding)
+        of_images, about["kde"] = used.values, used.about
     if isinstance(groups, str | os.PathLike):
         about["groups"] = Path(groups).name
     method = clustering(groups)

@@ -10,7 +10,9 @@ Verb = TypeVar("Verb", bound=Callable[..., object])
 def settings_of(arguments: type) -> list[inspect.Parameter]:
     """The keys of a TypedDict of settings as parameters; None counts as not given."""
     return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind.__forward_arg__)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=getattr(kind, "__forward_arg__", kind)
+        )
         for name, kind in arguments.__annotations__.items()
     ]
 

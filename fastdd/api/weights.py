@@ -74,12 +74,12 @@ def kde_weights(
     kde.check_labels(data.train.labels)
     training = EmbeddingSettings(encoder=encoder, steps=steps)
     rows, about = bias_embedding(data, embedding, training, seed=seed, device=target, progress=progress)
-    made = kde.kde_weights(rows, data.train.labels, class_names=data.class_names, **asdict(density))
-    diagnostics = made.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    weights = kde.kde_weights(rows, data.train.labels, class_names=data.class_names, **asdict(density))
+    diagnostics = weights.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
     return replace(
-        made,
+        weights,
         metadata={
-            **made.metadata,
+            **weights.metadata,
             "dataset": data.name,
             "dataset_digest": data.digest(),
             "embedding": about,

@@ -14,12 +14,11 @@ import atexit
 import bisect
 import hashlib
 import itertools
-import json
 import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,7 +141,8 @@ def leave() -> None:
             dist.destroy_process_group()
 
 
-def _joined() -> _Job:
+def joined() -> _Job:
+    """The job, which this process has joined or joins now."""
     join()
     return _job
 
@@ -217,7 +217,7 @@ def exchange(value: Any, patience: float = PATIENCE) -> list[Any]:
     import torch
     import torch.distributed as dist
 
-    job, own = _joined(), _packed(value)
+    job, own = joined(), _packed(value)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(job.world)]
     _wait(_start(dist.all_gather, sizes, torch.tensor([len(own)]), group=job.gloo), patience)
     longest = max(size.item() for size in sizes)
@@ -235,7 +235,7 @@ def first(call: Callable[[], Result], patience: float = _AS_LONG_AS_IT_TAKES) ->
     import torch
     import torch.distributed as dist
 
-    job, error = _joined(), None
+    job, error = joined(), None
     size = torch.zeros(1, dtype=torch.int64)
     if job.rank == 0:
         try:
@@ -268,7 +268,7 @@ def collect(tensor: "Tensor", rows: Sequence[range], patience: float = PATIENCE)
         return
     import torch.distributed as dist
 
-    job, tensor = _joined(), tensor.detach()
+    job, tensor = joined(), tensor.detach()
     group = job.group(tensor)
     if tensor.is_cuda:
         meet(patience)  # Gloo tells that a rank is gone; NCCL would wait for it
@@ -290,7 +290,7 @@ def meet(patience: float = _AS_LONG_AS_IT_TAKES, meanwhile: Callable[[], object]
         return
     import torch.distributed as dist
 
-    _wait(_start(dist.barrier, group=_joined().gloo), patience, meanwhile)
+    _wait(_start(dist.barrier, group=joined().gloo), patience, meanwhile)
 
 
 def agree(what: str, *content: Any) -> None:
@@ -303,49 +303,6 @@ def agree(what: str, *content: Any) -> None:
             f"the ranks of this job do not ask for the same thing ({what}): all must make the same calls with the same "
             "data and settings"
         )
-
-
-class Messages:
-    """What ranks report to rank 0 while they work, and a wish to stop that any of them has; over the job's store.
-
-    All ranks make one at the same place. Messages are JSON-able.
-    """
-
-    def __init__(self):
-        self._own: list[Any] = []
-        self._read: dict[int, int] = {}
-        self._rank, self._sent, self._store = rank(), 0, None
-        if world() > 1:
-            job = _joined()
-            self._store, self._name = job.store, job.name()
-            self._read = {} if job.rank else dict.fromkeys(range(1, job.world), 0)
-
-    def send(self, message: Any) -> None:
-        """To rank 0, which may do so too."""
-        if self._rank == 0:
-            self._own.append(message)
-        else:
-            self._store.set(f"{self._name}/{self._rank}/{self._sent}", json.dumps(message))
-            self._sent += 1
-
-    def received(self) -> Iterator[Any]:
-        """On rank 0, what came since the last call; nothing elsewhere."""
-        while self._own:
-            yield self._own.pop(0)
-        for sender in self._read:
-            while self._store.check([key := f"{self._name}/{sender}/{self._read[sender]}"]):
-                self._read[sender] += 1
-                message = json.loads(self._store.get(key))
-                self._store.delete_key(key)
-                yield message
-
-    def ask_to_stop(self) -> None:
-        if self._store is not None:
-            self._store.set(f"{self._name}/stop", "1")
-
-    def stop_asked(self) -> bool:
-        """Whether any rank has asked for it."""
-        return self._store is not None and self._store.check([f"{self._name}/stop"])
 
 
 def everyone_answers() -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastdd import models, ops
 from fastdd.core import ranks, rng
+from fastdd.core.messages import Messages
 from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
@@ -211,7 +212,7 @@ def evaluate(
     )
     start = time.perf_counter()
     ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
-    own, reports = {}, ranks.Messages()
+    own, reports = {}, Messages()
     accuracies: list[float] = []
 
     def tell() -> None:

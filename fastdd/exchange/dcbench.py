@@ -9,7 +9,8 @@ from fastdd.exchange.published import dataset_of, name_of
 
 DESCRIPTION = "a folder DC|DSA|DM|TM/DATASET/IPCn with results"
 _FOLDER = "distilled_results"
-_METHODS = {"dc": "DC", "dsa": "DSA", "dm": "DM", "mtt": "TM"}
+_TRAJECTORIES = "TM"
+_METHODS = {"dc": "DC", "dsa": "DSA", "dm": "DM", "mtt": _TRAJECTORIES, "tm": _TRAJECTORIES}
 # Its evaluator asks for these; another data set is put where its own options would look.
 _NAMES = {"cifar10": "CIFAR10", "tiny-imagenet": "tinyimagenet"}
 # Of Tiny-ImageNet at 50 images a class, the loader of TM joins five files.
@@ -23,7 +24,12 @@ def _top(path: Path) -> Path:
 
 def _sets(path: Path) -> list[Path]:
     top = _top(path)
-    found = [folder for method in _METHODS.values() for folder in top.glob(f"{method}/*/IPC*") if folder.is_dir()]
+    found = [
+        folder
+        for method in dict.fromkeys(_METHODS.values())
+        for folder in top.glob(f"{method}/*/IPC*")
+        if folder.is_dir()
+    ]
     return [folder for folder in sorted(found) if dc.matches(Content(folder)) or mtt.matches(Content(folder))]
 
 
@@ -40,7 +46,6 @@ def read(
     experiment: int | None = None,
 ) -> Found:
     """The only set of a method, data set and IPC, as far as they are given."""
-    method = {"tm": "mtt"}.get(method or "", method)
     fitting = [
         folder
         for folder in _sets(content.path)
@@ -64,7 +69,6 @@ def read(
 def write(made: SyntheticSet, path: Path, *, method: str | None = None, force: bool = False) -> Export:
     """Into a folder of results, or a checkout of DC-Bench, under the names that its evaluator looks for."""
     method = method or str(made.metadata.get("method"))
-    method = {"tm": "mtt"}.get(method, method)
     if method not in _METHODS:
         raise ValueError(f"DC-Bench has no method {method}; give --method, one of {', '.join(_METHODS)}")
     dataset, ipc = made.metadata.get("dataset"), dc.images_per_class(made)
@@ -73,7 +77,7 @@ def write(made: SyntheticSet, path: Path, *, method: str | None = None, force: b
     notes = dc.learned_rate(made)
     if name not in _NAMES.values():
         notes.append(f"DC-Bench's evaluator knows {', '.join(_NAMES.values())} and CIFAR100, not {name}")
-    if method != "mtt":
+    if _METHODS[method] != _TRAJECTORIES:
         dc.check_holds(made, "dcbench")
         model = "ConvNetD4" if name == "tinyimagenet" else "ConvNet"
         file = folder / f"res_{_METHODS[method]}_{name}_{model}_{ipc}ipc.pt"

@@ -15,7 +15,8 @@ import torch
 from fastdd import models
 from fastdd.core import files, ranks
 from fastdd.core.files import GROUPS, WEIGHTS, hold
-from fastdd.core.stop import stop_requests
+from fastdd.core.messages import Messages
+from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, Zca
 from fastdd.data.initial import input_digest
@@ -249,6 +250,59 @@ def _reserve(path: Path, shape: tuple[int, int, int], config: ExpertSettings) ->
     TrajectoryFile.create(path / VALUES, shape, config.dtype)
 
 
+class _Record:
+    """What has been trained: the manifest and the epochs of every expert, as all ranks report; rank 0 writes it."""
+
+    def __init__(
+        self,
+        job: Job,
+        todo: list[int],
+        manifest: dict[str, Any],
+        progress: Callable[[ExpertProgress], None] | None,
+    ):
+        config = job.config
+        self._job, self._manifest, self._progress, self._began = job, manifest, progress, time.perf_counter()
+        self._total = config.num_experts * config.epochs
+        self._epochs = {number: config.epochs for number in range(config.num_experts) if number not in todo}
+        self._started = sum(self._epochs.values())
+        self.messages = Messages()
+
+    def report(self, message: dict[str, Any]) -> None:
+        """Of an epoch: its expert, its number, and its loss; None before an expert's first of this start."""
+        number, epoch = message["expert"], message["epoch"]
+        if number not in self._epochs:
+            self._started += epoch
+        self._epochs[number] = epoch
+        if self._progress is not None and message["loss"] is not None:
+            seconds = time.perf_counter() - self._began
+            done = sum(self._epochs.values())
+            self._progress(ExpertProgress(done, self._total, number, message["loss"], self._started, seconds))
+
+    def finish(self, number: int, entry: dict[str, Any]) -> None:
+        """An expert is done, and this is its entry."""
+        self._manifest["experts"][number] = entry
+        write_manifest(self._job.path, self._manifest)
+        (self._job.path / STATE.format(number)).unlink(missing_ok=True)
+
+    def read(self) -> None:
+        """What other ranks have said."""
+        for message in self.messages.received():
+            if "entry" in message:
+                self.finish(message["expert"], message["entry"])
+            else:
+                self.report(message)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """To the rank that writes, which may be this one."""
+        self.messages.send(message)
+        self.read()
+
+    def left(self) -> str | None:
+        """How far it is, if experts are not done."""
+        done = sum(self._epochs.values())
+        return f"{done} of {self._total} epochs" if None in self._manifest["experts"] else None
+
+
 def _train(
     job: Job,
     todo: list[int],
@@ -256,59 +310,32 @@ def _train(
     manifest: dict[str, Any],
     progress: Callable[[ExpertProgress], None] | None,
 ) -> None:
-    config, began = job.config, time.perf_counter()
-    total = config.num_experts * config.epochs
-    epochs = {number: config.epochs for number in range(config.num_experts) if number not in todo}
-    started = sum(epochs.values())
-    messages = ranks.Messages()
-
-    def report(message: dict[str, Any]) -> None:
-        nonlocal started
-        number, epoch = message["expert"], message["epoch"]
-        if number not in epochs:  # before its first epoch of this start
-            started += epoch
-        epochs[number] = epoch
-        if progress is not None and message["loss"] is not None:
-            done = sum(epochs.values())
-            progress(ExpertProgress(done, total, number, message["loss"], started, time.perf_counter() - began))
-
-    def finish(number: int, entry: dict[str, Any]) -> None:
-        manifest["experts"][number] = entry
-        write_manifest(job.path, manifest)
-        (job.path / STATE.format(number)).unlink(missing_ok=True)
-
-    def read() -> None:
-        for message in messages.received():
-            if "entry" in message:
-                finish(message["expert"], message["entry"])
-            else:
-                report(message)
-
-    def say(message: dict[str, Any]) -> None:
-        messages.send(message)
-        read()
-
+    record = _Record(job, todo, manifest, progress)
     with stop_requests() as stop:
-
-        def stopping() -> bool:
-            if stop.is_set():
-                messages.ask_to_stop()
-            return stop.is_set() or messages.stop_asked()
-
         if processes > 1:
-            train_in_processes(job, todo, processes, report, finish, stop)
+            train_in_processes(job, todo, processes, record.report, record.finish, stop)
         else:
-            own = todo[ranks.rank() :: ranks.world()]
-            trainer = ExpertTrainer(job) if own else None
-            for number in own:
-                entry = trainer.train(number, say, stopping)
-                if entry is None:
-                    break
-                say({"expert": number, "entry": entry})
-            if trainer is not None:
-                trainer.close()
-            ranks.meet(meanwhile=read)
-            read()
-        left = ranks.first(lambda: None in manifest["experts"] and f"{sum(epochs.values())} of {total} epochs")
+            _train_here(job, todo[ranks.rank() :: ranks.world()], record, stop)
+        left = ranks.first(record.left)
         if left:
             raise KeyboardInterrupt(f"stopped after {left}; --resume continues")
+
+
+def _train_here(job: Job, todo: list[int], record: _Record, stop: StopEvent) -> None:
+    """Train this rank's experts, and meet the other ranks."""
+
+    def stopping() -> bool:
+        if stop.is_set():
+            record.messages.ask_to_stop()
+        return stop.is_set() or record.messages.stop_asked()
+
+    trainer = ExpertTrainer(job) if todo else None
+    for number in todo:
+        entry = trainer.train(number, record.say, stopping)
+        if entry is None:
+            break
+        record.say({"expert": number, "entry": entry})
+    if trainer is not None:
+        trainer.close()
+    ranks.meet(meanwhile=record.read)
+    record.read()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastdd.api import pick_device
 from fastdd.core import ranks
+from fastdd.core.messages import Messages
 
 
 def dearest(costs, ranges):
@@ -36,7 +37,7 @@ def test_a_process_of_its_own_is_a_job_of_one_rank():
     ranks.meet()
     ranks.agree("anything", object())
     assert rows.tolist() == [0, 1, 2, 3]
-    messages = ranks.Messages()
+    messages = Messages()
     messages.send({"epoch": 1})
     messages.ask_to_stop()
     assert list(messages.received()) == [{"epoch": 1}]

@@ -1,0 +1,86 @@
+"""Writes the reference pages of methods, modes and settings from the registries.
+
+    python -m fastdd.cli.reference docs/reference
+
+``tests/cli/test_reference.py`` fails where the pages are not what this writes.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fastdd.cli.options import choices, setting_help
+from fastdd.debias import MODES
+from fastdd.experts import ExpertSettings
+from fastdd.methods import METHODS, Settings
+
+_WRITTEN = "<!-- Written by `python -m fastdd.cli.reference docs/reference`. -->\n"
+_NEEDS = {"nothing": "nothing", "groups": "protected groups", "weights": "weights of the training images"}
+
+
+def pages() -> dict[str, str]:
+    """The text of every page, by its name."""
+    return {"methods.md": _methods(), "modes.md": _modes(), "settings.md": _settings()}
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = [*header]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _methods() -> str:
+    rows = [
+        (f"[`{name}`](settings.md#{name})", method.about, method.source, "experts" if method.needs_experts else "")
+        for name, method in METHODS.items()
+    ]
+    return f"{_WRITTEN}# Methods\n\n`fastdd distill --method NAME`; `fastdd methods` prints this.\n\n" + _table(
+        ("method", "what it does", "source", "needs"), rows
+    )
+
+
+def _modes() -> str:
+    rows = [
+        (f"`{name}`", mode.about, _NEEDS[mode.needs], "yes" if mode.in_training else "no")
+        for name, mode in MODES.items()
+    ]
+    return f"{_WRITTEN}# Debias modes\n\n`fastdd distill --debias NAME`; `fastdd modes` prints this.\n\n" + _table(
+        ("mode", "what it does", "goes by", "experts can be trained with it"), rows
+    )
+
+
+def _settings() -> str:
+    parts = [
+        f"{_WRITTEN}# Settings\n\nAn option of `fastdd distill` (with `-` for `_`), a keyword argument of "
+        "`fastdd.distill`, a line of `--config FILE` and of a run's `config.yaml`. *preset*: from the values that ship "
+        "for the method, data set and IPC, with their source, in `fastdd/presets/`.\n",
+        f"## All methods\n\n{_fields(Settings)}",
+    ]
+    for name, method in METHODS.items():
+        own = _fields(method.Settings, besides=Settings)
+        parts.append(f"## {name}\n\n{method.about[0].upper()}{method.about[1:]} ({method.source}).\n\n{own}")
+    parts.append(f"## Experts\n\nOf `fastdd experts` and `fastdd.train_experts`.\n\n{_fields(ExpertSettings)}")
+    return "\n".join(parts)
+
+
+def _fields(kind: type[BaseModel], besides: type[BaseModel] | None = None) -> str:
+    known = besides.model_fields if besides else {}
+    rows = []
+    for name, field in kind.model_fields.items():
+        if name not in known:
+            words = choices(field)
+            said = all(word in field.description for word in words)
+            rows.append((f"`{name}`", setting_help(field, "" if said else f": {' or '.join(words)}")))
+    return _table(("setting", "what it is"), rows)
+
+
+def main(folder: str) -> None:
+    """Write the pages into a folder."""
+    for name, text in pages().items():
+        Path(folder, name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
