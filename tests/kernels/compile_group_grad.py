@@ -1,4 +1,4 @@
-"""Compiles every kernel of kernels/group_grad.py for sm_90, without a GPU; prints what each uses."""
+"""Compiles every kernel of kernels/group_grad for sm_90, without a GPU; prints what each uses."""
 
 import itertools
 import json

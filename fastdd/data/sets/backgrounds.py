@@ -60,15 +60,15 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder of backgrounds {folder} does not exist")
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if scenes is None:
-        if len(found) < 10:
-            raise ValueError(f"{folder} needs ten sub-folders, one a scene; it has {len(found)}")
-        return [folder / name for name in found[:10]]
+        if len(folders) < 10:
+            raise ValueError(f"{folder} needs ten sub-folders, one a scene; it has {len(folders)}")
+        return [folder / name for name in folders[:10]]
     names = [name.strip() for name in scenes.split(",")] if isinstance(scenes, str) else list(scenes)
     if len(names) != 10 or len(set(names)) != 10:
         raise ValueError(f"scenes needs ten different sub-folders, in the order of the classes, not {len(set(names))}")
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in folders]
     if missing:
         raise ValueError(f"{folder} has no sub-folder {missing[0]!r}")
     return [folder / name for name in names]

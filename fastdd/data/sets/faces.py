@@ -219,7 +219,7 @@ def utkface(
     tree = find(
         root, "UTKFace", "UTKFace/*.jpg", UTKFACE_PAGE, places, lambda tree: any(map(_utk_name, tree.images("")))
     )
-    names, found, left_out = [], [], 0
+    names, annotations, left_out = [], [], 0
     for name in tree.images(""):
         match = _utk_name(name)
         if match is None or match[3] == "4":
@@ -227,8 +227,8 @@ def utkface(
             continue
         age = int(match[1])
         names.append(name)
-        found.append(((age >= 20) + (age >= 40), int(match[2]), int(match[3])))
-    columns = dict(zip(_UTK_NAMES, np.array(found, np.int64).reshape(-1, 3).T, strict=True))
+        annotations.append(((age >= 20) + (age >= 40), int(match[2]), int(match[3])))
+    columns = dict(zip(_UTK_NAMES, np.array(annotations, np.int64).reshape(-1, 3).T, strict=True))
     if not names:
         raise FileNotFoundError(f"{tree.path} has images of race 4 only")
     rows = Rows(names, columns[target], columns[protected])
@@ -278,13 +278,13 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
     ]
     splits = []
     for names in (train, tree.images("test")):
-        found = []
+        annotations = []
         for name in names:
             parts = _stem(name).split("_")
             if len(parts) < 3 or not {*parts[-2:]} <= {"0", "1"}:
                 raise RuntimeError(f"{tree.shown(name)} is not named *_<age>_<gender>.png, each 0 or 1")
-            found.append((int(parts[-2]), int(parts[-1])))
-        splits.append(Rows(names, *np.array(found, np.int64).reshape(-1, 2).T.copy()))
+            annotations.append((int(parts[-2]), int(parts[-1])))
+        splits.append(Rows(names, *np.array(annotations, np.int64).reshape(-1, 2).T.copy()))
     return Plan(
         "bffhq",
         tree,
@@ -327,23 +327,23 @@ def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.n
 
 def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
     """Labels, class names, groups and group names of attributes by name."""
-    known = {name.lower(): name for name in attributes}
-    chosen = []
+    by_lower = {name.lower(): name for name in attributes}
+    asked = []
     for name in (target, *protected.split("+")):
-        if name.strip().lower() not in known:
-            close = difflib.get_close_matches(name.strip().lower(), known, 1)
-            hint = f"did you mean {known[close[0]]}? " if close else ""
+        if name.strip().lower() not in by_lower:
+            close = difflib.get_close_matches(name.strip().lower(), by_lower, 1)
+            hint = f"did you mean {by_lower[close[0]]}? " if close else ""
             raise ValueError(f"no attribute {name.strip()!r}: {hint}there are {', '.join(attributes)}")
-        chosen.append(known[name.strip().lower()])
-    if len(set(chosen)) < len(chosen):
+        asked.append(by_lower[name.strip().lower()])
+    if len(set(asked)) < len(asked):
         raise ValueError(f"target {target!r} and protected {protected!r} name an attribute twice")
     groups, group_names = 0, ("",)
-    for name in chosen[1:]:
+    for name in asked[1:]:
         groups = groups * 2 + attributes[name]
         group_names = tuple(
             f"{so_far}{', ' if so_far else ''}{word}" for so_far in group_names for word in _words(name)
         )
-    return attributes[chosen[0]], _words(chosen[0]), groups, group_names
+    return attributes[asked[0]], _words(asked[0]), groups, group_names
 
 
 def _words(attribute: str) -> tuple[str, str]:

@@ -234,10 +234,10 @@ def imagenet_subset(name: str, root, size: int, skip_corrupt: bool) -> Plan:
         )
 
     try:
-        tree = find_with(lambda found: len(found) == len(classes))
+        tree = find_with(lambda wnids: len(wnids) == len(classes))
     except FileNotFoundError:
         # One that has some of the classes, to name those that it lacks.
-        tree = find_with(lambda found: len(found) > 0)
+        tree = find_with(lambda wnids: len(wnids) > 0)
     splits = {}
     for split in ("train", "val"):
         splits[split] = [tree.images(f"{split}/{wnid}") for wnid in classes]
@@ -294,16 +294,16 @@ def _wnids(tree: Tree) -> list[str]:
 
 def _annotated(tree: Tree, below: str, text: str, wnids: list[str]) -> list[list[str]]:
     images = set(tree.images(f"{below}images"))
-    found: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    of_class: dict[str, list[str]] = {wnid: [] for wnid in wnids}
     for line in text.splitlines():
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         name = f"{below}images/{file}"
-        if wnid in found:
+        if wnid in of_class:
             if name not in images:
                 raise FileNotFoundError(f"{tree.shown(name)} is missing; val_annotations.txt names it")
-            found[wnid].append(name)
-    return [sorted(found[wnid]) for wnid in wnids]
+            of_class[wnid].append(name)
+    return [sorted(of_class[wnid]) for wnid in wnids]
 
 
 def _rows(by_class: list[list[str]]) -> Rows:

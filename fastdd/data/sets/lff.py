@@ -80,8 +80,8 @@ def milestone_groups(labels: np.ndarray, ratio: float) -> np.ndarray:
     [0, 0, 1, 0, 0, 1, 1, 1]
     """
     classes = int(labels.max()) + 1
-    own = np.eye(classes)
-    shares = ratio * own + (1 - ratio) / max(classes - 1, 1) * (1 - own)
+    aligned = np.eye(classes)
+    shares = ratio * aligned + (1 - ratio) / max(classes - 1, 1) * (1 - aligned)
     if classes == 1:
         shares[:] = 1
     groups = np.empty(len(labels), np.int64)

@@ -97,7 +97,7 @@ def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: 
 
 
 def varied(
-    made: Dataset | Plan,
+    dataset: Dataset | Plan,
     seed: int = 0,
     *,
     balanced: bool = False,
@@ -110,7 +110,7 @@ def varied(
     training images take their place or groups are left out.
 
     Args:
-        made: the data set; its pixels and their true bias stay, only what is told of them changes.
+        dataset: the data set; its pixels and their true bias stay, only what is told of them changes.
         seed: of the draws, of which each change has a stream of its own.
         balanced: sample every cell down to the smallest (:func:`balanced_rows`), before the noise.
         label_noise: share of wrong labels (:func:`noisy_labels`).
@@ -125,14 +125,21 @@ def varied(
     """
     for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
         check_share(name, share)
-    train, test, num_classes, num_groups = made.train, made.test, len(made.class_names), len(made.group_names)
+    train, test, num_classes, num_groups = (
+        dataset.train,
+        dataset.test,
+        len(dataset.class_names),
+        len(dataset.group_names),
+    )
     if val_split:
         held = validation_rows(train.labels, train.groups, val_split, seed)
         if held.all() or not held.any():
-            raise ValueError(f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {made.name}")
+            raise ValueError(
+                f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {dataset.name}"
+            )
         train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
     if not 0 <= missing_groups < num_groups:
-        raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {made.name}, not {missing_groups}")
+        raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {dataset.name}, not {missing_groups}")
     if missing_groups:
         test = test.take(np.flatnonzero(test.groups < num_groups - missing_groups))
     if balanced:
@@ -140,11 +147,11 @@ def varied(
     labels, groups = train.labels, train.groups
     if label_noise:
         if num_classes < 2:
-            raise ValueError(f"label_noise needs two classes or more; {made.name} has one")
+            raise ValueError(f"label_noise needs two classes or more; {dataset.name} has one")
         labels = noisy_labels(labels, label_noise, num_classes, seed)
     if group_noise:
         groups = noisy_groups(groups, group_noise, num_groups, seed)
-    return dataclasses.replace(made, train=dataclasses.replace(train, labels=labels, groups=groups), test=test)
+    return dataclasses.replace(dataset, train=dataclasses.replace(train, labels=labels, groups=groups), test=test)
 
 
 def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = None) -> Callable[..., Dataset | Plan]:
@@ -154,21 +161,21 @@ def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = Non
         load: the loader.
         only: the one option that is added; None: all.
     """
-    own = inspect.signature(load)
+    signature = inspect.signature(load)
     added = [
         parameter
         for parameter in inspect.signature(varied).parameters.values()
         if parameter.kind == parameter.KEYWORD_ONLY
-        and parameter.name not in own.parameters
+        and parameter.name not in signature.parameters
         and only in (None, parameter.name)
     ]
 
     def load_varied(root, **options) -> Dataset | Plan:
-        chosen = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
-        for name in _SHARES & chosen.keys():
-            check_share(name, chosen[name])
-        return varied(load(root, **options), options.get("seed") or 0, **chosen)
+        values = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
+        for name in _SHARES & values.keys():
+            check_share(name, values[name])
+        return varied(load(root, **options), options.get("seed") or 0, **values)
 
-    parameters = [parameter for parameter in own.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-    load_varied.__signature__ = own.replace(parameters=[*parameters, *added])
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    load_varied.__signature__ = signature.replace(parameters=[*parameters, *added])
     return load_varied

@@ -104,12 +104,12 @@ def read_mnist_files(root, publisher: Publisher) -> Source:
     root = require_root(root, publisher, wanted)
     folders = [root / folder for folder in publisher.folders]
     for folder in folders:
-        found = {}
+        paths = {}
         for key, (stem, rank) in _IDX_FILES.items():
             names = [f"{stem}{dash}idx{rank}-ubyte{suffix}" for suffix in ("", ".gz") for dash in ("-", ".")]
-            found[key] = next((folder / name for name in names if (folder / name).is_file()), None)
-        if all(found.values()):
-            return _mnist_source(found, publisher)
+            paths[key] = next((folder / name for name in names if (folder / name).is_file()), None)
+        if all(paths.values()):
+            return _mnist_source(paths, publisher)
     raise not_found(publisher, f"{wanted} (unpacked will do)", folders)
 
 
