@@ -86,7 +86,7 @@ def test_ranges_of_classes_have_the_bits_of_the_whole(digits, setting):
             part.images.detach().copy_(whole.images.detach())
         if config.method != "dm":
             for stepper in (whole, *parts):
-                stepper.train(number)
+                stepper._networks.train(number)
 
 
 def test_images_are_gathered_before_every_training_and_not_otherwise(digits):
