@@ -38,8 +38,8 @@ class AttentionSignal(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """[N, sum of the maps' sizes + embedding]."""
         maps, embedding = self.net.stages(images)
-        # ReLUs' outputs are not negative. Maps of zeros stay zeros.
-        powers = (f if self._power == 1 else f.pow(self._power) for f in maps[:-1])
+        # Maps of zeros stay zeros.
+        powers = (f.abs() if self._power == 1 else f.abs().pow(self._power) for f in maps[:-1])
         attention = [F.normalize(f.sum(1).flatten(1), dim=1) * _FACTOR**0.5 for f in powers]
         return torch.cat([*attention, self._scale * embedding], 1)
 

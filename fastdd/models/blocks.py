@@ -12,6 +12,7 @@ from fastdd.ops._dispatch import transformed
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # From so many images on, preparing filters for a call costs less than it saves (32x32, two cores).
 _MANY = 32
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid)
 _POOLINGS: dict[type[nn.Module], str] = {nn.AvgPool2d: "avg", nn.MaxPool2d: "max"}
 
 
@@ -166,12 +167,12 @@ class Blocks(nn.Sequential):
         return run_parts(x, self._parts())
 
     def stages(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What every ReLU returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
+        """What every activation returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
         maps = []
         for layers in self._parts():
             if len(layers) == 1:
                 x = layers[0](x)
-                if isinstance(layers[0], nn.ReLU):
+                if isinstance(layers[0], _ACTIVATIONS):
                     maps.append(x)
             else:
                 x = run_block(x, *layers[:3])

@@ -37,7 +37,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What every ReLU of the features returns, [N, channels, h, w], in order, and :meth:`embed`.
+        """What every activation of the features returns, [N, channels, h, w], in order, and :meth:`embed`.
 
         Raises:
             ValueError: a network without such a sequence of layers.
