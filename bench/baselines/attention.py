@@ -59,6 +59,8 @@ class BatchedAttentionSteps(BatchedSteps):
     def signal(self, net: nn.Module, images: Tensor) -> Tensor:
         config = self._problem.config
         maps, embedding = net.stages(images)
-        powers = (features if config.attention_power == 1 else features**config.attention_power for features in maps[:-1])
+        powers = (
+            features if config.attention_power == 1 else features**config.attention_power for features in maps[:-1]
+        )
         signals = [FACTOR**0.5 * F.normalize(features.sum(1).flatten(1)) for features in powers]
         return torch.cat([*signals, (FACTOR * config.task_balance) ** 0.5 * embedding], 1)

@@ -77,7 +77,9 @@ class BatchedSteps:
         with torch.no_grad():
             real = augmented(self._real[segments.rows], counts).to(self._real_dtype, memory_format=torch.channels_last)
             own = net if self._real_dtype == torch.float32 else copy.deepcopy(net).to(self._real_dtype)
-            embeddings = torch.cat([self.signal(own, x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]).float()
+            embeddings = torch.cat(
+                [self.signal(own, x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]
+            ).float()
             targets = plain.segment_mean(embeddings, segments.offsets, segments.weights)
         images = augmented(self.images, [ipc] * len(counts)).contiguous(memory_format=torch.channels_last)
         means = self.signal(net, images).view(len(counts), ipc, -1).mean(1)
