@@ -40,6 +40,10 @@ class BatchedSteps:
                 layer.reset_parameters()
         return self._net
 
+    def signal(self, net: nn.Module, images: Tensor) -> Tensor:
+        """What is matched, [N, D]."""
+        return net.embed(images)
+
     def step(self) -> Tensor:
         """One iteration; returns its loss."""
         config, data = self._problem.config, self._problem.dataset
@@ -73,10 +77,12 @@ class BatchedSteps:
         with torch.no_grad():
             real = augmented(self._real[segments.rows], counts).to(self._real_dtype, memory_format=torch.channels_last)
             own = net if self._real_dtype == torch.float32 else copy.deepcopy(net).to(self._real_dtype)
-            embeddings = torch.cat([own.embed(x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]).float()
+            embeddings = torch.cat(
+                [self.signal(own, x) for x in real.split(len(real) if real.is_cuda else _CHUNK)]
+            ).float()
             targets = plain.segment_mean(embeddings, segments.offsets, segments.weights)
         images = augmented(self.images, [ipc] * len(counts)).contiguous(memory_format=torch.channels_last)
-        means = net.embed(images).view(len(counts), ipc, -1).mean(1)
+        means = self.signal(net, images).view(len(counts), ipc, -1).mean(1)
         # As many segments a class: broadcasting, whose derivative is a sum, where indexing's is a scatter.
         distances = (targets.unflatten(0, (len(counts), -1)) - means[:, None]).square().sum(2).flatten()
         return segments.total(distances * segments.present)

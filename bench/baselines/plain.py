@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from fastdd.ops import Param
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": lambda: nn.ReLU(inplace=True), "swish": nn.SiLU}
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "swish": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+ACTIVATIONS = (nn.ReLU, nn.SiLU, nn.Sigmoid)
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -42,6 +48,15 @@ class ConvNet(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """[N, D], in the memory format that the images have."""
         return self.features(images).flatten(1)
+
+    def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What every activation returns, [N, width, h, w], and :meth:`embed`."""
+        maps = []
+        for layer in self.features:
+            images = layer(images)
+            if isinstance(layer, ACTIVATIONS):
+                maps.append(images)
+        return maps, images.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, num_classes]."""

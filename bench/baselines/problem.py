@@ -70,12 +70,16 @@ class Problem:
         config = configure(dataset=dataset.name, iterations=1, **settings)
         return cls(config, dataset, device, random_set(dataset, config.ipc, config.seed).images, weights)
 
+    @property
+    def activation(self) -> str:
+        """The network's: relu, or a smooth one."""
+        return {"ConvNetASwish": "swish", "ConvNetAS": "sigmoid"}.get(self.config.arch, "relu")
+
     def network(self) -> ConvNet:
         """The run's network from PyTorch's layers, randomly initialised from the global generator."""
-        activation = "swish" if self.config.arch == "ConvNetASwish" else "relu"
         data, config = self.dataset, self.config
         return ConvNet(
-            data.channels, data.num_classes, data.size, config.width or 128, config.depth or 3, activation
+            data.channels, data.num_classes, data.size, config.width or 128, config.depth or 3, self.activation
         ).requires_grad_(False)
 
     def real(self, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from torch import Tensor, nn
 
+from fastdd.bench.baselines.attention import PublishedAttentionLoop
 from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.baselines.published import PublishedLoop
 from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
@@ -28,7 +29,7 @@ class UpstreamLoop(PublishedLoop):
             num_classes=data.num_classes,
             net_width=config.width or 128,
             net_depth=config.depth or 3,
-            net_act="swish" if config.arch == "ConvNetASwish" else "relu",
+            net_act=self._problem.activation,
             net_norm="instancenorm",
             net_pooling="avgpooling",
             im_size=data.size,
@@ -39,6 +40,10 @@ class UpstreamLoop(PublishedLoop):
 
     def augment(self, x: Tensor, drawn: int) -> Tensor:
         return self._code.augment(x, self._problem.config.dsa_strategy, drawn)
+
+
+class UpstreamAttentionLoop(UpstreamLoop, PublishedAttentionLoop):
+    """Attention matching with the checkout's own network and augmentation."""
 
 
 class UpstreamGradientLoop(UpstreamLoop, PublishedGradientLoop):

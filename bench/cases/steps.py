@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fastdd import debias
 from fastdd.bench.baselines import published
+from fastdd.bench.baselines.attention import BatchedAttentionSteps, PublishedAttentionLoop
 from fastdd.bench.baselines.batched import BatchedSteps
 from fastdd.bench.baselines.problem import Problem, TrajectoryProblem, random_dataset
 from fastdd.bench.baselines.published import PublishedLoop
-from fastdd.bench.baselines.upstream import UpstreamLoop
+from fastdd.bench.baselines.upstream import UpstreamAttentionLoop, UpstreamLoop
 from fastdd.bench.framework.case import FLOOR, Case, Result, pairs
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.bench.oracles import ORACLES
@@ -70,6 +71,7 @@ class Step(Case):
     """
 
     memory = True
+    smooth = "ConvNetASwish"
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class Step(Case):
         timed = self._problem(self._classes, "ConvNet", seed, device, quick)
         checked = self._classes if quick else self._checked_classes()
         relu = timed if checked == self._classes else self._problem(checked, "ConvNet", seed, device, quick)
-        return Steps(timed, relu, self._problem(checked, "ConvNetASwish", seed, device, quick))
+        return Steps(timed, relu, self._problem(checked, self.smooth, seed, device, quick))
 
     def _checked_classes(self) -> int:
         return self._classes
@@ -234,6 +236,24 @@ class LargeStep(Step):
         return [name for name in super().backends(code) if name in ("torch", "fastdd")]
 
 
+class AttentionStep(Step):
+    """A step of DataDAM, whose absolute features have a kink in every smooth activation but those above 0."""
+
+    smooth = "ConvNetAS"
+
+    def _settings(self, data: Dataset, seed: int) -> dict[str, Any]:
+        return {**super()._settings(data, seed), "method": "datadam"}
+
+    def _batched(self, problem: Problem) -> BatchedAttentionSteps:
+        return BatchedAttentionSteps(problem, self.dtype)
+
+    def _published(self, problem: Problem) -> PublishedAttentionLoop:
+        return PublishedAttentionLoop(problem)
+
+    def _upstream(self, problem: Problem, code: Upstream) -> UpstreamAttentionLoop:
+        return UpstreamAttentionLoop(problem, code)
+
+
 def convolutions(problem: Problem) -> list[int]:
     """Arithmetic of every convolution of an image."""
     width, (height, columns) = problem.config.width or 128, problem.dataset.size
@@ -283,6 +303,12 @@ CASES = [
     Step("step/dm", "a step of DM: 10 classes, 256 real images each, IPC 10, 3x32x32, ConvNet"),
     Step("step/dm+fairdd", "the same with FairDD, 10 groups", debias="fairdd"),
     Step("step/dm-bf16", "a step of DM with the real side in bfloat16", dtype=torch.bfloat16),
+    AttentionStep(
+        "step/datadam",
+        "a step of DataDAM: 10 classes, 64 real images each, IPC 10, 3x32x32, ConvNet",
+        batch_real=64,
+    ),
+    AttentionStep("step/datadam+fairdd", "the same with FairDD, 10 groups", debias="fairdd", batch_real=64),
     Step("scale/groups", "a step against protected groups, 0 being vanilla DM", variant={"groups": 0}),
     *(
         Step("scale/groups", "a step against protected groups", debias="fairdd", variant={"groups": n}, groups=n)

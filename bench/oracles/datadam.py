@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastdd.bench.oracles.segments import augment, by_class, class_loss
 from fastdd.debias import Segments
 
-_FACTOR = 100  # as published
+FACTOR = 100  # as published
 
 
 def attention(features: Tensor, power: float) -> Tensor:
@@ -58,7 +58,7 @@ def loss(
             end = start + len(part.rows)
             *targets, target = ((part.weights[:, None] * signal[start:end]).sum(0) for signal in of_real)
             layers = sum((a - b).square().sum() for a, b in zip(targets, means, strict=True))
-            distances.append(_FACTOR * (layers + task_balance * (target - embedding).square().sum()))
+            distances.append(FACTOR * (layers + task_balance * (target - embedding).square().sum()))
             start = end
         total = total + class_loss(of_class, distances, segments.worst)
     return total

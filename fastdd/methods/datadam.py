@@ -2,13 +2,12 @@
 
     L = 100 sum over segments s of ( b D(phi) + sum over layers l of D(a_l) ),    D(f) = || E_s[f] - E_syn[f] ||^2
 
-with a_l(x) = v / ||v||, v = sum over channels of |f_l(x)|^p, of the ReLUs f_l of the network but the last, phi the
-embedding, and b the task balance. All are squared distances of means, so that this is DM of one longer signal:
-10 a_l for every l, beside sqrt(100 b) phi. Factors and the power p = 1 are those of the published code; the paper's
-and README's tables have p = 4.
+with a_l(x) = v / ||v||, v = sum over channels of |f_l(x)|^p, f_l what the activations of the network return but for the
+last (published code looks at ReLUs only), phi the embedding, and b the task balance. All are squared distances of
+means, so that this is DM of one longer signal: 10 a_l for every l, beside sqrt(100 b) phi. Factors and the power p = 1
+are those of the published code; the paper's and README's tables have p = 4.
 """
 
-import copy
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -20,6 +19,8 @@ from fastdd.core.settings import setting
 from fastdd.methods.dm import Dm, DmSettings
 
 _FACTOR = 100.0
+# Activations below 0 for some inputs.
+_SIGNED = (nn.LeakyReLU, nn.SiLU)
 
 
 class AttentionSignal(nn.Module):
@@ -34,18 +35,26 @@ class AttentionSignal(nn.Module):
     def __init__(self, net: nn.Module, power: float, task_balance: float):
         super().__init__()
         self.net, self._power, self._scale = net, power, (_FACTOR * task_balance) ** 0.5
+        self._signed = any(isinstance(layer, _SIGNED) for layer in net.modules())
 
     def embed(self, images: Tensor) -> Tensor:
         """[N, sum of the maps' sizes + embedding]."""
-        maps, embedding = self.net.stages(images)
-        # ReLUs' outputs are not negative. Maps of zeros stay zeros.
-        powers = (f if self._power == 1 else f.pow(self._power) for f in maps[:-1])
-        attention = [F.normalize(f.sum(1).flatten(1), dim=1) * _FACTOR**0.5 for f in powers]
-        return torch.cat([*attention, self._scale * embedding], 1)
+        return self._signal(*self.net.stages(images))
 
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
-        """:meth:`embed` without gradients, in ``dtype``."""
-        return torch.no_grad()((self if dtype is None else copy.deepcopy(self).to(dtype)).embed)
+        """:meth:`embed` for many calls with the parameters as they are now, without gradients, in ``dtype``."""
+        stages = self.net.prepared_stages(dtype)
+        return lambda images: self._signal(*stages(images))
+
+    def _signal(self, maps: list[Tensor], embedding: Tensor) -> Tensor:
+        # Maps of zeros stay zeros.
+        attention = [F.normalize(self._powers(f).sum(1).flatten(1), dim=1) * _FACTOR**0.5 for f in maps[:-1]]
+        return torch.cat([*attention, self._scale * embedding], 1)
+
+    def _powers(self, features: Tensor) -> Tensor:
+        """|f|^p, by no more passes over the network's largest tensors than it takes."""
+        features = features.abs() if self._signed else features
+        return features if self._power == 1 else features.pow(self._power)
 
 
 class DataDamSettings(DmSettings):

@@ -12,6 +12,7 @@ from fastdd.ops._dispatch import transformed
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # From so many images on, preparing filters for a call costs less than it saves (32x32, two cores).
 _MANY = 32
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid)
 _POOLINGS: dict[type[nn.Module], str] = {nn.AvgPool2d: "avg", nn.MaxPool2d: "max"}
 
 
@@ -113,7 +114,11 @@ def _none_needs_gradient(x: Tensor, parts: Sequence[Sequence[nn.Module]]) -> boo
     )
 
 
-def _prepared(parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+def _prepared_blocks(
+    parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype, *, pooled: bool = True
+) -> list[ops.ConvBlock] | None:
+    """The parts with their filters prepared, without their pooling where it is to be left out; None where one is none
+    that :class:`fastdd.ops.ConvBlock` computes."""
     blocks = []
     for conv, *tail in parts:
         pooling = _pooling(*tail)
@@ -122,8 +127,22 @@ def _prepared(parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype) -> Calla
         norm = tail[0]
         filters = conv.weight.detach().to(dtype)
         blocks.append(
-            ops.ConvBlock(filters, norm.weight, norm.bias, padding=conv.padding[0], eps=norm.eps, pool=pooling)
+            ops.ConvBlock(
+                filters,
+                norm.weight,
+                norm.bias,
+                padding=conv.padding[0],
+                eps=norm.eps,
+                pool=pooling if pooled else "none",
+            )
         )
+    return blocks
+
+
+def _prepared(parts: Sequence[Sequence[nn.Module]], dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+    blocks = _prepared_blocks(parts, dtype)
+    if blocks is None:
+        return None
 
     def forward(x: Tensor) -> Tensor:
         for block in blocks:
@@ -166,12 +185,12 @@ class Blocks(nn.Sequential):
         return run_parts(x, self._parts())
 
     def stages(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What every ReLU returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
+        """What every activation returns, [N, channels, H, W], before pooling, and what :meth:`forward` returns."""
         maps = []
         for layers in self._parts():
             if len(layers) == 1:
                 x = layers[0](x)
-                if isinstance(layers[0], nn.ReLU):
+                if isinstance(layers[0], _ACTIVATIONS):
                     maps.append(x)
             else:
                 x = run_block(x, *layers[:3])
@@ -186,3 +205,19 @@ class Blocks(nn.Sequential):
         a block is none that :class:`fastdd.ops.ConvBlock` computes.
         """
         return _prepared(self._parts(), dtype)
+
+    def prepared_stages(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[list[Tensor], Tensor]] | None:
+        """:meth:`stages` as :meth:`prepared` is :meth:`forward`."""
+        parts = self._parts()
+        blocks = _prepared_blocks(parts, dtype, pooled=False)
+        if blocks is None:
+            return None
+
+        def stages(x: Tensor) -> tuple[list[Tensor], Tensor]:
+            maps = []
+            for block, (_, _, _, *pool) in zip(blocks, parts, strict=True):
+                maps.append(block(x))
+                x = pool[0](maps[-1]) if pool else maps[-1]
+            return maps, x
+
+        return stages

@@ -37,7 +37,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What every ReLU of the features returns, [N, channels, h, w], in order, and :meth:`embed`.
+        """What every activation of the features returns, [N, channels, h, w], in order, and :meth:`embed`.
 
         Raises:
             ValueError: a network without such a sequence of layers.
@@ -49,9 +49,18 @@ class Network(nn.Module):
 
         In ``dtype`` (default: the parameters' own) where one is given; images must then have it too.
         """
-        own = getattr(self, self.head).weight.dtype
-        net = self if dtype in (None, own) else copy.deepcopy(self).to(dtype)
-        return torch.no_grad()(net.embed)
+        return torch.no_grad()(self._in_dtype(dtype).embed)
+
+    def prepared_stages(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], tuple[list[Tensor], Tensor]]:
+        """:meth:`stages` as :meth:`embedder` is :meth:`embed`."""
+        return torch.no_grad()(self._in_dtype(dtype).stages)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(self, self.head).weight.dtype
+
+    def _in_dtype(self, dtype: torch.dtype | None) -> "Network":
+        return self if dtype in (None, self._dtype) else copy.deepcopy(self).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, num_classes] of normalised images [N, C, H, W]."""
@@ -72,10 +81,21 @@ class FeatureNetwork(Network):
 
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
         """:meth:`Network.embedder`; filters are prepared once where every layer is part of a fused block."""
-        features = self.features.prepared(dtype or getattr(self, self.head).weight.dtype)
+        features = self.features.prepared(dtype or self._dtype)
         if features is None:
             return super().embedder(dtype)
         return lambda images: features(fast_layout(images)).flatten(1)
+
+    def prepared_stages(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], tuple[list[Tensor], Tensor]]:
+        stages = self.features.prepared_stages(dtype or self._dtype)
+        if stages is None:
+            return super().prepared_stages(dtype)
+
+        def flattened(images: Tensor) -> tuple[list[Tensor], Tensor]:
+            maps, features = stages(fast_layout(images))
+            return maps, features.flatten(1)
+
+        return flattened
 
 
 def couples_samples(net: nn.Module) -> bool:

@@ -100,10 +100,11 @@ def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_wh
 
 
 @pytest.mark.parametrize("mode", debias.MODES)
-@pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
+@pytest.mark.parametrize("method", ["dm", "datadam", "dc", "dsa"])
 def test_steps_in_plain_pytorch_are_right_for_every_mode(method, mode):
     """A mode that a baseline does not know by name must not be another one there; the published loops refuse it."""
-    kind = steps.Step if method == "dm" else partial(gradient_steps.GradientStep, method=method)
+    kinds = {"dm": steps.Step, "datadam": steps.AttentionStep}
+    kind = kinds.get(method) or partial(gradient_steps.GradientStep, method=method)
     case = kind("step", "any mode", debias=mode, classes=3, groups=4)
     inputs = case.inputs(0, torch.device("cpu"), True)
     truth = case.truth(inputs)
@@ -193,6 +194,7 @@ def test_labels_are_unique_and_every_case_is_described():
     assert {"segment_mean", "step/dm", "step/dm+fairdd", "scale/groups", "scale/batch", "scale/ipc"} <= names
     assert {"scale/classes", "scale/pixels"} <= names
     assert {"step/dc", "step/dc+fairdd", "step/dsa", "step/dsa+kde", "step/dc-inner"} <= names
+    assert {"step/datadam", "step/datadam+fairdd"} <= names
     groups = [case.variant["groups"] for case in cases.select(["scale/groups"])]
     assert groups == [0, 2, 4, 6, 8, 10]
     for unroll in ("exact", "full", "tesla"):

@@ -194,6 +194,17 @@ def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
 
 
 @pytest.mark.parametrize("factor", [1.001, 1.0])
+def test_a_wrong_factor_of_attention_is_caught(monkeypatch, factor):
+    from fastdd.methods import datadam
+
+    monkeypatch.setattr(datadam, "_FACTOR", factor * datadam._FACTOR)
+    _, rows = measure(*cases.select(["step/datadam"]))
+    assert rows["fastdd"]["match"] == (factor == 1)
+    assert rows["torch"]["match"]
+    assert rows["reference-loop"]["match"]
+
+
+@pytest.mark.parametrize("factor", [1.001, 1.0])
 @pytest.mark.parametrize("name", ["step/dc+fairdd", "step/dsa+kde"])
 def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor):
     from fastdd.methods import dc

@@ -258,3 +258,33 @@ def test_two_runs_are_bitwise_equal():
         assert torch.equal(model(x), model(x))
     first, second = (torch.autograd.grad(model(x).square().sum(), [*model.parameters()]) for _ in range(2))
     assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("name", ["ConvNet", "ConvNetMP", "ConvNetNP", "ConvNetBN", "ConvNetAL", "ConvNetAS", "VGG11"])
+def test_stages_are_what_every_activation_returns(name):
+    size = 32 if name == "VGG11" else 16
+    model = models.build(name, 3, 10, (size, size), key=1).double()
+    x = draws(1, 4, 3, size, size).double()
+    expected = []
+    for layer in model.features:
+        if isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.Sigmoid):
+            layer.register_forward_hook(lambda layer, inputs, output: expected.append(output.detach().clone()))
+    embedding = model.embed(x).detach()
+    for layer in model.features:
+        layer._forward_hooks.clear()
+    assert len(expected) > 1
+    for maps, last in (model.stages(x), model.prepared_stages()(x)):
+        for found, right in zip([*maps, last], [*expected, embedding], strict=True):
+            assert (found - right).abs().max() <= 1e-12 * (1 + right.abs().max())
+
+
+def test_prepared_stages_in_other_dtypes():
+    model = net()
+    x = draws(1, 4, 3, 16, 16)
+    maps, embedding = model.stages(x)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        prepared, last = model.prepared_stages(dtype)(x.to(dtype))
+        for found, right in zip([*prepared, last], [*maps, embedding], strict=True):
+            assert found.dtype == dtype
+            assert not found.requires_grad
+            assert (found.float() - right).norm() <= bound * right.norm()
