@@ -1,4 +1,4 @@
-"""Fixtures and skips shared by all tests."""
+"""Which tests are collected here, and fixtures shared by all."""
 
 import gzip
 import io
@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,54 @@ def pytest_configure(config):
         config.option.benchmark_disable = True
 
 
+def _named_folder(variable: str) -> bool:
+    """Whether an environment variable names a folder."""
+    return bool(os.environ.get(variable)) and Path(os.environ[variable]).is_dir()
+
+
+# Marker -> whether what its tests need is here, and what to say where it is not.
+_NEEDS = {
+    "gpu": (torch.cuda.is_available, "there is no NVIDIA GPU"),
+    "realdata": (lambda: _named_folder("FASTDD_TEST_DATA"), "FASTDD_TEST_DATA names no folder"),
+    "upstream": (lambda: _named_folder("FASTDD_UPSTREAM"), "FASTDD_UPSTREAM names no folder"),
+}
+_left_out = Counter()
+
+
+def pytest_itemcollected(item):
+    if "public_checkout" in getattr(item, "fixturenames", ()):
+        item.add_marker("upstream")
+
+
 def pytest_collection_modifyitems(config, items):
-    root = os.environ.get("FASTDD_TEST_DATA")
+    """Leave out what needs something that is not here: a skip then says something, and is worth a look."""
+    absent = [marker for marker, (here, _) in _NEEDS.items() if not here()]
+    left_out = []
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
-        if "realdata" in item.keywords and not (root and Path(root).is_dir()):
-            item.add_marker(pytest.mark.skip(reason="FASTDD_TEST_DATA names no folder with the publishers' files"))
+        missing = next((marker for marker in absent if item.get_closest_marker(marker)), None)
+        if missing:
+            left_out.append(item)
+            _left_out[missing] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
+        session.config.workeroutput["left_out"] = dict(_left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    # Every process has collected the same tests.
+    for marker, number in getattr(node, "workeroutput", {}).get("left_out", {}).items():
+        _left_out[marker] = number
+
+
+def pytest_terminal_summary(terminalreporter):
+    for marker, number in _left_out.items():
+        terminalreporter.write_line(f"left out: {number} tests marked {marker} ({_NEEDS[marker][1]})")
 
 
 # Entries that tell the public checkouts apart.

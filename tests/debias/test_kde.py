@@ -359,9 +359,10 @@ def test_on_the_gpu(digits):
     assert np.array_equal(first.weights, second.weights)
 
 
+@pytest.mark.full
 @pytest.mark.realdata
 def test_c_mnist(data_root):
-    """The same defaults on 60,000 images."""
+    """The same defaults as on the digits, on 60,000 images."""
     data = load("c-mnist-fg", data_root, bias_ratio=0.95)
     found = fastdd.kde_weights(data).diagnostics(data.train.labels, data.train.groups)
     assert np.mean(found.conflict_mass) > 0.68

@@ -6,8 +6,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import Script
 
 from fastdd import models
 from fastdd.core import files, rng
@@ -124,22 +123,15 @@ experts.train_experts(config, data, out=sys.argv[1], resume=True, processes=int(
 """
 
 
-def start(out: Path, processes: int = 1, threads: int = 1) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT, str(out), str(processes), str(threads)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish(out: Path, processes: int = 1, threads: int = 1) -> None:
-    process = start(out, processes, threads)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+def start(out: Path, processes: int = 1, threads: int = 1) -> Script:
+    return Script(SCRIPT, out, processes, threads)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """What an uninterrupted training in one process of one thread stores."""
     out = tmp_path_factory.mktemp("whole") / "experts"
-    finish(out)
+    start(out).succeed()
     return content(out)
 
 
@@ -160,20 +152,17 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
     draw = random.Random(0)
     seen = set()
     for target in sorted(draw.sample(range(55), 3)):
-        process = start(killed)
-        process.stdout.readline()
-        while epochs_done(killed) < target:
-            time.sleep(0.001)
-            assert process.poll() is None
+        script = start(killed)
+        script.wait_for_lines(1)
+        script.wait_until(lambda epochs=target: epochs_done(killed) >= epochs)
         time.sleep(draw.uniform(0.0, 0.02))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        script.kill()
         seen.add(epochs_done(killed))
         if (killed / "manifest.json").exists():
             with pytest.raises(RuntimeError, match=r"holds \d of 3 experts; finish it .*--resume"):
                 Experts.open(killed)
     assert len(seen) >= 2
-    finish(killed)
+    start(killed).succeed()
     assert content(killed) == whole
     assert {path.name for path in killed.iterdir()} == {".lock", "manifest.json", "trajectories.npy"}
 
@@ -181,30 +170,26 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
 def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     """Also when the parent is killed on the way, and they are started again."""
     killed = tmp_path / "two"
-    process = start(killed, processes=2, threads=2)
-    while epochs_done(killed) < 10:
-        time.sleep(0.001)
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    script = start(killed, processes=2, threads=2)
+    script.wait_until(lambda: epochs_done(killed) >= 10)
+    script.kill()
     time.sleep(0.5)
     after = epochs_done(killed)
     time.sleep(0.3)
     assert epochs_done(killed) == after  # nobody goes on without a parent
-    finish(killed, processes=2, threads=2)
+    start(killed, processes=2, threads=2).succeed()
     assert content(killed) == whole
 
 
 def test_sigterm_stops_processes_between_epochs_and_one_ends_the_same(whole, tmp_path):
     stopped = tmp_path / "stopped"
-    process = start(stopped, processes=2)
-    while epochs_done(stopped) < 3:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert b"KeyboardInterrupt: stopped after" in errors
+    script = start(stopped, processes=2)
+    script.wait_until(lambda: epochs_done(stopped) >= 3)
+    script.send(signal.SIGTERM)
+    assert script.end(timeout=60) == 1
+    assert "KeyboardInterrupt: stopped after" in script.errors
     assert epochs_done(stopped) < 60
-    finish(stopped)
+    start(stopped).succeed()
     assert content(stopped) == whole
 
 

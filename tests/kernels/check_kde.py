@@ -27,9 +27,11 @@ def agree(x, queries, **options) -> None:
 
 def main() -> None:
     torch.manual_seed(0)
+    # Few rows to a split, so that a few hundred have several, each of several tiles and a last one that is not full.
+    kernels._ROWS_PER_SPLIT = 100
     for dtype in (torch.float32, torch.float64):
-        # Columns that are no power of two, and more than fit the narrow kernel; with 1,100 rows, two splits.
-        for n, m, d in ((1, 1, 1), (150, 9, 20), (70, 3, 140), (1100, 5, 3)):
+        # Columns that are no power of two, and more than fit the narrow kernel; with 230 rows, three splits.
+        for n, m, d in ((1, 1, 1), (150, 9, 20), (70, 3, 140), (230, 5, 3)):
             x = (torch.randn(n, d) / d**0.5 + 3).to(dtype)
             weights = torch.rand(n) * (torch.rand(n) > 0.3)
             weights[0] = 1e6

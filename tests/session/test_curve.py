@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from forked import Script
 
 import fastdd
 from fastdd import session
@@ -204,21 +203,15 @@ api.distill(digits, out=sys.argv[1], resume=True, ipc=2, iterations=40, width=4,
 
 
 def test_kills_change_no_figure(digits, tmp_path):
-    def start():
-        return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path / "killed")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
     for evaluations, delay in ((3, 0.0), (2, 0.05)):  # within an evaluation, and soon after one began
-        process = start()
-        for _ in range(evaluations):
-            assert process.stdout.readline() == b"evaluation\n"
+        script = Script(SCRIPT, tmp_path / "killed")
+        script.wait_for_lines(evaluations)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        script.kill()
     assert len(iterations(tmp_path / "killed")) < 9
-    _, errors = start().communicate(timeout=120)
-    assert not errors, errors
+    last = Script(SCRIPT, tmp_path / "killed")
+    last.succeed()
+    assert not last.errors
     settings = {"ipc": 2, "iterations": 40, "width": 4, "batch_real": 8, "device": "cpu"}
     fastdd.distill(digits, out=tmp_path / "whole", eval_every=5, eval_nets=1, eval_epochs=3, **settings)
     assert iterations(tmp_path / "whole") == list(range(0, 41, 5))

@@ -3,13 +3,10 @@
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from forked import Script
 
 from fastdd import models, session
 from fastdd.core import rng
@@ -202,25 +199,14 @@ def test_killed_runs_on_trained_experts_end_the_same(digits, tmp_path):
 
     fastdd.train_experts(digits, out=tmp_path / "experts", num_experts=2, epochs=2, width=WIDTH)
 
-    def start(out):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "experts"), str(out)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    metrics = killed / "metrics.jsonl"
+    Script(SCRIPT, tmp_path / "experts", whole).succeed()
     for target in (5, 20):
-        process = start(killed)
-        metrics = killed / "metrics.jsonl"
-        while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= target):
-            time.sleep(0.001)
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    process = start(killed)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+        script = Script(SCRIPT, tmp_path / "experts", killed)
+        script.wait_until(lambda done=target: metrics.exists() and metrics.read_bytes().count(b"\n") >= done)
+        script.kill()
+    Script(SCRIPT, tmp_path / "experts", killed).succeed()
     name = "synthetic.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert "checkpoint.pt" in os.listdir(killed)

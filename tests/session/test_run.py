@@ -6,14 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import Script
 
 from fastdd import session
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
@@ -132,38 +131,29 @@ session.run(config, data, out=sys.argv[1], resume=True, checkpoint_seconds=0)
 """
 
 
-def start(out: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
 def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
     whole = tmp_path / "whole"
-    process = start(whole)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    Script(SCRIPT, whole).succeed()
     killed = tmp_path / "killed"
     metrics = killed / "metrics.jsonl"
     rng = random.Random(0)
     resumed_from = set()
     # Ten steps spread over the run, and a random moment within or after each; the first may be before any step.
     for target in sorted(rng.sample(range(55), 10)):
-        process = start(killed)
-        process.stdout.readline()
-        while target > 0 and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= target):
-            time.sleep(0.001)
-            assert process.poll() is None
+        script = Script(SCRIPT, killed)
+        script.wait_for_lines(1)
+        script.wait_until(
+            lambda done=target: done == 0 or (metrics.exists() and metrics.read_bytes().count(b"\n") >= done)
+        )
         time.sleep(rng.uniform(0.0, 0.02))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        script.kill()
         # Whatever the moment: every file that is there is whole.
         for checkpoint in killed.glob("checkpoint*.pt"):
             resumed_from.add(torch.load(checkpoint, weights_only=True)["step"])
         if metrics.exists():
             for line in metrics.read_text().splitlines():
                 json.loads(line)
-    process = start(killed)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    Script(SCRIPT, killed).succeed()
     assert len(resumed_from) >= 5
     name = "synthetic.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()

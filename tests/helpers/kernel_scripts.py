@@ -1,0 +1,90 @@
+"""Runs tests/kernels/check_*.py and compile_*.py, each in a process, and keeps what they print under .cache/.
+
+An answer is kept with the digests of every file of this repository that its process had loaded, the tables of launch
+configurations, and the versions of what is outside; where one of them differs, or is gone, the script runs again.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import runpy
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPTS = ROOT / "tests" / "kernels"
+CACHE = ROOT / ".cache" / "kernels"
+
+
+def answer(script: str) -> str:
+    """What a script prints, from the cache where nothing that it depends on has changed.
+
+    Raises:
+        AssertionError: it failed; with what it wrote to standard error.
+    """
+    kept = CACHE / f"{script}.json"
+    if kept.is_file():
+        found = json.loads(kept.read_text())
+        if found["outside"] == _outside() and all(_digest(name) == digest for name, digest in found["files"].items()):
+            return found["printed"]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Content-addressed by Triton: when a script changes, only the kernels that it changed are compiled.
+    environment = {
+        "TRITON_INTERPRET": str(int(script.startswith("check_"))),
+        "TRITON_CACHE_DIR": str(ROOT / ".cache" / "triton"),
+    }
+    done = subprocess.run(
+        [sys.executable, __file__, script], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    if content.pop("steady"):
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(content))
+        partial.replace(kept)
+    return content["printed"]
+
+
+@functools.cache
+def _outside() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": version("torch"), "triton": version("triton")}
+
+
+def _digest(name: str) -> str | None:
+    path = ROOT / name
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _run(script: str) -> dict:
+    start = time.time()
+    printed = StringIO()
+    with redirect_stdout(printed):
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    loaded = {Path(file).resolve() for file in modules if file} | {
+        SCRIPTS / script,
+        *(ROOT / "kernels").rglob("*.json"),
+    }
+    # Without an installed package below this folder (a virtual environment), and names that are no files (torch.ops).
+    inside = sorted(
+        path for path in loaded if ROOT in path.parents and "site-packages" not in path.parts and path.is_file()
+    )
+    return {
+        "printed": printed.getvalue(),
+        "outside": _outside(),
+        "files": {str(path.relative_to(ROOT)): _digest(path) for path in inside},
+        # A file written since the start may not be the one that was loaded.
+        "steady": all(path.stat().st_mtime < start for path in inside),
+    }
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(SCRIPTS))
+    print(json.dumps(_run(sys.argv[1])))
