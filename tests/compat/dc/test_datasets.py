@@ -269,7 +269,7 @@ def test_zca(tmp_path, monkeypatch):
         return replace(whole, **{n: replace(part, images=corners(part.images)) for n, part in parts.items()})
 
     own = data.load
-    monkeypatch.setattr(_datasets.data, "load", load)
+    monkeypatch.setattr(data, "load", load)
     write_cifar(tmp_path / "cifar-10-batches-py", CIFAR10_NAMES, 8)
     args = Namespace(zca=True, device="cpu")
     *_, train, test, loader, _, _, _ = mtt.get_dataset("CIFAR10", tmp_path, args=args)
