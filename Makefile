@@ -11,13 +11,24 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test browser lint bench docs-check setup clean
+.PHONY: demo test full kernels browser lint bench docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
-test: $(VENV)/.dev browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
+# Tests of one xdist_group share what is expensive to set up, and so a process.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadgroup
+
+test: $(VENV)/.dev browser kernels
+	$(PYTEST)
+
+# What the default suite has a part of only.
+full: $(VENV)/.dev
+	$(PYTEST) -m full
+
+# Ahead of the suite, which then finds their answers under .cache/: minutes where kernels have changed, seconds if not.
+kernels: $(VENV)/.dev
+	$(PYTEST) -m kernels tests/kernels
 
 # For the report page's own test, which is skipped without one.
 browser:
@@ -51,4 +62,4 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info fastdd/_C*.so
+	rm -rf $(VENV) .cache build dist *.egg-info fastdd/_C*.so

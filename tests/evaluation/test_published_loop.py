@@ -143,6 +143,7 @@ class TestGivenDraws:
         assert tied.sum() <= 5
 
 
+@pytest.mark.xdist_group("own draws")
 class TestOwnDraws:
     """Initialisations, orders and augmentations of its own, from torch's generator: eight networks a side.
 
@@ -211,6 +212,14 @@ class TestOwnDraws:
     def test_the_figures_are_those_of_the_loop(self, digits, subset, ours):
         assert self.probabilities(ours, self.literal(digits, subset, 0)).min() > self.ALARM
 
-    @pytest.mark.parametrize("other", [{"strategy": "none"}, {"falls_after": 99}, {"momentum": 0.8}], ids=str)
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"strategy": "none"},
+            pytest.param({"falls_after": 99}, marks=pytest.mark.full),
+            pytest.param({"momentum": 0.8}, marks=pytest.mark.full),
+        ],
+        ids=str,
+    )
     def test_those_of_another_protocol_are_not(self, digits, subset, ours, other):
         assert self.probabilities(ours, self.literal(digits, subset, 100, **other)).min() < self.ALARM

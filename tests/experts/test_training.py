@@ -146,6 +146,7 @@ def epochs_done(folder: Path) -> int:
     return done
 
 
+@pytest.mark.xdist_group("experts")
 def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
     """Batch norm, momentum and a decaying learning rate: everything that a network's parameters do not tell."""
     killed = tmp_path / "killed"
@@ -167,6 +168,7 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
     assert {path.name for path in killed.iterdir()} == {".lock", "manifest.json", "trajectories.npy"}
 
 
+@pytest.mark.xdist_group("experts")
 def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     """Also when the parent is killed on the way, and they are started again."""
     killed = tmp_path / "two"
@@ -181,6 +183,7 @@ def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     assert content(killed) == whole
 
 
+@pytest.mark.xdist_group("experts")
 def test_sigterm_stops_processes_between_epochs_and_one_ends_the_same(whole, tmp_path):
     stopped = tmp_path / "stopped"
     script = start(stopped, processes=2)

@@ -4,6 +4,7 @@ An answer is kept with the digests of every file of this repository that its pro
 configurations, and the versions of what is outside; where one of them differs, or is gone, the script runs again.
 """
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -29,12 +30,23 @@ def answer(script: str) -> str:
     Raises:
         AssertionError: it failed; with what it wrote to standard error.
     """
-    kept = CACHE / f"{script}.json"
-    if kept.is_file():
-        found = json.loads(kept.read_text())
-        if found["outside"] == _outside() and all(_digest(name) == digest for name, digest in found["files"].items()):
-            return found["printed"]
     CACHE.mkdir(parents=True, exist_ok=True)
+    kept = CACHE / f"{script}.json"
+    with open(kept.with_suffix(".lock"), "w") as lock:  # who else asks meanwhile gets the same answer
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if kept.is_file():
+            found = json.loads(kept.read_text())
+            if found["outside"] == _outside() and all(_digest(name) == sha for name, sha in found["files"].items()):
+                return found["printed"]
+        content = _in_a_process(script)
+        if content.pop("steady"):
+            partial = kept.with_suffix(".partial")
+            partial.write_text(json.dumps(content))
+            partial.replace(kept)
+    return content["printed"]
+
+
+def _in_a_process(script: str) -> dict:
     # Content-addressed by Triton: when a script changes, only the kernels that it changed are compiled.
     environment = {
         "TRITON_INTERPRET": str(int(script.startswith("check_"))),
@@ -44,12 +56,7 @@ def answer(script: str) -> str:
         [sys.executable, __file__, script], env={**os.environ, **environment}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout)
-    if content.pop("steady"):
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(content))
-        partial.replace(kept)
-    return content["printed"]
+    return json.loads(done.stdout)
 
 
 @functools.cache

@@ -24,6 +24,9 @@ JOB = Path(__file__).with_name("job.py")
 job = SimpleNamespace(**runpy.run_path(str(JOB)))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
+# One job of two ranks, and the same in one process, serve nearly all tests.
+pytestmark = pytest.mark.xdist_group("ranks")
+
 
 def launch(*arguments) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
