@@ -9,6 +9,7 @@ from fastdd.core import files
 
 _COLORS = {"reference-loop": "#b5651d", "torch": "#4a7fb5", "upstream": "#8a6fb0", "fastdd": "#2e7d4f"}
 _DPI = 120
+_TALLEST = 26.0  # inches: taller pictures are scaled down by whoever shows them
 
 
 def write(path: str | os.PathLike, document: dict[str, Any]) -> None:
@@ -17,7 +18,8 @@ def write(path: str | os.PathLike, document: dict[str, Any]) -> None:
 
     rows, meta = document["rows"], document["meta"]
     ours = [row for row in rows if row["backend"] == "fastdd"]
-    figure = Figure(figsize=(14, max(6.0, 1.5 + 0.42 * len(ours))), dpi=_DPI, layout="constrained")
+    height = min(_TALLEST, max(6.0, 1.5 + 0.42 * len(ours)))
+    figure = Figure(figsize=(14, height), dpi=_DPI, layout="constrained")
     bars, roof = figure.subplots(1, 2)
     _speedups(bars, ours, rows)
     _roofline(roof, rows, meta["ceilings"])
