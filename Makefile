@@ -16,8 +16,7 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
-# Tests of one xdist_group share what is expensive to set up, and so a process.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 test: $(VENV)/.dev browser kernels
 	$(PYTEST)

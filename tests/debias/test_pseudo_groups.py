@@ -15,7 +15,6 @@ def digits():
     return data, train_embedding(data)
 
 
-@pytest.mark.xdist_group("clusters")
 @pytest.mark.parametrize("method", ["kmeans", "dbscan"])
 def test_clusters_are_the_colours(digits, method):
     """Also within every class, where 95 % are of one colour and guessing that one would score 0."""
@@ -29,7 +28,6 @@ def test_clusters_are_the_colours(digits, method):
         assert adjusted_rand_score(data.train.groups[own], groups[own]) > 0.95
 
 
-@pytest.mark.xdist_group("clusters")
 def test_by_class_misses_them(digits):
     """Why all images together are the default."""
     data, embeddings = digits

@@ -143,7 +143,6 @@ class TestGivenDraws:
         assert tied.sum() <= 5
 
 
-@pytest.mark.xdist_group("own draws")
 class TestOwnDraws:
     """Initialisations, orders and augmentations of its own, from torch's generator: eight networks a side.
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from forked import Script
+from shared import once
 
 from fastdd import models
 from fastdd.core import files, rng
@@ -104,7 +105,8 @@ def test_experts_do_not_depend_on_their_number(digits, tmp_path):
     assert not torch.equal(other.values[0, 0], two.values[0, 0])
 
 
-SCRIPT = """
+EPOCHS = 10
+SCRIPT = f"""
 import sys
 from dataclasses import replace
 import torch
@@ -113,9 +115,9 @@ from fastdd.data import load
 from fastdd.experts import ExpertSettings
 torch.set_num_threads(int(sys.argv[3]))
 data = load("c-digits")
-first = {name: getattr(data.train, name)[:120] for name in ("images", "labels", "groups")}
+first = {{name: getattr(data.train, name)[:120] for name in ("images", "labels", "groups")}}
 data = replace(data, train=replace(data.train, **first))
-config = ExpertSettings.configure(dataset="c-digits", num_experts=3, epochs=20, width=4, batch_train=32,
+config = ExpertSettings.configure(dataset="c-digits", num_experts=3, epochs={EPOCHS}, width=4, batch_train=32,
                                       debias="fairdd", arch="ConvNetBN", momentum=0.9, weight_decay=1e-4, decay=True,
                                       eval_every=3)
 print("ready", flush=True)
@@ -130,29 +132,26 @@ def start(out: Path, processes: int = 1, threads: int = 1) -> Script:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """What an uninterrupted training in one process of one thread stores."""
-    out = tmp_path_factory.mktemp("whole") / "experts"
-    start(out).succeed()
-    return content(out)
+    return content(once(tmp_path_factory, "experts", lambda out: start(out).succeed()))
 
 
 def epochs_done(folder: Path) -> int:
     """Epochs of the experts that are done, and of the states that are there."""
     done = 0
     if (folder / "manifest.json").exists():
-        done += sum(20 for entry in json.loads((folder / "manifest.json").read_text())["experts"] if entry)
+        done += sum(EPOCHS for entry in json.loads((folder / "manifest.json").read_text())["experts"] if entry)
     for state in folder.glob("expert-*.pt"):
         with contextlib.suppress(FileNotFoundError):  # it may be finished, and gone, by now
             done += torch.load(state, weights_only=True)["epoch"]
     return done
 
 
-@pytest.mark.xdist_group("experts")
 def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
     """Batch norm, momentum and a decaying learning rate: everything that a network's parameters do not tell."""
     killed = tmp_path / "killed"
     draw = random.Random(0)
     seen = set()
-    for target in sorted(draw.sample(range(55), 3)):
+    for target in sorted(draw.sample(range(3 * EPOCHS - 3), 3)):
         script = start(killed)
         script.wait_for_lines(1)
         script.wait_until(lambda epochs=target: epochs_done(killed) >= epochs)
@@ -168,12 +167,11 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
     assert {path.name for path in killed.iterdir()} == {".lock", "manifest.json", "trajectories.npy"}
 
 
-@pytest.mark.xdist_group("experts")
 def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     """Also when the parent is killed on the way, and they are started again."""
     killed = tmp_path / "two"
     script = start(killed, processes=2, threads=2)
-    script.wait_until(lambda: epochs_done(killed) >= 10)
+    script.wait_until(lambda: epochs_done(killed) >= EPOCHS // 2)
     script.kill()
     time.sleep(0.5)
     after = epochs_done(killed)
@@ -183,7 +181,6 @@ def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     assert content(killed) == whole
 
 
-@pytest.mark.xdist_group("experts")
 def test_sigterm_stops_processes_between_epochs_and_one_ends_the_same(whole, tmp_path):
     stopped = tmp_path / "stopped"
     script = start(stopped, processes=2)
@@ -191,7 +188,7 @@ def test_sigterm_stops_processes_between_epochs_and_one_ends_the_same(whole, tmp
     script.send(signal.SIGTERM)
     assert script.end(timeout=60) == 1
     assert "KeyboardInterrupt: stopped after" in script.errors
-    assert epochs_done(stopped) < 60
+    assert epochs_done(stopped) < 3 * EPOCHS
     start(stopped).succeed()
     assert content(stopped) == whole
 

@@ -152,18 +152,7 @@ class OfClasses:
         images[self.rows] = here
 
 
-# Weights of images, of segments, and none: other modes differ in the values of those only.
-TYPICAL = ("none", "fairdd", "kde")
-
-
-@pytest.mark.parametrize(
-    ("method", "mode"),
-    [
-        pytest.param(method, mode, marks=() if mode in TYPICAL else pytest.mark.full)
-        for method, mode, _ in ALL_MODES
-        if METHODS[method].classes_apart
-    ],
-)
+@pytest.mark.parametrize(("method", "mode"), [case[:2] for case in ALL_MODES if METHODS[case[0]].classes_apart])
 def test_some_of_the_classes_have_the_bits_that_they_have_among_all(method, mode):
     """As ranks share them."""
     data, config = made("colour"), tiny(method, debias=mode)

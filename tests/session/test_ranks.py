@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from shared import once
 
 import fastdd
 from fastdd.core import ranks
@@ -23,9 +24,6 @@ from fastdd.debias.density.kde import KdeWeights
 JOB = Path(__file__).with_name("job.py")
 job = SimpleNamespace(**runpy.run_path(str(JOB)))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-# One job of two ranks, and the same in one process, serve nearly all tests.
-pytestmark = pytest.mark.xdist_group("ranks")
 
 
 def launch(*arguments) -> subprocess.Popen:
@@ -49,13 +47,19 @@ def one_thread():
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Folders of one process and of two ranks, and what the latter printed."""
-    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    process = launch(JOB, two)
-    with one_thread():
-        job.work(one)
-    out, errors = process.communicate(timeout=120)
-    assert (two / "told-0.txt").exists(), errors
-    return one, two, out, errors
+
+    def make(folder):
+        for name in ("one", "two"):
+            (folder / name).mkdir()
+        process = launch(JOB, folder / "two")
+        with one_thread():
+            job.work(folder / "one")
+        for name, text in zip(("out", "errors"), process.communicate(timeout=120), strict=True):
+            (folder / name).write_text(text)
+        assert (folder / "two" / "told-0.txt").exists(), text
+
+    folder = once(tmp_path_factory, "ranks", make)
+    return folder / "one", folder / "two", (folder / "out").read_text(), (folder / "errors").read_text()
 
 
 @pytest.mark.parametrize("name", job.RUNS)
