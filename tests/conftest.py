@@ -14,11 +14,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from fastdd.core import malloc
+
 # A busy machine must not fail a test.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
-
-from fastdd.core import malloc
 
 
 def pytest_configure(config):
