@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.data.files.tree import IMAGE_SUFFIXES
+from fastdd.data.files.decode import opened, read_item, shown
+from fastdd.data.files.tree import Tree, lines
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange.dc import learned_rate
 from fastdd.exchange.found import RECORD, Content, Export, Found, read_record, write_record
@@ -16,23 +17,21 @@ from fastdd.exchange.found import RECORD, Content, Export, Found, read_record, w
 DESCRIPTION = "a folder with a folder of images for every class"
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-
-
-def _classes(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _images(path))
+def _by_class(tree: Tree) -> dict[str, list[str]]:
+    """The images of each folder that has any, sorted by name."""
+    by_class = {name: tree.images(name) for name in tree.folders()}
+    return {name: images for name, images in by_class.items() if images}
 
 
 def matches(content: Content) -> bool:
-    return content.value is None and bool(_classes(content.path))
+    return content.value is None and bool(_by_class(Tree(content.path)))
 
 
 def read(content: Content) -> Found:
-    """All images, classes sorted by name; gray images have one channel if all are gray."""
-    classes = _classes(content.path)
-    by_class = [_images(folder) for folder in classes]
-    paths = [path for images in by_class for path in images]
+    """All images as a viewer shows them, classes sorted by name; gray images have one channel if all are gray."""
+    tree = Tree(content.path)
+    by_class = _by_class(tree)
+    paths = [tree.path / name for images in by_class.values() for name in images]
     pixels = [_decoded(path) for path in paths]
     if any(image.ndim == 3 for image in pixels):
         pixels = [image if image.ndim == 3 else image[:, :, None].repeat(3, axis=2) for image in pixels]
@@ -42,23 +41,32 @@ def read(content: Content) -> Found:
             raise ValueError(f"{path} is {sizes[0]}, {paths[0]} {sizes[1]}: images must have one size")
     stack = np.stack(pixels)
     stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
-    labels = np.repeat(np.arange(len(classes)), [len(images) for images in by_class])
+    labels = np.repeat(np.arange(len(by_class)), [len(images) for images in by_class.values()])
     record = read_record(content.path, paths)
-    names = [folder.name for folder in classes]
+    names = list(by_class)
     if record and (folders := record.pop("folders", None)):
         labels = np.array([folders.index(name) for name in names])[labels]
         names = record["class_names"]
-    return Found(stack, labels, "pixels", paths, record, class_names=tuple(names))
+    notes = lines(_left_out(tree, by_class))
+    return Found(stack, labels, "pixels", paths, record, class_names=tuple(names), notes=notes)
+
+
+def _left_out(tree: Tree, by_class: dict[str, list[str]]) -> dict[str, list[str]]:
+    beside = {
+        "files beside the class folders": [name for name in tree.files() if name != RECORD],
+        "folders without images": [name for name in tree.folders() if name not in by_class],
+    }
+    return tree.left_out(by_class) | {reason: names for reason, names in beside.items() if names}
 
 
 def _decoded(path: Path) -> np.ndarray:
     """uint8 [H, W] of a gray image, [H, W, 3] of another."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except Exception as error:  # Pillow raises whatever a decoder meets
+        with opened(read_item(str(path), None, 0, -1)) as image:
+            # Of one bit, or with a mask, it is colour, as it always was.
+            gray = image.mode in ("L", "F") or image.mode.startswith("I")
+            return np.asarray(shown(image) if gray else shown(image).convert("RGB"))
+    except (OSError, ValueError) as error:
         raise RuntimeError(f"{path} can't be read as an image: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """fastdd data, and the data set's options on other commands."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -120,6 +121,15 @@ def test_corrupt_images(run, photos, tmp_path):
     assert "1 corrupt image left out" in text
     assert "23 + 4 images in" in text
     assert "1 corrupt image left out" in run("data", "check", tmp_path / "store")[1]
+
+
+def test_what_is_left_out_is_told(run, photos, tmp_path):
+    root = shutil.copytree(photos, tmp_path / "more")
+    (root / "train" / "cat" / "x.heic").write_bytes(b"")
+    told = "left out, files of the type .heic: 1 (train/cat/x.heic)"
+    assert told in run("data", "check", "folder", "--data-root", root)[1]
+    assert told in run("data", "build", "folder", "--data-root", root, "--out", tmp_path / "store")[1]
+    assert told in run("data", "check", tmp_path / "store")[1]
 
 
 def test_groups_that_name_unknown_files_and_classes_without_images(run, photos, tmp_path):

@@ -1,5 +1,7 @@
 """Folders of images."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,3 +76,45 @@ def test_names_of_classes_that_folders_can_not_have(tmp_path):
     again = fastdd.import_synthetic(tmp_path / "f")
     assert again.metadata["class_names"] == names
     assert again.to_uint8().tolist() == original.to_uint8().tolist()
+
+
+def test_images_are_as_a_viewer_shows_them(pictures):
+    folder = pictures({"a": [], "b": []})
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(folder / "a/deep.png")
+    assert read_gray(folder) == [128]
+    turned, exif = np.zeros((4, 4), np.uint8), Image.Exif()
+    turned[:, :2], exif[0x0112] = 255, 6  # turned clockwise, the left half is the upper
+    Image.fromarray(turned).save(folder / "b/turned.png", exif=exif)
+    read = fastdd.import_synthetic(folder, mean=[0.5], std=[0.5])
+    assert read.to_uint8()[1, 0, :, 0].tolist() == [255, 255, 0, 0]
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(folder / "b/clear.png")
+    read = fastdd.import_synthetic(folder, mean=[0.5] * 3, std=[0.5] * 3)
+    assert (read.to_uint8()[1] == 255).all()
+
+
+def read_gray(folder):
+    return fastdd.import_synthetic(folder, mean=[0.5], std=[0.5]).to_uint8()[:, 0, 0, 0].tolist()
+
+
+def test_what_is_left_out_is_noted(pictures):
+    folder = pictures({"a": [gray(1)], "empty": []})
+    for name in ("a/list.txt", "a/.hidden.png", "README"):
+        (folder / name).write_text("")
+    read = fastdd.import_synthetic(folder, mean=[0.5], std=[0.5])
+    assert read.metadata["source"]["notes"] == [
+        "left out, hidden files: 1 (a/.hidden.png)",
+        "left out, files of the type .txt: 1 (a/list.txt)",
+        "left out, files beside the class folders: 1 (README)",
+        "left out, folders without images: 1 (empty)",
+    ]
+
+
+def test_postscript_and_pipes_are_refused(pictures):
+    folder = pictures({"a": [gray(1)]})
+    (folder / "a/0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    with refused(RuntimeError, "0.png can't be read as an image: not an image (PNG, JPEG, "):
+        read_gray(folder)
+    (folder / "a/0.png").unlink()
+    os.mkfifo(folder / "a/0.png")
+    with refused(RuntimeError, "0.png can't be read as an image: not a regular file"):
+        read_gray(folder)

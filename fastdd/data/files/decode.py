@@ -12,15 +12,21 @@ import io
 import json
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
+
+# Pillow's plugins that may read a file, whatever its suffix says: left to choose, Pillow runs PostScript (Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+_ORIENTATION = 0x0112  # EXIF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,14 @@ class Recipe:
         size: height and width that it gets, in pixels.
         crop: first cut this square (height and width) out of the middle; an image that is smaller is refused.
         stretch: resize both sides to ``size``, whatever the shape; otherwise the shorter one, and cut out the middle.
+        as_stored: pixels as Pillow turns the file's into RGB, not as a viewer shows them (:func:`shown`): so published
+            sets were made.
     """
 
     size: int
     crop: int | None = None
     stretch: bool = False
+    as_stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,19 +80,15 @@ class Decoded:
 
 
 def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
-    """uint8 [3, size, size] of an image file's content; bilinear, antialiased (Pillow).
+    """uint8 [3, size, size] of an image file's content, its first frame; bilinear, antialiased (Pillow).
 
     Raises:
         ValueError: in one line, why it can't be decoded.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            rgb = image.convert("RGB")
-    except Exception as error:  # a damaged image can raise nearly anything
-        # Pillow's own line may name the buffer and its address.
-        raise ValueError("not an image" if isinstance(error, UnidentifiedImageError) else str(error)) from None
+    with opened(content) as image:
+        rgb = (image if recipe.as_stored else shown(image)).convert("RGB")
     size = recipe.size
     if recipe.crop is not None:
         if min(rgb.size) < recipe.crop:
@@ -96,6 +101,89 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
     return (
         np.broadcast_to(np.asarray(rgb.convert("L")), (3, size, size)) if gray else np.asarray(rgb).transpose(2, 0, 1)
     )
+
+
+@contextlib.contextmanager
+def opened(content: bytes):
+    """The Pillow image of a file's content, one of :data:`FORMATS`; within the block, what Pillow raises is ValueError.
+
+    Raises:
+        ValueError: in one line, why it can't be decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError:  # its line names the buffer and its address
+        raise ValueError(f"not an image ({', '.join(FORMATS)})") from None
+    except Exception as error:  # a damaged image can raise nearly anything
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def shown(image):
+    """A Pillow image as a viewer shows it, mode L (gray of 8 bits or more) or RGB. Colour profiles are not applied.
+
+    It is turned as its EXIF orientation says; what is transparent lies on white; gray of 16 bits keeps its upper eight
+    (TIFF of 12: likewise), and gray in floating point is from 0 to 1.
+
+    Raises:
+        ValueError: gray of 32 bits, or in floating point outside 0..1, which has no known white.
+    """
+    from PIL import Image
+
+    image.load()
+    if image.mode == "L" and "transparency" not in image.info:
+        plain = image
+    elif image.mode == "F" or image.mode.startswith("I"):
+        plain = _scaled(image)
+    elif "transparency" in image.info or image.getbands()[-1] in ("A", "a"):
+        # La can become LA only.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        plain = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    else:
+        plain = image.convert("RGB")
+    # After loading: Pillow turns TIFF by itself then, and forgets the orientation.
+    turn = _turns().get(_orientation(image))
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _orientation(image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # viewers, too, show an image whose EXIF is damaged
+        return 1
+
+
+@functools.cache
+def _turns() -> dict:
+    from PIL.Image import Transpose
+
+    order = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+    return {number: Transpose[name] for number, name in enumerate(order.split(), 2)}
+
+
+def _scaled(image):
+    """Mode L of gray in more than 8 bits."""
+    from PIL import Image
+
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        if not (values >= 0).all() or not (values <= 1).all():
+            raise ValueError(
+                f"gray in floating point from {values.min():g} to {values.max():g}, not 0 to 1: "
+                "save it with 8 or 16 bits"
+            )
+        gray = np.rint(values * 255)
+    elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # Pillow gives those, of 16 bits, as I or as I;16
+        raise ValueError("gray in 32 bits, or with a sign, whose white is not known: save it with 8 or 16 bits")
+    else:
+        gray = values.astype(np.int64) >> tags.get(_BITS_PER_SAMPLE, (16,))[0] - 8
+        # PNG's one value that is transparent: white, as all that is.
+        gray[values == image.info.get("transparency", -1)] = 255
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        gray = 255 - gray
+    return Image.fromarray(gray.astype(np.uint8))
 
 
 def _middle(image, side: int):
@@ -112,9 +200,17 @@ def _archive(path: str, changed: int):
 
 
 def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
-    """The bytes of an item of a :class:`Batch`."""
+    """The bytes of an item of a :class:`Batch`.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is a pipe or a device, which may never end.
+    """
+    status = os.stat(path)
     if member is not None:
-        return _archive(path, os.stat(path).st_mtime_ns).read(member)
+        return _archive(path, status.st_mtime_ns).read(member)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file but a folder, pipe or device: take it out of the folder")
     with open(path, "rb") as file:
         if length < 0:
             return file.read()
@@ -197,8 +293,8 @@ class _Workers:
             self._own.worker = worker
             self._all.append(worker)
         try:
-            items, gray, recipe = batch.items, batch.gray, batch.recipe
-            pickle.dump((items, gray, recipe.size, recipe.crop, recipe.stretch), worker.stdin)
+            # Not the objects: there, this file is the main module.
+            pickle.dump((batch.items, batch.gray, astuple(batch.recipe)), worker.stdin)
             worker.stdin.flush()
             return Decoded(*pickle.load(worker.stdout))
         except (OSError, EOFError, pickle.UnpicklingError):
@@ -231,8 +327,8 @@ def _main() -> None:
     # The end of the input, or of who reads the output, is that of the parent.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            items, gray, size, crop, stretch = pickle.load(source)
-            done = decode_batch(Batch(items, gray, Recipe(size, crop, stretch)))
+            items, gray, recipe = pickle.load(source)
+            done = decode_batch(Batch(items, gray, Recipe(*recipe)))
             reply = (done.images, done.levels, done.sha256, done.failed)
             pickle.dump(reply, sink, protocol=pickle.HIGHEST_PROTOCOL)
             sink.flush()

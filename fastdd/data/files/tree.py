@@ -3,14 +3,17 @@
 import os
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fastdd.data.files.decode import read_item
 from fastdd.data.files.readers import no_root
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm"),
+)
 
 
 class Tree:
@@ -18,12 +21,14 @@ class Tree:
 
     Raises:
         FileNotFoundError: there is none.
-        RuntimeError: an archive that is damaged, or compressed as a whole, so that nothing in it can be picked out.
+        RuntimeError: an archive that is damaged, compressed as a whole, so that nothing in it can be picked out, or has
+            sparse files.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._entries: dict[str, tuple[str, str | None, int, int]] | None = None
+        self._links: list[str] = []
         if self.path.is_dir():
             return
         if not self.path.is_file():
@@ -35,15 +40,26 @@ class Tree:
                 self._entries = {name: (str(self.path), name, 0, -1) for name in names}
             else:
                 with tarfile.open(self.path, "r:") as archive:
-                    self._entries = {
-                        member.name.removeprefix("./"): (str(self.path), None, member.offset_data, member.size)
-                        for member in archive
-                        if member.isfile()
-                    }
+                    self._entries = self._of_tar(archive)
         except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
             raise RuntimeError(
                 f"{self.path} is no zip and no uncompressed tar archive ({error}); unpack it and give the folder"
             ) from None
+
+    def _of_tar(self, archive: tarfile.TarFile) -> dict[str, tuple[str, str | None, int, int]]:
+        entries = {}
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.issparse():
+                # Its bytes lie in pieces: read as one, they would be other pixels.
+                raise RuntimeError(f"{self.path} holds {name} as a sparse file: pack it without -S, or give the folder")
+            if member.isfile():
+                entries[name] = (str(self.path), None, member.offset_data, member.size)
+            elif member.islnk() and (target := member.linkname.removeprefix("./")) in entries:
+                entries[name] = entries[target]
+            elif not member.isdir():
+                self._links.append(name)
+        return entries
 
     @cached_property
     def _folders(self) -> dict[str, tuple[set[str], list[str]]]:
@@ -78,11 +94,22 @@ class Tree:
 
     def images(self, below: str) -> list[str]:
         """Names (below the top) of the images in a folder, sorted; not those that start with a dot."""
-        return [
-            f"{below}/{name}" if below else name
-            for name in self.files(below)
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
+        return [f"{below}/{name}" if below else name for name in self.files(below) if is_image(name)]
+
+    def left_out(self, class_folders: Iterable[str]) -> dict[str, list[str]]:
+        """What :meth:`images` passes over in folders, by the reason: names below the top."""
+        by_reason: dict[str, list[str]] = {}
+        for below in class_folders:
+            for name in self.files(below):
+                if not is_image(name):
+                    by_reason.setdefault(_reason(name), []).append(f"{below}/{name}")
+            inner = [f"{below}/{name}" for name in self.folders(below)]
+            if inner:
+                by_reason.setdefault("folders in class folders", []).extend(inner)
+            links = [name for name in self._links if name.rpartition("/")[0] == below]
+            if links:
+                by_reason.setdefault("links, pipes and devices of the archive", []).extend(links)
+        return by_reason
 
     def has(self, name: str) -> bool:
         return (self.path / name).is_file() if self._entries is None else name in self._entries
@@ -108,6 +135,30 @@ class Tree:
     def shown(self, name: str) -> str:
         """How a message names a file."""
         return str(self.path / name)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image: one of :data:`IMAGE_SUFFIXES`, and no dot in front."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _reason(name: str) -> str:
+    if name.startswith("."):
+        return "hidden files"
+    suffix = PurePosixPath(name).suffix
+    return f"files of the type {suffix}" if suffix else "files without a suffix"
+
+
+def lines(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line for each reason of :meth:`Tree.left_out`, with how many and the first.
+
+    >>> lines({"hidden files": ["a/.x.png", "a/.y.png"]})
+    ['left out, hidden files: 2 (a/.x.png, ...)']
+    """
+    return [
+        f"left out, {reason}: {len(names)} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for reason, names in left_out.items()
+    ]
 
 
 def find(root: str | os.PathLike | None, title: str, wanted: str, page: str, places: Sequence[str], test) -> Tree:

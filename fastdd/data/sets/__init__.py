@@ -112,7 +112,7 @@ _SETS = {
         "SpuCo Animals: birds and dogs by surroundings", with_variants(animals.spuco_animals), (42_000, 4_000)
     ),
     "folder": Entry(
-        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, webp, bmp) under the root", folder
+        "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, tif, ...) under the root", folder
     ),
 }
 

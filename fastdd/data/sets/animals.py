@@ -1,4 +1,7 @@
-"""SpuCo Animals: birds on land and water, dogs indoors and outdoors (Joshi et al., 2023)."""
+"""SpuCo Animals: birds on land and water, dogs indoors and outdoors (Joshi et al., 2023).
+
+Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
+"""
 
 import numpy as np
 
@@ -65,7 +68,7 @@ def spuco_animals(
         splits["test"],
         _CLASSES,
         _GROUPS,
-        Recipe(size),
+        Recipe(size, as_stored=True),
         provenance={"builder": "spuco-animals"},
         skip_corrupt=skip_corrupt,
     )

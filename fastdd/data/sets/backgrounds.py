@@ -16,7 +16,7 @@ from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.decode import Recipe, decode
 from fastdd.data.files.readers import Source
 from fastdd.data.files.statistics import channel_statistics
-from fastdd.data.files.tree import IMAGE_SUFFIXES
+from fastdd.data.files.tree import is_image
 from fastdd.data.sets.builders import FASHION_CLASSES
 from fastdd.data.sets.lff import LFF_TEST_RATIO, milestone_groups
 from fastdd.data.sets.variants import check_share
@@ -40,11 +40,7 @@ def scene_photographs(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         ValueError: fewer than two photographs.
     """
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    paths = sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
     if len(paths) < 2:
         raise ValueError(
             f"{folder} needs two photographs or more, one for training and one for the test; it has {len(paths)}"
@@ -75,10 +71,10 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
 
 
 def _photograph(path: Path, sha) -> np.ndarray:
-    """uint8 [3, 32, 32]: the shorter side resized (bilinear, antialiased), the centre cropped."""
+    """uint8 [3, 32, 32]: the shorter side resized (bilinear, antialiased), the centre cropped; not turned by EXIF."""
     try:
         content = path.read_bytes()
-        pixels = decode(content, Recipe(SIZE))
+        pixels = decode(content, Recipe(SIZE, as_stored=True))
     except (OSError, ValueError) as error:
         raise RuntimeError(f"cannot decode {path}: {error}") from None
     sha.update(content)

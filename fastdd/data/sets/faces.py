@@ -3,6 +3,7 @@
 Crops, sizes, constants and counts are FairDD's (https://github.com/zqhang/FairDD, Table 8) where it has the set, and
 From Fake to Real's otherwise. FairDD's test images are drawn by Python's generator from sets in the order of the file
 system, which can't be repeated: here numpy's RandomState draws from sorted rows, as many of every cell.
+Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
 """
 
 import difflib
@@ -101,7 +102,7 @@ def celeba(
         test,
         class_names,
         group_names,
-        Recipe(size, crop=178),
+        Recipe(size, crop=178, as_stored=True),
         (0.5063, 0.4258, 0.3832),
         (0.2676, 0.2453, 0.2410),
         {"builder": "celeba", "files": files},
@@ -169,7 +170,7 @@ def celeba_hq(
         test,
         class_names,
         group_names,
-        Recipe(size),
+        Recipe(size, as_stored=True),
         provenance={"builder": "celeba-hq", "files": [described, describe(mapping, content)]},
         skip_corrupt=skip_corrupt,
     )
@@ -241,7 +242,7 @@ def utkface(
         rows.take(tested),
         _UTK_NAMES[target],
         _UTK_NAMES[protected],
-        Recipe(size, stretch=True),
+        Recipe(size, stretch=True, as_stored=True),
         (0.6135867892520825, 0.4722519020075052, 0.4070309090621279),
         (0.25492949231398077, 0.23054187352850616, 0.22834804939251105),
         {"builder": "utkface"},
@@ -291,7 +292,7 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
         *splits,
         ("young", "old"),
         ("female", "male"),
-        Recipe(size),
+        Recipe(size, as_stored=True),
         (0.4914, 0.4822, 0.4465),
         (0.2023, 0.1994, 0.2010),
         {"builder": "bffhq"},

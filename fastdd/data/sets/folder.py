@@ -1,25 +1,28 @@
-"""A folder of images as a data set: ``train/<class>/*`` and ``test/<class>/*`` (or ``val``), any size, PNG to WebP."""
+"""A folder of images as a data set: ``train/<class>/*`` and ``test/<class>/*`` (or ``val``), of any size."""
 
 import csv
 import hashlib
 import io
 import os
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.files.tree import IMAGE_SUFFIXES, Tree
+from fastdd.data.files.tree import IMAGE_SUFFIXES, Tree, is_image, lines
 
 
 def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None, skip_corrupt: bool = False) -> Plan:
     """Images by class folder, as RGB at ``size`` x ``size``: shorter side resized (bilinear, antialiased), centre crop.
 
     Classes are the folders under ``train``, sorted by name; images of a class are sorted by file name, so the order
-    does not depend on the file system. Mean and std are those of the training pixels. Groups come from a CSV file with
-    the columns ``path`` (relative to the root, with forward slashes) and ``group`` (any name; numbers sort as numbers);
-    without one all images are in the group "all".
+    does not depend on the file system. They are as a viewer shows them (:func:`fastdd.data.files.decode.shown`): turned
+    by their EXIF orientation, laid on white where they are transparent, gray of 16 bits by its upper eight; of several
+    frames the first. What is left out is told in the provenance's ``remarks``. Mean and std are those of the training
+    pixels. Groups come from a CSV file with the columns ``path`` (relative to the root, with forward slashes) and
+    ``group`` (any name, without blanks around it; numbers sort as numbers); without one all are in the group "all".
 
     Args:
         root: the folder, or a zip or uncompressed tar archive of one.
@@ -52,7 +55,7 @@ def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None,
         shown = tree.shown(f"train/{class_names[empty[0]]}")
         raise ValueError(f"{shown} has no images ({', '.join(IMAGE_SUFFIXES)})")
 
-    files = []
+    files, remarks = [], _left_out(tree, test_folder, class_names) + _alike("classes", class_names)
     groups, group_names = np.zeros(len(train) + len(test), np.int64), ("all",)
     content, shown = None, None
     if groups_csv is not None:
@@ -64,6 +67,7 @@ def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None,
         content, shown = tree.read("groups.csv"), Path(tree.shown("groups.csv"))
     if content is not None:
         groups, group_names = _read_groups(content, shown, train + test)
+        remarks += _alike("groups", group_names)
         files.append({"file": shown.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
     return Plan(
         "folder",
@@ -74,8 +78,32 @@ def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None,
         group_names,
         Recipe(size),
         provenance={"builder": "folder", "folder": Path(root).resolve().name, "files": files},
+        remarks=tuple(remarks),
         skip_corrupt=skip_corrupt,
     )
+
+
+def _left_out(tree: Tree, test_folder: str, class_names: tuple[str, ...]) -> list[str]:
+    by_reason = tree.left_out(f"{split}/{name}" for split in ("train", test_folder) for name in class_names)
+    beside = [f"{split}/{name}" for split in ("train", test_folder) for name in tree.files(split)]
+    if beside:
+        by_reason["files beside the class folders"] = beside
+    if test_folder == "test" and tree.folders("val"):
+        by_reason["classes in val, as there is test"] = [f"val/{name}" for name in tree.folders("val")]
+    return lines(by_reason)
+
+
+def _alike(what: str, names: tuple[str, ...]) -> list[str]:
+    """A line for all names that differ by what is hardly seen: blanks, case, accents' encoding, zeros in front."""
+    by_look: dict[str, list[str]] = {}
+    for name in names:
+        look = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        by_look.setdefault(look.lstrip("0") if look.isdecimal() else look, []).append(name)
+    return [
+        f"{what} {' and '.join(map(repr, same))} are kept apart: rename them if they are one"
+        for same in by_look.values()
+        if len(same) > 1
+    ]
 
 
 def _list(tree: Tree, below: str, class_names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
@@ -94,15 +122,19 @@ def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndar
         raise ValueError(f"{path} needs the columns path and group, not {reader.fieldnames}")
     group_of = {}
     for row in reader:
-        if not row["group"]:
+        group = (row["group"] or "").strip()
+        if not group:
             raise ValueError(f"{path}, line {reader.line_num}: {row['path']} has no group")
-        if group_of.setdefault(row["path"], row["group"]) != row["group"]:
+        if group_of.setdefault(row["path"], group) != group:
             raise ValueError(f"{path}, line {reader.line_num}: {row['path']} is in two groups")
     for kind, names in (("has no group for", set(images) - set(group_of)), ("names", set(group_of) - set(images))):
         if names:
-            tail = "" if kind.endswith("for") else ", which is not an image of this data set"
+            first, tail = min(names), ""
+            if kind == "names":
+                other = "" if is_image(PurePosixPath(first).name) else f"; images end in {', '.join(IMAGE_SUFFIXES)}"
+                tail = f", which is not an image of this data set{other}"
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise ValueError(f"{path} {kind} {min(names)}{more}{tail}")
+            raise ValueError(f"{path} {kind} {first}{more}{tail}")
     names = set(group_of.values())
     numeric = all(name.isdecimal() for name in names)
     group_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if numeric else None))

@@ -2,6 +2,7 @@
 
 Published code (MTT, DSA) normalises all of them by ImageNet's constants, resizes the shorter side and cuts out the
 middle. FairDD (section 6.3) biases them like CIFAR10-S (:func:`gray_or_colour`).
+Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
 """
 
 from collections.abc import Callable
@@ -153,7 +154,7 @@ def tiny_imagenet(root, *, size: int = 64, skip_corrupt: bool = False) -> Plan:
         _rows(test),
         tuple(names[wnid] or wnid for wnid in wnids),
         ("all",),
-        Recipe(size),
+        Recipe(size, as_stored=True),
         IMAGENET_MEAN,
         IMAGENET_STD,
         {"builder": "tiny-imagenet", "files": files, "wnids": wnids},
@@ -254,7 +255,7 @@ def imagenet_subset(name: str, root, size: int, skip_corrupt: bool) -> Plan:
         _rows(splits["val"]),
         tuple(classes.values()),
         ("all",),
-        Recipe(size),
+        Recipe(size, as_stored=True),
         IMAGENET_MEAN,
         IMAGENET_STD,
         {"builder": name, "wnids": list(classes)},

@@ -4,6 +4,7 @@ import filecmp
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,149 @@ def same_files(one, two):
     names = sorted(os.listdir(one))
     assert names == sorted(os.listdir(two))
     return filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
+
+
+def encoded(image, format="PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def of_white_is_zero(image) -> bytes:
+    return encoded(image, "TIFF", tiffinfo={262: 0})
+
+
+class TestShown:
+    """Pictures as a viewer shows them."""
+
+    RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
+
+    @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+    def test_gray_of_16_bits_keeps_its_upper_eight(self, format):
+        content = encoded(Image.fromarray(self.RAMP * 257), format)
+        assert (decode.decode(content, Recipe(16)) == self.RAMP).all()
+
+    def test_gray_of_16_bits_big_endian_and_white_is_zero(self):
+        pixels = (self.RAMP * 257).byteswap().tobytes()
+        assert (
+            decode.decode(encoded(Image.frombytes("I;16B", (16, 16), pixels), "TIFF"), Recipe(16)) == self.RAMP
+        ).all()
+        content = of_white_is_zero(Image.fromarray(self.RAMP * 257))
+        assert (decode.decode(content, Recipe(16)) == 255 - self.RAMP).all()
+
+    def test_one_value_of_gray_of_16_bits_that_is_transparent_is_white(self):
+        pixels = np.full((8, 8), 1000, np.uint16)
+        pixels[0] = 7
+        shown = decode.decode(encoded(Image.fromarray(pixels), transparency=7), Recipe(8))
+        assert (shown[:, 0] == 255).all()
+        assert (shown[:, 1:] == 1000 >> 8).all()
+
+    def test_gray_in_floating_point_is_from_0_to_1(self):
+        content = encoded(Image.fromarray((self.RAMP / 255).astype(np.float32)), "TIFF")
+        assert (decode.decode(content, Recipe(16)) == self.RAMP).all()
+
+    @pytest.mark.parametrize(
+        ("pixels", "message"),
+        [
+            (np.full((4, 4), 1.5, np.float32), "gray in floating point from 1.5 to 1.5, not 0 to 1: save it with"),
+            (np.full((4, 4), np.nan, np.float32), "gray in floating point from nan to nan"),
+            (np.full((4, 4), 70_000, np.int32), "gray in 32 bits, or with a sign, whose white is not known"),
+        ],
+    )
+    def test_gray_of_no_known_white_is_refused(self, pixels, message):
+        with pytest.raises(ValueError, match=message):
+            decode.decode(encoded(Image.fromarray(pixels), "TIFF"), Recipe(4))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+    def test_an_image_is_turned_as_its_exif_says(self, format, orientation):
+        upright = np.zeros((16, 16, 3), np.uint8)
+        upright[:8, :8] = 255
+        upright[:8, 8:] = 128  # no two of the eight orientations look alike
+        backwards = {6: "ROTATE_90", 8: "ROTATE_270", 3: "ROTATE_180", 2: "FLIP_LEFT_RIGHT", 4: "FLIP_TOP_BOTTOM"}
+        backwards |= {5: "TRANSPOSE", 7: "TRANSVERSE"}
+        image, exif = Image.fromarray(upright), Image.Exif()
+        if orientation > 1:
+            image = image.transpose(Image.Transpose[backwards[orientation]])
+        exif[0x0112] = orientation
+        shown = decode.decode(encoded(image, format, exif=exif), Recipe(16))
+        assert np.abs(shown.transpose(1, 2, 0).astype(int) - upright).max() < 40
+
+    def test_damaged_exif_is_ignored(self):
+        content = encoded(Image.new("RGB", (8, 8), "red"), "PNG", exif=b"Exif\0\0nonsense")
+        assert decode.decode(content, Recipe(8))[:, 0, 0].tolist() == [255, 0, 0]
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    def test_what_is_transparent_lies_on_white(self, mode):
+        image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+        image.paste((0, 0, 0, 255), (0, 0, 8, 4))
+        shown = decode.decode(encoded(image.quantize(4) if mode == "P" else image.convert(mode)), Recipe(8))
+        assert (shown[:, :4] == 0).all()
+        assert (shown[:, 4:] == 255).all()
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr"])
+    def test_what_hides_nothing_is_as_stored(self, mode):
+        colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        content = encoded(Image.fromarray(colours).convert(mode), "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
+        shown, stored = (decode.decode(content, Recipe(8, as_stored=as_stored)) for as_stored in (False, True))
+        assert (shown == stored).all()
+
+    def test_of_several_frames_it_is_the_first(self):
+        first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+        content = encoded(first, "GIF", save_all=True, append_images=[second])
+        assert decode.decode(content, Recipe(8))[:, 0, 0].tolist() == [255, 0, 0]
+
+    def test_published_sets_keep_pixels_as_stored(self):
+        image, exif = Image.new("RGBA", (8, 8), (255, 0, 0, 0)), Image.Exif()
+        assert decode.decode(encoded(image), Recipe(8, as_stored=True))[:, 0, 0].tolist() == [255, 0, 0]
+        exif[0x0112] = 3
+        image = Image.fromarray(self.RAMP.astype(np.uint8))
+        assert (decode.decode(encoded(image, exif=exif), Recipe(16, as_stored=True)) == self.RAMP).all()
+
+    def test_postscript_is_never_run(self, tmp_path, monkeypatch):
+        program = tmp_path / "gs"
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+        with pytest.raises(ValueError, match=r"not an image \(PNG, JPEG, "):
+            decode.decode(content, Recipe(8))
+        assert not (tmp_path / "was-run").exists()
+
+    @pytest.mark.parametrize("format", ["gnu", "posix"])
+    def test_sparse_files_of_a_tar_archive_are_refused(self, tmp_path, format):
+        """Read as one piece, they would have the pixels of what follows."""
+        folder = tmp_path / "train" / "a"
+        folder.mkdir(parents=True)
+        with (folder / "hole.bmp").open("wb") as file:
+            file.write(encoded(Image.new("L", (8, 8)), "BMP"))
+            file.truncate(1 << 20)
+        # tarfile writes no sparse files.
+        command = ["tar", "-S", f"--format={format}", "-cf", "d.tar", "train"]
+        if shutil.which("tar") is None or subprocess.run(command, cwd=tmp_path).returncode:
+            pytest.skip("no GNU tar")
+        with pytest.raises(RuntimeError, match=r"d\.tar holds train/a/hole\.bmp as a sparse file: pack it without -S"):
+            Tree(tmp_path / "d.tar")
+
+    def test_links_of_a_tar_archive_are_followed_or_told(self, tmp_path):
+        folder = tmp_path / "a"
+        folder.mkdir()
+        (folder / "0.png").write_bytes(encoded(Image.new("L", (8, 8))))
+        os.link(folder / "0.png", folder / "1.png")
+        (folder / "2.png").symlink_to("0.png")
+        with tarfile.open(tmp_path / "d.tar", "w") as archive:
+            archive.add(folder, "a")
+        tree = Tree(tmp_path / "d.tar")
+        assert tree.images("a") == ["a/0.png", "a/1.png"]
+        assert tree.read("a/0.png") == tree.read("a/1.png") == (folder / "0.png").read_bytes()
+        assert tree.left_out(["a"]) == {"links, pipes and devices of the archive": ["a/2.png"]}
+
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_pipes_and_devices_are_refused(self, tmp_path, kind):
+        path = tmp_path / "x.png"
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        done = decode.decode_batch(Batch([(str(path), None, 0, -1)], np.zeros(1, bool), Recipe(8)))
+        assert done.failed[0][1].startswith("not a regular file")
 
 
 class TestDecoding:
@@ -310,7 +454,7 @@ class TestCorrupt:
         assert made.train.labels.tolist() == [0] * 20 + [1] * 19
         skipped = made.provenance["skipped"]
         assert [line.partition(":")[0] for line in skipped] == ["train/dog/0003.jpg", "test/cat/0001.jpg"]
-        assert skipped[1] == "test/cat/0001.jpg: not an image"
+        assert skipped[1].startswith("test/cat/0001.jpg: not an image (PNG, ")
         built = build("folder", tmp_path / "a", damaged, options=options)
         save_store(made, tmp_path / "b")
         assert built.digest() == made.digest()

@@ -1,6 +1,7 @@
 """Image folders: order, classes, resizing, groups, and one line for each way they can be wrong."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,78 @@ def test_imagenette(data_root):
     # Natural images: nowhere near black, white or constant.
     assert all(0.3 < mean < 0.6 for mean in data.mean)
     assert all(0.2 < std < 0.35 for std in data.std)
+
+
+class TestLeftOut:
+    """What a folder holds and is not read is told."""
+
+    def test_images_of_all_types_are_read(self, root):
+        for name in ("d.tif", "e.TIFF", "f.gif", "g.ppm", "h.jpe"):
+            kind = {".jpe": "JPEG", ".ppm": "PPM"}.get(Path(name).suffix)
+            Image.fromarray(flat([40, 40, 40])).save(root / "train/dog" / name, kind)
+        data = load("folder", root, size=4)
+        assert len(data.train) == 9
+        assert (data.train.images[5:8, 0] == 40).all()
+
+    def test_files_are_counted_by_the_reason(self, root):
+        for name in (
+            "train/dog/b.heic",
+            "train/dog/c.heic",
+            "train/cat/LICENSE",
+            "train/list.txt",
+            "train/cat/more/x.png",
+        ):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(b"")
+        write(root / "val/cat/z.png", flat([1, 2, 3]))
+        assert load("folder", root).provenance["remarks"] == [
+            "left out, files without a suffix: 1 (train/cat/LICENSE)",
+            "left out, folders in class folders: 1 (train/cat/more)",
+            "left out, hidden files: 1 (train/dog/._a.png)",
+            "left out, files of the type .heic: 2 (train/dog/b.heic, ...)",
+            "left out, files of the type .txt: 1 (train/dog/notes.txt)",
+            "left out, files beside the class folders: 1 (train/list.txt)",
+            "left out, classes in val, as there is test: 1 (val/cat)",
+        ]
+
+    def test_nothing_is_said_of_a_folder_of_images_alone(self, root):
+        for name in ("notes.txt", "._a.png"):
+            (root / "train/dog" / name).unlink()
+        assert "remarks" not in load("folder", root).provenance
+
+    def test_the_groups_file_that_names_one_is_told_why(self, root):
+        groups_file(root, [*GROUPS, ("train/dog/notes.txt", "9")])
+        with pytest.raises(ValueError, match=r"names train/dog/notes\.txt, which is .*; images end in \.png, "):
+            load("folder", root)
+
+    @pytest.mark.parametrize("target", [None, "/dev/zero"])
+    def test_a_pipe_or_device_is_refused(self, root, target):
+        path = root / "train/cat/p.png"
+        os.mkfifo(path) if target is None else path.symlink_to(target)
+        with pytest.raises(RuntimeError, match=r"cannot decode .*p\.png: not a regular file"):
+            load("folder", root)
+
+
+class TestAlike:
+    """Names that mean the same."""
+
+    def test_blanks_around_groups_are_taken_off(self, root):
+        dark = iter(["Dark", " Dark", "Dark ", "\tDark", "Light", " Light"])
+        groups_file(root, [(path, next(dark)) for path, _ in GROUPS])
+        data = load("folder", root)
+        assert data.group_names == ("Dark", "Light")
+        assert not any("kept apart" in remark for remark in data.provenance["remarks"])
+
+    @pytest.mark.parametrize("names", [("DARK", "Dark"), ("on land", "on  land"), ("é", "e\u0301"), ("1", "01")])
+    def test_groups_that_look_alike_are_told(self, root, names):
+        groups_file(root, [(path, names[number % 2]) for number, (path, _) in enumerate(GROUPS)])
+        shown = " and ".join(map(repr, load("folder", root).group_names))
+        remarks = load("folder", root).provenance["remarks"]
+        assert f"groups {shown} are kept apart: rename them if they are one" in remarks
+
+    def test_so_are_classes(self, root):
+        write(root / "train/Cat /a.png", flat([1, 1, 1]))
+        assert (
+            "classes 'Cat ' and 'cat' are kept apart: rename them if they are one"
+            in (load("folder", root).provenance["remarks"])
+        )

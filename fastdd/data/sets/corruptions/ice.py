@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from fastdd.data.files.decode import FORMATS
 from fastdd.data.sets.corruptions.base import SIZE
 
 _PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -56,7 +57,7 @@ def frost_textures(folder: str | os.PathLike | None = None) -> list[np.ndarray]:
     textures = []
     for name in _PHOTOGRAPHS:
         try:
-            with Image.open(Path(folder) / name) as image:
+            with Image.open(Path(folder) / name, formats=FORMATS) as image:
                 texture = np.asarray(image.convert("RGB"))[2::5, 2::5]
         except OSError as error:
             raise RuntimeError(f"cannot read {Path(folder) / name}: {error}") from None

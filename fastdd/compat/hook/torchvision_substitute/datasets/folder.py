@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from fastdd.compat.hook.torchvision_substitute.datasets.vision import VisionDataset
+from fastdd.data.files.decode import FORMATS
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -14,7 +15,7 @@ IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 def pil_loader(path: str) -> Image.Image:
     """An image file as RGB."""
     with open(path, "rb") as file:
-        return Image.open(file).convert("RGB")
+        return Image.open(file, formats=FORMATS).convert("RGB")
 
 
 default_loader = pil_loader
