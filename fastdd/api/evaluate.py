@@ -1,6 +1,7 @@
 """``evaluate``: fresh networks, trained on a set, tested on real images."""
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +11,7 @@ from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
 from fastdd.api.signature import settings_of, with_keywords
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.evaluation import Evaluation, EvaluationPlan, plan_evaluation
+from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, plan_evaluation
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
 
@@ -68,6 +69,10 @@ def evaluate(
         ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
             step size that is not positive and not replaced, a protocol for whole without ``epochs``, or settings that
             are not allowed.
+
+    Warns:
+        RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
+            ``.warnings`` too.
     """
     check_dataset(data)
     plan = plan_evaluation(
@@ -85,7 +90,10 @@ def evaluate(
         learning_rate=learning_rate,
         seed=seed,
     )
-    return plan.evaluate(progress)
+    result = plan.evaluate(progress)
+    for line in result.warnings:
+        warnings.warn(line, DoubtfulFigures, stacklevel=2)
+    return result
 
 
 @with_keywords(settings_of(arguments.EvaluateSettings))

@@ -11,7 +11,7 @@ from fastdd import report
 from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.distill import distill_with_bar
-from fastdd.cli.evaluate import evaluate_with_bar
+from fastdd.cli.evaluate import evaluate_with_bar, print_results
 from fastdd.cli.options import Command, Device, Json, Seed, new_app
 from fastdd.core import files
 from fastdd.report.page import write_page
@@ -72,7 +72,7 @@ def demo(
         report.preview(synthetic, folder / "preview.png")
         add(synthetic, method, debias, nets=_NETS, epochs=_EPOCHS)
         report.write_json(folder / report.RESULT, report.document(rows[-1:], dataset_digest=data.digest()))
-    console.print(report.table(rows, title="c-digits, test set, %, mean ± standard deviation over networks"))
+    print_results(rows, "c-digits, test set, %, mean ± standard deviation over networks")
     page = out / "report.html"
     write_page(page, [read_record(folder) for folder in folders.values()], data, seed=seed)
     console.print(f"images, groups and embeddings side by side: {page}")

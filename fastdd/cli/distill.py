@@ -20,7 +20,7 @@ from fastdd.cli.datasets import (
     load_dataset,
     weights_option,
 )
-from fastdd.cli.evaluate import add_results, evaluate_with_bar
+from fastdd.cli.evaluate import add_results, evaluate_with_bar, print_results
 from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
@@ -155,7 +155,7 @@ def distill(
     rows = []
     if evaluate or json is not None:
         rows.append(_evaluated(synthetic, data, device=device, nets=nets, epochs=epochs))
-        console.print(report.table(rows))
+        print_results(rows)
     ranks.first(lambda: add_results(rows, data, out, json))
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"

@@ -1,5 +1,7 @@
 """``fastdd evaluate``."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_o
 from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_app
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.evaluation import METRICS, PROTOCOLS, Evaluation, published_protocol
+from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
 
 app = new_app()
 
@@ -119,7 +121,7 @@ def evaluate(
         rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
     images = "test set" if data.tested_on == "test" else "held-out training images"
     title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
-    console.print(report.table(rows, title, METRICS if published is None else published.figures))
+    print_results(rows, title, METRICS if published is None else published.figures)
     if published is not None:
         changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
         text = ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -136,7 +138,16 @@ def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **set
         def progress(done: int, total: int, accuracy: float) -> None:
             update(done, total, f"networks, accuracy {accuracy:.1f} so far")
 
-        return api.evaluate(what, data, progress=progress, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DoubtfulFigures)  # the notes of the table are theirs
+            return api.evaluate(what, data, progress=progress, **settings)
+
+
+def print_results(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> None:
+    """A table of the figures of ``metrics``, and below it what may be wrong with them."""
+    console.print(report.table(rows, title, metrics))
+    for note in report.notes(rows):
+        console.print(f"warning: {note}")
 
 
 def to_evaluate(

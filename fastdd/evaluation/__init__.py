@@ -1,6 +1,7 @@
 """Train fresh networks on a small set and measure what they learned: accuracy and fairness."""
 
 from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
+from fastdd.evaluation.doubts import DoubtfulFigures
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.evaluation.plan import EvaluationPlan, check_fits, plan_evaluation
 from fastdd.evaluation.protocol import Evaluation, Protocol, count_right, evaluate
@@ -10,6 +11,7 @@ __all__ = [
     "METRICS",
     "PROTOCOLS",
     "DcAugmentation",
+    "DoubtfulFigures",
     "Evaluation",
     "EvaluationPlan",
     "GroupCounts",

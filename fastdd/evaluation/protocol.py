@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from fastdd.core import ranks, rng
 from fastdd.core.messages import Messages
 from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
+from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.methods.parts.training import train_epoch
 
@@ -71,6 +73,7 @@ class Evaluation:
         protocol: how they were trained.
         seed: what their draws are functions of.
         tested_on: ``test``, or ``validation`` for held-out training images (:attr:`fastdd.data.Dataset.tested_on`).
+        warnings: why figures may mean nothing, a line each: networks that learned nothing, few test images.
     """
 
     arch: str
@@ -79,27 +82,28 @@ class Evaluation:
     protocol: Protocol
     seed: int
     tested_on: str = "test"
+    warnings: tuple[str, ...] = ()
 
     def metrics(self, deo: str = "range") -> list[Metrics]:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
         return [counts.metrics(deo) for counts in self.counts]
 
-    def summary(self, deo: str = "range") -> dict[str, dict[str, float | None]]:
+    def summary(self, deo: str = "range") -> dict[str, Any]:
         """``{"accuracy": {"mean", "std", "interval"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
 
         The standard deviation is over networks, divided by their number (numpy's, as in published results), the
         interval half of the 95 % interval of the mean over networks (:func:`fastdd.evaluation.interval`), None for one.
-        All None where the test set does not define a figure.
+        All None where the test set does not define a figure. ``"warnings"``: a list of lines, where there are some.
         """
         runs = self.metrics(deo)
-        result: dict[str, dict[str, float | None]] = {}
+        result: dict[str, Any] = {}
         for name in METRICS:
             values = torch.tensor([getattr(run, name) for run in runs], dtype=torch.float64)
             mean, std = values.mean().item(), values.std(correction=0).item()
             result[name] = dict.fromkeys(("mean", "std", "interval"))
             if not math.isnan(mean):
                 result[name] = {"mean": mean, "std": std, "interval": interval(std, len(runs))}
-        return result
+        return {**result, "warnings": list(self.warnings)} if self.warnings else result
 
     def group_accuracy(self) -> list[list[float | None]]:
         """[C][G] mean accuracy over networks, percent; None where there are no test images."""
@@ -107,8 +111,11 @@ class Evaluation:
         return [[None if math.isnan(value) else value for value in row] for row in mean.tolist()]
 
 
-def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> None:
-    """Train a network as the protocol says; orders and augmentations are functions of ``key`` and the epoch."""
+def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> Tensor:
+    """Train a network as the protocol says; orders and augmentations are functions of ``key`` and the epoch.
+
+    Returns the last epoch's loss, a scalar on the device.
+    """
     learning_rate = protocol.learning_rate
 
     def optimiser():
@@ -122,7 +129,7 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
     sgd = optimiser()
     net.train()
     for epoch in range(protocol.epochs + 1):
-        train_epoch(
+        loss = train_epoch(
             net,
             images,
             labels,
@@ -135,6 +142,7 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
         if epoch == protocol.epochs // 2 + 1:
             learning_rate *= 0.1
             sgd = optimiser()
+    return loss
 
 
 @torch.no_grad()
@@ -142,14 +150,14 @@ def count_right(
     net: torch.nn.Module, images: DeviceImages, labels: Tensor, groups: Tensor, dataset: Dataset
 ) -> GroupCounts:
     """Right predictions of a network per class and group of ``dataset``; the network is left in evaluation mode."""
+    return GroupCounts.of(_predictions(net, images), labels, groups, dataset.num_classes, dataset.num_groups)
+
+
+@torch.no_grad()
+def _predictions(net: torch.nn.Module, images: DeviceImages) -> Tensor:
     net.eval()
-    predictions = torch.cat(
-        [
-            net(images.read(rows)).argmax(1)
-            for rows in torch.arange(len(labels), device=images.pixels.device).split(_TEST_BATCH)
-        ]
-    )
-    return GroupCounts.of(predictions, labels, groups, dataset.num_classes, dataset.num_groups)
+    rows = torch.arange(len(images.pixels), device=images.pixels.device)
+    return torch.cat([net(images.read(some)).argmax(1) for some in rows.split(_TEST_BATCH)])
 
 
 def evaluate(
@@ -212,7 +220,7 @@ def evaluate(
     )
     start = time.perf_counter()
     ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
-    own, reports = {}, Messages()
+    results, reports = {}, Messages()
     accuracies: list[float] = []
 
     def tell() -> None:
@@ -224,12 +232,20 @@ def evaluate(
     for number in range(ranks.rank(), nets, ranks.world()):
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
-            train(net, images, labels, protocol, (seed, "evaluation", number))
-            own[number] = count_right(net, test, test_labels, test_groups, dataset)
-        reports.send(own[number].metrics().accuracy)
+            loss = train(net, images, labels, protocol, (seed, "evaluation", number))
+            predictions = _predictions(net, test)
+        counts = GroupCounts.of(predictions, test_labels, test_groups, dataset.num_classes, dataset.num_groups)
+        finite = bool(init.flat.isfinite().all())
+        doubt = doubt_of_network(
+            number, loss.item() if finite else math.nan, predictions, dataset.class_names, protocol.learning_rate
+        )
+        results[number] = counts, doubt
+        reports.send(counts.metrics().accuracy)
         tell()
     ranks.meet(meanwhile=tell)
     tell()
-    counts = {number: right for part in ranks.exchange(own) for number, right in part.items()}
-    in_order = tuple(counts[number] for number in range(nets))
-    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on)
+    of_all = {number: result for part in ranks.exchange(results) for number, result in part.items()}
+    in_order, doubts = zip(*(of_all[number] for number in range(nets)), strict=True)
+    of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
+    told = tuple(filter(None, (*doubts, of_test)))
+    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)

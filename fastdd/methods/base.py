@@ -1,6 +1,7 @@
 """What every method has: settings, declared once, and steps that move the synthetic images."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -15,6 +16,9 @@ from fastdd.core.settings import setting
 from fastdd.data import Dataset, Zca
 from fastdd.debias import Mode
 from fastdd.methods.parts.formation import Formation, Pixels
+
+# Values that no image has, in units of the largest that the run begins with, or of 1.
+_ABSURD = 1e4
 
 
 class Settings(settings.Settings):
@@ -173,6 +177,7 @@ class Method:
         self._rows = slice(self.classes.start * config.ipc, self.classes.stop * config.ipc)
         self.images = images.to(device, copy=True).requires_grad_()
         self.momentum = torch.zeros_like(images, device=device)
+        self._absurd = _ABSURD * max(1.0, images.abs().max().item())
 
     @classmethod
     def takes(cls, what: str, mode: Mode) -> bool:
@@ -211,10 +216,42 @@ class Method:
         return {}
 
     def trouble(self, number: int, loss: float) -> str | None:
-        """What is wrong after step ``number``, which had this loss, and what to do about it; None if nothing is."""
+        """What is wrong with step ``number``, which had this loss, and what to do about it; None if nothing is.
+
+        Asked step by step, as losses are read, which is later than the steps."""
         if math.isfinite(loss):
             return None
         return f"the loss is {loss:.4g}; lower lr_img ({self._config.lr_img:g})"
+
+    def reach(self) -> float:
+        """The largest absolute value of the images of ``classes``, which a GPU is waited for; NaN where one is NaN."""
+        return self.images.detach()[self._rows].abs().max().item()
+
+    def absurd(self, reach: float) -> str | None:
+        """What is wrong with images of this :meth:`reach`, and what to do about it; None if nothing is."""
+        if reach <= self._absurd:
+            return None
+        what = f"the images reach {reach:.3g}" if math.isfinite(reach) else "the images are not finite"
+        return f"{what}; lower lr_img ({self._config.lr_img:g})"
+
+
+class Recent:
+    """Numbers of the last steps, left on their device until the steps' losses are read.
+
+    Args:
+        most: steps that are kept, at least as many as losses wait for.
+    """
+
+    def __init__(self, most: int = 256):
+        self._values: deque[tuple[int, Tensor]] = deque(maxlen=most)
+
+    def add(self, step: int, values: Tensor) -> None:
+        """Keep a copy of a step's numbers."""
+        self._values.append((step, values.detach().clone()))
+
+    def of(self, step: int) -> Any:
+        """A step's numbers, as ``Tensor.tolist`` has them; None where they are not kept."""
+        return next((values.tolist() for number, values in reversed(self._values) if number == step), None)
 
 
 def build_network(

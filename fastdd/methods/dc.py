@@ -24,7 +24,7 @@ from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
-from fastdd.methods.base import Context, Part
+from fastdd.methods.base import Context, Part, Recent
 from fastdd.methods.matching import Matching, RealSettings
 from fastdd.methods.parts.formation import Formation, Pixels
 from fastdd.methods.parts.networks import InTurns, Networks, train_on_synthetic
@@ -170,6 +170,8 @@ def calibrate_norms(net: nn.Module, real: DeviceImages, rows: Tensor) -> None:
 
 # As published: real images a class whose statistics batch norms are frozen at.
 _BATCH_NORM_IMAGES = 16
+# A cross-entropy that no network comes back from.
+_DIVERGED = 100.0
 # Fewer steps between the networks' epochs would match networks that know nothing but colour: then a vanilla set of a
 # biased data set learns nothing else (C-MNIST, IPC 10: 27 % after 90 steps with 5 epochs each, 47 % after 50 with 20).
 _QUICK = MappingProxyType({"iterations": 10, "outer_loop": 10, "inner_loop": 20, "batch_real": 64, "lr_img": 1.0})
@@ -223,6 +225,7 @@ class Dc(Matching):
     _networks: InTurns
 
     def __init__(self, config: GradientSettings, context: Context):
+        self._trainings = Recent()  # after every step: the training's loss, and how far the images reached in it
         super().__init__(config, context)
         if context.device.type == "cpu" or config.memory == "low":
             self._at_once = 1  # more are no faster
@@ -246,9 +249,10 @@ class Dc(Matching):
 
     def _train(self, net: nn.Module, number: int) -> None:
         config = self._config
-        train_on_synthetic(
+        images = self._all_images()
+        loss = train_on_synthetic(
             net,
-            self._all_images(),
+            images,
             self._synthetic_labels,
             epochs=config.inner_loop,
             lr=config.lr_net,
@@ -256,6 +260,19 @@ class Dc(Matching):
             dsa_strategy=config.dsa_strategy,
             key=(config.seed, "inner", number),
         )
+        if loss is not None:
+            self._trainings.add(number, torch.stack([loss, images.abs().max()]))
+
+    def trouble(self, number: int, loss: float) -> str | None:
+        config = self._config
+        # The network of this step was trained after the one before, but for an iteration's first.
+        training = self._trainings.of(number - 1) if number % config.outer_loop else None
+        if training is not None:
+            of_network, reach = training
+            if self.absurd(reach) is None and not of_network <= _DIVERGED:
+                knobs = f"lower lr_net ({config.lr_net:g}) or inner_loop ({config.inner_loop})"
+                return f"the network diverged on the synthetic images (loss {of_network:.4g}); {knobs}"
+        return super().trouble(number, loss)
 
     def _loss_and_gradient(
         self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor

@@ -15,14 +15,14 @@ from fastdd import models, ops
 from fastdd.core import rng
 from fastdd.core.settings import setting
 from fastdd.methods import unroll
-from fastdd.methods.base import Context, Method, Settings, build_network
+from fastdd.methods.base import Context, Method, Recent, Settings, build_network
 from fastdd.methods.unroll import UNROLLS
 
 # Experts whose logits are the first of learned soft labels.
 _LABELLING_EXPERTS = 10
 # A student's loss that no run comes back from; a step size, in units of the first, that has run away, or with which
-# nothing is learned; values that no image has.
-_DIVERGED, _GROWN, _SHRUNK, _ABSURD = 100.0, 5.0, 1e-3, 1e4
+# nothing is learned.
+_DIVERGED, _GROWN, _SHRUNK = 100.0, 5.0, 1e-3
 _QUICK = MappingProxyType(
     {
         "iterations": 100,
@@ -105,7 +105,7 @@ class Mtt(Method):
         start = config.lr_teacher if config.step_size == "raw" else math.log(config.lr_teacher)
         self._step = torch.tensor(start, device=device)
         self._step_momentum = torch.zeros_like(self._step)
-        self._lowest = self._step.clone()  # so far, as losses are read late
+        self._step_sizes = Recent()  # after every step
         self._labels = None
         if config.soft_labels != "none":
             self._labels = self._expert_logits()
@@ -130,10 +130,7 @@ class Mtt(Method):
 
     def step(self, number: int) -> Tensor:
         config, device = self._config, self.images.device
-        draws = rng.bits(rng.key(config.seed, "trajectory", number), 2).tolist()
-        expert, epoch = (
-            draw % n for draw, n in zip(draws, (self._experts.number, config.max_start_epoch), strict=True)
-        )
+        expert, epoch = self._start(number)
         end = epoch + config.expert_epochs
         if config.soft_labels == "teacher":
             self._labels.copy_(self._logits(expert, end))
@@ -168,11 +165,17 @@ class Mtt(Method):
         )
         self._step_momentum.mul_(config.momentum).add_(gradients.step_size * factor)
         self._step.sub_(self._step_momentum, alpha=rate)
-        torch.minimum(self._lowest, self._step, out=self._lowest)
+        self._step_sizes.add(number, self.step_size)
         if config.soft_labels == "learned":
             self._label_momentum.mul_(config.momentum).add_(gradients.labels)
             self._labels.sub_(self._label_momentum, alpha=config.lr_label)
         return loss
+
+    def _start(self, number: int) -> tuple[int, int]:
+        """The expert of a step, and the epoch that its student starts at."""
+        config = self._config
+        first, second = rng.bits(rng.key(config.seed, "trajectory", number), 2).tolist()
+        return first % self._experts.number, second % config.max_start_epoch
 
     def _batches(self, number: int) -> list[Tensor]:
         """Rows of every step: the synthetic set in random order, again and again."""
@@ -194,23 +197,28 @@ class Mtt(Method):
         return {"learning_rate": self.step_size.item(), "soft_labels": soft, "zca": self._experts.zca}
 
     def trouble(self, number: int, loss: float) -> str | None:
-        config, step_size = self._config, self.step_size.item()
+        config = self._config
+        after = self._step_sizes.of(number)
+        after = self.step_size.item() if after is None else after
         lower_rate = f"lower lr_lr ({config.lr_lr:g})"
         if loss <= _DIVERGED or number > 0:
-            if config.step_size == "raw" and self._lowest <= 0:
-                return f"the learned step size is {self._lowest.item():.4g}; use step_size log, or {lower_rate}"
-            if step_size < _SHRUNK * config.lr_teacher:
-                return f"the learned step size fell from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
-        largest = self.images.abs().max().item()
-        if loss <= _DIVERGED and largest <= _ABSURD:
+            if config.step_size == "raw" and after <= 0:
+                return f"the learned step size is {after:.4g}; use step_size log, or {lower_rate}"
+            if after < _SHRUNK * config.lr_teacher:
+                return f"the learned step size fell from {config.lr_teacher:g} to {after:.4g}; {lower_rate}"
+        if loss <= _DIVERGED:
             return None
+        expert, start = self._start(number)
+        end = start + config.expert_epochs
+        if torch.equal(self._experts.at(expert, start), self._experts.at(expert, end)):
+            return f"expert {expert} does not move from epoch {start} to {end}; train experts with a higher lr_teacher"
         what = f"the loss is {loss}"
         if math.isfinite(loss):
             what = f"the student ends {loss**0.5:.3g} times as far from its target as it starts"
-        if number == 0 and not loss <= _DIVERGED:
+        if number == 0:
             cause = f"lower lr_teacher ({config.lr_teacher:g}), its first step size, or syn_steps ({config.syn_steps})"
-        elif not step_size <= _GROWN * config.lr_teacher:
-            cause = f"its step size grew from {config.lr_teacher:g} to {step_size:.4g}; {lower_rate}"
+        elif not after <= _GROWN * config.lr_teacher:
+            cause = f"its step size grew from {config.lr_teacher:g} to {after:.4g}; {lower_rate}"
         else:
-            cause = f"the images reach {largest:.3g}; lower lr_img ({config.lr_img:g})"
+            cause = f"the images reach {self.reach():.3g}; lower lr_img ({config.lr_img:g})"
         return f"{what}; {cause}"

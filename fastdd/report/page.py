@@ -19,7 +19,7 @@ from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS
 from fastdd.report import charts
 from fastdd.report.record import Record
-from fastdd.report.results import CURVE_METRICS, networks
+from fastdd.report.results import CURVE_METRICS, networks, notes
 
 # What a reader takes in, and a file that a phone opens at once.
 _MOST_CLASSES, _MOST_IMAGES, _REAL_IMAGES = 20, 20, 10
@@ -112,6 +112,7 @@ def page(
         metrics=METRICS,
         definitions=DEFINITIONS,
         results=[(run, row) for run in runs for row in run["rows"]],
+        notes=notes([row for run in runs for row in run["rows"]]),
         losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
         course=_course(runs),
         real=_real_tiles(dataset, seed) if dataset is not None else {},

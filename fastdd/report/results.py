@@ -39,6 +39,7 @@ def result_row(
 
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
+    ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about.
     """
@@ -104,6 +105,10 @@ def _cell(figure: dict[str, float | None], runs: int) -> str:
     return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
 
 
+def _set_name(row: dict[str, Any]) -> str:
+    return row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
+
+
 def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> "Table":
     """Rows as a rich table; the figures of ``metrics``, in percent."""
     from rich.table import Table
@@ -112,11 +117,23 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
     for name in ("set", "IPC", "network", *(_TITLES[metric] for metric in metrics), "seconds"):
         result.add_column(name, justify="left" if name in ("set", "network") else "right", no_wrap=True)
     for row in rows:
-        name = row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
         figures = [_cell(row[metric], row["nets"]) for metric in metrics]
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
-        result.add_row(name, ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
+        result.add_row(_set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result
+
+
+def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader of the rows' figures must know, a line each: their warnings, with the rows that have them.
+
+    >>> notes([{"warnings": ["network 0 diverged"]}])
+    ['network 0 diverged']
+    """
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        for line in row.get("warnings", ()):
+            lines.setdefault(line, []).append(f"{_set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
+    return [line if len(of) == len(rows) else f"{'; '.join(of)}: {line}" for line, of in lines.items()]
 
 
 def networks(row: dict[str, Any]) -> str:

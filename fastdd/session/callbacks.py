@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from fastdd.core import ranks
 from fastdd.core.malloc import give_back
 from fastdd.data import SyntheticSet
@@ -114,10 +112,6 @@ class Checkpoint(Callback):
         return run.clock() - self._saved_at >= self._seconds
 
     def checkpoint(self, run: "Run") -> None:
-        if not torch.isfinite(run.method.images).all():
-            raise RuntimeError(
-                f"the images are not finite after step {run.step - 1}; lower lr_img ({run.config.lr_img})"
-            )
         seconds = run.seconds
         ranks.first(lambda: run.folder.save(State(run.step, run.method.state(), seconds)))
         give_back()

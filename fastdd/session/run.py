@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ class Run:
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
         images, self._labels = self._first_images(train)
+        self._start = images
         self.method = method(config.method)(
             config,
             Context(
@@ -231,11 +233,19 @@ class Run:
                 if pause and self.step < self.total:
                     self._pause()
             result = self.synthetic()
+            self._tell_if_unmoved(result)
             if self.out is not None:
                 ranks.first(lambda: result.save(self.folder.path / SYNTHETIC))
             if self._pauses():
                 self._pause()
         return result
+
+    def _tell_if_unmoved(self, result: SyntheticSet) -> None:
+        if self.total and torch.equal(result.images, self._start):
+            cure = f"raise lr_img ({self.config.lr_img:g})"
+            if self.dataset.num_classes == 1:
+                cure = "with one class a classifier has nothing to learn, so that its gradients are 0: use method dm"
+            warnings.warn(f"no synthetic image has changed in {self.total} steps; {cure}", RuntimeWarning, stacklevel=2)
 
     def _settle(self, pause: bool) -> None:
         """Between two steps: read losses, save, stop, as far as each is due. All ranks of a job decide alike."""
@@ -256,26 +266,31 @@ class Run:
 
     def _meet(self, stopping: bool, save: bool) -> tuple[bool, bool]:
         """Sum the losses of all ranks, and agree on stopping, saving, and the step of the next meeting."""
-        losses = torch.stack(self._unread).tolist()  # here a GPU catches up
+        losses, reach = torch.stack(self._unread).tolist(), self.method.reach()  # here a GPU catches up
         pace = (self.clock() - self._read_at) / len(losses)
         between = min(_LOSSES_HELD_SECONDS, self._checkpoint_seconds)
         meeting = self.step + max(1, min(_LOSSES_HELD, int(between / pace)))
-        met = ranks.exchange((losses, stopping, save, meeting))
+        met = ranks.exchange((losses, reach, stopping, save, meeting))
+        self._reach = torch.tensor([theirs[1] for theirs in met]).max().item()  # NaN where one is
         self._unread = [torch.tensor(sum(of_step)) for of_step in zip(*(theirs for theirs, *_ in met), strict=True)]
-        _, _, save, self._meeting = met[0]
-        return any(asked for _, asked, *_ in met), save
+        _, _, _, save, self._meeting = met[0]
+        return any(asked for _, _, asked, *_ in met), save
 
     def _read_losses(self) -> None:
         first = self.step - len(self._unread)
         values = torch.stack(self._unread).tolist()
         self._unread, self._read_at = [], self.clock()
         for step, value in enumerate(values, first):
-            trouble = self.method.trouble(step, value)
-            if trouble is not None:
-                kept = f" (the checkpoint of step {self.saved_step} is kept)" if self.saved_step else ""
-                raise RuntimeError(f"step {step}: {trouble}{kept}")
+            self._stop_for(step, self.method.trouble(step, value))
+        reach = self.method.reach() if self._parts is None else self._reach
+        self._stop_for(self.step - 1, self.method.absurd(reach))
         self.loss = values[-1]
         self.tell("losses", first, values)
+
+    def _stop_for(self, step: int, trouble: str | None) -> None:
+        if trouble is not None:
+            kept = f" (the checkpoint of step {self.saved_step} is kept)" if self.saved_step else ""
+            raise RuntimeError(f"step {step}: {trouble}{kept}")
 
     def _checkpoint(self) -> None:
         if self._parts is not None:
@@ -337,6 +352,9 @@ class Run:
         if saved is not None:
             self.step, self._earlier_seconds = saved.step, saved.seconds
             self.method.restore(saved.tensors)
+            trouble = self.method.absurd(self.method.reach())
+            if trouble is not None:
+                raise RuntimeError(f"{out}: in its checkpoint of step {saved.step} {trouble}, in another folder")
 
 
 def shares(config: Settings, dataset: Dataset) -> list[range] | None:

@@ -100,11 +100,16 @@ def train_on_synthetic(
     batch: int,
     dsa_strategy: str,
     key: tuple,
-) -> None:
-    """Plain SGD on the synthetic images, in place; ``key`` is continued by the epoch."""
+) -> Tensor | None:
+    """Plain SGD on the synthetic images, in place; ``key`` is continued by the epoch.
+
+    Returns the last epoch's loss, a scalar on the device; None without epochs.
+    """
     net.train()
     sgd = torch.optim.SGD(net.parameters(), lr=lr)
     seen = DeviceImages(images)
+    loss = None
     for epoch in range(epochs):
-        train_epoch(net, seen, labels, sgd, batch=batch, dsa_strategy=dsa_strategy, key=(*key, epoch))
+        loss = train_epoch(net, seen, labels, sgd, batch=batch, dsa_strategy=dsa_strategy, key=(*key, epoch))
     sgd.zero_grad()
+    return loss
