@@ -3,7 +3,7 @@
 from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
 from fastdd.evaluation.doubts import DoubtfulFigures
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
-from fastdd.evaluation.plan import EvaluationPlan, check_fits, plan_evaluation
+from fastdd.evaluation.plan import EvaluationPlan, check_fits, in_order_of, plan_evaluation
 from fastdd.evaluation.protocol import Evaluation, Protocol, count_right, evaluate
 from fastdd.evaluation.published import PROTOCOLS, PublishedProtocol, published_protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "count_right",
     "dc_strategy",
     "evaluate",
+    "in_order_of",
     "interval",
     "plan_evaluation",
     "published_protocol",

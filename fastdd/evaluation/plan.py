@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastdd import models
 from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
+from fastdd.data.class_names import places, renumbered
 from fastdd.data.initial import random_set
 from fastdd.evaluation.dc_augmentation import dc_strategy
 from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
@@ -66,17 +67,35 @@ class EvaluationPlan:
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
-    """ValueError if there are no images, if they are not finite, or they or the classes are not the data set's."""
+    """ValueError if there are no images, if they are not finite, or they or the classes are not the data set's.
+
+    Classes may be in another order (:func:`fastdd.data.class_names.places`).
+    """
     shape, expected = tuple(synthetic.images.shape[1:]), (data.channels, *data.size)
     if shape != expected:
         raise ValueError(f"the synthetic images are {shape}, those of {data.name} are {expected} (channels, H, W)")
     classes = len(synthetic.metadata["class_names"])
     if classes != data.num_classes:
         raise ValueError(f"the synthetic set is of {classes} classes, but {data.name} has {data.num_classes}")
+    places(synthetic.metadata["class_names"], data.class_names)
     if not len(synthetic.images):
         raise ValueError("the synthetic set has no images")
     if not synthetic.images.isfinite().all():
         raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
+
+
+def in_order_of(data: Dataset, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with its classes numbered as the data set's of the same names; itself where they are.
+
+    Raises:
+        ValueError: a class that the data set does not have.
+    """
+    place = places(synthetic.metadata["class_names"], data.class_names)
+    if place is None or place == list(range(data.num_classes)):
+        return synthetic
+    labels, soft = renumbered(synthetic.labels, synthetic.soft_labels, place, data.num_classes)
+    metadata = synthetic.metadata | {"class_names": list(data.class_names)}
+    return replace(synthetic, labels=labels, soft_labels=soft, metadata=metadata)
 
 
 def plan_evaluation(
@@ -161,6 +180,7 @@ def _whole(data: Dataset, device: torch.device) -> _Trained:
 
 def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replaced_rate: float | None) -> _Trained:
     check_fits(synthetic, data)
+    synthetic = in_order_of(data, synthetic)
     metadata, learned = synthetic.metadata, synthetic.learning_rate
     if replaced_rate is None and learned is not None and learned <= 0:
         raise ValueError(

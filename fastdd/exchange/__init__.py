@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 from fastdd.exchange import dc, dcbench, folder, idc, mtt, npz, torch_files
@@ -121,7 +122,8 @@ def assemble(
         metadata: the rest of the set's.
 
     Raises:
-        ValueError: in one line, naming the file: images or labels that don't fit.
+        ValueError: in one line, naming the file: images or labels that don't fit, a class that is not of
+            ``class_names``.
     """
     if labels not in LABELS:
         raise ValueError(f"unknown meaning of labels {labels!r}; one of: {', '.join(LABELS)}")
@@ -148,13 +150,15 @@ def assemble(
     if class_names is None:
         count = soft.shape[1] if soft is not None else int(classes.max()) + 1
         class_names = own or tuple(map(str, range(count)))
-    elif own is not None and set(own) <= set(class_names):
-        place = torch.tensor([class_names.index(name) for name in own])
-        classes = place[classes]
-        if soft is not None and soft.shape[1] == len(own):
-            soft = soft.new_zeros(len(soft), len(class_names)).index_copy(1, place, soft)
     elif own is not None:
-        found.notes.append("its classes are not called as the data set's: they are taken in the order of their names")
+        try:
+            place = places(own, class_names)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if place is None:
+            found.notes.append("its classes are not called as the data set's: they are taken in their order")
+        elif place != list(range(len(class_names))):
+            classes, soft = renumbered(classes, soft, place, len(class_names))
     return SyntheticSet(
         images,
         classes,

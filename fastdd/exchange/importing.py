@@ -110,6 +110,8 @@ def import_set(
     if constants[0] is None and not zca:
         raise exchange.unknown_normalisation(format, found)
     known = origin.dataset or published
+    if found.class_names is None and record.get("class_names"):
+        found.class_names = tuple(record["class_names"])
     source, model = _source(format, found), found.about.pop("model", None)
     metadata = {
         **found.about,

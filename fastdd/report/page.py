@@ -16,7 +16,7 @@ import torch
 from fastdd import models
 from fastdd.core import files, rng
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
-from fastdd.evaluation import METRICS
+from fastdd.evaluation import METRICS, in_order_of
 from fastdd.report import charts
 from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, networks, notes
@@ -140,25 +140,28 @@ def _check_fits(record: Record, dataset: Dataset) -> None:
             f"{record.path} has images of {'x'.join(map(str, shape))} in {len(names)} classes, "
             f"{dataset.name} {'x'.join(map(str, own))} in {dataset.num_classes}"
         )
+    in_order_of(dataset, made)
 
 
 def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -> dict[str, Any]:
     made = record.synthetic
     diagnostics = (made.metadata.get("kde") or {}).get("diagnostics") if made is not None else None
+    # Beside real images, and in what was evaluated on them, a class has the data set's number.
+    shown = made if made is None or dataset is None else in_order_of(dataset, made)
     return {
         "name": record.name,
         "path": str(record.path),
         "unfinished": record.unfinished,
-        "classes": _synthetic_tiles(made) if made is not None else [],
+        "classes": _synthetic_tiles(shown) if shown is not None else [],
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
         "losses": record.losses,
         "evaluations": record.evaluations,
         "rows": record.rows,
         "groups": _group_names(record, dataset),
-        "class_names": [] if made is None else made.metadata["class_names"],
+        "class_names": [] if shown is None else shown.metadata["class_names"],
         "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
-        "embeddings": _embeddings(made, dataset, embedding, seed)
-        if made is not None and dataset is not None and embedding != "none"
+        "embeddings": _embeddings(shown, dataset, embedding, seed)
+        if shown is not None and dataset is not None and embedding != "none"
         else [],
         "config": {name: value for name, value in record.config.items() if value is not None},
         "learned": {} if made is None else _learned(made),

@@ -52,6 +52,33 @@ def test_classes_of_other_names_are_numbered(pictures):
     assert "not called as the data set's" in read.metadata["source"]["notes"][0]
 
 
+def test_classes_that_the_data_set_does_not_have_are_refused(pictures):
+    with refused(ValueError, "pictures: 'ant' is no class of the data set (airplane, automobile, ", "by their names"):
+        fastdd.import_synthetic(pictures({"ant": [colour(1)], "bird": [colour(2)]}), dataset="cifar10")
+
+
+@pytest.mark.parametrize("names", [["0", "1", "10", "2"], ["00", "01", "10", "02"]])
+def test_numbers_of_classes_are_not_sorted_as_names(pictures, tmp_path, names):
+    folder = pictures({name: [colour(int(name))] for name in names})
+    read = fastdd.import_synthetic(folder, dataset="cifar100")  # published code has numbers for names too
+    assert read.labels.tolist() == read.to_uint8()[:, 0, 0, 0].tolist()
+
+
+def test_folders_of_wordnet_numbers_are_the_classes_that_they_name(pictures):
+    folder = pictures({"n01440764": [colour(1)], "n03888257": [colour(2)]})
+    read = fastdd.import_synthetic(folder, dataset="imagenette")
+    assert [read.metadata["class_names"][label] for label in read.labels] == ["tench", "parachute"]
+
+
+def test_names_that_a_folder_can_not_have_are_known_without_the_record(tmp_path):
+    original = made(labels=(0, 1, 2), metadata={"class_names": ["T-shirt/top", "Trouser", "Pullover"]})
+    fastdd.export_synthetic(original, tmp_path / "f", to="folder")
+    (tmp_path / "f" / "fastdd.json").unlink()
+    read = fastdd.import_synthetic(tmp_path / "f", dataset="fashion-mnist", mean=[0.5] * 3, std=[0.5] * 3)
+    names = [read.metadata["class_names"][label] for label in read.labels]
+    assert names == ["Pullover", "T-shirt/top", "Trouser"]
+
+
 def test_gray_images(pictures):
     read = read_mnist(pictures({"0": [np.stack([gray(7)] * 3, -1)], "1": [gray(9)]}))  # one is stored as colour
     assert read.images.shape == (2, 1, 4, 4)

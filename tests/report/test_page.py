@@ -69,6 +69,19 @@ def test_a_run_is_shown_with_images_figures_groups_and_configuration(runs, data)
     assert torch.__version__ in text
 
 
+def test_classes_have_the_data_sets_numbers_beside_its_images(runs, data):
+    record = read_record(runs / "none")
+    names = list(reversed(data.class_names))
+    record.synthetic.metadata["class_names"] = names
+    text = page([record], data, embedding="none")
+    shown = [tag["alt"] for tag in Elements(text).all("img") if tag.get("alt", "").startswith("synthetic")]
+    assert shown[0] == "synthetic 0 1"
+    record.synthetic.metadata["class_names"] = [f"other {name}" for name in names]
+    words = replace(data, class_names=tuple(f"digit {name}" for name in data.class_names))
+    with pytest.raises(ValueError, match="'other 9' is no class of the data set"):
+        page([record], words, embedding="none")
+
+
 def test_it_needs_nothing_from_elsewhere(runs, data):
     for tag, attributes in Elements(page([read_record(runs / "fairdd")], data)).found:
         for name in ("src", "href", "xlink:href"):
