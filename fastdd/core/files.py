@@ -1,5 +1,6 @@
 """Writes that are whole or absent: a reader, or the next start after a kill, never sees half a file."""
 
+import csv
 import io
 import os
 import re
@@ -7,6 +8,9 @@ import shutil
 import stat
 import sys
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +25,12 @@ except ImportError:  # not a POSIX system
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
 
 STDOUT = Path("/dev/stdout")
+# What the parsers of numpy, zip, csv and JSON raise at a file that is damaged, or was made to harm.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+    *(MemoryError, SyntaxError, NotImplementedError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, csv.Error),
+)
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 # A temporary file or folder is named ".NAME.RANDOM.partial".
 _PARTIAL = ".partial"
@@ -135,6 +145,11 @@ def _claim(descriptor: int, path: str | os.PathLike) -> bool:
 def is_partial(name: str) -> bool:
     """Whether a file's name is that of a temporary file of ours."""
     return name.startswith(".") and name.endswith(_PARTIAL)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without its number and in a line; its type where it says nothing."""
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
 def entries(folder: str | os.PathLike, known: Collection[str] = ()) -> list[str]:

@@ -82,7 +82,10 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
         for image, label in zip(made.to_uint8().numpy(), made.labels.tolist(), strict=True):
             file = building / folders[label] / f"{seen[label]:05d}.png"
             file.parent.mkdir(exist_ok=True)
-            Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file)
+            try:
+                Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
             images.append(file)
             seen[label] += 1
         write_record(building, sorted(images), made, folders=folders)

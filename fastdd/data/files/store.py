@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.core.files import partial_folder, write_atomic, write_text
+from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import SPLITS, Plan
 
@@ -23,7 +23,7 @@ def is_store(path: str | os.PathLike) -> bool:
     """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked)."""
     try:
         meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except DAMAGE:
         return False
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
 
@@ -172,9 +172,10 @@ def open_store(path: str | os.PathLike) -> Dataset:
             try:
                 # "c": torch warns about arrays that can't be written; writes here never reach the file.
                 arrays[array_name] = np.load(file, mmap_mode="c" if array_name == "images" else None)
-            except (OSError, ValueError, EOFError) as error:
-                raise RuntimeError(f"{file} is missing or damaged ({error}); build the store again") from None
-            expected = meta.get("shapes", {}).get(file.name)
+            except DAMAGE as error:
+                raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
+            shapes = meta.get("shapes")
+            expected = shapes.get(file.name) if isinstance(shapes, dict) else shapes
             if list(arrays[array_name].shape) != expected:
                 raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
         splits[split_name] = arrays
@@ -191,8 +192,8 @@ def open_store(path: str | os.PathLike) -> Dataset:
         )
         # Of pixels that may not fit into memory.
         vars(dataset)["_digest"] = meta["digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RuntimeError(f"{path} is damaged ({error}); build the store again") from None
+    except DAMAGE as error:
+        raise RuntimeError(f"{path} is damaged ({reason(error)}); build the store again") from None
     return dataset
 
 
