@@ -4,15 +4,20 @@ Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do 
 torchrun's, rank 0 prints; an error is said once, whether one rank meets it or all.
 """
 
-import os
+import contextlib
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from typing import Any
 
 from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
+from fastdd.cli.output import Output, open_closed_streams
 from fastdd.core import ranks
 from fastdd.core.malloc import keep_freed_memory
+from fastdd.core.text import printable
 
 __all__ = ["main"]
 
@@ -32,15 +37,24 @@ def main(argv: list[str] | None = None) -> None:
     if not debug and not runs_script:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
     several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks
+    open_closed_streams()
+    with Output() if not runs_script else contextlib.nullcontext() as output:
+        code = _run(arguments, several=several, debug=debug, guarded=not runs_script)
+        if output is not None and (problem := output.finish()) is not None:
+            code = code or 1
+            if problem:
+                print(f"error: {problem}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _run(arguments: list[str], *, several: bool, debug: bool, guarded: bool) -> int:
+    """The exit code; an error is told."""
+    catches = guarded and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if catches else None
     try:
         if several:
             job.begin(arguments)
         code = app(arguments or ["--help"], prog_name="fastdd", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader went away (`fastdd ... | head`); nothing is wrong, but Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -49,7 +63,15 @@ def main(argv: list[str] | None = None) -> None:
             job.end(error, text, code)
         if text:
             print(text, file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    return code if isinstance(code, int) else 0
+
+
+def _terminate(*_: Any) -> None:
+    """SIGTERM ends a command as Ctrl-C does; scripts that are run have handlers of their own, or none."""
+    raise KeyboardInterrupt("ended by SIGTERM")
 
 
 def _before_script(arguments: list[str]) -> int:
@@ -64,7 +86,7 @@ def _line(error: object) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # without Python's "[Errno 28] "
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _report(error: BaseException) -> tuple[str, int]:
@@ -78,6 +100,8 @@ def _report(error: BaseException) -> tuple[str, int]:
         return "", 1
     if isinstance(error, ValueError | TypeError | FileNotFoundError):
         return f"error: {_line(error)}", 2
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "error: the memory is not enough for this; fastdd estimate tells what a run takes", 1
     if isinstance(error, RuntimeError | OSError | ImportError):
         return f"error: {_line(error)}", 1
     return f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)", 1

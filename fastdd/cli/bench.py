@@ -15,8 +15,8 @@ from fastdd.bench.framework import runner, schema
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
-from fastdd.cli.options import Command, Device, Json, new_app
-from fastdd.core.files import check_writable
+from fastdd.cli.options import Command, Device, Json, new_app, output_file
+from fastdd.core.files import check_writable, is_stream
 
 app = new_app()
 
@@ -26,7 +26,12 @@ Case = Annotated[
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", help="Also draw speed-ups and roofline to this PNG file.", show_default=False),
+    typer.Option(
+        "--plot",
+        help="Also draw speed-ups and roofline to this PNG file.",
+        show_default=False,
+        callback=output_file,
+    ),
 ]
 UpstreamFolder = Annotated[
     Path | None,
@@ -96,11 +101,12 @@ def bench(
     with bar("bench") as update:
         for number, document in enumerate(documents, 1):
             update(number, len(selected), selected[number - 1].label)
-            if json is not None:  # after every case: a run that is stopped keeps what it has
+            # After every case: a run that is stopped keeps what it has.
+            if json is not None and (number == len(selected) or not is_stream(json)):
                 schema.write(json, document)
-    console.print(table(document))
     if plot is not None:
         draw.write(plot, document)
+    console.print(table(document))
     if problems := runner.failed(document):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise RuntimeError("; ".join(problems[:3]) + more)

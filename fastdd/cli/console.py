@@ -3,15 +3,28 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.segment import Segment
 
 from fastdd.core import ranks
+from fastdd.core.text import printable
+
+
+class PlainConsole(Console):
+    """A console on which names can't move the cursor, ring, or hide: control characters are shown as marks."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
 
 # Wide enough for result tables when the output goes to a file.
-console = Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False, soft_wrap=True)
+_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+console = PlainConsole(width=None if _TERMINAL else 140, highlight=False, markup=False, soft_wrap=True)
 
 
 def _memory() -> str:
@@ -40,7 +53,7 @@ def bar(title: str) -> Iterator:
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=PlainConsole(stderr=True),
         disable=not sys.stderr.isatty() or ranks.rank() > 0,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # what is printed goes above the bar, but not what goes to a file

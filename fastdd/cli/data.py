@@ -11,7 +11,7 @@ from fastdd import data as datasets
 from fastdd import report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Options, Root, data_options
-from fastdd.cli.options import DATA, Command, new_app
+from fastdd.cli.options import DATA, Command, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
 
@@ -36,7 +36,12 @@ SkipCorrupt = Annotated[
 ]
 Preview = Annotated[
     Path | None,
-    typer.Option("--preview", help="Picture (PNG) of images of every class and group.", show_default=False),
+    typer.Option(
+        "--preview",
+        help="Picture (PNG) of images of every class and group.",
+        show_default=False,
+        callback=output_file,
+    ),
 ]
 
 # Of a file, by whether it has the publisher's MD5.
@@ -104,9 +109,9 @@ def build(
             workers=workers,
             progress=progress,
         )
+    _preview(built, preview)
     _remarks(built)
     console.print(f"{built.name}: {len(built.train)} + {len(built.test)} images in {out}")
-    _preview(built, preview)
 
 
 @app.command(cls=Command)

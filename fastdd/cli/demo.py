@@ -72,11 +72,11 @@ def demo(
         report.preview(synthetic, folder / "preview.png")
         add(synthetic, method, debias, nets=_NETS, epochs=_EPOCHS)
         report.write_json(folder / report.RESULT, report.document(rows[-1:], dataset_digest=data.digest()))
-    print_results(rows, "c-digits, test set, %, mean ± standard deviation over networks")
+    if json is not None:
+        report.write_json(json, report.document(rows, dataset_digest=data.digest()))
     page = out / "report.html"
     write_page(page, [read_record(folder) for folder in folders.values()], data, seed=seed)
+    print_results(rows, "c-digits, test set, %, mean ± standard deviation over networks")
     console.print(f"images, groups and embeddings side by side: {page}")
     console.print("synthetic images: " + ", ".join(str(folder / "preview.png") for folder in folders.values()))
     console.print(f"{time.perf_counter() - began:.0f} s")
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))

@@ -150,13 +150,14 @@ def distill(
         eval_epochs=eval_epochs,
         **settings,
     )
-    if "kde" in synthetic.metadata:
-        console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
     rows = []
     if evaluate or json is not None:
         rows.append(_evaluated(synthetic, data, device=device, nets=nets, epochs=epochs))
-        print_results(rows)
     ranks.first(lambda: add_results(rows, data, out, json))
+    if "kde" in synthetic.metadata:
+        console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
+    if rows:
+        print_results(rows)
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
     )

@@ -63,9 +63,9 @@ def print_estimate(command: str, options: dict[str, Any]) -> None:
         started = _since_start()
         estimated = (_of_distillation if command == "distill" else _of_experts)(data, given(options))
     estimated = replace(estimated, seconds={"start": started, **estimated.seconds})
-    _print(estimated, f"fastdd {command}, {data.name}", out or Path("runs"))
     if json is not None:
         report.write_json(json, report.document([], estimate={**asdict(estimated), "total": estimated.total}))
+    _print(estimated, f"fastdd {command}, {data.name}", out or Path("runs"))
 
 
 def _since_start() -> float:

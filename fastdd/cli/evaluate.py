@@ -119,6 +119,7 @@ def evaluate(
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)
         of = None if target == "whole" else ipc
         rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
+    ranks.first(lambda: add_results(rows, data, run, json))
     images = "test set" if data.tested_on == "test" else "held-out training images"
     title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
     print_results(rows, title, METRICS if published is None else published.figures)
@@ -128,7 +129,6 @@ def evaluate(
         console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
-    ranks.first(lambda: add_results(rows, data, run, json))
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
@@ -177,7 +177,8 @@ def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, jso
     """Add results to those that a run's folder has, and write them to ``json``."""
     if run is not None:
         path = run / report.RESULT
-        old = report.read_json(path)["rows"] if path.exists() else []
-        report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
+        with files.alone_in(run):  # evaluations may end together
+            old = report.read_json(path)["rows"] if path.exists() else []
+            report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
     if json is not None:
         report.write_json(json, report.document(rows, dataset_digest=data.digest()))

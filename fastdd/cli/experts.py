@@ -96,17 +96,17 @@ def experts(
         groups=groups,
         **settings,
     )
-    if "kde" in trained.manifest:
-        console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
     rows = report.expert_rows(trained.manifest)
-    if rows:
-        what = f"{trained.number} experts of {data.name}, debias {settings['debias']}"
-        console.print(report.expert_summary(rows, f"{what}: test set, mean ± deviation, %"))
     if json is not None:
         about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
         seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
         document = report.document(rows, **about, digest=trained.digest(), expert_seconds=seconds)
         ranks.first(lambda: report.write_json(json, document))
+    if "kde" in trained.manifest:
+        console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
+    if rows:
+        what = f"{trained.number} experts of {data.name}, debias {settings['debias']}"
+        console.print(report.expert_summary(rows, f"{what}: test set, mean ± deviation, %"))
     console.print(f"{_size(trained)} in {out}")
 
 
@@ -163,9 +163,10 @@ def export(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder for the buffers.")],
     per_file: Annotated[int, typer.Option(help="Experts a file.")] = 10,
+    force: Annotated[bool, typer.Option("--force", help="Replace buffers that are there.")] = False,
 ) -> None:
     """Write published buffers (replay_buffer_*.pt)."""
-    written = export_buffers(Experts.open(folder), out, per_file)
+    written = export_buffers(Experts.open(folder), out, per_file, force=force)
     console.print(f"{len(written)} buffers in {out}")
 
 

@@ -9,7 +9,7 @@ from fastdd import api
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
 from fastdd.cli.options import Command, Device, new_app
-from fastdd.core.files import check_writable
+from fastdd.core.files import check_writable, is_stream
 from fastdd.data import SyntheticSet
 from fastdd.exchange import FORMATS
 
@@ -73,7 +73,7 @@ def import_(
     options = data_options(data_option, bias_ratio=bias_ratio)
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, not {out.name!r}")
-    if out.exists() and not force:
+    if out.exists() and not force and not is_stream(out):
         raise ValueError(f"{out} exists; give another place, or --force to replace it")
     check_writable(out)
     imported = api.import_synthetic(

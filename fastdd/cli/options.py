@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import UnionType
@@ -13,13 +14,35 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fastdd.cli import settings_file
+from fastdd.cli.output import Output
+from fastdd.core import files
 
 DATA, RUN, EVALUATION = "Data", "Run", "Evaluation"
+
+
+def output_file(path: Path | None) -> Path | None:
+    """The value of an option that names a file to write; ``-`` is standard output, which then has nothing else in it.
+
+    What is said in words goes to standard error.
+    """
+    if path is None:
+        return None
+    path = files.STDOUT if str(path) == "-" else path
+    if files.is_stdout(path) and isinstance(sys.stdout, Output):
+        sys.stdout.words_to_stderr()
+    return path
+
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Also write the results to this file.", show_default=False, rich_help_panel=RUN),
+    typer.Option(
+        "--json",
+        help="Also write the results to this file; - is standard output.",
+        show_default=False,
+        rich_help_panel=RUN,
+        callback=output_file,
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.")]
 Config = Annotated[

@@ -8,7 +8,7 @@ import typer
 from fastdd import data as datasets
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
-from fastdd.cli.options import Command, new_app
+from fastdd.cli.options import Command, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report.page import write_page
@@ -25,7 +25,8 @@ def report(
         list[Path], typer.Argument(help="Run folders, finished or not, or synthetic sets.", metavar="RUN...")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page.", show_default="RUN/report.html; several: report.html")
+        Path | None,
+        typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=output_file),
     ] = None,
     dataset: Name = None,
     data_root: Root = None,
@@ -42,9 +43,9 @@ def report(
         out = first / NAME if len(records) == 1 and first.is_dir() else Path(NAME)
     files.check_writable(out)
     data, why = _dataset(records, dataset, data_root, options)
+    write_page(out, records, data, embedding=embedding, seed=seed)
     if why:
         console.print(f"without real images and embeddings: {why}")
-    write_page(out, records, data, embedding=embedding, seed=seed)
     console.print(f"report in {out}")
 
 

@@ -91,8 +91,8 @@ def _run(
             f"{name} {'-' if row[name]['mean'] is None else format(row[name]['mean'], '.1f')}"
             for name in selected.figures
         )
-        console.print(f"{cell.row} {cell.column}: {figures}")
         _write(selected, outcomes, spent, shop, out, final=cell is selected.cells[-1])
+        console.print(f"{cell.row} {cell.column}: {figures}")
     compared = recipes.comparisons(selected, outcomes)
     result = RichTable(title=f"{selected.paper} {selected.name}: {selected.title}, %", title_justify="left")
     for number, title in enumerate(header(selected)):

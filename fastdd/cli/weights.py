@@ -9,7 +9,7 @@ import typer
 from fastdd import api, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
-from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app
+from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app, output_file
 from fastdd.core import files, ranks
 
 app = new_app()
@@ -33,10 +33,16 @@ Neighbours = Annotated[int, typer.Option(help="Neighbours of density knn.")]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="The weights (.safetensors).", show_default="runs/weights-DATASET.safetensors", rich_help_panel=RUN
+        help="The weights (.safetensors).",
+        show_default="runs/weights-DATASET.safetensors",
+        rich_help_panel=RUN,
+        callback=output_file,
     ),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Picture (PNG).", show_default=False, rich_help_panel=RUN)]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Picture (PNG).", show_default=False, rich_help_panel=RUN, callback=output_file),
+]
 
 
 @app.command(cls=Command)
@@ -79,15 +85,15 @@ def weights(
         )
     ranks.first(lambda: weights.save(out))
     diagnostics = weights.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    if json is not None:
+        rows = report.weight_rows(diagnostics, data.class_names)
+        ranks.first(lambda: report.write_json(json, report.document(rows, **weights.metadata)))
+    if plot is not None:
+        ranks.first(lambda: report.plot_weights(diagnostics, data.class_names, plot, f"{data.name}: KDE weights"))
     console.print(report.weight_table(diagnostics, data.class_names, f"{data.name}: weights of the training images"))
     if diagnostics.gap is not None:
         console.print(f"the density's bounds are at most {diagnostics.gap:.2f} nats apart")
     console.print(f"weights in {out}{f', picture in {plot}' if plot else ''}")
-    if plot is not None:
-        ranks.first(lambda: report.plot_weights(diagnostics, data.class_names, plot, f"{data.name}: KDE weights"))
-    if json is not None:
-        rows = report.weight_rows(diagnostics, data.class_names)
-        ranks.first(lambda: report.write_json(json, report.document(rows, **weights.metadata)))
 
 
 def _largest_score(clip: str) -> float | None:

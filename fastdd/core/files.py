@@ -1,17 +1,46 @@
 """Writes that are whole or absent: a reader, or the next start after a kill, never sees half a file."""
 
+import csv
+import io
 import os
+import re
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Callable
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
 
 # What a run's folder, and that of experts, keep of KDE reweighting, and of clusters in place of a protected attribute.
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
 
+STDOUT = Path("/dev/stdout")
+# What the parsers of numpy, zip, csv and JSON raise at a file that is damaged, or was made to harm.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+    *(MemoryError, SyntaxError, NotImplementedError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, csv.Error),
+)
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+# A temporary file or folder is named ".NAME.RANDOM.partial".
+_PARTIAL = ".partial"
+
 
 def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, flush it to the disk, and rename it over ``path``.
+
+    A link stays, and what it points to is replaced; standard output, a pipe or a device is written to. What killed
+    writers of the same file left is removed.
 
     Args:
         path: the file to create or replace; its folder must exist.
@@ -21,23 +50,179 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
         OSError: naming ``path``, when the disk is full or the folder can't be written. ``path`` is then as it was.
     """
     path = Path(path)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False
-        ) as file:
-            temporary = file.name
-            write(file)
+        if is_stream(path):
+            content = io.BytesIO()
+            write(content)
+            _pour(path, content.getbuffer())
+        else:
+            _replace(Path(os.path.realpath(path)), write)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    remove_partials(path.parent, of=path.name)
+    file = _temporary(path)
+    try:
+        with file:
+            _Told(file).take(write)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+            os.chmod(file.name, 0o666 & ~_umask())
+            if fcntl is None:
+                file.close()  # other systems rename no open file
+            os.replace(file.name, path)  # while it is held: a file that no one holds is taken for a leftover
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
         raise
+
+
+class _Told:
+    """A file that keeps why a write failed: torch.save tells it as "enforce fail at inline_container.cc"."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._error = file, None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self._error = error
+            raise
+
+    def take(self, write: Callable[[BinaryIO], object]) -> None:
+        try:
+            write(self)
+        except RuntimeError as error:
+            raise (self._error or error) from None
+
+
+def _temporary(path: Path) -> BinaryIO:
+    """An open file beside ``path`` that :func:`remove_partials` leaves alone as long as it is open."""
+    while True:
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115  the caller closes it
+            dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False
+        )
+        if _claim(file.fileno(), file.name):
+            return file
+        file.close()
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, removed at the end; what killed writers of ``path`` left is removed."""
+    remove_partials(path.parent, of=path.name)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL))
+        claimed = os.open(folder, os.O_RDONLY) if fcntl else None
+        if claimed is None or _claim(claimed, folder):
+            break
+        os.close(claimed)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if claimed is not None:
+            os.close(claimed)
+
+
+def _claim(descriptor: int, path: str | os.PathLike) -> bool:
+    """Lock a temporary file as that of a living writer; False where it was taken for a leftover before that."""
+    if fcntl is None:
+        return True
+    with suppress(OSError):  # a file system without locks, on which no leftover is removed either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file's name is that of a temporary file of ours."""
+    return name.startswith(".") and name.endswith(_PARTIAL)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without its number and in a line; its type where it says nothing."""
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+
+
+def entries(folder: str | os.PathLike, known: Collection[str] = ()) -> list[str]:
+    """Names in a folder that are not ``known``, sorted; not temporary files, all that a killed process may leave."""
+    return sorted(name for name in os.listdir(folder) if name not in known and not is_partial(name))
+
+
+def remove_partials(folder: str | os.PathLike, of: str | None = None) -> None:
+    """Delete temporary files and folders that killed processes left in ``folder``: all, or those of the file ``of``."""
+    if fcntl is None:
+        return
+    pattern = r"\..*" if of is None else rf"\.{re.escape(of)}\.[^.]+"
+    try:
+        names = [name for name in os.listdir(folder) if re.fullmatch(pattern + re.escape(_PARTIAL), name, re.DOTALL)]
+    except OSError:  # the write that follows says why
+        return
+    for leftover in (Path(folder, name) for name in names):
+        with suppress(OSError):  # held by a writer that lives, or removed by another one
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether ``path`` is standard output, a pipe or a device: it is written to, not replaced."""
+    if _open_descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_stdout(path: str | os.PathLike) -> bool:
+    """Whether ``path`` leads to this process's standard output."""
+    return _open_descriptor(path) == 1
+
+
+def _open_descriptor(path: str | os.PathLike) -> int | None:
+    """The open file of this process that ``path`` leads to, as ``/dev/stdout`` does, if any.
+
+    Its number is what counts: where standard output goes to a file, opening that again would begin at its start.
+    """
+    place = os.path.abspath(path)
+    for _ in range(40):  # as many links as Linux follows
+        if place in _STREAMS:
+            return _STREAMS[place]
+        folder, name = os.path.split(place)
+        if folder in ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd") and name.isdecimal():
+            return int(name)
+        if not os.path.islink(place):
+            return None
+        place = os.path.normpath(os.path.join(folder, os.readlink(place)))
+    return None
+
+
+def _pour(path: Path, content: memoryview) -> None:
+    descriptor = _open_descriptor(path)
+    if descriptor == 1:
+        sys.stdout.flush()
+        if hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+            return
+    with open(path if descriptor is None else os.dup(descriptor), "wb") as file:
+        file.write(content)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -50,10 +235,32 @@ def check_writable(path: str | os.PathLike) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file")
-    if not path.parent.is_dir():
+    if is_stream(path):
+        if _open_descriptor(path) is None and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} can't be written")
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
         raise NotADirectoryError(f"the folder of {path} does not exist")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise PermissionError(f"the folder of {path} can't be written")
+
+
+@contextmanager
+def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+    """For reading a file of ``folder`` and writing it anew: waits until no other process does that there.
+
+    It is another lock than that of :func:`hold`, which a run keeps for hours.
+    """
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if descriptor is not None:
+            with suppress(OSError):  # a file system without locks of folders
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def hold(folder: str | os.PathLike) -> TextIO | None:
@@ -62,9 +269,7 @@ def hold(folder: str | os.PathLike) -> TextIO | None:
     Raises:
         OSError: the folder can't be written, or another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
+    if fcntl is None:
         return None
     try:
         lock = open(Path(folder) / ".lock", "w")  # noqa: SIM115  held open for as long as it is wanted
@@ -81,9 +286,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def remove_partials(folder: str | os.PathLike) -> None:
-    """Delete temporary files that a killed process left in ``folder``."""
-    for leftover in Path(folder).glob(".*.partial"):
-        leftover.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.building import build_store
 from fastdd.data.files.plan import Plan
-from fastdd.data.files.store import check_place, is_store, open_store, save_store
+from fastdd.data.files.store import check_place, is_store, open_finished, open_store, save_store
 from fastdd.data.sets import DATASETS
 from fastdd.data.sets.entry import Entry
 
@@ -98,7 +98,7 @@ def build(
         name, root, options: as of :func:`load`.
         path: the store's folder; its parent must exist.
         overwrite: replace a store that is there.
-        resume: continue a build that was killed; start if there is none.
+        resume: continue a build that was killed; start if there is none, and open the store if it is done.
         workers: processes that decode; all cores by default. The store does not depend on it.
         progress: ``progress(done, total)``, in images.
 
@@ -111,11 +111,15 @@ def build(
         raise ValueError(f"{name} is a packed store already")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    check_place(path, overwrite)
+    finished = resume and not overwrite and is_store(path)
+    if not finished:
+        check_place(path, overwrite)
     values = _option_values(name, entry.options, options or {})
     dataset = _with_parameters(entry.load(root, **values), values)
     if isinstance(dataset, Plan):
         return build_store(dataset, path, overwrite=overwrite, resume=resume, workers=workers, progress=progress)
+    if finished:
+        return open_finished(path, dataset)
     save_store(dataset, path, overwrite=overwrite)
     return open_store(path)
 

@@ -160,11 +160,12 @@ class SyntheticSet:
         header = _header(content, path)
         try:
             metadata = json.loads(header["__metadata__"][_KEY])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise RuntimeError(f"{path} is a safetensors file but not a synthetic set of fastdd") from None
         schema = metadata.get("schema") if isinstance(metadata, dict) else None
         if schema not in SCHEMAS:
             raise RuntimeError(f"{path} has the schema {schema}, this version reads {' and '.join(map(str, SCHEMAS))}")
+        _check_about(metadata, path)
         try:
             tensors = load(content)
             return cls(
@@ -191,6 +192,16 @@ class SyntheticSet:
             mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
             pixels = images * std + mean
         return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
+
+
+def _check_about(metadata: dict, path: Path) -> None:
+    """RuntimeError where what evaluation and reports go by is not what fastdd writes."""
+    for name in ("run", "provenance"):
+        if not isinstance(metadata.get(name, {}), dict):
+            raise RuntimeError(f"{path} is damaged: its metadata has {name} {metadata[name]!r:.40}")
+    missing = [name for name in ("arch", "dsa_strategy") if name not in metadata.get("run", {})]
+    if metadata.get("run") and missing:
+        raise RuntimeError(f"{path} is damaged: the run in its metadata has no {missing[0]}")
 
 
 def _dump(metadata: dict) -> str:

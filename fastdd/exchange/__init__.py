@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastdd.core.files import DAMAGE, reason
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
@@ -207,8 +208,11 @@ def _open(path: Path) -> Content:
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except DAMAGE as error:
+            raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
         if names and all(name.endswith(".npy") for name in names):
             return Content(path, _arrays(path))
     with open(path, "rb") as file:
@@ -225,5 +229,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if "allow_pickle" in str(error):
             raise RuntimeError(f"{path} would run code (pickled objects in an array): refused") from None
         raise RuntimeError(f"{path} is damaged: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RuntimeError(f"{path} is damaged: {error}") from None
+    except DAMAGE as error:
+        raise RuntimeError(f"{path} is damaged: {reason(error)}") from None

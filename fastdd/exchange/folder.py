@@ -2,12 +2,11 @@
 
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from fastdd.core.files import partial_folder
 from fastdd.data.files.decode import opened, read_item, shown
 from fastdd.data.files.tree import Tree, lines
 from fastdd.data.synthetic import SyntheticSet
@@ -83,23 +82,24 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
         raise ValueError(f"images of {made.images.shape[1]} channels are neither gray nor colour")
     folders = _folder_names(made.metadata["class_names"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-    try:
-        files, seen = [], [0] * len(folders)
+    with partial_folder(path) as partial:
+        building = partial / "images"
+        building.mkdir()
+        seen = [0] * len(folders)
+        images = []
         for image, label in zip(made.to_uint8().numpy(), made.labels.tolist(), strict=True):
             file = building / folders[label] / f"{seen[label]:05d}.png"
             file.parent.mkdir(exist_ok=True)
-            Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file)
-            files.append(file)
+            try:
+                Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+            images.append(file)
             seen[label] += 1
-        write_record(building, sorted(files), made, folders=folders)
-        building.chmod(0o777 & ~_umask())
+        write_record(building, sorted(images), made, folders=folders)
         if path.exists():
             path.rmdir()
         os.rename(building, path)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     notes = ["pixels are rounded to 8 bits and clamped to 0..255", *learned_rate(made)]
     if made.zca is not None:
         notes.append("the whitening is taken back")
@@ -114,9 +114,3 @@ def _folder_names(class_names: list[str]) -> list[str]:
     if len({name.lower() for name in names}) < len(names):
         names = [f"{number:04d} {name}" for number, name in enumerate(names)]
     return names
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

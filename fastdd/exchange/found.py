@@ -235,5 +235,5 @@ class Export:
 def check_free(paths: list[Path], force: bool) -> None:
     """ValueError if one of the files is there, unless it may be replaced."""
     for path in paths:
-        if path.exists() and not force:
+        if path.exists() and not force and not files.is_stream(path):
             raise ValueError(f"{path} exists; give another place, or --force to replace it")

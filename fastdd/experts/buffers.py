@@ -15,12 +15,14 @@ from fastdd.data.zca import Zca
 from fastdd.experts.store import VALUES, ZCA, Experts, TrajectoryFile, check_parameters, stored_shape, write_manifest
 
 
-def export_buffers(experts: Experts, folder: str | os.PathLike, per_file: int = 10) -> list[Path]:
+def export_buffers(
+    experts: Experts, folder: str | os.PathLike, per_file: int = 10, *, force: bool = False
+) -> list[Path]:
     """Write published buffers: ``replay_buffer_0.pt`` ..., each a list of experts, of epochs, of float32 tensors.
 
     Args:
         experts: those stored in bf16 are widened to float32.
-        folder: is made if it is not there; must not hold buffers.
+        folder: is made if it is not there; must not hold buffers, unless ``force``, which replaces them.
         per_file: experts a file (published: 10); that many are in memory at once.
 
     Returns:
@@ -34,8 +36,8 @@ def export_buffers(experts: Experts, folder: str | os.PathLike, per_file: int = 
     if per_file < 1:
         raise ValueError(f"a file needs at least 1 expert, not {per_file}")
     there = sorted(folder.glob("replay_buffer_*.pt"))
-    if there:
-        raise ValueError(f"{folder} holds {there[0].name} already; give an empty folder")
+    if there and not force:
+        raise ValueError(f"{folder} holds {there[0].name} already; give an empty folder, or --force to replace it")
     folder.mkdir(parents=True, exist_ok=True)
     shapes = [parameter["shape"] for parameter in experts.manifest["parameters"]]
     sizes = [math.prod(shape) for shape in shapes]
@@ -52,6 +54,9 @@ def export_buffers(experts: Experts, folder: str | os.PathLike, per_file: int = 
         path = folder / f"replay_buffer_{number}.pt"
         files.write_atomic(path, lambda file, content=content: torch.save(content, file))
         written.append(path)
+    for path in there:  # of an earlier export into more files
+        if path not in written:
+            path.unlink()
     return written
 
 
@@ -79,7 +84,7 @@ def import_buffers(
     out, paths = Path(out), [Path(path) for path in paths]
     if not paths:
         raise ValueError("no buffers to import")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and files.entries(out):
         raise ValueError(f"{out} is not empty; give another folder")
     counts, lengths = [], set()
     for path in paths:

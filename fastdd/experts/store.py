@@ -86,6 +86,13 @@ class Experts:
                 raise RuntimeError(f"{path / ZCA} is not the whitening of these experts: its digest differs")
         return cls(values, manifest, zca)
 
+    def about(self, *names: str) -> list[Any]:
+        """Entries of the manifest; RuntimeError where one is missing, as of experts that other code wrote."""
+        missing = [name for name in names if name not in self.manifest]
+        if missing:
+            raise RuntimeError(f"{MANIFEST} of the experts has no {missing[0]}: train or import them again")
+        return [self.manifest[name] for name in names]
+
     def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
         """Parameters of an expert after ``epoch`` epochs (0: its initialisation), float32 [P]; a copy."""
         return self.values[expert, epoch].to(device=device, dtype=torch.float32, copy=True)
@@ -153,7 +160,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise KeyError(*sorted(missing))
         stored_shape(manifest)
         DTYPES[manifest["config"]["dtype"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(f"{path} is not a manifest of experts: {error!r}") from None
     return manifest
 

@@ -73,7 +73,7 @@ def check_experts_out(path: str | os.PathLike, resume: bool, config: ExpertSetti
             _check_settings(path, config.model_dump())
     elif path.is_dir():
         known = (".lock", WEIGHTS, GROUPS, ZCA)
-        stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+        stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no experts (it has {stray[0]!r}); give an empty folder")
 
@@ -201,8 +201,8 @@ def _prepare(
     path: Path, config: ExpertSettings, dataset: Dataset, manifest: dict[str, Any], resume: bool, device: str
 ) -> dict[str, Any]:
     """Make the folder that of this training; its manifest."""
-    files.remove_partials(path)
     check_experts_out(path, resume)
+    files.remove_partials(path)
     if (path / MANIFEST).exists():
         manifest = _continued(path, manifest)
     else:

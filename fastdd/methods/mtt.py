@@ -91,9 +91,9 @@ class Mtt(Method):
             raise ValueError("a step of mtt is on the images of all classes: it can't be on some of them")
         super().__init__(config, context)
         device, images, experts = context.device, context.images, context.experts
-        about = experts.manifest
+        channels, classes, size = experts.about("channels", "num_classes", "size")
         self._experts = experts
-        self._net = build_network(config, about["channels"], about["num_classes"], tuple(about["size"]), device)
+        self._net = build_network(config, channels, classes, tuple(size), device)
         experts.check_network(self._net, config.arch)
         experts.check_epochs(config.max_start_epoch, config.expert_epochs)
         if config.zca != (experts.zca is not None):
@@ -101,7 +101,7 @@ class Mtt(Method):
             raise ValueError(f"the experts were trained on {kind}: zca={config.zca} does not fit them")
         if config.batch_syn is not None and config.batch_syn > len(images):
             raise ValueError(f"batch_syn {config.batch_syn} is larger than the synthetic set of {len(images)} images")
-        self._classes = torch.arange(about["num_classes"], device=device).repeat_interleave(config.ipc)
+        self._classes = torch.arange(classes, device=device).repeat_interleave(config.ipc)
         start = config.lr_teacher if config.step_size == "raw" else math.log(config.lr_teacher)
         self._step = torch.tensor(start, device=device)
         self._step_momentum = torch.zeros_like(self._step)

@@ -45,9 +45,14 @@ def check_rows(name: str, rows: Tensor) -> Tensor:
     return rows
 
 
+_LARGEST_BANDWIDTH = 1e150
+
+
 def check_bandwidth(bandwidth: float) -> float:
     """A finite positive float."""
     bandwidth = float(bandwidth)
+    if bandwidth > _LARGEST_BANDWIDTH and bandwidth < math.inf:
+        raise ValueError(f"bandwidth must be at most {_LARGEST_BANDWIDTH:g}, whose square is a number, not {bandwidth}")
     if not (0 < bandwidth < math.inf):
         raise ValueError(f"bandwidth must be finite and above 0, not {bandwidth}")
     return bandwidth

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdd.core.text import printable
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart, then paler ones.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B", "#17A589", "#B7950B",
@@ -31,7 +33,7 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
     """
     with _Figure(7, 2.8) as (figure, axes):
         lowest, highest = np.inf, -np.inf
-        for number, (name, points) in enumerate(series):
+        for number, (_, points) in enumerate(series):
             if not points:
                 continue
             xs, ys = (np.asarray(values, dtype=float) for values in zip(*points, strict=True))
@@ -39,12 +41,12 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
                 parts = np.array_split(np.arange(len(xs)), _MOST_POINTS)
                 xs, ys = (np.array([values[part].mean() for part in parts]) for values in (xs, ys))
             lowest, highest = min(lowest, ys.min()), max(highest, ys.max())
-            axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name)
+            axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=str(number))
         if lowest > 0 and highest > 20 * lowest:
             axes.set_yscale("log")
         axes.set(xlabel=x, ylabel=y)
         if len(series) > 1:
-            axes.legend(frameon=False)
+            _legend(axes, [name for name, points in series if points])
         return figure()
 
 
@@ -54,16 +56,16 @@ def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, 
     A mean that is NaN breaks its curve. A name without points leaves its colour to no other.
     """
     with _Figure(5.2, 2.8) as (figure, axes):
-        for number, (name, points) in enumerate(series):
+        for number, (_, points) in enumerate(series):
             if not points:
                 continue
             xs, means, deviations = np.asarray(points, dtype=float).T
             colour = COLOURS[number % len(COLOURS)]
-            axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=name)
+            axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=str(number))
             axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
         axes.set(xlabel=x, ylabel=y)
         if len(series) > 1:
-            axes.legend(frameon=False)
+            _legend(axes, [name for name, points in series if points])
         return figure()
 
 
@@ -77,10 +79,10 @@ def scatter(
         made: [M, 2]. of_made: int [M], or None where a synthetic image is of no group; then in black.
     """
     with _Figure(5.2, 4.2) as (figure, axes):
-        for number, name in enumerate(names):
+        for number in range(len(names)):
             colour = COLOURS[number % len(COLOURS)]
             here = real[of_real == number]
-            axes.scatter(*here.T, s=6, color=colour, alpha=0.45, linewidths=0, rasterized=True, label=name)
+            axes.scatter(*here.T, s=6, color=colour, alpha=0.45, linewidths=0, rasterized=True, label=str(number))
             if of_made is not None:
                 axes.scatter(
                     *made[of_made == number].T, s=46, color=colour, marker="D", edgecolors="black", linewidths=0.8
@@ -89,8 +91,15 @@ def scatter(
             axes.scatter(*made.T, s=40, color="black", marker="x", linewidths=1.2)
         axes.set(xticks=[], yticks=[])
         if len(names) <= len(COLOURS):
-            axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+            _legend(axes, names, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
         return figure()
+
+
+def _legend(axes: Any, names: Sequence[str], **where: Any) -> None:
+    """The legend, of lines whose labels are numbers: matplotlib takes ``$`` in a name for TeX, and drops ``_name``."""
+    for text, name in zip(axes.legend(frameon=False, **where).get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(printable(name))
 
 
 class _Figure:

@@ -15,6 +15,7 @@ import torch
 
 from fastdd import models
 from fastdd.core import files, rng
+from fastdd.core.text import printable
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.report import charts
@@ -100,7 +101,9 @@ def page(
     for record in records:
         if dataset is not None and record.synthetic is not None:
             _check_fits(record, dataset)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.filters |= {"figure": _figure, "networks": networks}
     runs = [_about(record, dataset, embedding, seed) for record in records]
     losses = [(run["name"], run["losses"]) for run in runs]
@@ -118,6 +121,10 @@ def page(
         real=_real_tiles(dataset, seed) if dataset is not None else {},
         dataset=dataset,
     )
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if type(value) is str else value  # Markup is the page's
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a run left in its folder, finished or not, read for a report."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from fastdd.data import SyntheticSet, built_with
 from fastdd.evaluation import METRICS
 from fastdd.methods import stored
-from fastdd.report.results import RESULT, read_json
+from fastdd.report.results import CURVE_METRICS, RESULT, read_json
 from fastdd.session import folder as run_folder
 
 
@@ -89,6 +90,8 @@ def read_record(path: str | os.PathLike) -> Record:
         run_folder.read_log(log) if log.exists() else []
         for log in (path / run_folder.METRICS, path / run_folder.EVALUATIONS)
     )
+    for row in evaluated:
+        _check_row(row, ("arch", "nets", "epochs", "tested_on"), CURVE_METRICS, path / run_folder.EVALUATIONS)
     losses = [(entry["step"], entry["loss"]) for entry in logged]
     found = _results(path / RESULT)
     return Record(
@@ -116,7 +119,14 @@ def _configuration(path: Path) -> tuple[dict[str, Any], int]:
 def _results(path: Path) -> dict[str, Any]:
     found = read_json(path) if path.exists() else {"rows": [], "meta": {}}
     for row in found["rows"]:
-        missing = [name for name in ("method", "debias", "arch", "nets", *METRICS) if name not in row]
-        if missing:
-            raise ValueError(f"{path}: a row has no {missing[0]}")
+        _check_row(row, ("method", "debias", "arch", "nets"), METRICS, path)
     return found
+
+
+def _check_row(row: dict[str, Any], names: Sequence[str], figures: Sequence[str], path: Path) -> None:
+    missing = [name for name in (*names, *figures) if name not in row]
+    if missing:
+        raise ValueError(f"{path}: a row has no {missing[0]}")
+    for name in figures:
+        if not isinstance(row[name], dict) or not {"mean", "std"} <= row[name].keys():
+            raise ValueError(f"{path}: a row's {name} is {row[name]!r:.40}, and needs mean and std")

@@ -90,12 +90,16 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
         try:
             content = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
         raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
     if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
         raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
+    if not isinstance(content["meta"], dict):
+        raise ValueError(f"{path} is damaged: its meta is {content['meta']!r:.40}, not what made the rows")
+    if not isinstance(content["rows"], list) or not all(isinstance(row, dict) for row in content["rows"]):
+        raise ValueError(f"{path} is damaged: its rows are not all of names and values")
     return content
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdd.core import files
+from fastdd.core.text import printable
 from fastdd.debias.density.kde import Diagnostics
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def plot_weights(
     places = np.arange(len(class_names))
     sizes.bar(places, diagnostics.ess, 0.62, color=_ALIGNED)
     sizes.set(ylabel="effective sample size", ylim=(0, 1.25 * max(diagnostics.ess)))
-    sizes.set_xticks(places, class_names, rotation=0 if max(map(len, class_names)) < 4 else 45)
+    names = [printable(name) for name in class_names]
+    sizes.set_xticks(places, names, rotation=0 if max(map(len, names)) < 4 else 45, parse_math=False)
     if diagnostics.conflict_mass is not None:
         mass = sizes.twinx()
         for values, marker, label in (
@@ -111,5 +113,5 @@ def plot_weights(
         mass.set(ylim=(0, 125), yticks=range(0, 101, 20))
         mass.set_ylabel("bias-conflicting, %", color=_CONFLICTING)
         mass.legend(frameon=False, ncols=2, loc="upper right")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     files.write_atomic(path, lambda file: figure.savefig(file, format="png"))

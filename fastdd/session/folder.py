@@ -67,7 +67,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
             _check_settings(path, config)
     elif path.is_dir():
         known = (".lock", WEIGHTS, GROUPS)
-        stray = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+        stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
 
@@ -108,8 +108,8 @@ class RunFolder:
         except OSError as error:
             raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
         self._lock = hold(self.path)
-        files.remove_partials(self.path)
         check_out(self.path, resume)
+        files.remove_partials(self.path)
         if (self.path / CONFIG).exists():
             self._check_same(config, data_digest)
         # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.

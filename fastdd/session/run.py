@@ -37,7 +37,8 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
     if experts is None:
         raise ValueError(f"method {config.method} needs the trajectories of experts (fastdd experts trains them)")
     about = experts.manifest
-    theirs = (about["channels"], *about["size"], about["num_classes"])
+    channels, size, classes, *_ = experts.about("channels", "size", "num_classes", "dataset", "dataset_digest")
+    theirs = (channels, *size, classes)
     here = (dataset.channels, *dataset.size, dataset.num_classes)
     if theirs != here:
         raise ValueError(

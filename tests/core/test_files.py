@@ -2,8 +2,11 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from fastdd.core import files
 
@@ -49,3 +52,90 @@ def test_check_writable(tmp_path):
         files.check_writable(tmp_path)
     with pytest.raises(OSError, match="does not exist"):
         files.check_writable(tmp_path / "nowhere" / "x.json")
+
+
+def test_a_leftover_of_a_killed_writer_goes_with_the_next_write(tmp_path):
+    for name in (".a.json.x1y2z3.partial", ".b.json.x1y2z3.partial", ".a.json.lock", ".a.json.old.x1y2z3.partial"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".a.json.folder.partial").mkdir()
+    files.write_text(tmp_path / "a.json", "whole")
+    assert sorted(os.listdir(tmp_path)) == [
+        ".a.json.lock",
+        ".a.json.old.x1y2z3.partial",
+        ".b.json.x1y2z3.partial",
+        "a.json",
+    ]
+
+
+def test_a_writer_that_lives_keeps_its_file(tmp_path):
+    def write(file):
+        file.write(b"first")
+        files.write_text(tmp_path / "a", "second, meanwhile")
+        files.remove_partials(tmp_path)
+
+    files.write_atomic(tmp_path / "a", write)
+    assert (tmp_path / "a").read_text() == "first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/target")
+    files.check_writable(tmp_path / "link")
+    for text in ("new", "newer"):
+        files.write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "far" / "target").read_text() == text
+    (tmp_path / "link2").symlink_to("nowhere/target")
+    with pytest.raises(OSError, match=r"the folder of .*link2 does not exist"):
+        files.check_writable(tmp_path / "link2")
+
+
+def test_a_pipe_and_a_device_are_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.check_writable(tmp_path / "pipe")
+    files.write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    assert files.is_stream(tmp_path / "pipe")
+    os.close(reader)
+    files.write_text(os.devnull, "gone")
+    with pytest.raises(OSError, match="cannot write /dev/full: No space left on device"):
+        files.write_text("/dev/full", "much")
+    receiver, sender = os.pipe()
+    files.write_text(f"/dev/fd/{sender}", "by number")
+    assert os.read(receiver, 100) == b"by number"
+    os.write(sender, b"still open")
+    os.close(sender), os.close(receiver)
+
+
+def test_standard_output_in_a_file_goes_on_where_it_is(tmp_path):
+    code = (
+        "from fastdd.core import files; print('before'); files.write_text('/dev/stdout', 'middle\\n'); print('after')"
+    )
+    with open(tmp_path / "out.txt", "w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out.txt").read_text().split() == ["before", "middle", "after"]
+
+
+def test_a_full_disk_is_told_as_such_by_what_torch_writes(tmp_path):
+    def write(file):
+        file._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        torch.save({"weights": torch.zeros(100_000)}, file)
+
+    with pytest.raises(OSError, match=r"cannot write .*state\.pt: No space left on device"):
+        files.write_atomic(tmp_path / "state.pt", write)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_read_and_written_anew_is_so_by_one_process_at_a_time(tmp_path):
+    (tmp_path / "count").write_text("0")
+    code = (
+        "import sys, time, pathlib; from fastdd.core import files; p = pathlib.Path(sys.argv[1])\n"
+        "for _ in range(20):\n"
+        "    with files.alone_in(p):\n"
+        "        n = int((p / 'count').read_text()); time.sleep(1e-3); files.write_text(p / 'count', str(n + 1))\n"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "60"

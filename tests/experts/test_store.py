@@ -268,6 +268,7 @@ def test_nothing_is_overwritten(buffer, folder, tmp_path):
     opened = Experts.open(folder)
     with pytest.raises(ValueError, match=r"holds replay_buffer_0\.pt already"):
         buffers.export_buffers(opened, buffer.parent)
+    assert buffers.export_buffers(opened, buffer.parent, force=True) == sorted(buffer.parent.glob("replay_buffer_*.pt"))
     with pytest.raises(ValueError, match="at least 1 expert, not 0"):
         buffers.export_buffers(opened, tmp_path / "new", per_file=0)
 

@@ -222,6 +222,13 @@ def test_a_full_training_is_not_done_again(digits, tmp_path, monkeypatch):
     assert content(tmp_path) == before
 
 
+def test_experts_killed_in_their_first_file_are_resumed(digits, tmp_path):
+    for name in (".manifest.json.x1y2z3.partial", ".groups.npy.x1y2z3.partial", ".lock"):
+        (tmp_path / name).touch()
+    assert train(digits, tmp_path, resume=True).number == 2
+    assert not list(tmp_path.glob(".*.partial"))
+
+
 def test_resume_refuses_other_settings_and_data(digits, tmp_path):
     train(digits, tmp_path)
     with pytest.raises(ValueError, match="already holds experts; continue them with --resume"):

@@ -175,6 +175,14 @@ def test_what_does_not_fit_is_one_line(runs, data, tmp_path):
         read_record(tmp_path)
 
 
+def test_names_are_shown_as_they_are(runs, data):
+    names = ("cost $5 to $9", r"$\frac{1}$", "_hidden", "x_$^", "esc\x1b[2J", *data.class_names[5:])
+    text = page([read_record(runs / "fairdd")], replace(data, class_names=names, group_names=(*names[5:], *names[:5])))
+    assert all(text.count(f">{name}<") >= 2 for name in names[:4])
+    assert "esc\ufffd[2J" in text
+    assert "\x1b" not in text
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
     file = tmp_path / "report.html"

@@ -282,6 +282,13 @@ def test_folder_of_another_run_is_refused(digits, tmp_path):
         session.run(config(), other, out=tmp_path, resume=True)
 
 
+def test_a_run_killed_in_its_first_file_is_resumed(digits, tmp_path):
+    for name in (".config.yaml.x1y2z3.partial", ".weights.safetensors.x1y2z3.partial", ".lock"):
+        (tmp_path / name).touch()
+    session.run(config(), digits, out=tmp_path, resume=True)
+    assert not list(tmp_path.glob(".*.partial"))
+
+
 def test_folder_of_something_else_is_refused(digits, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match=r"is not empty and holds no run \(it has 'thesis\.tex'\)"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.core.files import hold
+from fastdd.core.files import hold, remove_partials
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import SPLITS, Plan, Tally
 from fastdd.data.files.store import (
@@ -19,6 +19,8 @@ from fastdd.data.files.store import (
     check_place,
     check_space,
     install,
+    is_store,
+    open_finished,
     open_store,
     write_arrays,
     write_meta,
@@ -48,7 +50,7 @@ def build_store(
         plan: what to decode.
         path: the store's folder; its parent must exist.
         overwrite: replace a store that is there. Anything else there is never replaced.
-        resume: continue what an earlier build left; start if there is nothing.
+        resume: continue what an earlier build left; start if there is nothing, and open the store if it is done.
         workers: as of :meth:`fastdd.data.files.plan.Plan.decoded`.
         progress: ``progress(done, total)``, in images.
 
@@ -61,8 +63,14 @@ def build_store(
     Cost: memory of two batches a worker (8 MiB each), whatever the data.
     """
     path = Path(path)
-    check_place(path, overwrite)
     building = path.parent / f".{path.name}.building"
+    if resume and not overwrite and is_store(path):
+        done = open_finished(path, plan)
+        if building.exists():  # killed after the store was whole
+            with hold(building) or contextlib.nullcontext():
+                shutil.rmtree(building, ignore_errors=True)
+        return done
+    check_place(path, overwrite)
     if building.exists() and not resume and not overwrite:
         raise ValueError(f"{building} holds an unfinished build: continue it with --resume, or start anew with --force")
     building.mkdir(exist_ok=True)
@@ -71,10 +79,12 @@ def build_store(
         try:
             check_space(path, build.missing)
             build.run(workers, progress)
-            install(building, path)
+            install(building, path, overwrite)
             shutil.rmtree(building, ignore_errors=True)
         except TooSmallError:
             raise
+        except FileExistsError as error:
+            raise FileExistsError(f"{error}, or move it away and continue with --resume; {build.kept}") from None
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -114,6 +124,7 @@ class _Build:
                 (building / name).unlink(missing_ok=True)
             self.store.mkdir()
             self._note(first)
+        remove_partials(self.store)
         self.rows = dict.fromkeys(SPLITS, 0)
         self.sha = hashlib.sha256()
         if len(lines) > 1:

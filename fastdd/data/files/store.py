@@ -4,15 +4,14 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fastdd.core.files import write_atomic, write_text
+from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files.plan import SPLITS
+from fastdd.data.files.plan import SPLITS, Plan
 
 SCHEMA = 1
 _FORMAT = "fastdd-store"
@@ -24,7 +23,7 @@ def is_store(path: str | os.PathLike) -> bool:
     """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked)."""
     try:
         meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except DAMAGE:
         return False
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
 
@@ -79,16 +78,13 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
     check_place(path, overwrite)
     arrays = [getattr(getattr(dataset, split), array) for split in SPLITS for array in _ARRAYS]
     check_space(path, sum(array.nbytes for array in arrays))
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-    try:
+    with partial_folder(path) as building:
         content = building / "store"
         content.mkdir()
         for split_name in SPLITS:
             write_arrays(content, split_name, getattr(dataset, split_name), _ARRAYS)
         write_meta(content, dataset, dataset.digest())
-        install(building, path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        install(building, path, overwrite)
 
 
 def write_arrays(folder: Path, split_name: str, split: Split, arrays: Sequence[str]) -> None:
@@ -121,15 +117,25 @@ def write_meta(folder: Path, dataset: Dataset, digest: str) -> None:
     write_text(folder / _META, json.dumps(meta, indent=1) + "\n")
 
 
-def install(building: Path, path: Path) -> None:
-    """Put ``building/store`` in the place of what is at ``path``, if anything."""
+def install(building: Path, path: Path, overwrite: bool) -> None:
+    """Put ``building/store`` at ``path``, in the place of the store that is there if ``overwrite``.
+
+    Raises:
+        FileExistsError: what :func:`check_place` refuses came there while the store was built; it stays.
+    """
+    check_place(path, overwrite)
     replaced = building / "replaced"
     try:
         if path.exists():
             # A folder can't be renamed over one that is not empty; a kill between the two renames leaves the old
             # store in the temporary folder, not lost.
             os.rename(path, replaced)
-        os.rename(building / "store", path)
+        try:
+            os.rename(building / "store", path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(f"{path} exists, and did not a moment ago: choose another path") from None
+            raise
     finally:
         if replaced.exists() and not path.exists():
             os.rename(replaced, path)
@@ -166,9 +172,10 @@ def open_store(path: str | os.PathLike) -> Dataset:
             try:
                 # "c": torch warns about arrays that can't be written; writes here never reach the file.
                 arrays[array_name] = np.load(file, mmap_mode="c" if array_name == "images" else None)
-            except (OSError, ValueError, EOFError) as error:
-                raise RuntimeError(f"{file} is missing or damaged ({error}); build the store again") from None
-            expected = meta.get("shapes", {}).get(file.name)
+            except DAMAGE as error:
+                raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
+            shapes = meta.get("shapes")
+            expected = shapes.get(file.name) if isinstance(shapes, dict) else shapes
             if list(arrays[array_name].shape) != expected:
                 raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
         splits[split_name] = arrays
@@ -185,9 +192,37 @@ def open_store(path: str | os.PathLike) -> Dataset:
         )
         # Of pixels that may not fit into memory.
         vars(dataset)["_digest"] = meta["digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RuntimeError(f"{path} is damaged ({error}); build the store again") from None
+    except DAMAGE as error:
+        raise RuntimeError(f"{path} is damaged ({reason(error)}); build the store again") from None
     return dataset
+
+
+def open_finished(path: str | os.PathLike, made: Dataset | Plan) -> Dataset:
+    """The store at ``path``, which a build of ``made`` that is continued finds done.
+
+    Raises:
+        FileExistsError: it is of other data, or was built with other options.
+        RuntimeError: as :func:`open_store`.
+    """
+    found = open_store(path)
+    names = ("name", "class_names", "group_names")
+    same = all(getattr(found, name) == getattr(made, name) for name in names)
+    same = same and _parameters(found) == _parameters(made)
+    if isinstance(made, Dataset):
+        same = same and found.digest() == made.digest()
+    else:
+        same = same and len(found.train) + len(found.test) + len(found.provenance.get("skipped", [])) == len(made)
+    if not same:
+        raise FileExistsError(
+            f"the packed store {path} exists, of other data or other options: choose another path, or replace it with "
+            "--force (overwrite=True in Python)"
+        )
+    return found
+
+
+def _parameters(made: Dataset | Plan) -> object:
+    """Options, as JSON has them."""
+    return json.loads(json.dumps(made.provenance.get("parameters", {})))
 
 
 def check_store(path: str | os.PathLike) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from fastdd.core.files import DAMAGE, reason
 from fastdd.data.files.decode import read_item
 from fastdd.data.files.readers import no_root
 
@@ -129,8 +130,15 @@ class Tree:
             raise FileNotFoundError(f"{self.shown(name)} is missing")
         try:
             return read_item(*self.item(name))
-        except OSError as error:
-            raise RuntimeError(f"cannot read {self.shown(name)}: {error.strerror}") from None
+        except (*DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
+            raise RuntimeError(f"cannot read {self.shown(name)}: {reason(error)}") from None
+
+    def text(self, name: str) -> str:
+        """A file's content as UTF-8 text; errors as of :meth:`read`."""
+        try:
+            return self.read(name).decode()
+        except UnicodeDecodeError as error:
+            raise RuntimeError(f"{self.shown(name)} is not UTF-8 text ({error.reason} at byte {error.start})") from None
 
     def shown(self, name: str) -> str:
         """How a message names a file."""

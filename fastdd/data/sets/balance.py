@@ -35,10 +35,11 @@ def drop_to_ratio(labels: np.ndarray, groups: np.ndarray, ratio: float, random: 
     """
     counts = np.zeros((labels.max() + 1, groups.max() + 1))
     np.add.at(counts, (labels, groups), 1)
-    share = counts / counts.sum(1, keepdims=True)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     aligned_groups = np.argmax(share / np.maximum(counts.sum(0) / counts.sum(), 1e-12), 1)
     kept = []
-    for label, group in enumerate(aligned_groups.tolist()):
+    for label in np.flatnonzero(counts.sum(1)).tolist():
+        group = aligned_groups[label]
         aligned = random.permutation(np.flatnonzero((labels == label) & (groups == group)))
         others = random.permutation(np.flatnonzero((labels == label) & (groups != group)))
         if len(aligned) <= ratio * (len(aligned) + len(others)):

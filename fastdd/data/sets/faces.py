@@ -70,7 +70,7 @@ def celeba(
     names, attributes, described = _celeba_attributes(tree, "list_attr_celeba.txt")
     content = tree.read("list_eval_partition.txt")
     partition = {}
-    for number, line in enumerate(content.decode().splitlines(), 1):
+    for number, line in enumerate(tree.text("list_eval_partition.txt").splitlines(), 1):
         parts = line.split()
         if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
             raise RuntimeError(f"{tree.shown('list_eval_partition.txt')}, line {number}: not an image and 0, 1 or 2")
@@ -147,7 +147,7 @@ def celeba_hq(
     names, attributes, described = _celeba_attributes(tree, annotations)
     content = tree.read(mapping)
     original = {}
-    for number, line in enumerate(content.decode().splitlines()[1:], 2):
+    for number, line in enumerate(tree.text(mapping).splitlines()[1:], 2):
         parts = line.split()
         if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
             raise RuntimeError(f"{tree.shown(mapping)}, line {number}: not an index, CelebA's index and CelebA's file")
@@ -307,7 +307,7 @@ def _utk_name(name: str) -> re.Match | None:
 def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.ndarray], dict]:
     """Names of the images, 0 or 1 of each attribute, and the file's provenance."""
     content = tree.read(file)
-    lines = content.decode().splitlines()
+    lines = tree.text(file).splitlines()
     header = lines[1].split() if len(lines) > 1 else []
     names, values = [], []
     for number, line in enumerate(lines[2:], 3):

@@ -118,15 +118,19 @@ def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndar
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num + 1}: no row of path and group ({error})") from None
     if not {"path", "group"} <= set(reader.fieldnames or ()):
         raise ValueError(f"{path} needs the columns path and group, not {reader.fieldnames}")
     group_of = {}
-    for row in reader:
+    for line, row in rows:
         group = (row["group"] or "").strip()
         if not group:
-            raise ValueError(f"{path}, line {reader.line_num}: {row['path']} has no group")
+            raise ValueError(f"{path}, line {line}: {row['path']} has no group")
         if group_of.setdefault(row["path"], group) != group:
-            raise ValueError(f"{path}, line {reader.line_num}: {row['path']} is in two groups")
+            raise ValueError(f"{path}, line {line}: {row['path']} is in two groups")
     for kind, names in (("has no group for", set(images) - set(group_of)), ("names", set(group_of) - set(images))):
         if names:
             first, tail = min(names), ""

@@ -131,7 +131,7 @@ def tiny_imagenet(root, *, size: int = 64, skip_corrupt: bool = False) -> Plan:
     if tree.has(f"{top}words.txt"):
         content = tree.read(f"{top}words.txt")
         files.append(describe("words.txt", content))
-        lines = (line.partition("\t") for line in content.decode().splitlines())
+        lines = (line.partition("\t") for line in tree.text(f"{top}words.txt").splitlines())
         names |= {wnid: words.split(",")[0].strip() for wnid, _, words in lines if wnid in names}
     train = [tree.images(f"{top}train/{wnid}/images") for wnid in wnids]
     for wnid, images in zip(wnids, train, strict=True):
@@ -140,7 +140,7 @@ def tiny_imagenet(root, *, size: int = 64, skip_corrupt: bool = False) -> Plan:
     if tree.has(f"{top}val/val_annotations.txt") and tree.images(f"{top}val/images"):
         content = tree.read(f"{top}val/val_annotations.txt")
         files.append(describe("val_annotations.txt", content))
-        test = _annotated(tree, f"{top}val/", content.decode(), wnids)
+        test = _annotated(tree, f"{top}val/", tree.text(f"{top}val/val_annotations.txt"), wnids)
     else:
         test = [tree.images(f"{top}val/images/{wnid}") for wnid in wnids]
     for wnid, images in zip(wnids, test, strict=True):

@@ -349,6 +349,28 @@ class TestBuild:
         resumed = build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
         assert resumed.digest() == resumed.compute_digest()
 
+    def test_one_that_is_done_is_opened(self, photos, tmp_path):
+        built = build("folder", tmp_path / "a", photos, options={"size": 16})
+        (tmp_path / ".a.building").mkdir()  # as a kill after the last rename leaves it
+        assert build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True).digest() == built.digest()
+        assert os.listdir(tmp_path) == ["a"]
+        with pytest.raises(FileExistsError, match="of other data or other options"):
+            build("folder", tmp_path / "a", photos, options={"size": 8}, resume=True)
+
+    def test_what_comes_there_meanwhile_stays(self, photos, tmp_path):
+        def meanwhile(done, total):
+            (tmp_path / "a").mkdir(exist_ok=True)
+            (tmp_path / "a" / "thesis.txt").write_text("x")
+
+        with pytest.raises(
+            FileExistsError, match=r"move it away and continue with --resume; \d+ of \d+ images are kept"
+        ):
+            build("folder", tmp_path / "a", photos, options={"size": 16}, progress=meanwhile)
+        (tmp_path / "a").rename(tmp_path / "b")
+        build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
+        assert (tmp_path / "b" / "thesis.txt").exists()
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
     def test_other_options_do_not_continue_a_build(self, photos, tmp_path, small_steps):
         interrupt(photos, tmp_path / "a", 100)
         with pytest.raises(ValueError, match="holds an unfinished build of folder with other options or files"):

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from fastdd.data import Dataset, Split, check_store, is_store, load, open_store, save_store
+from fastdd.data import Dataset, Split, build, check_store, is_store, load, open_store, save_store
+from fastdd.data.files import store as store_module
 
 
 def toy(seed=0, n=9):
@@ -90,6 +91,37 @@ def test_what_is_not_a_store_is_never_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="is not a packed store"):
         save_store(toy(), precious, overwrite=True)
     assert sorted(os.listdir(precious)) == ["meta.json", "thesis.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_comes_there_while_a_store_is_built_stays(tmp_path, monkeypatch, overwrite):
+    path, write_meta = tmp_path / "store", store_module.write_meta
+
+    def meanwhile(*given):
+        write_meta(*given)
+        path.mkdir()
+        (path / "thesis.txt").write_text("x")
+
+    monkeypatch.setattr(store_module, "write_meta", meanwhile)
+    with pytest.raises(FileExistsError, match=r"store exists and is not a packed store: choose another path"):
+        save_store(toy(), path, overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["store"]
+    assert os.listdir(path) == ["thesis.txt"]
+
+
+def test_what_a_killed_save_left_goes_with_the_next(store):
+    (store.parent / ".store.x1y2z3.partial" / "store").mkdir(parents=True)
+    save_store(toy(1), store, overwrite=True)
+    assert os.listdir(store.parent) == ["store"]
+
+
+def test_a_build_in_memory_that_is_done_is_continued_by_opening_it(tmp_path):
+    built = build("c-digits", tmp_path / "s")
+    assert build("c-digits", tmp_path / "s", resume=True).digest() == built.digest()
+    with pytest.raises(FileExistsError, match="of other data or other options: choose another path"):
+        build("c-digits", tmp_path / "s", options={"bias_ratio": 0.5}, resume=True)
+    with pytest.raises(FileExistsError, match="replace it with --force"):
+        build("c-digits", tmp_path / "s")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

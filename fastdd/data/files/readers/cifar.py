@@ -57,7 +57,7 @@ def parse_cifar_python(content: bytes, name: str, kind: str = "CIFAR-10") -> tup
         or data.shape[1] != _CIFAR_RECORD - 1
         or not isinstance(labels, list)
         or len(labels) != len(data)
-        or not all(isinstance(label, int) for label in labels)
+        or not all(isinstance(label, int) and 0 <= label < 2**31 for label in labels)
     ):
         raise RuntimeError(f"{name} is not a {kind} batch: it needs data, uint8 [n, 3072], and n labels")
     return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)

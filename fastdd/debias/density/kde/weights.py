@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.core.files import write_atomic
+from fastdd.core.files import DAMAGE, reason, write_atomic
 from fastdd.data import Dataset
 from fastdd.debias.density.kde.checks import check_weights
 from fastdd.debias.density.kde.diagnostics import Diagnostics, diagnose
@@ -131,8 +131,8 @@ def load_array(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise RuntimeError(f"{path} is not a .npy file of numbers: {error}") from None
+    except DAMAGE as error:
+        raise RuntimeError(f"{path} is not a .npy file of numbers: {reason(error)}") from None
     if not isinstance(array, np.ndarray):
         raise RuntimeError(f"{path} holds several arrays; save one with numpy.save")
     return array

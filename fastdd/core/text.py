@@ -1,0 +1,16 @@
+"""Text from outside, as it can be shown."""
+
+import re
+
+# C0 and C1 controls but tab and newline, marks that turn the direction of what follows, and halves of characters, which
+# names of files that are not UTF-8 have.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """``text`` with a mark in place of what a terminal would obey and a page can't hold.
+
+    >>> printable("red\x1b[2J")
+    'red\ufffd[2J'
+    """
+    return _HIDDEN.sub("\ufffd", text)
