@@ -51,6 +51,8 @@ def read_weights(data: Dataset, weights: Weights) -> SampleWeights:
     if isinstance(weights, kde.KdeWeights):
         values, about = weights.weights, weights.metadata
     diagnostics = kde.diagnose(values, data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    if not about.get("warnings"):
+        kde.warn(diagnostics, data.class_names)
     whole = weights if isinstance(weights, kde.KdeWeights) else None
     return SampleWeights(values, {**about, "diagnostics": asdict(diagnostics)}, whole)
 

@@ -61,7 +61,8 @@ def kde_weights(
         RuntimeError: a GPU that is not there, density knn without FAISS, a damaged file.
 
     Warns:
-        RuntimeWarning: a class whose weights amount to fewer than 5 images.
+        RuntimeWarning: a class whose weights amount to fewer than 5 images, or weights that are all alike; what is
+            said is in ``metadata["warnings"]`` too.
 
     >>> import fastdd
     >>> made = fastdd.kde_weights(fastdd.data.load("c-digits"), steps=2)

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from fastdd.experts.store import (
 )
 from fastdd.experts.trainer import STATE, ExpertTrainer, Job
 from fastdd.experts.workers import train_in_processes
+from fastdd.methods.base import moved
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,10 @@ def train_experts(
             job = Job(config, dataset, path, of_loss, str(device))
             _train(job, todo, min(processes, len(todo)), manifest, progress)
         ranks.first(lambda: _remove_states(path))
-        return Experts.open(path)
+        made = Experts.open(path)
+        if todo:
+            _tell_if_unmoved(made, config)
+        return made
     finally:
         if lock is not None:
             lock.close()
@@ -210,6 +215,20 @@ def _prepare(
     if not any(manifest["experts"]) and not (path / VALUES).exists():
         _reserve(path, stored_shape(manifest), config)
     return manifest
+
+
+def _tell_if_unmoved(experts: Experts, config: ExpertSettings) -> None:
+    still = [n for n in range(experts.number) if not moved(experts.at(n, 0), experts.at(n, experts.epochs))]
+    if still:
+        cure = f"raise lr_teacher ({config.lr_teacher:g})"
+        if experts.manifest["num_classes"] == 1:
+            cure = "with one class a classifier has nothing to learn"
+        warnings.warn(
+            f"{len(still)} of {experts.number} experts end where they start, the first of them number {still[0]}, and "
+            f"no student can follow them; {cure}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _remove_states(path: Path) -> None:

@@ -19,6 +19,8 @@ from fastdd.methods.parts.formation import Formation, Pixels
 
 # Values that no image has, in units of the largest that the run begins with, or of 1.
 _ABSURD = 1e4
+# Of float32, in units of a value.
+_LAST_BIT = 2.0**-24
 
 
 class Settings(settings.Settings):
@@ -233,6 +235,11 @@ class Method:
             return None
         what = f"the images reach {reach:.3g}" if math.isfinite(reach) else "the images are not finite"
         return f"{what}; lower lr_img ({self._config.lr_img:g})"
+
+
+def moved(start: Tensor, end: Tensor) -> bool:
+    """Whether values have changed, on the whole, by more than their last bit: zeros alone move by any rate."""
+    return not (end - start).norm() <= _LAST_BIT * start.norm()
 
 
 class Recent:

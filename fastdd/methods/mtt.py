@@ -15,7 +15,7 @@ from fastdd import models, ops
 from fastdd.core import rng
 from fastdd.core.settings import setting
 from fastdd.methods import unroll
-from fastdd.methods.base import Context, Method, Recent, Settings, build_network
+from fastdd.methods.base import Context, Method, Recent, Settings, build_network, moved
 from fastdd.methods.unroll import UNROLLS
 
 # Experts whose logits are the first of learned soft labels.
@@ -210,7 +210,7 @@ class Mtt(Method):
             return None
         expert, start = self._start(number)
         end = start + config.expert_epochs
-        if torch.equal(self._experts.at(expert, start), self._experts.at(expert, end)):
+        if not moved(self._experts.at(expert, start), self._experts.at(expert, end)):
             return f"expert {expert} does not move from epoch {start} to {end}; train experts with a higher lr_teacher"
         what = f"the loss is {loss}"
         if math.isfinite(loss):

@@ -9,6 +9,8 @@ from fastdd.ops import _dispatch
 from fastdd.reference import kde as reference
 
 PRECISIONS = ("fp32", "ieee", "tf32")
+# Bandwidths whose squares, and their inverses, are numbers of float32; others are computed in float64.
+_LEAST_SINGLE, _LARGEST_SINGLE = 1e-15, 1e15
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -159,6 +161,10 @@ def kde(
     bandwidth = check_bandwidth(bandwidth)
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
+    if x.dtype == torch.float32 and not _LEAST_SINGLE <= bandwidth <= _LARGEST_SINGLE:
+        x, queries = x.double(), None if queries is None else queries.double()
+        settings = {"bandwidth": bandwidth, "leave_one_out": leave_one_out, "precision": precision, "backend": backend}
+        return kde(x, queries, weights=weights, offsets=offsets, **settings).float()
     chosen = _dispatch.choose("kde", backend, x.device)
     run = {"reference": reference.kde, "interpret": _launch}.get(chosen, torch.ops.fastdd.kde)
     return run(x, queries, weights, offsets, bandwidth, leave_one_out, precision)

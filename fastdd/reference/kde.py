@@ -6,8 +6,11 @@ import math
 import torch
 from torch import Tensor
 
+_DIFFERENCES = "donot_use_mm_for_euclid_dist"
 _QUERIES = 128
 _ROWS = 8192
+# Of squared distances in units of the squared bandwidth, by products: differences are taken where rounding is more.
+_ROUNDING = 1e-5
 
 
 def _log_total(weights: Tensor, leave_one_out: bool) -> Tensor:
@@ -29,17 +32,26 @@ def _segment(q: Tensor, x: Tensor, weights: Tensor | None, h: float, leave_one_o
     centre = x.mean(0, dtype=torch.float64).to(x.dtype)
     q, x, log_w = q - centre, x - centre, w.log().to(x.dtype)
     q_norms, x_norms = q.square().sum(1), x.square().sum(1)
+    exactly = torch.finfo(x.dtype).eps * max(q_norms.max(), x_norms.max()).item() / _ROUNDING
+    # A square of a bandwidth outside of this range is none of float32.
+    by_differences = not (exactly <= h**2 and 1e-15 <= h <= 1e15)
+    if by_differences:  # in units of the bandwidth and in float64, in which no square is out of range
+        q, x = q.double() / h, x.double() / h
     for i in range(0, len(q), _QUERIES):
         rows = slice(i, min(i + _QUERIES, len(q)))
         for j in range(0, n, _ROWS):
             columns = slice(j, min(j + _ROWS, n))
-            squared = torch.addmm(x_norms[None, columns], q[rows], x[columns].t(), alpha=-2)
-            logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-0.5 / h**2).add_(log_w[columns])
+            if by_differences:
+                logs = torch.cdist(q[rows], x[columns], compute_mode=_DIFFERENCES).square_().mul_(-0.5)
+                logs = logs.add_(log_w[columns])
+            else:
+                squared = torch.addmm(x_norms[None, columns], q[rows], x[columns].t(), alpha=-2)
+                logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-0.5 / h**2).add_(log_w[columns])
             if leave_one_out:
                 own = torch.arange(rows.start, rows.stop, device=q.device)
                 own = own[(own >= columns.start) & (own < columns.stop)]
                 logs[own - rows.start, own - columns.start] = -math.inf
-            out[rows] = torch.logaddexp(out[rows], torch.logsumexp(logs, 1))
+            out[rows] = torch.logaddexp(out[rows], torch.logsumexp(logs, 1).to(out.dtype))
     normaliser = _log_total(w, leave_one_out) + d * (math.log(h) + math.log(2 * math.pi) / 2)
     return torch.where(out == -math.inf, out, (out.double() - normaliser).to(out.dtype))
 

@@ -19,6 +19,7 @@ from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.initial import check_ipc, describe, input_digest, random_set
 from fastdd.experts import Experts
 from fastdd.methods import Context, Settings, method, methods_that_need_experts
+from fastdd.methods.base import moved
 from fastdd.session.callbacks import Callback, Checkpoint, Log
 from fastdd.session.folder import EVALUATIONS, METRICS, SYNTHETIC, RunFolder, State
 
@@ -242,7 +243,7 @@ class Run:
         return result
 
     def _tell_if_unmoved(self, result: SyntheticSet) -> None:
-        if self.total and torch.equal(result.images, self._start):
+        if self.total and not moved(self._start, result.images):
             cure = f"raise lr_img ({self.config.lr_img:g})"
             if self.dataset.num_classes == 1:
                 cure = "with one class a classifier has nothing to learn, so that its gradients are 0: use method dm"

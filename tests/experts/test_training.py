@@ -214,6 +214,12 @@ def test_what_a_worker_refuses_is_said_in_one_line(digits, tmp_path):
         train(digits, tmp_path, lr_teacher=1e20, processes=2)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_experts_that_do_not_move_are_told(digits, tmp_path, processes):
+    with pytest.warns(RuntimeWarning, match=r"2 of 2 experts end where they start.*; raise lr_teacher \(1e-30\)"):
+        train(digits, tmp_path, lr_teacher=1e-30, epochs=1, eval_every=0, processes=processes)
+
+
 def test_a_full_training_is_not_done_again(digits, tmp_path, monkeypatch):
     train(digits, tmp_path)
     before = content(tmp_path)

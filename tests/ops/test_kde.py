@@ -327,3 +327,20 @@ def test_what_does_not_fit_is_refused():
             kde(x, bandwidth=1.0, weights=torch.tensor([1.0, 2.0, wrong]))
     with pytest.raises(ValueError, match="precision='fp16' is not one of fp32, ieee, tf32"):
         kde(x, bandwidth=1.0, precision="fp16")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bandwidth", [0.1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-10, 1e-20, 1e-30])
+def test_small_bandwidths_are_right(bandwidth, backend):
+    x = F.normalize(rows(0, 200, 128), dim=1).float()
+    x[1] = x[0]
+    expected = truth(x, bandwidth=bandwidth)
+    torch.testing.assert_close(kde(x, bandwidth=bandwidth, backend=backend).double(), expected, rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e30])
+def test_data_of_any_scale_are_right(scale, backend):
+    x = (F.normalize(rows(0, 60, 16), dim=1) * scale).float()
+    found = kde(x, x[:7], bandwidth=0.3 * scale, backend=backend).double()
+    torch.testing.assert_close(found, truth(x, x[:7], bandwidth=0.3 * scale), rtol=2e-6, atol=2e-5)

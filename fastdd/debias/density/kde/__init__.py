@@ -6,6 +6,7 @@ public code exists; what the paper leaves open (its score, the cut-off score of 
 
 from fastdd.debias.density.kde.checks import check_embeddings, check_labels, check_weights
 from fastdd.debias.density.kde.diagnostics import Diagnostics, diagnose
+from fastdd.debias.density.kde.doubts import warn
 from fastdd.debias.density.kde.estimate import kde_weights
 from fastdd.debias.density.kde.settings import DENSITIES, SCOPES, SCORES, KdeSettings
 from fastdd.debias.density.kde.weights import KdeWeights, load_array, load_embeddings, load_weights
@@ -25,4 +26,5 @@ __all__ = [
     "load_array",
     "load_embeddings",
     "load_weights",
+    "warn",
 ]

@@ -2,9 +2,8 @@
 
 import itertools
 import math
-import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,9 @@ from fastdd import ops
 from fastdd.core import ranks, rng
 from fastdd.core.version import __version__
 from fastdd.debias.density.kde.checks import check_embeddings, check_labels
-from fastdd.debias.density.kde.diagnostics import Diagnostics
+from fastdd.debias.density.kde.doubts import cure_of_even_weights, warn
 from fastdd.debias.density.kde.settings import KdeSettings
 from fastdd.debias.density.kde.weights import KdeWeights
-
-# Fewer images than this, in effect, are no sample of a class.
-_LEAST_ESS = 5.0
 
 
 def _segments(labels: np.ndarray, settings: KdeSettings) -> tuple[Tensor, Tensor]:
@@ -136,7 +132,8 @@ def kde_weights(
         RuntimeError: density ``knn`` without FAISS.
 
     Warns:
-        RuntimeWarning: a class whose weights amount to fewer than 5 images.
+        RuntimeWarning: a class whose weights amount to fewer than 5 images, or weights that are all alike; what is
+            said is in ``metadata["warnings"]`` too.
 
     Deterministic. On several ranks the same bits as on one where each takes whole segments (classes, batches), as is so
     while there are as many segments as ranks; else equal to rounding, as are those of density ``knn``. Cost: the
@@ -168,19 +165,9 @@ def kde_weights(
         "versions": {"fastdd": __version__, "torch": torch.__version__},
     }
     result = KdeWeights(weights.float().numpy(), log_density.float().numpy(), rows.cpu().numpy(), metadata)
-    _warn(result.diagnostics(labels), class_names)
-    return result
-
-
-def _warn(diagnostics: Diagnostics, class_names: Sequence[str] | None) -> None:
-    few = [label for label, ess in enumerate(diagnostics.ess) if ess < _LEAST_ESS]
-    if few:
-        worst = min(few, key=lambda label: diagnostics.ess[label])
-        name = worst if class_names is None else class_names[worst]
-        rest = f" ({len(few)} classes have fewer than {_LEAST_ESS:g})" if len(few) > 1 else ""
-        warnings.warn(
-            f"the weights of class {name} amount to {diagnostics.ess[worst]:.1f} of its {diagnostics.counts[worst]} "
-            f"images{rest}: raise the temperature, or lower clip",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    sizes = offsets.diff().repeat_interleave(offsets.diff()).double()
+    # In units of the kernel's height: 1 where an image is alone, the segment's size where all are in one place.
+    near = (sorted_density + math.log(math.sqrt(2 * math.pi * config.variance)) + sizes.log()).exp()
+    cure = cure_of_even_weights(config, near, sizes)
+    told = warn(result.diagnostics(labels), class_names, cure)
+    return replace(result, metadata={**metadata, "warnings": told}) if told else result

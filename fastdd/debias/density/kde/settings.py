@@ -7,6 +7,8 @@ import torch
 
 from fastdd import ops
 
+# Its square root and its inverse are then far from the ends of float32.
+_LEAST_VARIANCE, _LARGEST_VARIANCE = 1e-30, 1e30
 SCORES = ("none", "median", "mean", "minmax")
 SCOPES = ("class", "batch", "dataset")
 DENSITIES = ("exact", "knn")
@@ -52,6 +54,11 @@ class KdeSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be finite and above 0, not {value}")
+        if not _LEAST_VARIANCE <= self.variance <= _LARGEST_VARIANCE:
+            raise ValueError(
+                f"variance {self.variance:g} is not one of {_LEAST_VARIANCE:g} to {_LARGEST_VARIANCE:g}: scale the "
+                "embeddings to rows of about unit length instead"
+            )
         for name, known in (("score", SCORES), ("scope", SCOPES), ("density", DENSITIES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
