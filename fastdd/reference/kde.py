@@ -6,8 +6,15 @@ import math
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import ends_of
+
 _QUERIES = 128
 _ROWS = 8192
+
+
+def exponent_scale(h: float) -> float:
+    """``1 / (2 h^2)``; zero where the square is beyond a float."""
+    return 0.5 / h**2 if h < 1e154 else 0.0
 
 
 def _log_total(weights: Tensor, leave_one_out: bool) -> Tensor:
@@ -34,7 +41,7 @@ def _segment(q: Tensor, x: Tensor, weights: Tensor | None, h: float, leave_one_o
         for j in range(0, n, _ROWS):
             columns = slice(j, min(j + _ROWS, n))
             squared = torch.addmm(x_norms[None, columns], q[rows], x[columns].t(), alpha=-2)
-            logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-0.5 / h**2).add_(log_w[columns])
+            logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-exponent_scale(h)).add_(log_w[columns])
             if leave_one_out:
                 own = torch.arange(rows.start, rows.stop, device=q.device)
                 own = own[(own >= columns.start) & (own < columns.stop)]
@@ -60,7 +67,7 @@ def kde(
     """
     if queries is not None:
         return _segment(queries, x, weights, bandwidth, leave_one_out)
-    ends = [0, len(x)] if offsets is None else offsets.tolist()
+    ends = [0, len(x)] if offsets is None else ends_of(offsets, len(x))
     parts = [
         _segment(x[a:b], x[a:b], None if weights is None else weights[a:b], bandwidth, leave_one_out)
         for a, b in itertools.pairwise(ends)
