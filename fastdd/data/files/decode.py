@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import threading
@@ -21,6 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+
+# Of a file or member, which is read whole: more than the largest image that Pillow decodes takes without compression.
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,26 @@ def _archive(path: str, changed: int):
     return zipfile.ZipFile(path)
 
 
+def _check_size(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"it is of {size:,} bytes, and no image has more than {_MOST_BYTES:,}")
+
+
 def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
-    """The bytes of an item of a :class:`Batch`."""
+    """The bytes of an item of a :class:`Batch`.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: in one line: what is no regular file, or larger than any image.
+    """
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is a pipe or a device, not a file")
     if member is not None:
-        return _archive(path, os.stat(path).st_mtime_ns).read(member)
+        archive = _archive(path, about.st_mtime_ns)
+        _check_size(archive.getinfo(member).file_size)
+        return archive.read(member)
+    _check_size(about.st_size if length < 0 else length)
     with open(path, "rb") as file:
         if length < 0:
             return file.read()
@@ -134,7 +154,7 @@ def decode_batch(batch: Batch) -> Decoded:
         except OSError as error:
             failed.append((position, error.strerror or str(error)))
         except Exception as error:  # zipfile, too, raises nearly anything
-            failed.append((position, str(error)))
+            failed.append((position, str(error) or type(error).__name__))
         else:
             digests.append(hashlib.sha256(content).digest())
     images = images[: len(digests)]

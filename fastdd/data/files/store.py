@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import bounds
 from fastdd.core.files import write_atomic, write_text
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import SPLITS
@@ -165,8 +166,8 @@ def open_store(path: str | os.PathLike) -> Dataset:
             file = path / f"{split_name}-{array_name}.npy"
             try:
                 # "c": torch warns about arrays that can't be written; writes here never reach the file.
-                arrays[array_name] = np.load(file, mmap_mode="c" if array_name == "images" else None)
-            except (OSError, ValueError, EOFError) as error:
+                arrays[array_name] = np.load(file, mmap_mode="c") if array_name == "images" else bounds.load_npy(file)
+            except Exception as error:  # a damaged header is parsed as Python, and can raise nearly anything
                 raise RuntimeError(f"{file} is missing or damaged ({error}); build the store again") from None
             expected = meta.get("shapes", {}).get(file.name)
             if list(arrays[array_name].shape) != expected:

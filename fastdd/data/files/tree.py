@@ -104,6 +104,8 @@ class Tree:
             return read_item(*self.item(name))
         except OSError as error:
             raise RuntimeError(f"cannot read {self.shown(name)}: {error.strerror}") from None
+        except ValueError as error:
+            raise RuntimeError(f"cannot read {self.shown(name)}: {error}") from None
 
     def shown(self, name: str) -> str:
         """How a message names a file."""

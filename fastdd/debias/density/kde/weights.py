@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdd.core import bounds
 from fastdd.core.files import write_atomic
 from fastdd.data import Dataset
 from fastdd.debias.density.kde.checks import check_weights
@@ -130,9 +131,6 @@ def load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise RuntimeError(f"{path} is not a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise RuntimeError(f"{path} holds several arrays; save one with numpy.save")
-    return array
+        return bounds.load_npy(path)
+    except OSError as error:
+        raise RuntimeError(f"cannot read {path}: {error.strerror}") from None
