@@ -93,7 +93,7 @@ void run_cpu(const Prepared& p, bool adjoint) {
   } else {
     check_params(static_cast<const float*>(p.call.params), p.call.n_rows);
   }
-  if (p.images == 0) return;
+  if (p.out.numel() == 0) return;
   if (p.call.rows != nullptr) {
     for (int64_t i = 0; i < p.images; ++i) {
       STD_TORCH_CHECK(p.call.rows[i] >= 0 && p.call.rows[i] < p.call.n_rows, "rows[", i, "] = ", p.call.rows[i],
@@ -158,7 +158,7 @@ Tensor augment_uint8_cpu(const Tensor& x, const Tensor& params, const std::optio
 
 #ifdef FASTDD_WITH_CUDA
 void run_cuda(const Prepared& p, bool adjoint) {
-  if (p.images == 0) return;
+  if (p.out.numel() == 0) return;
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch has no CUDA");
   const int32_t device = p.x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);

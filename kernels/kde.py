@@ -245,7 +245,7 @@ def kde(
             n,
             rows.shape[1],
             k,
-            x.new_full((1,), 0.5 / (math.log(2) * bandwidth**2)),
+            x.new_full((1,), 0.5 / (math.log(2) * bandwidth**2) if bandwidth < 1e154 else 0.0),
             tl.float64 if wide else tl.float32,
             dot,
             offsets is not None,

@@ -1,5 +1,7 @@
 """What stands in for a protected attribute that no one has labelled: weights, and groups."""
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -74,6 +76,7 @@ def kde_weights(
     density.check_backend(target)
     kde.check_labels(data.train.labels)
     training = EmbeddingSettings(encoder=encoder, steps=steps)
+    ranks.agree("weights", data.digest(), density, training, _told(embedding), target.type)
     rows, about = bias_embedding(data, embedding, training, seed=seed, device=target, progress=progress)
     weights = kde.kde_weights(rows, data.train.labels, class_names=data.class_names, **asdict(density))
     diagnostics = weights.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
@@ -119,6 +122,16 @@ def pseudo_groups(
     target = pick_device(device)
     clustering = clusters.ClusterSettings(seed=seed, **settings)
     training = EmbeddingSettings(encoder=encoder, steps=steps)
+    ranks.agree("groups", data.digest(), clustering, training, seed, _told(embedding), target.type)
     rows, _ = bias_embedding(data, embedding, training, seed=seed, device=target, progress=progress)
     # k-means may differ with the number of threads.
     return ranks.first(lambda: clusters.pseudo_groups(rows, data.train.labels, **asdict(clustering)))
+
+
+def _told(embedding: Embedding | None) -> str:
+    """What ranks compare of an embedding: a file by its name, an array by its content, a function by its kind."""
+    if embedding is None or isinstance(embedding, str | os.PathLike):
+        return str(embedding)
+    if isinstance(embedding, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(embedding)).hexdigest()
+    return type(embedding).__name__

@@ -10,6 +10,7 @@ import yaml
 
 from fastdd import data as datasets
 from fastdd.cli.options import DATA
+from fastdd.core import bounds
 from fastdd.data import Dataset
 from fastdd.debias.density.clusters import METHODS as CLUSTERINGS
 
@@ -113,7 +114,7 @@ def data_options(pairs: list[str] | None, **named: Any) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """A YAML scalar; also a number such as 5e-3, which YAML 1.1 takes for a word."""
     try:
-        value = yaml.safe_load(text)
+        value = bounds.load_yaml(text)
     except yaml.YAMLError:
         value = None
     # Anything but a scalar, and nothing at all, is a word.

@@ -31,6 +31,8 @@ def begin(arguments: list[str]) -> None:
         command = f"experts {arguments[1]}"
     if command is not None and command not in _COMMANDS:
         raise ValueError(f"fastdd {command} runs in one process; ranks of torchrun share {', '.join(_COMMANDS)}")
+    # Before the commands' own meetings, whose number depends on these.
+    ranks.agree("command", command, sorted({word.split("=")[0] for word in arguments if word.startswith("-")}))
 
 
 def _interrupt(*_: object) -> None:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from fastdd.core import bounds
+
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
 DATA_DIGEST = "data_digest"  # beside a run's settings
@@ -58,7 +60,7 @@ class Reader:
 def read(path: Path) -> dict[str, Any]:
     """The content of a YAML (or JSON) file; ValueError if there is none, or it has no names with values."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = bounds.load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -22,6 +22,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastdd.core.version import __version__
+from fastdd.core.watch import LOOK_SECONDS, SAME, Watch, quietly
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,7 +32,7 @@ Result = TypeVar("Result")
 
 # Ranks do the same amount of work between two meetings, but kernels may have to be compiled first.
 PATIENCE = 1800.0
-# For a rank that works alone, or on the last network: as long as it takes.
+# For a rank that works alone, or on the last network: as long as it takes, and it says that it is alive.
 _AS_LONG_AS_IT_TAKES = 7 * 86400.0
 _PROBE_SECONDS = 3.0
 _LONGEST_PAUSE, _MEANWHILE_PAUSE = 0.005, 0.1
@@ -63,6 +66,7 @@ class _Job:
         self.store = dist.PrefixStore(f"fastdd/{start}", dist.distributed_c10d._get_default_store())
         self._operations = itertools.count()
         self.broken = False  # what is under way may never end
+        self.watch = Watch(self.store, self.rank, self.world)
 
     def group(self, tensor: "Tensor"):
         if not tensor.is_cuda:
@@ -134,6 +138,7 @@ def leave() -> None:
     if _job is None:
         return
     job, _job = _job, None
+    job.watch.end()
     if job.own and not job.broken:
         import torch.distributed as dist
 
@@ -179,12 +184,18 @@ def share(costs: Sequence[float], parts: int | None = None) -> list[range]:
 
 def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) -> None:
     # Not work.wait(), in which no signal is handled.
-    deadline, pause = time.monotonic() + patience, 2e-5
+    began, pause = time.monotonic(), 2e-5
+    deadline, look, seen = began + patience, began + LOOK_SECONDS, {}
     longest = _LONGEST_PAUSE if meanwhile is None else _MEANWHILE_PAUSE
     try:
         while not work.is_completed():
             if time.monotonic() > deadline:
                 raise RankLost(f"another rank of this job has not answered for {patience:.0f} s; {_CURE}")
+            if time.monotonic() > look:
+                _job.watch.check_calls()
+                if _job.watch.silence(seen) > PATIENCE:
+                    raise RankLost(f"another rank of this job has not answered for {PATIENCE:.0f} s; {_CURE}")
+                look = time.monotonic() + LOOK_SECONDS
             if meanwhile is not None:
                 meanwhile()
             time.sleep(pause)
@@ -193,6 +204,7 @@ def _wait(work, patience: float, meanwhile: Callable[[], object] | None = None) 
     except BaseException as error:
         _job.broken = True
         if isinstance(error, RuntimeError) and not isinstance(error, RankLost):
+            _job.watch.check_calls()
             raise RankLost from error
         raise
 
@@ -218,6 +230,7 @@ def exchange(value: Any, patience: float = PATIENCE) -> list[Any]:
     import torch.distributed as dist
 
     job, own = joined(), _packed(value)
+    job.watch.calls.append("an exchange")
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(job.world)]
     _wait(_start(dist.all_gather, sizes, torch.tensor([len(own)]), group=job.gloo), patience)
     longest = max(size.item() for size in sizes)
@@ -236,6 +249,7 @@ def first(call: Callable[[], Result], patience: float = _AS_LONG_AS_IT_TAKES) ->
     import torch.distributed as dist
 
     job, error = joined(), None
+    job.watch.calls.append("rank 0's turn")
     size = torch.zeros(1, dtype=torch.int64)
     if job.rank == 0:
         try:
@@ -269,6 +283,7 @@ def collect(tensor: "Tensor", rows: Sequence[range], patience: float = PATIENCE)
     import torch.distributed as dist
 
     job, tensor = joined(), tensor.detach()
+    job.watch.calls.append("a collection")
     group = job.group(tensor)
     if tensor.is_cuda:
         meet(patience)  # Gloo tells that a rank is gone; NCCL would wait for it
@@ -290,19 +305,24 @@ def meet(patience: float = _AS_LONG_AS_IT_TAKES, meanwhile: Callable[[], object]
         return
     import torch.distributed as dist
 
+    joined().watch.calls.append("a meeting")
     _wait(_start(dist.barrier, group=joined().gloo), patience, meanwhile)
 
 
 def agree(what: str, *content: Any) -> None:
-    """ValueError on all ranks unless all make this call, with the same content (which has a stable ``repr``)."""
+    """ValueError on all ranks unless all make this call, with the same content, whose ``repr`` is stable.
+
+    Versions and FASTDD_BACKEND must be the same too: results would be mixed.
+    """
     if world() == 1:
         return
-    found = exchange(hashlib.sha256(repr((what, *content)).encode()).hexdigest(), _AS_LONG_AS_IT_TAKES)
+    import torch
+
+    setting = (__version__, torch.__version__, os.environ.get("FASTDD_BACKEND") or "auto")
+    asked = repr((what, setting, *content))
+    found = exchange(hashlib.sha256(asked.encode()).hexdigest(), _AS_LONG_AS_IT_TAKES)
     if len(set(found)) > 1:
-        raise ValueError(
-            f"the ranks of this job do not ask for the same thing ({what}): all must make the same calls with the same "
-            "data and settings"
-        )
+        raise ValueError(f"the ranks of this job do not ask for the same thing ({what}): {SAME}")
 
 
 def everyone_answers() -> bool:
@@ -321,12 +341,12 @@ def everyone_answers() -> bool:
 
 def first_to_say(text: str) -> bool:
     """Whether no other rank has said this, nor this one before; of a message that many may have, the one to print."""
-    return _job is None or _quietly(lambda: _job.store.add(_said(text), 1) == 1, True)
+    return _job is None or quietly(lambda: _job.store.add(_said(text), 1) == 1, True)
 
 
 def end_explained() -> bool:
     """Whether a rank has said why the job ends."""
-    return _job is not None and _quietly(lambda: _job.store.check(["end"]), False)
+    return _job is not None and quietly(lambda: _job.store.check(["end"]), False)
 
 
 def explain_end(text: str, say: Callable[[], object]) -> None:
@@ -337,21 +357,14 @@ def explain_end(text: str, say: Callable[[], object]) -> None:
     if _job is None:
         say()
         return
-    _quietly(lambda: _job.store.set("end", "1"), None)
+    quietly(lambda: _job.store.set("end", "1"), None)
     done = _said(text) + "/done"
     if first_to_say(text):
         say()
-        _quietly(lambda: _job.store.set(done, "1"), None)
+        quietly(lambda: _job.store.set(done, "1"), None)
     else:
-        _quietly(lambda: _job.store.wait([done], timedelta(seconds=_PROBE_SECONDS)), None)
+        quietly(lambda: _job.store.wait([done], timedelta(seconds=_PROBE_SECONDS)), None)
 
 
 def _said(text: str) -> str:
     return "said/" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _quietly(call: Callable[[], Result], otherwise: Result) -> Result:
-    try:
-        return call()
-    except RuntimeError:  # the store is gone
-        return otherwise

@@ -156,7 +156,7 @@ class Dataset:
         """The same with other groups of the training images, int64 [N] from 0; those of the test images are lost.
 
         Raises:
-            ValueError: another shape or type, or a group below 0.
+            ValueError: another shape or type, or a group below 0 or beyond the number of images.
         """
         groups = np.asarray(groups)
         if groups.shape != self.train.labels.shape or groups.dtype != np.int64 or groups.min() < 0:
@@ -164,6 +164,8 @@ class Dataset:
                 f"groups must be int64 [{len(self.train)}] from 0, one a training image, "
                 f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if groups.size else ''}"
             )
+        if groups.max() >= len(self.train):
+            raise ValueError(f"group {groups.max()} of {len(self.train)} training images: number groups from 0 on")
         names = tuple(f"group {number}" for number in range(int(groups.max()) + 1))
         test = replace(self.test, groups=np.zeros_like(self.test.groups))
         return replace(self, train=replace(self.train, groups=groups), test=test, group_names=names)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastdd.core import bounds
 from fastdd.core.files import DAMAGE, reason
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
@@ -41,6 +42,8 @@ __all__ = [
 # In the order in which a path is tried: dcbench's folders look like one of classes to none but folder, which is last.
 FORMATS = {"dcbench": dcbench, "mtt": mtt, "idc": idc, "dc": dc, "npz": npz, "folder": folder}
 LABELS = ("probabilities", "logits")
+# More classes than images only up to here: a subset of a data set keeps its numbers.
+_MOST_UNNAMED = 10_000
 _SUFFIXES = (".pt", ".pth", ".npz")
 
 
@@ -149,7 +152,7 @@ def assemble(
     if own is not None and (classes.min() < 0 or classes.max() >= len(own)):
         raise ValueError(f"{path}: labels {classes.min()}..{classes.max()} are outside its {len(own)} classes")
     if class_names is None:
-        count = soft.shape[1] if soft is not None else int(classes.max()) + 1
+        count = soft.shape[1] if soft is not None else _counted_classes(classes, own, path)
         class_names = own or tuple(map(str, range(count)))
     elif own is not None:
         try:
@@ -168,6 +171,17 @@ def assemble(
         soft_labels=soft,
         zca=zca,
     )
+
+
+def _counted_classes(classes: torch.Tensor, own: Sequence[str] | None, path: Path) -> int:
+    """How many classes there are where nothing names them; ValueError where labels can't be their numbers."""
+    largest = int(classes.max())
+    if own is None and largest >= max(len(classes), _MOST_UNNAMED):
+        raise ValueError(
+            f"{path}: the label {largest} of one of its {len(classes)} images is no class's number; if it is, give the "
+            "--dataset whose class it is"
+        )
+    return largest + 1
 
 
 def describe_files(paths: list[Path]) -> list[dict[str, Any]]:
@@ -213,6 +227,7 @@ def _open(path: Path) -> Content:
                 names = archive.namelist()
         except DAMAGE as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
+        bounds.check_zip(path)
         if names and all(name.endswith(".npy") for name in names):
             return Content(path, _arrays(path))
     with open(path, "rb") as file:
@@ -223,8 +238,7 @@ def _open(path: Path) -> Content:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return bounds.load_npz(path)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise RuntimeError(f"{path} would run code (pickled objects in an array): refused") from None

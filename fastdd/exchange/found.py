@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd.core import files
+from fastdd.core import bounds, files
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 
@@ -174,7 +174,10 @@ def _tensor(value: Any, path: Path, what: str) -> Tensor:
         raise ValueError(f"{path}: {what} must be a tensor, not {type(value).__name__}")
     if value.layout != torch.strided or value.is_quantized:
         raise ValueError(f"{path}: {what} must be a plain tensor, not {value.layout}")
-    return value.detach()
+    value = value.detach()
+    # A small file can repeat its values by strides of zero.
+    bounds.check_unpacked(f"{path}: {what}", value.numel() * value.element_size(), value.untyped_storage().nbytes())
+    return value
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
 from fastdd.core import ext as _ext
 from fastdd.ops import _faiss
+from fastdd.reference.contents import check_range
 
 BACKENDS = ("auto", "native", "triton", "reference")
 
@@ -61,7 +61,16 @@ def register_fake(name: str, fake: Callable) -> None:
 def register_autograd(name: str, backward: Callable, setup_context: Callable) -> None:
     """The op's derivative, in terms of ops that have derivatives themselves (:func:`peer`)."""
     _derivatives[name.removeprefix("fastdd::")] = backward, setup_context
-    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_library)
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_Guarded())
+
+
+def register_no_autograd(name: str) -> None:
+    """That the op has no derivative: asking for one is told instead of given as nothing."""
+
+    def backward(ctx, *_):
+        raise RuntimeError(f"{name} has no derivative: detach its inputs")
+
+    torch.library.register_autograd(name, backward, lib=_Guarded())
 
 
 def register_triton(name: str, launcher: Callable) -> None:
@@ -107,6 +116,49 @@ def has_kernel(op: str, device: torch.device) -> bool:
     return own is not None and not _missing(own, device.type)
 
 
+def _foreign_transform() -> str:
+    """The differentiation under way that derivatives registered here do not serve; empty if there is none."""
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    if not torch._C._are_functorch_transforms_active():
+        return ""
+    grad = torch._C._functorch.TransformType.Grad
+    under = any(level.key() == grad for level in torch._C._functorch.get_interpreter_stack())
+    return "torch.func's reverse mode" if under else ""
+
+
+class _Guarded:
+    """A library whose derivatives refuse forward mode: PyTorch would drop the tangents without a word."""
+
+    def __getattr__(self, name: str):
+        return getattr(_library, name)
+
+    def impl(self, name: str, kernel: Callable, key: str, **options) -> None:
+        if key == "Autograd":
+            kernel = _refusing_tangents(name, kernel)
+        _library.impl(name, kernel, key, **options)
+
+
+def _refusing_tangents(name: str, kernel: Callable) -> Callable:
+    @functools.wraps(kernel)
+    def checked(keyset, *arguments, **options):
+        if any(map(has_tangent, arguments)):
+            raise RuntimeError(
+                f"torch.ops.fastdd.{name} has no forward-mode derivative: call it as fastdd.ops does, or with "
+                "backend='reference'"
+            )
+        return kernel(keyset, *arguments, **options)
+
+    return checked
+
+
+def has_tangent(argument: object) -> bool:
+    """Whether forward-mode differentiation passes through this argument."""
+    if torch.autograd.forward_ad._current_level < 0 or not isinstance(argument, Tensor):
+        return False
+    return torch.autograd.forward_ad.unpack_dual(argument).tangent is not None
+
+
 @_constant_to_compilers
 def choose(op: str, backend: str, device: torch.device) -> str:
     """Which code runs: ``"dispatch"`` (torch.ops, the device's own kernels), ``"interpret"`` (Triton on the CPU) or
@@ -130,6 +182,11 @@ def choose(op: str, backend: str, device: torch.device) -> str:
         raise ValueError(f"{source}={backend!r} is not one of {', '.join(BACKENDS)}")
     if backend == "reference":
         return "reference"
+    foreign = _foreign_transform()
+    if foreign:
+        if backend == "auto":
+            return "reference"
+        raise RuntimeError(f"{source}={backend!r}: {op} has no derivative for {foreign}; use 'reference', or 'auto'")
     kernels = _kernels[op]
     own = kernels.get(device.type)
     if backend == "auto":
@@ -202,16 +259,8 @@ def implementations(device: str) -> list[Implementation]:
     return rows
 
 
-def readable(t: Tensor) -> bool:
-    """Whether a look at the contents is cheap and possible: on a GPU it would wait for all the work before it."""
-    return t.device.type == "cpu" and not torch.compiler.is_compiling() and not isinstance(t, FakeTensor)
-
-
 def transformed() -> bool:
-    """Whether tensors are under a transform of torch.func or in forward-mode differentiation.
-
-    Derivatives registered here serve neither: torch.func.grad fails, and tangents would be lost.
-    """
+    """Whether tensors are under a transform of torch.func or in forward-mode differentiation."""
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
@@ -221,11 +270,7 @@ def check_classes(classes: Tensor, segments: int, num_classes: int, device: torc
         raise ValueError(f"classes must be int64 [S] = [{segments}], not {classes.dtype} {list(classes.shape)}")
     if classes.device != device:
         raise ValueError(f"classes are on {classes.device} and the data on {device}: move one of them")
-    if readable(classes) and segments:
-        low, high = classes.aminmax()
-        if low < 0 or high >= num_classes:
-            wrong = (low if low < 0 else high).item()
-            raise ValueError(f"classes must be from 0 to {num_classes - 1}; got {wrong}")
+    check_range("classes", classes, 0, num_classes)
 
 
 @functools.cache

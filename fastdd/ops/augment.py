@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastdd.ops import _dispatch
 from fastdd.reference import augment as reference
+from fastdd.reference.contents import readable, values_of
 
 _KERNELS = {"cpu": "native", "cuda": "native"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
@@ -60,14 +61,14 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
 
 def _check_values(params: Tensor, rows: Tensor | None, n: int) -> None:
     """Raise ValueError for rows that don't exist, for what isn't finite and for matrices that enlarge too much."""
-    if rows is not None and n and _dispatch.readable(rows):
+    if rows is not None and n and readable(rows):
         low, high = rows.aminmax()
         if low < 0 or high >= params.shape[0]:
             raise ValueError(
                 f"rows must be in 0..{params.shape[0] - 1}, the rows of params; got {int(low)}..{int(high)}"
             )
-    if _dispatch.readable(params):
-        p = params.numpy()
+    if readable(params):
+        p = values_of(params)
         if not np.isfinite(p).all():
             raise ValueError(f"params row {int(np.argwhere(~np.isfinite(p))[0, 0])} is not finite")
         a, b, d, e = (p[:, i].astype(np.float64) for i in (Param.A, Param.B, Param.D, Param.E))
@@ -142,6 +143,7 @@ _dispatch.register_fake(_ADJOINT, _same_shape)
 _dispatch.register_fake(_UINT8, lambda x, params, rows, mean, std, dtype: x.new_empty(x.shape, dtype=dtype))
 _dispatch.register_autograd(_AUGMENT, _augment_backward, _setup)
 _dispatch.register_autograd(_ADJOINT, _adjoint_backward, _setup)
+_dispatch.register_no_autograd(_UINT8)
 
 
 def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:

@@ -17,6 +17,8 @@ _BLOCK = _dispatch.define(
     reference.conv_block,
     _KERNELS,
 )
+_dispatch.register_no_autograd(_PACK)
+_dispatch.register_no_autograd(_BLOCK)
 
 
 class ConvBlock:

@@ -60,6 +60,7 @@ def _derivative(ctx, g, _):
 _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_autograd(_FORWARD, _derivative, _setup)
+_dispatch.register_no_autograd(_BACKWARD)
 
 
 def conv_norm_act_pool(

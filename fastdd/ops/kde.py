@@ -7,10 +7,13 @@ from torch import Tensor
 
 from fastdd.ops import _dispatch
 from fastdd.reference import kde as reference
+from fastdd.reference.contents import check_offsets, readable
 
 PRECISIONS = ("fp32", "ieee", "tf32")
 # Bandwidths whose squares, and their inverses, are numbers of float32; others are computed in float64.
 _LEAST_SINGLE, _LARGEST_SINGLE = 1e-15, 1e15
+# Below this an exponent, in units of log 2, is no number of float64.
+_LEAST = math.sqrt(0.5 / math.log(2) / torch.finfo(torch.float64).max)
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -28,6 +31,7 @@ _KDE = _dispatch.define(
 )
 _dispatch.register_triton(_KDE, _launch)
 _dispatch.register_fake(_KDE, lambda x, queries, *_: x.new_empty((x if queries is None else queries).shape[0]))
+_dispatch.register_no_autograd(_KDE)
 
 
 def check_rows(name: str, rows: Tensor) -> Tensor:
@@ -40,39 +44,32 @@ def check_rows(name: str, rows: Tensor) -> Tensor:
         raise ValueError(f"a density is not differentiable here: pass {name}.detach()")
     rows = rows if rows.dtype == torch.float64 else rows.float()
     # A sum takes no memory; it may overflow where no value is infinite.
-    if _dispatch.readable(rows) and not math.isfinite(rows.sum(dtype=torch.float64)):
+    if readable(rows) and not math.isfinite(rows.sum(dtype=torch.float64)):
         wrong = (~rows.isfinite().all(1)).sum().item()
         if wrong:
             raise ValueError(f"{name} has values that are not finite, in {wrong} of its rows")
     return rows
 
 
-_LARGEST_BANDWIDTH = 1e150
-
-
 def check_bandwidth(bandwidth: float) -> float:
-    """A finite positive float."""
-    bandwidth = float(bandwidth)
-    if bandwidth > _LARGEST_BANDWIDTH and bandwidth < math.inf:
-        raise ValueError(f"bandwidth must be at most {_LARGEST_BANDWIDTH:g}, whose square is a number, not {bandwidth}")
+    """A positive float whose exponents, in units of log 2, are finite in float64."""
+    try:
+        bandwidth = float(bandwidth)
+    except OverflowError:
+        bandwidth = math.inf
     if not (0 < bandwidth < math.inf):
         raise ValueError(f"bandwidth must be finite and above 0, not {bandwidth}")
+    if bandwidth < _LEAST:
+        raise ValueError(f"bandwidth must be at least {_LEAST:.2g}, not {bandwidth:g}: scale x and the bandwidth up")
     return bandwidth
 
 
 def check_queries(x: Tensor, queries: Tensor | None, offsets: Tensor | None, leave_one_out: bool) -> Tensor | None:
     """Checked as rows, and against x; offsets and leave_one_out too, which are for queries=None."""
     if offsets is not None:
-        if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
-            raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
+        check_offsets(offsets, len(x))
         if offsets.device != x.device:
             raise ValueError(f"offsets are on {offsets.device} and x on {x.device}: move one of them")
-        if _dispatch.readable(offsets):
-            ends = offsets.numpy()
-            if ends[0] != 0 or ends[-1] != len(x) or (ends[1:] < ends[:-1]).any():
-                raise ValueError(
-                    f"offsets must rise from 0 to the number of rows, {len(x)}; got {ends.tolist()[:8]} ... {ends[-1]}"
-                )
     if queries is None:
         return None
     if leave_one_out:
@@ -98,7 +95,7 @@ def _check_weights(x: Tensor, weights: Tensor | None) -> None:
         raise ValueError(f"weights are on {weights.device} and x on {x.device}: move one of them")
     if weights.requires_grad:
         raise ValueError("weights are not differentiable here: pass weights.detach()")
-    if _dispatch.readable(weights) and not ((weights >= 0) & (weights < math.inf)).all():
+    if readable(weights) and not ((weights >= 0) & (weights < math.inf)).all():
         raise ValueError(f"weights must be finite and at least 0; the smallest is {weights.min()}")
 
 

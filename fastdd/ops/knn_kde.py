@@ -10,6 +10,8 @@ from torch import Tensor
 from fastdd.core import rng
 from fastdd.ops import _dispatch, _faiss
 from fastdd.ops.kde import check_bandwidth, check_queries, check_rows
+from fastdd.reference.contents import ends_of
+from fastdd.reference.kde import exponent_scale
 
 _dispatch.define_plain("knn_kde", "faiss")
 
@@ -61,7 +63,7 @@ def _segment(
     centre = x.mean(0, dtype=torch.float64).to(x.dtype)
     q, x = (q - centre).float(), (x - centre).float()
     q_norms, x_norms = q.square().sum(1), x.square().sum(1)
-    scale = 0.5 / h**2
+    scale = exponent_scale(h)
     # With so many more, far_samples are left whichever of them are near.
     sample = rng.permutation(key, n, device=x.device)[: far_samples + k + leave_one_out]
     place = torch.full((n,), -1, device=x.device)
@@ -154,10 +156,12 @@ def knn_kde(
     for name, value in (("k", k), ("far_samples", far_samples)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if any(map(_dispatch.has_tangent, (x, queries))):
+        raise RuntimeError("knn_kde has no forward-mode derivative: use kde with backend='reference'")
     why = _faiss.missing(data.device.type)
     if why:
         raise RuntimeError(f"knn_kde: {why}")
-    ends = [0, len(data)] if offsets is None else offsets.tolist()
+    ends = [0, len(data)] if offsets is None else ends_of(offsets, len(data))
     results = [(data.new_empty(0, dtype=torch.float64),) * 3]
     for s, (start, end) in enumerate(itertools.pairwise(ends)):
         segment, begin, stop = data[start:end], max(first, start) - start, min(last, end) - start

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fastdd.ops import _dispatch
 from fastdd.reference import segment_mean as reference
+from fastdd.reference.contents import check_offsets
 
 _KERNELS = {"cpu": "native", "cuda": "triton"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -69,8 +70,7 @@ _dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup)
 
 def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
     """Raises ValueError for offsets or weights that do not fit n rows on ``device``; contents are read on CPUs only."""
-    if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.shape[0] < 1:
-        raise ValueError(f"offsets must be int64 [S+1], not {offsets.dtype} {list(offsets.shape)}")
+    check_offsets(offsets, n)
     if offsets.device != device:
         raise ValueError(f"offsets are on {offsets.device} and the rows on {device}: move one of them")
     if weights is not None:
@@ -78,12 +78,6 @@ def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torc
             raise ValueError(f"weights must be floating point [{n}], not {weights.dtype} {list(weights.shape)}")
         if weights.device != device:
             raise ValueError(f"weights are on {weights.device} and the rows on {device}: move one of them")
-    if _dispatch.readable(offsets):
-        ends = offsets.numpy()
-        if ends[0] != 0 or ends[-1] != n or (ends[1:] < ends[:-1]).any():
-            raise ValueError(
-                f"offsets must rise from 0 to the number of rows, {n}; got {ends.tolist()[:8]} ... {ends[-1]}"
-            )
 
 
 def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import picked, readable
+
 
 def _taps(matrix: Tensor, height: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The four source pixels that every result pixel is interpolated from: index in the plane and weight, [N, H W].
@@ -22,7 +24,8 @@ def _taps(matrix: Tensor, height: int, width: int) -> Iterator[tuple[Tensor, Ten
     for column, wx in ((x0, 1 - (sx - x0)), (x0 + 1, sx - x0)):
         for row, wy in ((y0, 1 - (sy - y0)), (y0 + 1, sy - y0)):
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+            # Of NaN, which a clamp keeps, an integer may be anything.
+            index = (row.nan_to_num().clamp(0, height - 1) * width + column.nan_to_num().clamp(0, width - 1)).long()
             yield index.flatten(1), torch.where(inside, wx * wy, 0).flatten(1)
 
 
@@ -51,11 +54,18 @@ def _warp_adjoint(g: Tensor, matrix: Tensor) -> Tensor:
 def _columns(params: Tensor, rows: Tensor | None, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
     """Of every image: matrix [N, 6]; brightness, saturation and contrast [N, 1, 1, 1]; what is cut out [N, 1, H, W]."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    p = (params.expand(x.shape[0], -1) if rows is None else params[rows]).to(dtype)[:, :, None, None, None]
+    p = (params.expand(x.shape[0], -1) if rows is None else picked("rows", params, rows)).to(dtype)[
+        :, :, None, None, None
+    ]
     y = torch.arange(x.shape[2], device=x.device)[:, None]
     x = torch.arange(x.shape[3], device=x.device)
     top, left, bottom, right = p[:, 9:13].unbind(1)
     return p[:, :6, 0, 0, 0], list(p[:, 6:9].unbind(1)), (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+
+def _told(y: Tensor, matrix: Tensor) -> Tensor:
+    """The images; NaN for one whose row, which could not be read, does not exist or is not finite."""
+    return y if readable(matrix) else torch.where(matrix.isfinite().all(1)[:, None, None, None], y, torch.nan)
 
 
 def _saturate(y: Tensor, factor: Tensor) -> Tensor:
@@ -77,14 +87,14 @@ def augment(x: Tensor, params: Tensor, rows: Tensor | None = None, linear: bool 
     y = _warp(x.to(matrix.dtype).contiguous(), matrix)
     if not linear:
         y = y + brightness
-    return torch.where(cut, 0, _contrast(_saturate(y, saturation), contrast)).to(x.dtype)
+    return _told(torch.where(cut, 0, _contrast(_saturate(y, saturation), contrast)), matrix).to(x.dtype)
 
 
 def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None) -> Tensor:
     """Transpose of ``augment(., linear=True)``: the steps, each symmetric but the warp, in reverse order."""
     matrix, (_, saturation, contrast), cut = _columns(params, rows, g)
     y = torch.where(cut, 0, g.to(matrix.dtype).contiguous())
-    return _warp_adjoint(_saturate(_contrast(y, contrast), saturation), matrix).to(g.dtype)
+    return _told(_warp_adjoint(_saturate(_contrast(y, contrast), saturation), matrix), matrix).to(g.dtype)
 
 
 def augment_uint8(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import check_range, picked, readable
 from fastdd.reference.segment_mean import accumulation_dtype, segment_mean, segment_totals
 
 
@@ -20,7 +21,7 @@ def embedding_match(
     (tensor([1., 0., 4.]), tensor([[1.], [0.], [2.]]), tensor([2., 0., 1.]))
     """
     *_, totals = segment_totals(offsets, weights, real.shape[0], accumulation_dtype(real.dtype))
-    means = synthetic.unflatten(0, (num_classes, -1)).mean(1)[classes]
+    means = picked("classes", synthetic.unflatten(0, (num_classes, -1)).mean(1), classes)
     differences = torch.where((totals == 0)[:, None], 0, segment_mean(real, offsets, weights) - means)
     return differences.square().sum(1), differences, totals
 
@@ -30,6 +31,10 @@ def embedding_match_pull(
 ) -> Tensor:
     """``out[j] = factor / IPC * sum of scale[s] x[s]`` over the segments s of j's class that have a total; [n, D]."""
     x = torch.where((totals == 0)[:, None], 0, x if scale is None else scale[:, None] * x)
+    check_range("classes", classes, 0, num_classes)
+    if not readable(classes):
+        x = torch.where(((classes >= 0) & (classes < num_classes))[:, None], x, torch.nan)
+        classes = classes.clamp(0, num_classes - 1)
     sums = x.new_zeros(num_classes, x.shape[1]).index_add(0, classes, x)
     ipc = n // num_classes
     return (sums * (factor / ipc)).repeat_interleave(ipc, 0)

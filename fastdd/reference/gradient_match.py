@@ -6,6 +6,7 @@ Everywhere, a is [S, R, K], b is [C, R, K] and classes [S]; a segment of class -
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import picked
 from fastdd.reference.segment_mean import accumulation_dtype
 
 
@@ -16,7 +17,7 @@ def rows_of(b: Tensor, classes: Tensor) -> Tensor:
     tensor([2., 0., 1.])
     """
     present = (classes >= 0).view(-1, *[1] * (b.dim() - 1))
-    return torch.where(present, b[classes.clamp(min=0)], 0).contiguous()
+    return torch.where(present, picked("classes", b, classes.clamp(min=0)), 0).contiguous()
 
 
 def present_rows(a: Tensor, classes: Tensor) -> Tensor:
@@ -56,4 +57,5 @@ def gradient_match_pull(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Ten
 
 
 def _class_sums(terms: Tensor, b: Tensor, classes: Tensor) -> Tensor:
-    return torch.zeros_like(b).index_add(0, classes.clamp(min=0), present_rows(terms, classes))
+    owners = classes.clamp(0, max(len(b) - 1, 0))
+    return torch.zeros_like(b).index_add(0, owners, present_rows(terms, classes))

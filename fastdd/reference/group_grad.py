@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import ends_of
 from fastdd.reference.segment_mean import accumulation_dtype
 
 
@@ -18,6 +19,12 @@ def _scaled(rows: Tensor, weights: Tensor | None, per_sample: int) -> Tensor:
     if weights is None:
         return rows
     return rows * weights.to(rows.dtype).repeat_interleave(per_sample)[:, None]
+
+
+def _samples(rows: Tensor, per_sample: int) -> int:
+    if per_sample < 1 or len(rows) % per_sample:
+        raise ValueError(f"{len(rows)} rows are no multiple of rows={per_sample}, those of a sample")
+    return len(rows) // per_sample
 
 
 def grouped_outer(a: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, rows: int) -> Tensor:
@@ -30,7 +37,7 @@ def grouped_outer(a: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor,
     """
     dtype = accumulation_dtype(a.dtype)
     a, b = a.to(dtype), _scaled(b.to(dtype), weights, rows)
-    ends = [rows * end for end in offsets.tolist()]
+    ends = [rows * end for end in ends_of(offsets, _samples(a, rows))]
     if len(ends) == 1:
         return a.new_zeros((0, b.shape[1], a.shape[1]))
     return torch.stack([b[start:end].t() @ a[start:end] for start, end in pairwise(ends)])
@@ -43,7 +50,7 @@ def grouped_matmul(x: Tensor, g: Tensor, weights: Tensor | None, offsets: Tensor
     tensor([[ 5.],
             [14.]])
     """
-    ends = [rows * end for end in offsets.tolist()]
+    ends = [rows * end for end in ends_of(offsets, _samples(x, rows))]
     if len(ends) == 1:
         return g.new_zeros((0, g.shape[2]))
     parts = [x[start:end].to(g.dtype) @ g[s] for s, (start, end) in enumerate(pairwise(ends))]
@@ -66,6 +73,8 @@ def grouped_conv_weight(
     >>> grouped_conv_weight(x, b, torch.tensor([0, 2]), [3, 3], [1, 1], [0, 0], [1, 1], 1)[0, 0, 0, 0]
     tensor([2., 2., 2.])
     """
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, not {groups}")
     dtype = accumulation_dtype(x.dtype)
     x, b = x.to(dtype), b.to(dtype)
     shape = (b.shape[1], x.shape[1] // groups, *kernel)
@@ -73,6 +82,6 @@ def grouped_conv_weight(
         torch.nn.grad.conv2d_weight(x[start:end], shape, b[start:end], stride, padding, dilation, groups)
         if end > start
         else x.new_zeros(shape)
-        for start, end in pairwise(offsets.tolist())
+        for start, end in pairwise(ends_of(offsets, len(x)))
     ]
     return torch.stack(sums) if sums else x.new_zeros((0, *shape))

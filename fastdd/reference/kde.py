@@ -6,11 +6,18 @@ import math
 import torch
 from torch import Tensor
 
+from fastdd.reference.contents import ends_of
+
 _DIFFERENCES = "donot_use_mm_for_euclid_dist"
 _QUERIES = 128
 _ROWS = 8192
 # Of squared distances in units of the squared bandwidth, by products: differences are taken where rounding is more.
 _ROUNDING = 1e-5
+
+
+def exponent_scale(h: float) -> float:
+    """``1 / (2 h^2)``; zero where the square is beyond a float."""
+    return 0.5 / h**2 if h < 1e154 else 0.0
 
 
 def _log_total(weights: Tensor, leave_one_out: bool) -> Tensor:
@@ -34,7 +41,7 @@ def _segment(q: Tensor, x: Tensor, weights: Tensor | None, h: float, leave_one_o
     q_norms, x_norms = q.square().sum(1), x.square().sum(1)
     exactly = torch.finfo(x.dtype).eps * max(q_norms.max(), x_norms.max()).item() / _ROUNDING
     # A square of a bandwidth outside of this range is none of float32.
-    by_differences = not (exactly <= h**2 and 1e-15 <= h <= 1e15)
+    by_differences = not (exactly <= h * h and 1e-15 <= h <= 1e15)
     if by_differences:  # in units of the bandwidth and in float64, in which no square is out of range
         q, x = q.double() / h, x.double() / h
     for i in range(0, len(q), _QUERIES):
@@ -46,7 +53,7 @@ def _segment(q: Tensor, x: Tensor, weights: Tensor | None, h: float, leave_one_o
                 logs = logs.add_(log_w[columns])
             else:
                 squared = torch.addmm(x_norms[None, columns], q[rows], x[columns].t(), alpha=-2)
-                logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-0.5 / h**2).add_(log_w[columns])
+                logs = squared.add_(q_norms[rows, None]).clamp_(min=0).mul_(-exponent_scale(h)).add_(log_w[columns])
             if leave_one_out:
                 own = torch.arange(rows.start, rows.stop, device=q.device)
                 own = own[(own >= columns.start) & (own < columns.stop)]
@@ -72,7 +79,7 @@ def kde(
     """
     if queries is not None:
         return _segment(queries, x, weights, bandwidth, leave_one_out)
-    ends = [0, len(x)] if offsets is None else offsets.tolist()
+    ends = [0, len(x)] if offsets is None else ends_of(offsets, len(x))
     parts = [
         _segment(x[a:b], x[a:b], None if weights is None else weights[a:b], bandwidth, leave_one_out)
         for a, b in itertools.pairwise(ends)

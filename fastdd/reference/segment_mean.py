@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fastdd.reference import contents
+
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """Sums of float64 are float64; of everything narrower, float32."""
@@ -14,14 +16,31 @@ def _sums(x: Tensor, segment: Tensor, segments: int) -> Tensor:
     return x.new_zeros(segments, *x.shape[1:], dtype=torch.float64).index_add(0, segment, x.double()).to(x.dtype)
 
 
+def _told(sums: Tensor, offsets: Tensor, n: int) -> Tensor:
+    """The sums, or NaN where offsets that could not be read do not rise from 0 to n."""
+    if contents.readable(offsets):
+        return sums
+    return torch.where(contents.offsets_rise(offsets, n), sums, torch.nan)
+
+
 def segment_totals(
     offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Segment of every row, int64 [n]; its weight, [n]; and the total weight of every segment, [S]."""
-    lengths = offsets.diff()
-    segment = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths, output_size=n)
+    """Segment of every row, int64 [n]; its weight, [n]; and the total weight of every segment, [S].
+
+    Offsets that do not rise from 0 to n are refused where they can be read; elsewhere the totals become NaN.
+    """
+    contents.check_offsets(offsets, n)
+    segments = offsets.shape[0] - 1
+    if segments == 0 and n != 0:
+        raise ValueError(f"offsets must rise from 0 to the number of rows, {n}; they hold no segment")
+    # Not by repeat_interleave, which with its output's size given writes where the lengths say, unread.
+    rows = torch.arange(n, device=offsets.device)
+    segment = torch.searchsorted(offsets[1:].contiguous(), rows, right=True)
     w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
-    return segment, w, _sums(w, segment, len(lengths))
+    if not contents.readable(offsets):
+        segment = segment.clamp(max=max(segments - 1, 0))
+    return segment, w, _told(_sums(w, segment, segments), offsets, n)
 
 
 def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -39,7 +58,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None) -> T
     """
     dtype = accumulation_dtype(x.dtype)
     segment, share = segment_shares(offsets, weights, x.shape[0], dtype)
-    return _sums(x.to(dtype) * share[:, None], segment, offsets.shape[0] - 1)
+    return _told(_sums(x.to(dtype) * share[:, None], segment, offsets.shape[0] - 1), offsets, x.shape[0])
 
 
 def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -> Tensor:

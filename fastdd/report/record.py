@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fastdd.core import bounds
 from fastdd.data import SyntheticSet, built_with
 from fastdd.evaluation import METRICS
 from fastdd.methods import stored
@@ -110,7 +111,7 @@ def read_record(path: str | os.PathLike) -> Record:
 def _configuration(path: Path) -> tuple[dict[str, Any], int]:
     """What was run, and its steps."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))["run"]
+        config = bounds.load_yaml(path.read_text(encoding="utf-8"))["run"]
         return config, stored(config).steps
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not a run's configuration: {error}") from None

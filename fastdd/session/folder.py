@@ -19,7 +19,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastdd.core import files
+from fastdd.core import bounds, files
 from fastdd.core.files import GROUPS, WEIGHTS, hold
 from fastdd.methods import Settings, stored
 
@@ -75,7 +75,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
 def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
     try:
-        header = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
         found, _ = stored(header["run"]), header["data_digest"]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path / CONFIG} is not a run's configuration: {error}") from None

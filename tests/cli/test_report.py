@@ -42,6 +42,7 @@ def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, m
     ("name", "content", "why"),
     [
         ("config.yaml", "run: [1, {", "config.yaml is not a run's configuration"),
+        ("config.yaml", "a: &a [*a]", "config.yaml is not a run's configuration: its aliases stand for more than"),
         ("config.yaml", "hello", "config.yaml is not a run's configuration"),
         ("config.yaml", "run: {method: dm}", "config.yaml is not a run's configuration: "),
         ("metrics.jsonl", '{"step": 0, "loss": 1.0}\n{"st\n', "metrics.jsonl is damaged: line 2 is no row of it"),

@@ -126,8 +126,8 @@ def test_the_manifest_of_experts(tmp_path):
 
 
 def test_numbers_beyond_what_can_be_computed():
-    with pytest.raises(ValueError, match="bandwidth must be at most 1e"):
-        kde(torch.zeros(3, 2), bandwidth=1e200)
+    with pytest.raises(ValueError, match="bandwidth must be finite"):
+        kde(torch.zeros(3, 2), bandwidth=10**400)
     # Of a class without images: what takes the rows names it.
     labels, groups = np.array([0, 0, 0, 2, 2, 2]), np.array([0, 0, 1, 0, 1, 1])
     assert drop_to_ratio(labels, groups, 0.0, np.random.RandomState(0)).tolist() == [2, 3]

@@ -344,3 +344,21 @@ def test_data_of_any_scale_are_right(scale, backend):
     x = (F.normalize(rows(0, 60, 16), dim=1) * scale).float()
     found = kde(x, x[:7], bandwidth=0.3 * scale, backend=backend).double()
     torch.testing.assert_close(found, truth(x, x[:7], bandwidth=0.3 * scale), rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bandwidth_at_the_ends_of_floats(backend, dtype):
+    x = torch.tensor([[0.0], [1.0]], dtype=dtype)
+    wide = kde(x, bandwidth=1e200, backend=backend)
+    expected = -(math.log(1e200) + math.log(2 * math.pi) / 2)
+    torch.testing.assert_close(wide, torch.full((2,), expected, dtype=dtype))
+    least = 5e-20 if dtype == torch.float32 else 7e-155
+    narrow = kde(x, bandwidth=least, backend=backend)
+    own = math.log(0.5) - math.log(least) - math.log(2 * math.pi) / 2
+    torch.testing.assert_close(narrow, torch.full((2,), own, dtype=dtype))
+    for bandwidth in (1e-200, 5e-324):
+        with pytest.raises(ValueError, match=f"bandwidth must be at least .*, not {bandwidth:g}: scale x"):
+            kde(x, bandwidth=bandwidth, backend=backend)
+    with pytest.raises(ValueError, match="bandwidth must be finite and above 0, not inf"):
+        kde(x, bandwidth=10**400, backend=backend)

@@ -27,6 +27,8 @@ import numpy as np
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF
+# Of a file or member, which is read whole: more than the largest image that Pillow decodes takes without compression.
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -199,18 +201,26 @@ def _archive(path: str, changed: int):
     return zipfile.ZipFile(path)
 
 
+def _check_size(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"it is of {size:,} bytes, and no image has more than {_MOST_BYTES:,}")
+
+
 def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
     """The bytes of an item of a :class:`Batch`.
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is a pipe or a device, which may never end.
+        ValueError: in one line: a pipe or a device, which may never end, or larger than any image.
     """
     status = os.stat(path)
     if member is not None:
-        return _archive(path, status.st_mtime_ns).read(member)
+        archive = _archive(path, status.st_mtime_ns)
+        _check_size(archive.getinfo(member).file_size)
+        return archive.read(member)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file but a folder, pipe or device: take it out of the folder")
+    _check_size(status.st_size if length < 0 else length)
     with open(path, "rb") as file:
         if length < 0:
             return file.read()
@@ -230,7 +240,7 @@ def decode_batch(batch: Batch) -> Decoded:
         except OSError as error:
             failed.append((position, error.strerror or str(error)))
         except Exception as error:  # zipfile, too, raises nearly anything
-            failed.append((position, str(error)))
+            failed.append((position, str(error) or type(error).__name__))
         else:
             digests.append(hashlib.sha256(content).digest())
     images = images[: len(digests)]

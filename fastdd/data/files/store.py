@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import bounds
 from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import SPLITS, Plan
@@ -171,8 +172,8 @@ def open_store(path: str | os.PathLike) -> Dataset:
             file = path / f"{split_name}-{array_name}.npy"
             try:
                 # "c": torch warns about arrays that can't be written; writes here never reach the file.
-                arrays[array_name] = np.load(file, mmap_mode="c" if array_name == "images" else None)
-            except DAMAGE as error:
+                arrays[array_name] = np.load(file, mmap_mode="c") if array_name == "images" else bounds.load_npy(file)
+            except (*DAMAGE, RuntimeError) as error:
                 raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
             shapes = meta.get("shapes")
             expected = shapes.get(file.name) if isinstance(shapes, dict) else shapes

@@ -130,7 +130,7 @@ class Tree:
             raise FileNotFoundError(f"{self.shown(name)} is missing")
         try:
             return read_item(*self.item(name))
-        except (*DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
+        except (*DAMAGE, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
             raise RuntimeError(f"cannot read {self.shown(name)}: {reason(error)}") from None
 
     def text(self, name: str) -> str:

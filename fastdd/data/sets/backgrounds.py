@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files.decode import Recipe, decode
+from fastdd.data.files.decode import Recipe, decode, read_item
 from fastdd.data.files.readers import Source
 from fastdd.data.files.statistics import channel_statistics
 from fastdd.data.files.tree import is_image
@@ -73,7 +73,7 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
 def _photograph(path: Path, sha) -> np.ndarray:
     """uint8 [3, 32, 32]: the shorter side resized (bilinear, antialiased), the centre cropped; not turned by EXIF."""
     try:
-        content = path.read_bytes()
+        content = read_item(str(path), None, 0, -1)
         pixels = decode(content, Recipe(SIZE, as_stored=True))
     except (OSError, ValueError) as error:
         raise RuntimeError(f"cannot decode {path}: {error}") from None

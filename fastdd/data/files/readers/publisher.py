@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import bounds
+
 
 @dataclass(frozen=True)
 class Publisher:
@@ -53,9 +55,12 @@ def read_file(path: Path) -> bytes:
 
 
 def decompress(content: bytes, name: str) -> bytes:
-    """Of a gzipped file; RuntimeError names one that is damaged."""
+    """Of a gzipped file; RuntimeError names one that is damaged, or would unpack to far more than it is."""
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as file:
+            unpacked = file.read(bounds.most_bytes(len(content)) + 1)
+        bounds.check_unpacked(name, len(unpacked), len(content))
+        return unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RuntimeError(f"{name} is truncated or damaged ({error}); get it again") from None
 
@@ -68,6 +73,7 @@ def members(packed: bytes, archive: Path, names: list[str]) -> dict[str, bytes]:
             for member in tar:
                 name = member.name.rsplit("/", 1)[-1]
                 if name in names and member.isfile():
+                    bounds.check_unpacked(f"{archive}: {name}", member.size, len(packed))
                     contents[name] = tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RuntimeError(f"{archive} is truncated or damaged ({error}); get it again") from None

@@ -1,9 +1,11 @@
 """SVHN's cropped digits."""
 
 import io
+import math
 
 import numpy as np
 
+from fastdd.core import bounds
 from fastdd.data.files.readers.publisher import (
     Publisher,
     Source,
@@ -51,8 +53,14 @@ def read_svhn(root) -> Source:
 
 
 def _parse_svhn(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    try:
+        listed = whosmat(io.BytesIO(content))
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise RuntimeError(f"{name} is not a MATLAB file: {str(error) or type(error).__name__}") from None
+    # At least a byte a value.
+    bounds.check_unpacked(name, sum(math.prod(shape) for _, shape, _ in listed), len(content))
     try:
         matrices = loadmat(io.BytesIO(content), variable_names=("X", "y"))
     except Exception as error:  # a damaged file can raise nearly anything

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdd.core import bounds
 from fastdd.core.files import DAMAGE, reason, write_atomic
 from fastdd.data import Dataset
 from fastdd.debias.density.kde.checks import check_weights
@@ -130,9 +131,7 @@ def load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = bounds.load_npy(path)
     except DAMAGE as error:
         raise RuntimeError(f"{path} is not a .npy file of numbers: {reason(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise RuntimeError(f"{path} holds several arrays; save one with numpy.save")
     return array

@@ -1,0 +1,83 @@
+"""Every op of the schema, called past its wrapper with any one size of zero, answers or refuses: no process dies."""
+
+import subprocess
+import sys
+import textwrap
+
+from fastdd.ops import implementations
+
+# The calls of all ops, in one process of its own, which tells what it is about to call: a crash is told by name.
+SCRIPT = """
+import torch
+from fastdd import ops
+
+f, offsets, classes, rows = torch.rand, torch.tensor([0, 2, 4]), torch.tensor([0, 1]), torch.tensor([0, 1])
+filters, params = f(5, 4, 3, 3), ops.identity_params(2)
+gradients, norm = (f(2, 3, 4), f(2, 3, 4), classes), (f(3), f(3))
+CALLS = {
+    "segment_mean": (f(4, 3), offsets, f(4)),
+    "segment_spread": (f(2, 3), offsets, f(4), 4),
+    "embedding_match": (f(4, 3), f(4, 3), offsets, f(4), classes, 2),
+    "embedding_match_pull": (f(2), f(2, 3), f(2), classes, 2, 4, 1.0),
+    "gradient_match_products": gradients,
+    "gradient_match_combine": (f(2, 3), f(2, 3), *gradients),
+    "gradient_match_distances": gradients,
+    "gradient_match_pull": (f(2, 3), *gradients),
+    "grouped_outer": (f(4, 3), f(4, 2), f(4), offsets, 1),
+    "grouped_matmul": (f(4, 3), f(2, 3, 2), f(4), offsets, 1),
+    "grouped_conv_weight": (f(4, 2, 5, 5), f(4, 3, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1),
+    "kde": (f(4, 3), None, f(4), offsets, 1.0, False, "fp32"),
+    "augment": (f(2, 3, 4, 4), params, rows, False),
+    "augment_adjoint": (f(2, 3, 4, 4), params, rows),
+    "augment_uint8": (f(2, 3, 4, 4).byte(), params, rows, f(3), f(3), torch.float32),
+    "conv3x3": (f(2, 6, 6, 4), filters, f(5), False),
+    "conv3x3_weight": (f(2, 6, 6, 4), f(2, 6, 6, 5)),
+    "pack_filters": (filters, False),
+    "conv_block": (f(2, 6, 6, 4), filters, torch.ops.fastdd.pack_filters(filters, False), f(5), f(5), 1, 1e-5, "avg"),
+    "norm_act_pool": (f(2, 4, 4, 3), *norm, 1e-5, "avg"),
+    "norm_act_pool_backward": (f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
+    "norm_act_pool_double_backward":
+        (f(2, 4, 4, 3), *norm, f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
+    "conv_norm_act_pool": (f(2, 4, 4, 3), f(5, 3, 3, 3), None, f(5), f(5), 1e-5, "avg"),
+    "conv_norm_act_pool_backward":
+        (f(2, 2, 2, 5), f(2, 4, 4, 3), f(5, 3, 3, 3), f(5), f(5), f(2, 2, 5), "avg"),
+}
+
+
+def without(argument, place):
+    if isinstance(argument, torch.Tensor):
+        return argument.narrow(place, 0, 0)
+    return 0 if place is None else [0 if i == place else value for i, value in enumerate(argument)]
+
+
+for name, arguments in CALLS.items():
+    op = getattr(torch.ops.fastdd, name)
+    op(*arguments)
+    places, sizes = [], {}
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, torch.Tensor):
+            places += [[(i, d)] for d in range(argument.dim())]
+            for d, size in enumerate(argument.shape):
+                sizes.setdefault(size, []).append((i, d))
+        elif isinstance(argument, list):
+            places += [[(i, d)] for d in range(len(argument))]
+        elif type(argument) is int:
+            places.append([(i, None)])
+    for case in places + list(sizes.values()):
+        changed = list(arguments)
+        for i, place in case:
+            changed[i] = without(changed[i], place)
+        print(name, case, flush=True)
+        try:
+            op(*changed)
+        except (ValueError, TypeError, RuntimeError, IndexError):
+            pass
+print("all", *CALLS)
+"""
+
+
+def test_no_size_of_zero_ends_the_process():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True)
+    last = done.stdout.splitlines()[-1:]
+    assert done.returncode == 0, f"{last}: {done.returncode} {done.stderr[-500:]}"
+    assert {*last[0].split()[1:]} == {row.op for row in implementations("cpu")} - {"knn_kde"}
