@@ -227,9 +227,9 @@ def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_pat
     assert run("distill", *SMALL, "--debias", "kde", *other)[0] == 0
     assert (tmp_path / "other" / "synthetic.safetensors").read_bytes() == images
     # A run with other weights is another run, and the one that is there keeps its own.
-    np.save(tmp_path / "even.npy", np.ones(1297))
+    np.save(tmp_path / "rising.npy", np.linspace(1, 2, 1297))
     assert run("weights", "--dataset", "c-digits", "--steps", 1, "--out", tmp_path / "short.safetensors")[0] == 0
-    for other in ("even.npy", "short.safetensors"):
+    for other in ("rising.npy", "short.safetensors"):
         again = ("--method", "dc", "--out", out, "--resume", "--weights", tmp_path / other)
         one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights or groups")
     assert (out / "weights.safetensors").read_bytes() == before

@@ -104,7 +104,9 @@ def test_build_then_resume_and_force(run, photos, tmp_path):
     assert code == 0
     assert f"folder: 24 + 4 images in {store}" in text
     assert (tmp_path / "p.png").exists()
-    one_line(run(*build, "--resume"), 1, "the packed store", "exists: choose another path, or replace it with --force")
+    one_line(
+        run(*build, "--resume"), 1, "the packed store", "exists", "choose another path, or replace it with --force"
+    )
     assert run(*build, "--size", 4, "--force")[0] == 0
     assert open_store(store).size == (4, 4)
     assert "digest" in run("data", "check", store)[1]

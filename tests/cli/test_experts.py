@@ -69,7 +69,8 @@ def test_kde_weights_are_computed_kept_and_reused(run, tmp_path):
     weights = tmp_path / "w.npy"
     np.save(weights, np.ones(1297, np.float32))
     code, text, errors = run(*FEW, "--debias", "kde", "--weights", weights, "--out", "a")
-    assert (code, errors) == (0, "")
+    assert code == 0
+    assert "the weights are all alike" in errors
     assert "weight" in text
     assert run(*FEW, "--out", "b")[0] == 0
     assert torch.equal(Experts.open("a").values, Experts.open("b").values)  # all count alike

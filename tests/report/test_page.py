@@ -177,7 +177,10 @@ def test_what_does_not_fit_is_one_line(runs, data, tmp_path):
 
 def test_names_are_shown_as_they_are(runs, data):
     names = ("cost $5 to $9", r"$\frac{1}$", "_hidden", "x_$^", "esc\x1b[2J", *data.class_names[5:])
-    text = page([read_record(runs / "fairdd")], replace(data, class_names=names, group_names=(*names[5:], *names[:5])))
+    record = read_record(runs / "fairdd")
+    renamed = replace(record.synthetic, metadata={**record.synthetic.metadata, "class_names": list(names)})
+    data = replace(data, class_names=names, group_names=(*names[5:], *names[:5]))
+    text = page([replace(record, synthetic=renamed)], data)
     assert all(text.count(f">{name}<") >= 2 for name in names[:4])
     assert "esc\ufffd[2J" in text
     assert "\x1b" not in text

@@ -65,7 +65,7 @@ def test_a_pipe_is_no_image(tmp_path):
     tree = Tree(tmp_path)
     assert tree.images("") == ["x.png", "y.png"]
     batch = decode.Batch([tree.item(name) for name in tree.images("")], np.zeros(2, bool), decode.Recipe(8))
-    why = "it is a pipe or a device, not a file"
+    why = "not a regular file but a folder, pipe or device: take it out of the folder"
     assert decode.decode_batch(batch).failed == [(0, why), (1, why)]
 
 
