@@ -23,6 +23,7 @@ def test_digits():
     assert_wide_margin(plain, fair)
 
 
+@pytest.mark.full
 @pytest.mark.realdata
 def test_colored_mnist(data_root):
     data = fastdd.data.load("c-mnist-fg", data_root)

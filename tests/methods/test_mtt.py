@@ -222,6 +222,7 @@ for unroll in ("exact", "tesla", "full"):
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_grows_by_one_parameter_vector_a_step():
     done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, timeout=120)
