@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,22 +87,22 @@ class Evaluation:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
         return [counts.metrics(deo) for counts in self.counts]
 
-    def summary(self, deo: str = "range") -> dict[str, Any]:
+    def summary(self, deo: str = "range") -> dict[str, dict[str, float | None]]:
         """``{"accuracy": {"mean", "std", "interval"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
 
         The standard deviation is over networks, divided by their number (numpy's, as in published results), the
         interval half of the 95 % interval of the mean over networks (:func:`fastdd.evaluation.interval`), None for one.
-        All None where the test set does not define a figure. ``"warnings"``: a list of lines, where there are some.
+        All None where the test set does not define a figure. What may be wrong with them is in :attr:`warnings`.
         """
         runs = self.metrics(deo)
-        result: dict[str, Any] = {}
+        result: dict[str, dict[str, float | None]] = {}
         for name in METRICS:
             values = torch.tensor([getattr(run, name) for run in runs], dtype=torch.float64)
             mean, std = values.mean().item(), values.std(correction=0).item()
             result[name] = dict.fromkeys(("mean", "std", "interval"))
             if not math.isnan(mean):
                 result[name] = {"mean": mean, "std": std, "interval": interval(std, len(runs))}
-        return {**result, "warnings": list(self.warnings)} if self.warnings else result
+        return result
 
     def group_accuracy(self) -> list[list[float | None]]:
         """[C][G] mean accuracy over networks, percent; None where there are no test images."""

@@ -51,6 +51,7 @@ def result_row(
         "arch": evaluation.arch,
         "nets": len(evaluation.counts),
         **evaluation.summary(deo),
+        **({"warnings": list(evaluation.warnings)} if evaluation.warnings else {}),
         "seconds": evaluation.seconds,
         "epochs": evaluation.protocol.epochs,
         "learning_rate": evaluation.protocol.learning_rate,

@@ -1,7 +1,6 @@
 """A user's script, as editors and type checkers see it (test_types.py); it is not run."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ def main() -> None:
 
     evaluation = fastdd.evaluate(synthetic, data, nets=2, epochs=10, arch="ConvNet")
     assert_type(evaluation, Evaluation)
-    assert_type(evaluation.summary(), dict[str, Any])
+    assert_type(evaluation.summary(), dict[str, dict[str, float | None]])
 
     weights = fastdd.kde_weights(data, steps=10, temperature=0.3, clip=None)
     assert_type(weights, KdeWeights)

@@ -30,7 +30,7 @@ def test_a_network_that_diverges_is_told_wherever_its_figures_are(digits, rate):
         made = fastdd.evaluate(random_set(digits, 1), digits, epochs=3, learning_rate=rate, **SMALL)
     (line,) = made.warnings
     assert f"learning_rate {rate:g}" in line
-    assert made.summary()["warnings"] == [line]
+    assert "warnings" not in made.summary()  # figures only: who loops over them meets no list
     row = report.result_row(made, dataset="c-digits", method="dm", debias="none", ipc=1)
     assert json.loads(json.dumps(row))["warnings"] == [line]
     assert report.notes([row]) == [line]
