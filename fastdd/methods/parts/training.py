@@ -23,8 +23,9 @@ def train_epoch(
     weights: Tensor | None = None,
     order: Tensor | None = None,
     augment: Callable[[Tensor, tuple], Tensor] | None = None,
+    loss_of: Callable[[Tensor, Tensor, tuple], Tensor] | None = None,
 ) -> Tensor:
-    """One pass over the images, in random order if no other is given: cross-entropy, one optimiser step a batch.
+    """One pass over the images, in random order if no other is given: one optimiser step a batch.
 
     Args:
         net: logits of images; trained as it is (``train()`` is the caller's).
@@ -39,6 +40,8 @@ def train_epoch(
         order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
         augment: another augmentation, of a batch's normalised images, which it may change; called with them and the
             batch's key.
+        loss_of: another loss than the cross-entropy of ``net``'s logits: of a batch's rows (on the labels' device),
+            images, and key.
 
     Returns:
         The mean over the rows of the loss that each had in its batch, a scalar on their device.
@@ -51,11 +54,14 @@ def train_epoch(
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
         params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
         x = images.read(rows, params)
-        logits = net(x if augment is None else augment(x, (*key, number)))
-        if weights is None:
-            loss = F.cross_entropy(logits, labels[here])
+        if augment is not None:
+            x = augment(x, (*key, number))
+        if loss_of is not None:
+            loss = loss_of(here, x, (*key, number))
+        elif weights is None:
+            loss = F.cross_entropy(net(x), labels[here])
         else:
-            loss = (weights[here] * F.cross_entropy(logits, labels[here], reduction="none")).mean()
+            loss = (weights[here] * F.cross_entropy(net(x), labels[here], reduction="none")).mean()
         sgd.zero_grad()
         loss.backward()
         sgd.step()

@@ -1,0 +1,148 @@
+"""What every training recipe has: a loss of a batch, what it depends on, and the network that predicts afterwards."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastdd import ops
+from fastdd.core import rng, settings
+from fastdd.data import DeviceImages
+from fastdd.models.network import Network
+
+
+class Settings(settings.Settings):
+    """Constants of a recipe; those of plain training: none."""
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that a network is trained on, as it sees them.
+
+    Attributes:
+        images: on their device.
+        labels: int64 [N] classes, or float32 [N, C] probabilities, on that device.
+        num_classes: C.
+        groups: int64 [N], on that device; None where they are not known.
+        num_groups: G.
+        dsa_strategy: augmentation: one operation a batch, drawn from this list, parameters an image.
+    """
+
+    images: DeviceImages
+    labels: Tensor
+    num_classes: int
+    groups: Tensor | None = None
+    num_groups: int = 1
+    dsa_strategy: str = "none"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    @property
+    def cells(self) -> Tensor:
+        """int64 [N], the (class, group) of every image: y G + b."""
+        return self.labels * self.num_groups + self.groups
+
+    def read(self, rows: Tensor, key: tuple) -> Tensor:
+        """Images of these rows (on the pixels' device), augmented as ``key`` (seed, stream and counters) says."""
+        lanes = rng.lanes(rng.key(*key), len(rows), self.device)
+        params = ops.dsa_params(self.dsa_strategy, lanes, self.images.size, shared_op=True)
+        return self.images.read(rows, params)
+
+
+class Recipe:
+    """How a network is trained: what a batch's loss is, and in what order batches come.
+
+    A recipe is a subclass with :meth:`loss` and a line of :data:`fastdd.training.RECIPES`. The optimiser is the
+    caller's: one over :meth:`parameters`, a step a batch.
+
+    Args:
+        config: its constants.
+        data: what is trained on.
+        net: the network to train, at its start.
+        another: builds a network of the same kind, at a random start that follows from the name given.
+        key: seed, stream and counters that the recipe's own draws follow from.
+
+    Attributes:
+        name: as :data:`fastdd.training.RECIPES` has it.
+        about: one line for people.
+        source: the paper.
+        Settings: the model of its constants.
+        needs_groups: whether it looks at the images' groups.
+        needs_classes: whether labels must be classes, not probabilities.
+        modules: what else is trained with the same optimiser, by name.
+
+    Raises:
+        ValueError: groups or hard labels that it needs and the data do not have.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    source: ClassVar[str]
+    Settings: ClassVar[type[Settings]] = Settings
+    needs_groups: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = True
+
+    def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
+        if self.needs_groups and data.groups is None:
+            raise ValueError(f"training {self.name} looks at groups, and those of these images are not known")
+        if self.needs_classes and data.labels.is_floating_point():
+            raise ValueError(f"training {self.name} is of classes, and these images have soft labels; use erm")
+        self.config, self.data, self.net, self._another, self._key = config, data, net, another, key
+        self.modules: dict[str, nn.Module] = {}
+
+    def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
+        """The loss of a batch, a scalar whose gradient the optimiser takes.
+
+        Args:
+            rows: int64 [B], on the data's device.
+            images: [B, channels, H, W], as the network sees them.
+            key: of the batch: draws follow from it.
+        """
+        raise NotImplementedError
+
+    def order(self, key: tuple) -> Tensor | None:
+        """int64 [N], the rows of an epoch, batch after batch; None: every row once, in random order."""
+        return None
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the optimiser trains."""
+        for module in (self.net, *self.modules.values()):
+            yield from module.parameters()
+
+    def train(self) -> None:
+        """All networks in training mode."""
+        for module in (self.net, *self.modules.values()):
+            module.train()
+
+    def predictor(self) -> nn.Module:
+        """What predicts once it is trained: logits of images."""
+        return self.net
+
+    def tables(self) -> dict[str, Tensor]:
+        """Tensors, besides the networks' own, that later steps depend on: themselves, not copies."""
+        return {}
+
+    def image_weights(self) -> Tensor | None:
+        """[N], how much each image counts at this point; None where all count alike, or it is not of images."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """All that later steps depend on besides the network and the optimiser."""
+        return {
+            "tables": {name: table.clone() for name, table in self.tables().items()},
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state` was."""
+        for name, table in self.tables().items():
+            table.copy_(state["tables"][name])
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])

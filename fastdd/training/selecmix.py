@@ -1,0 +1,168 @@
+"""SelecMix: mixing images with others that contradict the bias."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastdd import models
+from fastdd.core import rng
+from fastdd.core.settings import setting
+from fastdd.debias.density.embedding import gsc_loss
+from fastdd.training.base import Recipe, Settings
+from fastdd.training.failure import LossTables, generalised_cross_entropy
+
+
+class SelecMixSettings(Settings):
+    """Constants of SelecMix."""
+
+    pool: int = setting("images among which partners are looked for; published 1024, 256 for faces", 1024, ge=2)
+    encoder: Literal["small", "resnet18"] = setting("network of the bias embedding; published resnet18", "small")
+    encoder_lr: float = setting("its learning rate; published 0.01 for digits, 0.001 for CIFAR", 0.01, gt=0)
+    encoder_weight_decay: float = setting("its weight decay", 1e-4, ge=0)
+    temperature: float = setting("of its contrastive loss", 0.2, gt=0)
+    encoder_q: float = setting("sharpness of its contrastive loss", 0.7, gt=0, le=1)
+
+
+class SelecMixLffSettings(SelecMixSettings):
+    """Constants of SelecMix beside LfF."""
+
+    q: float = setting("of the biased network's generalised cross-entropy: sharper with q", 0.7, gt=0, le=1)
+    decay: float = setting("how much of an image's earlier losses counts against the last", 0.7, ge=0, lt=1)
+    lambda_mix: float = setting("weight of the mixed images' loss beside LfF's two", 0.1, ge=0)
+
+
+def partners(similarities: Tensor, labels: Tensor, same: bool) -> Tensor:
+    """Whom each image is mixed with, int64 [B]: those whose bias contradicts the label.
+
+    Args:
+        similarities: [B, B], of bias embeddings.
+        labels: int64 [B].
+        same: the least similar image of the same label; else the most similar of another label. An image without one
+            has itself. (Published code multiplies similarities by 0 and 1 in place of leaving images out, which errs
+            where all are negative.)
+
+    >>> alike = torch.tensor([[1.0, 0.9, -0.2], [0.9, 1.0, 0.1], [-0.2, 0.1, 1.0]])
+    >>> partners(alike, torch.tensor([0, 0, 1]), True), partners(alike, torch.tensor([0, 0, 1]), False)
+    (tensor([1, 0, 2]), tensor([2, 2, 1]))
+    """
+    alike = labels[:, None] == labels
+    itself = torch.arange(len(labels), device=labels.device)
+    if same:
+        alike = alike & (itself[:, None] != itself)
+        found = similarities.masked_fill(~alike, torch.inf).argmin(1)
+        return torch.where(alike.any(1), found, itself)
+    found = similarities.masked_fill(alike, -torch.inf).argmax(1)
+    return torch.where((~alike).any(1), found, itself)
+
+
+class SelecMix(Recipe):
+    """Images mixed with partners that contradict the bias, under the partner's label alone:
+
+        x~ = lambda x + (1 - lambda) x_j,    lambda = U(0, 1) / 2 an image,    L = mean of CE(f(x~), y_j)
+
+    A fair coin for the whole pool of images says whether j is the least similar image of the same label or the most
+    similar of another (:func:`partners`), by an encoder that learns the bias on the way: an Adam step of
+    :func:`fastdd.debias.density.embedding.gsc_loss` a batch.
+    """
+
+    name = "selecmix"
+    about = "images are mixed with others that contradict the bias"
+    source = "Hwang et al., NeurIPS 2022"
+    Settings = SelecMixSettings
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        data, config = self.data, self.config
+        self._encoder = models.build_encoder(
+            config.encoder, data.images.shape[1], key=rng.key(*self._key, "encoder"), device=data.device
+        )
+        self._adam = torch.optim.Adam(
+            self._encoder.parameters(), lr=config.encoder_lr, weight_decay=config.encoder_weight_decay
+        )
+        self._order = self._pool = self._partners = torch.empty(0, dtype=torch.int64)
+        self._place = 0
+
+    def order(self, key: tuple) -> Tensor:
+        self._order, self._place = rng.permutation(rng.key(*key), len(self.data), self.data.device), 0
+        self._pool = self._order[:0]
+        return self._order
+
+    def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
+        mixed, labels = self._mixed(rows, images, key)
+        return F.cross_entropy(self.net(mixed), labels)
+
+    def _mixed(self, rows: Tensor, images: Tensor, key: tuple) -> tuple[Tensor, Tensor]:
+        """The batch's mixed images and their labels; after it the encoder has learned from the batch."""
+        if not len(self._pool):
+            self._next_pool(len(rows), key)
+        others, self._pool = self._pool[: len(rows)], self._pool[len(rows) :]
+        self._place += len(rows)
+        share = (rng.uniform(rng.key(*key, "shares"), len(rows), rows.device) / 2).to(images.dtype)[:, None, None, None]
+        theirs = self.data.read(others.to(self.data.images.pixels.device), (*key, "partners"))
+        self._learn(images, self.data.labels[rows])
+        return torch.lerp(theirs, images, share), self.data.labels[others]
+
+    @torch.no_grad()
+    def _next_pool(self, batch: int, key: tuple) -> None:
+        """Partners of the next images of the epoch, of whole batches."""
+        size = max(1, self.config.pool // batch) * batch
+        rows = self._order[self._place : self._place + size]
+        pixels = self.data.images.pixels.device
+        embeddings = torch.cat(
+            [
+                self._encoder(self.data.read(some.to(pixels), (*key, "pool", number)))
+                for number, some in enumerate(rows.split(batch))
+            ]
+        )
+        same = bool(rng.bits(rng.key(*key, "coin"), 1).item() & 1)
+        self._pool = rows[partners(embeddings @ embeddings.t(), self.data.labels[rows], same)]
+
+    def _learn(self, images: Tensor, labels: Tensor) -> None:
+        config = self.config
+        loss = gsc_loss(self._encoder(images), labels, temperature=config.temperature, q=config.encoder_q)
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
+
+    def state(self) -> dict[str, Any]:
+        own = {"encoder": self._encoder.state_dict(), "adam": self._adam.state_dict()}
+        return super().state() | own
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._encoder.load_state_dict(state["encoder"])
+        self._adam.load_state_dict(state["adam"])
+
+
+class SelecMixLff(SelecMix):
+    """LfF's two networks and losses, and 0.1 of SelecMix's for the debiased one (the form that the papers compare)."""
+
+    name = "selecmix-lff"
+    about = "learning from failure, and images mixed with others that contradict the bias"
+    Settings = SelecMixLffSettings
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._biased = self._another("biased")
+        self.modules = {"biased": self._biased}
+        self._tables = LossTables(self.data.labels, self.data.num_classes, self.config.decay)
+
+    def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
+        labels, config = self.data.labels[rows], self.config
+        of_biased, logits = self._biased(images), self.net(images)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        with torch.no_grad():
+            self._tables.update(rows, F.cross_entropy(of_biased, labels, reduction="none"), losses)
+            weights = self._tables.weights(rows)
+        total = generalised_cross_entropy(of_biased, labels, config.q).mean() + (weights * losses).mean()
+        mixed, theirs = self._mixed(rows, images, key)
+        return total + config.lambda_mix * F.cross_entropy(self.net(mixed), theirs)
+
+    def tables(self) -> dict[str, Tensor]:
+        return self._tables.tensors()
+
+    def image_weights(self) -> Tensor:
+        return self._tables.weights()
