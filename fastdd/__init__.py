@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastdd.api.evaluate import evaluate
     from fastdd.api.exchange import export_synthetic, import_synthetic
     from fastdd.api.experts import train_experts
+    from fastdd.api.train import load_network, train_network
     from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
 
@@ -35,8 +36,10 @@ __all__ = [
     "export_synthetic",
     "import_synthetic",
     "kde_weights",
+    "load_network",
     "pseudo_groups",
     "train_experts",
+    "train_network",
 ]
 
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
@@ -48,8 +51,10 @@ _HOMES = {
     "export_synthetic": "fastdd.api",
     "import_synthetic": "fastdd.api",
     "kde_weights": "fastdd.api",
+    "load_network": "fastdd.api",
     "pseudo_groups": "fastdd.api",
     "train_experts": "fastdd.api",
+    "train_network": "fastdd.api",
     "diff_augment": "fastdd.ops",
 }
 

@@ -11,6 +11,7 @@ from fastdd.api.estimate import estimate
 from fastdd.api.evaluate import estimate_evaluation, evaluate
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import estimate_experts, import_experts, train_experts
+from fastdd.api.train import load_network, train_network
 from fastdd.api.weights import kde_weights, pseudo_groups
 from fastdd.evaluation import check_fits
 
@@ -26,8 +27,10 @@ __all__ = [
     "import_experts",
     "import_synthetic",
     "kde_weights",
+    "load_network",
     "load_synthetic",
     "pick_device",
     "pseudo_groups",
     "train_experts",
+    "train_network",
 ]

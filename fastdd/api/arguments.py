@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import os
@@ -145,6 +145,49 @@ class TrainExpertsSettings(TypedDict, total=False):
     """precision that is stored; bf16 takes half the space; by default fp32."""
     eval_every: int | None
     """epochs from one test to the next; 0 for no tests; by default 10."""
+    seed: int | None
+    """number that every random draw follows from; by default 0."""
+
+
+class TrainNetworkSettings(TypedDict, total=False):
+    """Settings of the training of a network (:class:`fastdd.training.TrainSettings`)."""
+
+    training: str | None
+    """recipe: how the network is trained (fastdd recipes); by default erm."""
+    constants: dict[str, Any] | None
+    """constants of the recipe, in place of its defaults; by default its own."""
+    use: Literal["none", "usb", "asb", "ffr"] | None
+    """what fake images are for: none, usb (they top every class and group up to the largest), asb (as many of each,
+    beside the real ones) or ffr (as many of each, before the real ones); by default none."""
+    scale: float | None
+    """how many times as many fake images as usb needs; by default 1.0."""
+    arch: str | None
+    """network to train, such as ConvNet; by default the preset's."""
+    width: int | None
+    """filters of each convolution; by default the network's own."""
+    depth: int | None
+    """blocks of layers; by default the network's own."""
+    epochs: int | None
+    """passes over the training images, of each stage; by default the preset's."""
+    batch_train: int | None
+    """images of a training step; by default the preset's."""
+    optimiser: Literal["adam", "sgd"] | None
+    """how steps are made of gradients; by default the preset's."""
+    lr: float | None
+    """learning rate; by default the preset's."""
+    pretrain_lr: float | None
+    """learning rate on fake images alone (ffr); by default lr."""
+    momentum: float | None
+    """momentum of sgd; by default 0.9."""
+    weight_decay: float | None
+    """weight decay; by default the preset's."""
+    dsa_strategy: str | None
+    """augmentations in training, joined by _, such as crop_flip; or none; by default the preset's."""
+    freeze_norms: bool | None
+    """leave batch norms' statistics as the fake images left them (ffr); by default False."""
+    keep: Literal["auto", "best", "last"] | None
+    """which epoch's network is kept: best (highest worst-group accuracy on validation images), last, or auto: best
+    where there are validation images; by default auto."""
     seed: int | None
     """number that every random draw follows from; by default 0."""
 

@@ -26,6 +26,7 @@ from fastdd.debias.density.kde import KdeSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
+from fastdd.training import TrainSettings
 
 FILE = Path(__file__).with_name("arguments.py")
 _WIDTH = 120
@@ -36,7 +37,7 @@ _HEAD = '''"""Keyword arguments of the verbs, for editors and type checkers, wri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import os
@@ -72,6 +73,11 @@ def text() -> str:
             "TrainExpertsSettings",
             "Settings of expert training (:class:`fastdd.experts.ExpertSettings`).",
             {name: _key([("", field)]) for name, field in _settings_of(ExpertSettings)},
+        ),
+        _typed_dict(
+            "TrainNetworkSettings",
+            "Settings of the training of a network (:class:`fastdd.training.TrainSettings`).",
+            {name: _key([("", field)]) for name, field in _settings_of(TrainSettings)},
         ),
         _typed_dict("EvaluateSettings", "What :func:`fastdd.evaluate` takes.", _of_keywords(plan_evaluation)),
         _typed_dict(
@@ -154,6 +160,8 @@ def _parts(annotation: Any) -> list[str]:
         return [f"Literal[{', '.join(map(_quoted, typing.get_args(annotation)))}]"]
     if annotation is type(None):
         return ["None"]
+    if typing.get_origin(annotation) is dict:
+        return ["dict[str, Any]"]
     if isinstance(annotation, type) and annotation.__module__ == "builtins":
         return [str(annotation).removeprefix("<class '").removesuffix("'>")]
     raise TypeError(f"settings are plain values or Literals of them, not {annotation}: teach fastdd.api.generate")

@@ -12,12 +12,14 @@ from fastdd.data.sets import DATASETS, Architecture
 from fastdd.debias import mode
 
 
-def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
+def preset(
+    name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None, *, training: str = "erm"
+) -> dict[str, Any]:
     """The settings of ``NAME.yaml`` for a data set, an IPC and a debias mode, over the network that fits the data set.
 
     Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
     of names, ``family`` is the data set's (:class:`fastdd.data.sets.Entry`), ``debias_needs`` is what the mode needs
-    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC. Width and depth are the shipped ConvNet's: they are
+    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes. Width and depth are the shipped ConvNet's: they are
     left out for an ``arch`` that has its own.
     """
     shipped, entry = _read(name), DATASETS.get(dataset)
@@ -31,6 +33,7 @@ def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | 
             and debias in when.get("debias", [debias])
             and when.get("debias_needs") in (None, mode(debias).needs)
             and ipc >= when.get("min_ipc", ipc)
+            and training in when.get("training", [training])
         ):
             settings.update(rule["settings"])
     if arch is not None and not models.is_convnet(arch):

@@ -1,52 +1,20 @@
 """How a network is trained on images that may be biased, one recipe a file: a line of :data:`RECIPES` each."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from fastdd.core import settings as _settings
-from fastdd.models.network import Network
 from fastdd.training.base import Recipe, Settings, TrainingImages
-from fastdd.training.dfa import Dfa
-from fastdd.training.dfr import Dfr
-from fastdd.training.erm import Erm
-from fastdd.training.groupdro import GroupDro
-from fastdd.training.lff import Lff
-from fastdd.training.lw import Lw
-from fastdd.training.resample import Resample
-from fastdd.training.selecmix import SelecMix, SelecMixLff
+from fastdd.training.recipes import RECIPES, constants, recipe, start
+from fastdd.training.settings import TrainSettings
+from fastdd.training.volumes import draw_fakes, fake_counts, joined
 
-RECIPES: dict[str, type[Recipe]] = {
-    each.name: each for each in (Erm, Lw, Resample, GroupDro, Lff, Dfa, SelecMix, SelecMixLff, Dfr)
-}
-
-
-def recipe(name: str) -> type[Recipe]:
-    """A recipe by its name; ValueError names the known ones."""
-    if name not in RECIPES:
-        raise ValueError(f"unknown training {name!r}; one of: {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-def constants(name: str, values: Mapping[str, Any]) -> Settings:
-    """A recipe's constants, with ``values`` over its defaults; ValueError in one line if they are none."""
-    kind = recipe(name).Settings
-    for key in values:
-        if key not in kind.model_fields:
-            known = ", ".join(kind.model_fields) or "none"
-            raise ValueError(f"training {name} has no constant {key!r}; it has: {known}")
-    return _settings.parse(kind, values)
-
-
-def start(
-    name: str,
-    data: TrainingImages,
-    net: Network,
-    another: Callable[[str], Network],
-    key: tuple,
-    values: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """A recipe at its start (:class:`Recipe`)."""
-    return recipe(name)(constants(name, values or {}), data, net, another, key)
-
-
-__all__ = ["RECIPES", "Recipe", "Settings", "TrainingImages", "constants", "recipe", "start"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "Settings",
+    "TrainSettings",
+    "TrainingImages",
+    "constants",
+    "draw_fakes",
+    "fake_counts",
+    "joined",
+    "recipe",
+    "start",
+]

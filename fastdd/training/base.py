@@ -76,6 +76,7 @@ class Recipe:
         Settings: the model of its constants.
         needs_groups: whether it looks at the images' groups.
         needs_classes: whether labels must be classes, not probabilities.
+        needs_validation: whether :meth:`finish` looks at held-out images.
         modules: what else is trained with the same optimiser, by name.
 
     Raises:
@@ -88,6 +89,7 @@ class Recipe:
     Settings: ClassVar[type[Settings]] = Settings
     needs_groups: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
+    needs_validation: ClassVar[bool] = False
 
     def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
         if self.needs_groups and data.groups is None:
@@ -121,9 +123,17 @@ class Recipe:
         for module in (self.net, *self.modules.values()):
             module.train()
 
+    def finish(self, validation: TrainingImages | None) -> None:
+        """What follows the last epoch, if anything does, on held-out images."""
+
     def predictor(self) -> nn.Module:
-        """What predicts once it is trained: logits of images."""
+        """What predicts: logits of images."""
         return self.net
+
+    @classmethod
+    def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
+        """A module whose state dict is that of :meth:`predictor`, to be filled."""
+        return make()
 
     def tables(self) -> dict[str, Tensor]:
         """Tensors, besides the networks' own, that later steps depend on: themselves, not copies."""

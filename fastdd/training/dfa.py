@@ -1,5 +1,6 @@
 """Disentangled feature augmentation: bias features of one image beside intrinsic features of another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from fastdd import models
 from fastdd.core import rng
 from fastdd.core.settings import setting
+from fastdd.models.network import Network
 from fastdd.training.base import Recipe, Settings
 from fastdd.training.failure import LossTables, generalised_cross_entropy
 
@@ -96,6 +98,11 @@ class Dfa(Recipe):
 
     def predictor(self) -> nn.Module:
         return Disentangled(self.net, self._bias, self._intrinsic_head)
+
+    @classmethod
+    def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
+        intrinsic, bias = make(), make()
+        return Disentangled(intrinsic, bias, nn.Linear(intrinsic.embedding_dim + bias.embedding_dim, num_classes))
 
     def tables(self) -> dict[str, Tensor]:
         return {**self._tables.tensors(), "steps": self._steps}

@@ -1,5 +1,6 @@
 """Deep feature reweighting: a new last layer, fitted on held-out images of balanced groups."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fastdd.core import rng
 from fastdd.core.settings import setting
+from fastdd.models.network import Network
 from fastdd.training.base import Settings, TrainingImages
 from fastdd.training.erm import Erm
 
@@ -42,7 +44,7 @@ class LastLayer(nn.Module):
 
 
 class Dfr(Erm):
-    """Plain training, then :meth:`fit`: L1 logistic regressions on the features of held-out images.
+    """Plain training, then :meth:`finish`: L1 logistic regressions on the features of held-out images.
 
     The inverse strength is chosen from 3, 1, 0.3, ... 0.003 by the worst group's accuracy on one half of the held-out
     images, fitted on as many images of every (class, group) of the other half; the coefficients of ``fits`` such fits
@@ -53,26 +55,27 @@ class Dfr(Erm):
     about = "plain training, then a last layer fitted on held-out images of balanced groups"
     source = "Kirichenko, Izmailov and Wilson, ICLR 2023"
     Settings = DfrSettings
+    needs_validation = True
 
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._last_layer: LastLayer | None = None
 
-    def fit(self, held_out: TrainingImages) -> None:
+    def finish(self, validation: TrainingImages | None) -> None:
         """Fit the last layer on held-out images, whose groups are known.
 
         Raises:
             ValueError: groups that are not known, or a (class, group) with fewer than 2 of them.
         """
-        if held_out.groups is None:
+        if validation is None or validation.groups is None:
             raise ValueError("training dfr fits on held-out images whose groups are known, and these are not")
-        cells = held_out.cells.cpu().numpy()
+        cells = validation.cells.cpu().numpy()
         present, counts = np.unique(cells, return_counts=True)
         if counts.min() < 2:
-            cell = divmod(int(present[counts.argmin()]), held_out.num_groups)
+            cell = divmod(int(present[counts.argmin()]), validation.num_groups)
             raise ValueError(f"training dfr needs 2 held-out images of every class and group: {cell} has one")
-        labels, classes = held_out.labels.cpu().numpy(), held_out.num_classes
-        features = _features(self.net, held_out)
+        labels, classes = validation.labels.cpu().numpy(), validation.num_classes
+        features = _features(self.net, validation)
         mean, std = features.mean(0), features.std(0)
         std[std == 0] = 1
         features = (features - mean) / std
@@ -95,8 +98,8 @@ class Dfr(Erm):
         weight = np.mean(weights, 0) / std
         bias = np.mean(biases, 0) - weight @ mean
         dtype, device = (
-            self.net.embed(held_out.read(torch.zeros(1, dtype=torch.int64), self._key)).dtype,
-            held_out.device,
+            self.net.embed(validation.read(torch.zeros(1, dtype=torch.int64), self._key)).dtype,
+            validation.device,
         )
         self._last_layer = LastLayer(
             self.net,
@@ -106,6 +109,11 @@ class Dfr(Erm):
 
     def predictor(self) -> nn.Module:
         return self._last_layer or self.net
+
+    @classmethod
+    def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
+        net = make()
+        return LastLayer(net, torch.zeros(num_classes, net.embedding_dim), torch.zeros(num_classes))
 
 
 @torch.no_grad()

@@ -1,0 +1,68 @@
+"""Epochs of a recipe under one optimiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdd import models
+from fastdd.methods.parts.training import train_epoch
+from fastdd.training.base import Recipe
+from fastdd.training.settings import TrainSettings
+
+
+class Trainer:
+    """Trains a recipe, an epoch at a time; after each it can stop, and continue to the same bits.
+
+    Args:
+        recipe: at its start.
+        config: optimiser, batch and augmentation.
+        lr: learning rate.
+        key: seed, stream and counters; orders, augmentations and the recipe's draws of an epoch follow from it.
+        freeze_norms: batch norms use their statistics, and leave them.
+    """
+
+    def __init__(self, recipe: Recipe, config: TrainSettings, lr: float, key: tuple, *, freeze_norms: bool = False):
+        self.recipe, self._config, self._key, self._freeze_norms = recipe, config, key, freeze_norms
+        parameters, decay = list(recipe.parameters()), config.weight_decay
+        if config.optimiser == "adam":
+            self._optimiser: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        else:
+            self._optimiser = torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay)
+
+    def epoch(self, number: int) -> Tensor:
+        """Do epoch ``number``. Returns its mean loss, a scalar on the device."""
+        recipe, data = self.recipe, self.recipe.data
+        recipe.train()
+        if self._freeze_norms:
+            for layer in recipe.net.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        key = (*self._key, number)
+        with models.exact_convolutions():
+            return train_epoch(
+                recipe.net,
+                data.images,
+                data.labels,
+                self._optimiser,
+                batch=self._config.batch_train,
+                dsa_strategy=data.dsa_strategy,
+                key=key,
+                order=recipe.order(key),
+                loss_of=recipe.loss,
+            )
+
+    def state(self) -> dict[str, Any]:
+        """All that later epochs depend on."""
+        return {
+            "net": self.recipe.net.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "recipe": self.recipe.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state` was."""
+        self.recipe.net.load_state_dict(state["net"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.recipe.restore(state["recipe"])
