@@ -19,12 +19,20 @@ COMMANDS = {
     "evaluate": ("evaluate", "Train fresh networks on a set; accuracy and fairness on the real test set."),
     "estimate": ("estimate", "Time, memory and disk of a run, before it."),
     "experts": ("experts", "Train the experts that trajectory matching follows; or import, export or check some."),
+    "train": (
+        "train",
+        "Train one network on biased images, with fake ones or without; worst group and fairness on the test set.",
+    ),
     "weights": (
         "weights",
         "Weights of the training images against a bias that no one has labelled, and what they do to every class.",
     ),
     "methods": ("methods", "The distillation methods, or the settings of one."),
     "modes": ("modes", "The ways to handle bias (--debias), and what each of them goes by."),
+    "recipes": (
+        "recipes",
+        "How a network is trained on biased images (--training), and the constants of each recipe.",
+    ),
     "data": ("data", "Data sets: list them, build a packed store, check one."),
     "report": (
         "report",

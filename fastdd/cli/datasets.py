@@ -1,7 +1,7 @@
 """The data set that a command is given: its options, and how it is opened."""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,15 +100,21 @@ def data_options(pairs: list[str] | None, **named: Any) -> dict[str, Any]:
         ValueError: a pair that is none, or an option given twice.
     """
     options = {name: value for name, value in named.items() if value is not None}
+    for name, value in named_values("--data-option", pairs):
+        if name in options:
+            raise ValueError(f"the data set's {name} is given twice")
+        options[name] = value
+    return options
+
+
+def named_values(option: str, pairs: list[str] | None) -> Iterator[tuple[str, Any]]:
+    """Names and values of an option's ``NAME=VALUE`` pairs; ValueError where one is none."""
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise ValueError(f"--data-option must be NAME=VALUE, not {pair!r}")
-        if name in options:
-            raise ValueError(f"the data set's {name} is given twice")
-        options[name] = _value(text)
-    return options
+            raise ValueError(f"{option} must be NAME=VALUE, not {pair!r}")
+        yield name, _value(text)
 
 
 def _value(text: str) -> Any:

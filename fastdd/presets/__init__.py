@@ -19,8 +19,8 @@ def preset(
 
     Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
     of names, ``family`` is the data set's (:class:`fastdd.data.sets.Entry`), ``debias_needs`` is what the mode needs
-    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes. Width and depth are the shipped ConvNet's: they are
-    left out for an ``arch`` that has its own.
+    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes. Width and depth are the
+    shipped ConvNet's: they are left out for an ``arch`` that has its own.
     """
     shipped, entry = _read(name), DATASETS.get(dataset)
     architecture = asdict(entry.architecture if entry else Architecture())

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastdd.core import files
@@ -15,6 +16,8 @@ from fastdd.evaluation import METRICS, Evaluation
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from fastdd.session.training import TrainedNetwork
 
 SCHEMA = 1
 RESULT = "result.json"  # of a run's folder: every evaluation of it
@@ -62,6 +65,41 @@ def result_row(
         "protocol": protocol,
         "tested_on": evaluation.tested_on,
         "group_accuracy": evaluation.group_accuracy(),
+    }
+
+
+def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]:
+    """The result of a trained network (:func:`fastdd.train_network`), a row as :func:`result_row` has it.
+
+    ``training``, ``constants``, ``use``, ``scale`` and ``lr`` say how it was trained, ``epoch`` which epoch was kept.
+    """
+    config, figures = trained.settings, asdict(trained.metrics(deo))
+    accuracy = trained.counts.accuracy.tolist()
+    return {
+        "dataset": config.dataset,
+        "method": config.training,
+        "debias": config.use,
+        "ipc": None,
+        "arch": config.arch,
+        "nets": 1,
+        **{
+            name: {"mean": None if math.isnan(value) else value, "std": 0.0, "interval": None}
+            for name, value in figures.items()
+        },
+        "seconds": sum(row["seconds"] for row in trained.history),
+        "epochs": config.epochs,
+        "epoch": trained.epoch,
+        "training": config.training,
+        "constants": config.constants,
+        "use": config.use,
+        "scale": config.scale,
+        "fakes": None if trained.fakes is None else trained.fakes.tolist(),
+        "lr": config.lr,
+        "dsa_strategy": config.dsa_strategy,
+        "seed": config.seed,
+        "deo": deo,
+        "tested_on": trained.tested_on,
+        "group_accuracy": [[None if math.isnan(value) else value for value in row] for row in accuracy],
     }
 
 

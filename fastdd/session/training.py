@@ -332,7 +332,7 @@ class TrainingRun:
         if (path / CONFIG).exists():
             _check_same(path, self.config, self._inputs)
             return
-        about = {"fastdd": __version__, "torch": torch.__version__, "data": self.dataset.provenance}
+        about = {"fastdd": __version__, "torch": str(torch.__version__), "data": self.dataset.provenance}
         header = {"train": self.config.model_dump(), "inputs": self._inputs, "about": about}
         files.write_text(path / CONFIG, yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
 

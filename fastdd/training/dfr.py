@@ -48,13 +48,14 @@ class Dfr(Erm):
 
     The inverse strength is chosen from 3, 1, 0.3, ... 0.003 by the worst group's accuracy on one half of the held-out
     images, fitted on as many images of every (class, group) of the other half; the coefficients of ``fits`` such fits
-    on all of them are averaged. Features have unit length and are standardised; classes are fitted one against the rest.
+    on all of them are averaged. Features have unit length and are standardised; a class is fitted against all others.
     """
 
     name = "dfr"
     about = "plain training, then a last layer fitted on held-out images of balanced groups"
     source = "Kirichenko, Izmailov and Wilson, ICLR 2023"
     Settings = DfrSettings
+    needs_groups = True
     needs_validation = True
 
     def __init__(self, *args: Any):

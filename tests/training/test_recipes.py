@@ -215,10 +215,12 @@ def test_partners_contradict_the_bias(same):
     for i, j in enumerate(partners(similarities, labels, same).tolist()):
         if same:
             among = [k for k in range(20) if labels[k] == labels[i] and k != i]
-            assert similarities[i, j] == min(similarities[i, k] for k in among) and j in among
+            assert j in among
+            assert similarities[i, j] == min(similarities[i, k] for k in among)
         else:
             among = [k for k in range(20) if labels[k] != labels[i]]
-            assert similarities[i, j] == max(similarities[i, k] for k in among) and j in among
+            assert j in among
+            assert similarities[i, j] == max(similarities[i, k] for k in among)
 
 
 def test_an_image_without_partner_has_itself():
@@ -267,7 +269,7 @@ def test_generalised_cross_entropy_weighs_the_gradient_by_p_to_the_q():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_what_it_is_and_refuses_what_it_can_not_use(name):
     kind = recipe(name)
-    assert kind.name == name and kind.about and kind.source
+    assert (kind.name, bool(kind.about), bool(kind.source)) == (name, True, True)
     assert all(field.description for field in kind.Settings.model_fields.values())
     data = images()
     soft = TrainingImages(data.images, torch.full((N, CLASSES), 1 / CLASSES), CLASSES, data.groups, GROUPS)

@@ -1,0 +1,147 @@
+"""``fastdd train``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastdd import api, report
+from fastdd.cli.console import bar, console
+from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
+from fastdd.cli.options import RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.core import files, ranks
+from fastdd.core.settings import given
+from fastdd.evaluation import METRICS
+from fastdd.training import RECIPES, TrainSettings
+
+app = new_app()
+
+_TRAINING = "Training"
+
+
+class Train(Command):
+    """Takes the config.yaml of a network, whose settings it has."""
+
+    section = "train"
+
+
+Constants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="A constant of the recipe (fastdd recipes shows them); repeatable.",
+        show_default=False,
+        rich_help_panel=_TRAINING,
+    ),
+]
+Fakes = Annotated[
+    str | None,
+    typer.Option(
+        help="Fake images, for --use: a folder CLASS/GROUP/*.png, a packed store, for ffr a distilled run or set, or "
+        "stand-in:SEVERITY for degraded validation images.",
+        metavar="DIR|STORE|RUN",
+        show_default=False,
+        rich_help_panel=_TRAINING,
+    ),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="File that the network begins with: of fastdd train, or a state dict (.pt, .safetensors).",
+        show_default="a random start",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Stages = Annotated[
+    str, typer.Option(help="Of ffr: both, 1 (fake images) or 2 (real ones, from --weights).", rich_help_panel=_TRAINING)
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        help="Learning rates, joined by commas, of which validation images choose one.",
+        show_default=False,
+        rich_help_panel=_TRAINING,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the network.", show_default=False, rich_help_panel=RUN)]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue that in --out; start if none.", rich_help_panel=RUN)]
+
+
+@app.command(cls=Train)
+@with_settings(
+    {"train": TrainSettings},
+    after="stages",
+    everyone=_TRAINING,
+    but=("dataset", "constants"),
+    values={"training": RECIPES},
+)
+def train(
+    dataset: Name = None,
+    data_root: Root = None,
+    bias_ratio: BiasRatio = None,
+    data_option: Options = None,
+    constant: Constants = None,
+    fakes: Fakes = None,
+    weights: WeightsFile = None,
+    stages: Stages = "both",
+    lr_grid: Grid = None,
+    out: Out = None,
+    resume: Resume = False,
+    config: Config = None,
+    device: Device = "auto",
+    json: Json = None,
+    **settings: Any,
+) -> None:
+    """Train one network on biased images, with fake ones or without; worst group and fairness on the test set."""
+    if json is not None:
+        ranks.first(lambda: files.check_writable(json))
+    data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
+    constants = dict(named_values("--constant", constant)) or None
+    with bar(f"training on {data.name}") as update:
+
+        def progress(done: int, total: int, row: dict[str, Any]) -> None:
+            worst = f", validation WA {row['wa']:.1f}" if "wa" in row else ""
+            update(done, total, f"epochs, {row['stage']} images, loss {row['loss']:.4g}{worst}")
+
+        trained = api.train_network(
+            data,
+            fakes=fakes,
+            weights=weights,
+            stages=stages,
+            lr_grid=_rates(lr_grid),
+            out=out,
+            resume=resume,
+            device=device,
+            progress=progress,
+            constants=constants,
+            **given(settings),
+        )
+    row = report.network_row(trained)
+    ranks.first(lambda: _write(row, data.digest(), out, json))
+    images = "test set" if data.tested_on == "test" else "held-out training images"
+    console.print(report.table([row], f"{data.name}, {images}, %", METRICS))
+    kept = f"epoch {trained.epoch} of {trained.settings.epochs}, learning rate {trained.settings.lr:g}"
+    console.print(f"{kept}{'' if trained.fakes is None else f', {int(trained.fakes.sum()):,} fake images'}")
+    if trained.unfilled:
+        console.print(f"at random starts, not in {weights}: {', '.join(trained.unfilled)}")
+    if data.num_groups > 1:
+        console.print(report.group_table(row, data.class_names, data.group_names))
+
+
+def _rates(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(rate) for rate in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--lr-grid must be numbers joined by commas, not {text!r}") from None
+
+
+def _write(row: dict[str, Any], digest: str, out: Path | None, json: Path | None) -> None:
+    document = report.document([row], dataset_digest=digest)
+    if out is not None:
+        report.write_json(out / report.RESULT, document)
+    if json is not None:
+        report.write_json(json, document)
