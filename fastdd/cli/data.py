@@ -111,7 +111,8 @@ def build(
         )
     _preview(built, preview)
     _remarks(built)
-    console.print(f"{built.name}: {len(built.train)} + {len(built.test)} images in {out}")
+    held = "" if built.validation is None else f", {len(built.validation)} for validation,"
+    console.print(f"{built.name}: {len(built.train)} + {len(built.test)} images{held} in {out}")
 
 
 @app.command(cls=Command)
@@ -174,7 +175,7 @@ def _describe(data: Dataset) -> None:
         if "sha256" in file:
             size = f"{file['bytes']:,} bytes, " if "bytes" in file else ""
             console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}{_SAID[file.get('as_published')]}")
-    for name, split in (("train", data.train), ("test", data.test)):
+    for name, split in data.splits.items():
         table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
         table.add_column("class")
         for group in data.group_names:

@@ -15,7 +15,7 @@ _HASH_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training or the test half of a data set.
+    """The training, the test or the validation images of a data set.
 
     Args:
         images: uint8 [N, C, H, W], pixels 0..255; may be memory-mapped.
@@ -78,7 +78,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split with their names, normalisation and provenance.
+    """A training and a test split, perhaps one for validation, with their names, normalisation and provenance.
 
     Args:
         name: short name, such as ``c-mnist-fg``.
@@ -86,6 +86,7 @@ class Dataset:
         class_names, group_names: one name a class, one a group; labels and groups index them.
         mean, std: per channel, for pixels scaled to [0, 1]: normalised = (pixel / 255 - mean) / std.
         provenance: JSON-able: source files with sizes and SHA-256, builder, parameters, seed.
+        validation: images to choose methods, networks and settings by, of the same shape; None where there are none.
 
     Raises:
         ValueError: a label or group outside its names (with its row), image shapes that differ, ``mean`` or ``std``
@@ -101,22 +102,24 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: dict
+    validation: Split | None = None
 
     def __post_init__(self):
         if not self.class_names or not self.group_names:
             raise ValueError(f"{self.name} needs at least one class name and one group name")
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ValueError(
-                f"training images of shape {list(self.train.images.shape[1:])} and test images of shape "
-                f"{list(self.test.images.shape[1:])}: both splits need one shape"
-            )
+        for split_name, split in self.splits.items():
+            if self.train.images.shape[1:] != split.images.shape[1:]:
+                raise ValueError(
+                    f"training images of shape {list(self.train.images.shape[1:])} and {split_name} images of shape "
+                    f"{list(split.images.shape[1:])}: all splits need one shape"
+                )
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != self.channels or not np.isfinite(values).all():
                 raise ValueError(f"{name} needs {self.channels} finite values, one a channel, not {values}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
-        for split_name, split in (("train", self.train), ("test", self.test)):
+        for split_name, split in self.splits.items():
             for what, array, names in (
                 ("label", split.labels, self.class_names),
                 ("group", split.groups, self.group_names),
@@ -129,6 +132,12 @@ class Dataset:
             json.dumps(self.provenance)
         except (TypeError, ValueError) as error:
             raise TypeError(f"provenance must be JSON-able: {error}") from None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name: ``train``, ``test`` and, last, ``validation``."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def tested_on(self) -> str:
@@ -153,7 +162,7 @@ class Dataset:
         return self.train.images.shape[2:]
 
     def with_groups(self, groups: np.ndarray) -> "Dataset":
-        """The same with other groups of the training images, int64 [N] from 0; those of the test images are lost.
+        """The same with other groups of the training images, int64 [N] from 0; those of all other images are lost.
 
         Raises:
             ValueError: another shape or type, or a group below 0 or beyond the number of images.
@@ -167,11 +176,12 @@ class Dataset:
         if groups.max() >= len(self.train):
             raise ValueError(f"group {groups.max()} of {len(self.train)} training images: number groups from 0 on")
         names = tuple(f"group {number}" for number in range(int(groups.max()) + 1))
-        test = replace(self.test, groups=np.zeros_like(self.test.groups))
-        return replace(self, train=replace(self.train, groups=groups), test=test, group_names=names)
+        splits = {name: replace(split, groups=np.zeros_like(split.groups)) for name, split in self.splits.items()}
+        splits["train"] = replace(self.train, groups=groups)
+        return replace(self, **splits, group_names=names)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the shapes, pixels, labels and groups of both splits.
+        """SHA-256 (hex) of the shapes, pixels, labels and groups of all splits.
 
         The first call reads every pixel; of a packed store that was opened, none does: it is what was written.
         """
@@ -184,7 +194,7 @@ class Dataset:
     def compute_digest(self) -> str:
         """:meth:`digest`, from the pixels as they are now."""
         sha = hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in self.splits.values():
             sha.update(repr(split.images.shape).encode())
             for start in range(0, len(split), _HASH_ROWS):
                 sha.update(np.ascontiguousarray(split.images[start : start + _HASH_ROWS]))

@@ -1,6 +1,7 @@
 """Data sets: what is refused, what is counted, what a digest sees."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ def test_a_negative_group_is_named_with_its_row():
         ({"std": (0.0,)}, r"std must be positive, not \(0\.0,\)"),
         ({"class_names": ()}, r"toy needs at least one class name"),
         ({"test": split(3, shape=(1, 3, 2))}, r"\[1, 2, 2\] and test images of shape \[1, 3, 2\]"),
+        ({"validation": split(3, shape=(1, 3, 2))}, r"\[1, 2, 2\] and validation images of shape \[1, 3, 2\]"),
+        ({"validation": split(12, classes=12)}, r"validation: label 10 at row 10 is outside 0\.\.9"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
@@ -113,6 +116,30 @@ def test_the_digest_sees_every_pixel_label_group_and_split():
             seen.add(dataset(**{name: dataclasses.replace(part, **{array: changed})}).digest())
     seen.add(dataset(train=first.test, test=first.train).digest())
     assert len(seen) == 8
+
+
+def test_the_digest_is_that_of_both_splits_and_then_of_validation():
+    """By a plain loop, so that a set without images for validation keeps the digest that it had before there were."""
+
+    def literal(*parts):
+        sha = hashlib.sha256()
+        for part in parts:
+            sha.update(repr(part.images.shape).encode() + part.images.tobytes())
+            sha.update(part.labels.tobytes() + part.groups.tobytes())
+        return sha.hexdigest()
+
+    first, held = dataset(), split(5, seed=2)
+    assert first.digest() == literal(first.train, first.test)
+    assert dataset(validation=held).digest() == literal(first.train, first.test, held)
+
+
+def test_other_groups_take_those_of_all_other_images():
+    first = dataset()
+    changed = dataclasses.replace(first, validation=first.test).with_groups(np.arange(len(first.train)))
+    assert changed.train.groups.tolist() == list(range(len(first.train)))
+    assert not changed.test.groups.any()
+    assert not changed.validation.groups.any()
+    np.testing.assert_array_equal(changed.validation.images, first.test.images)
 
 
 def test_the_digest_does_not_depend_on_the_memory_layout():

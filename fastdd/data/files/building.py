@@ -13,7 +13,7 @@ import numpy as np
 
 from fastdd.core.files import hold, remove_partials
 from fastdd.data.dataset import Dataset
-from fastdd.data.files.plan import SPLITS, Plan, Tally
+from fastdd.data.files.plan import Plan, Tally
 from fastdd.data.files.store import (
     TooSmallError,
     check_place,
@@ -125,7 +125,7 @@ class _Build:
             self.store.mkdir()
             self._note(first)
         remove_partials(self.store)
-        self.rows = dict.fromkeys(SPLITS, 0)
+        self.rows = dict.fromkeys(plan.splits, 0)
         self.sha = hashlib.sha256()
         if len(lines) > 1:
             last = lines[-1]
@@ -136,7 +136,7 @@ class _Build:
                 for split, failed in line["failed"].items():
                     self.tally.failed[split] += [(row, why) for row, why in failed]
             with (building / _SOURCES).open("rb") as file:
-                for split in SPLITS:
+                for split in plan.splits:
                     self.tally.sha256[split] += file.read(32 * self.rows[split])
 
     def _journal(self) -> list[dict]:
@@ -166,14 +166,14 @@ class _Build:
     def run(self, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
         """Decode and write what is missing: ``building/store`` is whole then."""
         images = {}
-        for split in SPLITS:
+        for split in self.plan.splits:
             self._stream(split, workers, progress)
             file = self.store / f"{split}-images.npy"
             images[split] = np.load(file, mmap_mode="r")
             for array in (getattr(self.plan, split).labels, getattr(self.plan, split).groups):
                 self.sha.update(np.ascontiguousarray(array, dtype="<i8"))
         dataset = self.tally.dataset(images)
-        for split in SPLITS:
+        for split in self.plan.splits:
             write_arrays(self.store, split, getattr(dataset, split), ("labels", "groups"))
         # With images left out, what was hashed as it was written had the wrong numbers of rows.
         skipped = any(self.tally.failed.values())

@@ -11,7 +11,6 @@ from fastdd.data.files.decode import Batch, Decoded, Recipe, cores, decode_all
 from fastdd.data.files.statistics import level_statistics
 from fastdd.data.files.tree import Tree
 
-SPLITS = ("train", "test")
 _BATCH_IMAGES, _BATCH_BYTES = 64, 4 << 20
 # Below it, starting worker processes takes longer than they save.
 _SERIAL = 1500
@@ -48,7 +47,7 @@ class Plan:
     Args:
         name: of the data set.
         tree: where the files are.
-        train, test: the splits.
+        train, test, validation: the splits; no validation where it is None.
         class_names, group_names: as of :class:`Dataset`.
         recipe: how pixels are made.
         mean, std: as of :class:`Dataset`; those of the training pixels if None.
@@ -72,19 +71,26 @@ class Plan:
     provenance: dict = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     skip_corrupt: bool = False
+    validation: Rows | None = None
 
     def __post_init__(self):
         if self.recipe.size < 1:
             raise ValueError(f"size must be at least 1 pixel, not {self.recipe.size}")
-        for split in ("train", "test"):
-            if len(getattr(self, split)) == 0:
-                raise ValueError(f"{self.tree.path}: {self.name} has no {split} image")
+        for name, rows in self.splits.items():
+            if len(rows) == 0:
+                raise ValueError(f"{self.tree.path}: {self.name} has no {name} image")
         empty = np.flatnonzero(np.bincount(self.train.labels, minlength=len(self.class_names)) == 0)
         if len(empty):
             raise ValueError(f"{self.tree.path}: class {self.class_names[empty[0]]} has no training image")
 
     def __len__(self) -> int:
-        return len(self.train) + len(self.test)
+        return sum(map(len, self.splits.values()))
+
+    @property
+    def splits(self) -> dict[str, Rows]:
+        """The splits that there are, by name: ``train``, ``test`` and, last, ``validation``."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: rows for name, rows in splits.items() if rows is not None}
 
     def shape(self, split: str) -> tuple[int, int, int, int]:
         return len(getattr(self, split)), 3, self.recipe.size, self.recipe.size
@@ -93,7 +99,7 @@ class Plan:
         """SHA-256 over all that decides the result but the files' content and whether corrupt ones are left out."""
         sha = hashlib.sha256(repr((self.name, self.recipe, self.mean, self.std)).encode())
         sha.update(repr((self.class_names, self.group_names, self.provenance.get("files"), self.remarks)).encode())
-        for rows in (self.train, self.test):
+        for rows in self.splits.values():
             sha.update("\n".join(rows.names).encode())
             for array in (rows.labels, rows.groups, self._gray(rows)):
                 sha.update(np.ascontiguousarray(array))
@@ -107,7 +113,7 @@ class Plan:
         """The images of a split from row ``first`` on, in order, some at a time.
 
         Args:
-            split: ``train`` or ``test``.
+            split: of :attr:`splits`.
             first: of the split's rows.
             workers: processes that decode; by default all cores if there are enough images, else this process.
 
@@ -149,7 +155,7 @@ class Plan:
         """
         tally = Tally(self)
         splits = {}
-        for split in SPLITS:
+        for split in self.splits:
             images = np.empty(self.shape(split), np.uint8)
             filled = 0
             for part in self.decoded(split, workers=workers):
@@ -182,10 +188,10 @@ class Tally:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self.stops = dict.fromkeys(SPLITS, 0)
+        self.stops = dict.fromkeys(plan.splits, 0)
         self.levels = np.zeros((3, 256), np.int64)
-        self.failed: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
-        self.sha256 = {split: bytearray() for split in SPLITS}
+        self.failed: dict[str, list[tuple[int, str]]] = {split: [] for split in plan.splits}
+        self.sha256 = {split: bytearray() for split in plan.splits}
 
     @property
     def done(self) -> int:
@@ -207,16 +213,19 @@ class Tally:
     def dataset(self, images: dict[str, np.ndarray]) -> Dataset:
         """The data set of the decoded images, by split."""
         plan = self.plan
-        rows = {split: self.kept(split) for split in SPLITS}
-        skipped = [line for split in SPLITS for _, line in self.failed[split]]
+        rows = {split: self.kept(split) for split in plan.splits}
+        skipped = [line for split in plan.splits for _, line in self.failed[split]]
         left = np.bincount(rows["train"].labels, minlength=len(plan.class_names))
-        if not len(rows["test"]) or left.min() == 0:
-            what = "test images" if left.min() else f"training images of class {plan.class_names[int(left.argmin())]}"
+        empty = next((split for split, kept in rows.items() if not len(kept)), None)
+        if empty or left.min() == 0:
+            what = (
+                f"{empty} images" if left.min() else f"training images of class {plan.class_names[int(left.argmin())]}"
+            )
             raise RuntimeError(f"{plan.name}: no {what} are left after {len(skipped)} corrupt ones ({skipped[0]}, ...)")
         sha = hashlib.sha256()
-        for split in SPLITS:
+        for split in plan.splits:
             sha.update(self.sha256[split])
-        names = [name for split in SPLITS for name in rows[split].names]
+        names = [name for split in plan.splits for name in rows[split].names]
         sha.update("\n".join(names).encode())
         mean, std = (plan.mean, plan.std) if plan.mean else level_statistics(self.levels)
         provenance = {
@@ -231,12 +240,13 @@ class Tally:
             provenance["remarks"] = list(plan.remarks)
         if skipped:
             provenance["skipped"] = skipped
+        splits = {split: Split(images[split], kept.labels, kept.groups) for split, kept in rows.items()}
         return Dataset(
-            plan.name,
-            *(Split(images[split], rows[split].labels, rows[split].groups) for split in SPLITS),
-            plan.class_names,
-            plan.group_names,
-            mean,
-            std,
-            provenance,
+            name=plan.name,
+            **splits,
+            class_names=plan.class_names,
+            group_names=plan.group_names,
+            mean=mean,
+            std=std,
+            provenance=provenance,
         )

@@ -12,12 +12,14 @@ import numpy as np
 from fastdd.core import bounds
 from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files.plan import SPLITS, Plan
+from fastdd.data.files.plan import Plan
 
 SCHEMA = 1
 _FORMAT = "fastdd-store"
 _META = "meta.json"
 _ARRAYS = ("images", "labels", "groups")
+# Every store has the first two; versions that know no third read a store that has it, without.
+_SPLITS = ("train", "test", "validation")
 
 
 def is_store(path: str | os.PathLike) -> bool:
@@ -77,13 +79,13 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
     """
     path = Path(path)
     check_place(path, overwrite)
-    arrays = [getattr(getattr(dataset, split), array) for split in SPLITS for array in _ARRAYS]
+    arrays = [getattr(split, array) for split in dataset.splits.values() for array in _ARRAYS]
     check_space(path, sum(array.nbytes for array in arrays))
     with partial_folder(path) as building:
         content = building / "store"
         content.mkdir()
-        for split_name in SPLITS:
-            write_arrays(content, split_name, getattr(dataset, split_name), _ARRAYS)
+        for split_name, split in dataset.splits.items():
+            write_arrays(content, split_name, split, _ARRAYS)
         write_meta(content, dataset, dataset.digest())
         install(building, path, overwrite)
 
@@ -99,8 +101,8 @@ def write_arrays(folder: Path, split_name: str, split: Split, arrays: Sequence[s
 def write_meta(folder: Path, dataset: Dataset, digest: str) -> None:
     """The ``meta.json`` of a store."""
     shapes = {
-        f"{split_name}-{array_name}.npy": list(getattr(getattr(dataset, split_name), array_name).shape)
-        for split_name in SPLITS
+        f"{split_name}-{array_name}.npy": list(getattr(split, array_name).shape)
+        for split_name, split in dataset.splits.items()
         for array_name in _ARRAYS
     }
     meta = {
@@ -166,7 +168,11 @@ def open_store(path: str | os.PathLike) -> Dataset:
     path = Path(path)
     meta = _read_meta(path)
     splits = {}
-    for split_name in SPLITS:
+    shapes = meta.get("shapes")
+    shapes = shapes if isinstance(shapes, dict) else {}
+    for split_name in _SPLITS:
+        if split_name == "validation" and not any(f"validation-{array}.npy" in shapes for array in _ARRAYS):
+            continue
         arrays = {}
         for array_name in _ARRAYS:
             file = path / f"{split_name}-{array_name}.npy"
@@ -175,21 +181,19 @@ def open_store(path: str | os.PathLike) -> Dataset:
                 arrays[array_name] = np.load(file, mmap_mode="c") if array_name == "images" else bounds.load_npy(file)
             except (*DAMAGE, RuntimeError) as error:
                 raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
-            shapes = meta.get("shapes")
-            expected = shapes.get(file.name) if isinstance(shapes, dict) else shapes
+            expected = shapes.get(file.name)
             if list(arrays[array_name].shape) != expected:
                 raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
         splits[split_name] = arrays
     try:
         dataset = Dataset(
-            meta["name"],
-            Split(**splits["train"]),
-            Split(**splits["test"]),
-            tuple(meta["class_names"]),
-            tuple(meta["group_names"]),
-            tuple(meta["mean"]),
-            tuple(meta["std"]),
-            meta["provenance"],
+            name=meta["name"],
+            **{split_name: Split(**arrays) for split_name, arrays in splits.items()},
+            class_names=tuple(meta["class_names"]),
+            group_names=tuple(meta["group_names"]),
+            mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]),
+            provenance=meta["provenance"],
         )
         # Of pixels that may not fit into memory.
         vars(dataset)["_digest"] = meta["digest"]
@@ -212,7 +216,8 @@ def open_finished(path: str | os.PathLike, made: Dataset | Plan) -> Dataset:
     if isinstance(made, Dataset):
         same = same and found.digest() == made.digest()
     else:
-        same = same and len(found.train) + len(found.test) + len(found.provenance.get("skipped", [])) == len(made)
+        images = sum(map(len, found.splits.values())) + len(found.provenance.get("skipped", []))
+        same = same and images == len(made) and found.splits.keys() == made.splits.keys()
     if not same:
         raise FileExistsError(
             f"the packed store {path} exists, of other data or other options: choose another path, or replace it with "

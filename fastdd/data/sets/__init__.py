@@ -6,7 +6,7 @@ from typing import Any
 
 from fastdd.data.dataset import Dataset
 from fastdd.data.files import readers
-from fastdd.data.sets import animals, backgrounds, builders, faces, imagenet, lff, plain
+from fastdd.data.sets import animals, backgrounds, builders, faces, imagenet, lff, plain, utkface
 from fastdd.data.sets.entry import Architecture, Entry, built
 from fastdd.data.sets.folder import folder
 from fastdd.data.sets.variants import with_variants
@@ -105,7 +105,7 @@ _SETS = {
         "CelebA-HQ: smiling by gender, or any attributes", with_variants(faces.celeba_hq), (24_183, 2_824)
     ),
     "utkface": Entry(
-        "UTKFace, 3x64x64: three ages by four races, or by gender", with_variants(faces.utkface), (20_813, 1_200)
+        "UTKFace, 3x64x64: three ages by four races, or by gender", with_variants(utkface.utkface), (20_813, 1_200)
     ),
     "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", with_variants(faces.bffhq), (19_200, 1_000)),
     "spuco-animals": Entry(
@@ -118,7 +118,8 @@ _SETS = {
 
 # Of the others (plain sets, one's own images) training images can be held out too.
 DATASETS: dict[str, Entry] = {
-    name: replace(entry, load=with_variants(entry.load, only="val_split")) for name, entry in _SETS.items()
+    name: replace(entry, load=with_variants(entry.load, only={"val_split", "validation"}))
+    for name, entry in _SETS.items()
 }
 
 __all__ = ["DATASETS", "Architecture", "Entry"]

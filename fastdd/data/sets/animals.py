@@ -7,8 +7,9 @@ import numpy as np
 
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.files.tree import find
-from fastdd.data.sets.balance import drop_to_ratio
+from fastdd.data.files.tree import Tree, find
+from fastdd.data.sets import ffr
+from fastdd.data.sets.balance import dropped
 
 PAGE = "https://github.com/BigML-CS-UCLA/SpuCo"
 _PARTS = (
@@ -20,55 +21,76 @@ _GROUPS = ("land", "water", "indoors", "outdoors")
 
 
 def spuco_animals(
-    root, *, bias_ratio: float | None = None, size: int = 128, seed: int = 0, skip_corrupt: bool = False
+    root,
+    *,
+    split: str | None = None,
+    bias_ratio: float | None = None,
+    size: int = 128,
+    seed: int = 0,
+    skip_corrupt: bool = False,
 ) -> Plan:
     """SpuCo Animals: 4 classes, each in two of 4 surroundings, 10,000 + 500 images in training, 500 + 500 in test.
 
-    Layout: ``spuco_birds/{train,test}/{landbirds,waterbirds}/{land,water}`` and
-    ``spuco_dogs/{train,test}/{small_dogs,big_dogs}/{indoor,outdoor}``. Its ``val`` is not used. The majority groups are
-    95.2 % of their classes; From Fake to Real, which gives no size of images, drops images for 95, 97, 99 and 99.9 %.
+    Layout: ``spuco_birds/{train,val,test}/{landbirds,waterbirds}/{land,water}`` and
+    ``spuco_dogs/{train,val,test}/{small_dogs,big_dogs}/{indoor,outdoor}``. ``val``, 500 + 25 images a class, is for
+    validation; without it there is none. The majority groups are 95.2 % of their classes; From Fake to Real, which
+    gives no size of images, drops images for 95, 97, 99 and 99.9 %.
 
     Args:
         root: folder that holds both.
+        split: ``ffr`` for From Fake to Real's way of dropping images, training and validation alike
+            (:func:`fastdd.data.sets.ffr.dropped`; of the 25 of a class in validation it leaves 16 at 0.97 and 10 from
+            0.99 on); by default validation stays as it is.
         bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images
-            (:func:`fastdd.data.sets.balance.drop_to_ratio`); by default nothing is dropped.
+            (:func:`fastdd.data.sets.balance.drop_to_ratio`); by default nothing is dropped. From 0.95 with ``ffr``.
         size: height and width in pixels.
         seed: of numpy's RandomState, for what is dropped.
         skip_corrupt: leave out images that can't be decoded.
 
     Raises:
         FileNotFoundError: no root, or a folder missing or empty, naming it.
+        ValueError: another word for ``split``; a ``bias_ratio`` below 0.95 with ``ffr``.
     """
+    if split not in (None, "ffr"):
+        raise ValueError(f"split of spuco-animals must be ffr, or left out, not {split!r}")
+    if split == "ffr":
+        ffr.check_level("spuco-animals", bias_ratio, 0.95)
     wanted = "spuco_birds/train/landbirds/land (and so on) and spuco_dogs"
     places = (".", "spuco", "spuco_animals")
     tree = find(
         root, "SpuCo Animals", wanted, PAGE, places, lambda tree: {"spuco_birds", "spuco_dogs"} <= {*tree.folders()}
     )
-    splits = {}
-    for split in ("train", "test"):
-        names, labels, groups = [], [], []
-        for first, (part, classes, surroundings) in zip((0, 2), _PARTS, strict=True):
-            for label, class_name in enumerate(classes, first):
-                for group, surrounding in enumerate(surroundings, first):
-                    folder = f"{part}/{split}/{class_name}/{surrounding}"
-                    images = tree.images(folder)
-                    if not images:
-                        raise FileNotFoundError(f"SpuCo Animals: no images in {tree.shown(folder)}; offered at {PAGE}")
-                    names += images
-                    labels += [label] * len(images)
-                    groups += [group] * len(images)
-        splits[split] = Rows(names, np.array(labels), np.array(groups))
-    train = splits["train"]
-    if bias_ratio is not None:
-        train = train.take(drop_to_ratio(train.labels, train.groups, bias_ratio, np.random.RandomState(seed)))
+    folders = {"train": "train", "test": "test"}
+    if any("val" in tree.folders(part) for part, _, _ in _PARTS):
+        folders["validation"] = "val"
+    splits = {name: _rows(tree, folder) for name, folder in folders.items()}
+    if split == "ffr":
+        splits = {name: ffr.dropped(rows, name, bias_ratio, seed) for name, rows in splits.items()}
+    else:
+        splits["train"] = dropped(splits["train"], bias_ratio, seed)
     return Plan(
         "spuco-animals",
         tree,
-        train,
-        splits["test"],
-        _CLASSES,
-        _GROUPS,
-        Recipe(size, as_stored=True),
+        **splits,
+        class_names=_CLASSES,
+        group_names=_GROUPS,
+        recipe=Recipe(size, as_stored=True),
         provenance={"builder": "spuco-animals"},
         skip_corrupt=skip_corrupt,
     )
+
+
+def _rows(tree: Tree, split: str) -> Rows:
+    """The images of a folder of splits, class by class and group by group."""
+    names, labels, groups = [], [], []
+    for first, (part, classes, surroundings) in zip((0, 2), _PARTS, strict=True):
+        for label, class_name in enumerate(classes, first):
+            for group, surrounding in enumerate(surroundings, first):
+                folder = f"{part}/{split}/{class_name}/{surrounding}"
+                images = tree.images(folder)
+                if not images:
+                    raise FileNotFoundError(f"SpuCo Animals: no images in {tree.shown(folder)}; offered at {PAGE}")
+                names += images
+                labels += [label] * len(images)
+                groups += [group] * len(images)
+    return Rows(names, np.array(labels), np.array(groups))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fastdd.data.files.plan import Rows
+
 
 def even_cells(
     labels: np.ndarray, groups: np.ndarray, random: np.random.RandomState, most: int | None = None
@@ -47,6 +49,13 @@ def drop_to_ratio(labels: np.ndarray, groups: np.ndarray, ratio: float, random: 
         else:
             kept += [aligned[: round(len(others) * ratio / (1 - ratio))] if ratio < 1 else aligned, others]
     return np.sort(np.concatenate(kept))
+
+
+def dropped(rows: Rows, bias_ratio: float | None, seed: int) -> Rows:
+    """:func:`drop_to_ratio` of image files, by numpy's ``RandomState(seed)``; all of them where the ratio is None."""
+    if bias_ratio is None or not len(rows):
+        return rows
+    return rows.take(drop_to_ratio(rows.labels, rows.groups, bias_ratio, np.random.RandomState(seed)))
 
 
 def _spread(rows: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:

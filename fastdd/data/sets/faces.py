@@ -1,4 +1,4 @@
-"""Faces with a protected attribute: CelebA, CelebA-HQ, UTKFace, BFFHQ.
+"""Faces with a protected attribute: CelebA, CelebA-HQ, BFFHQ.
 
 Crops, sizes, constants and counts are FairDD's (https://github.com/zqhang/FairDD, Table 8) where it has the set, and
 From Fake to Real's otherwise. FairDD's test images are drawn by Python's generator from sets in the order of the file
@@ -7,7 +7,6 @@ Pixels are as stored, as published code has them: not turned by EXIF orientation
 """
 
 import difflib
-import re
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -16,23 +15,21 @@ from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import describe
 from fastdd.data.files.tree import Tree, find
-from fastdd.data.sets.balance import drop_to_ratio, even_cells
+from fastdd.data.sets import ffr
+from fastdd.data.sets.balance import dropped, even_cells
 
 # FairDD builds its data sets with it.
 SEED = 30
 CELEBA_PAGE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_HQ_PAGE = "https://github.com/switchablenorms/CelebAMask-HQ"
-UTKFACE_PAGE = "https://susanqq.github.io/UTKFace"
 BFFHQ_PAGE = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
 _CELEBA_MD5 = {
     "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
     "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
 }
+_HQ_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 # The first image of CelebA's validation and of its test split, counted from 0.
 _CELEBA_VALID, _CELEBA_TEST = 162_770, 182_637
-# Of every class and group (FairDD).
-_UTK_TESTED = 100
-_UTK_NAME = re.compile(r"(\d+)_([01])_([0-4])_")
 
 
 def celeba(
@@ -115,6 +112,7 @@ def celeba_hq(
     *,
     target: str = "Smiling",
     protected: str = "Male",
+    split: str | None = None,
     bias_ratio: float | None = None,
     size: int = 64,
     seed: int = SEED,
@@ -126,129 +124,80 @@ def celeba_hq(
     ``CelebA-HQ-to-CelebA-mapping.txt``; splits are CelebA's, by the image that each was made of (24,183 and 2,824; the
     2,993 for validation are not used). The paper gives no size of images, no way of dropping images and no test set:
     here they are resized to ``size``, dropped by :func:`fastdd.data.sets.balance.drop_to_ratio`, and the test set is
-    whole.
+    whole. ``split="ffr"`` has the splits of its code instead, with validation
+    (:func:`fastdd.data.sets.ffr.three_splits`): as published 14,590 images for training at 0.9 and 13,265 at 0.99,
+    1,837 and 1,675 for validation, 3,000 for the test, in numbers that depend on the order of its files.
 
     Args:
         root: folder that holds it.
         target, protected: as of :func:`celeba`.
+        split: ``ffr``, or None for CelebA's.
         bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images; the paper has
-            0.95, 0.97, 0.99 and 0.999; by default nothing is dropped.
+            0.95, 0.97, 0.99 and 0.999; by default nothing is dropped. With ``split="ffr"`` from 0.9, which is its
+            default, and of validation likewise.
         size: height and width in pixels.
         seed: of numpy's RandomState, for what is dropped.
         skip_corrupt: leave out images that can't be decoded.
 
     Raises:
-        FileNotFoundError, ValueError, RuntimeError: as :func:`celeba`.
+        FileNotFoundError, RuntimeError: as :func:`celeba`.
+        ValueError: as it; another word for ``split``, and with ``ffr`` several attributes in ``protected`` or a
+            ``bias_ratio`` below 0.9.
     """
-    annotations, mapping = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
-    wanted = f"CelebA-HQ-img/, {annotations} and {mapping}"
+    if split not in (None, "ffr"):
+        raise ValueError(f"split of celeba-hq must be ffr, or left out for CelebA's splits, not {split!r}")
+    if split == "ffr":
+        ffr.check_level("celeba-hq", bias_ratio, ffr.FIRST_LEVEL)
+        if "+" in protected:
+            raise ValueError(f"split=ffr of celeba-hq needs one attribute in protected, not {protected!r}")
+    annotations = "CelebAMask-HQ-attribute-anno.txt"
+    wanted = f"CelebA-HQ-img/, {annotations} and {_HQ_MAPPING}"
     places = (".", "CelebAMask-HQ", "celeba-hq", "celeba_hq")
     tree = find(root, "CelebA-HQ", wanted, CELEBA_HQ_PAGE, places, lambda tree: tree.has(annotations))
     names, attributes, described = _celeba_attributes(tree, annotations)
-    content = tree.read(mapping)
-    original = {}
-    for number, line in enumerate(tree.text(mapping).splitlines()[1:], 2):
-        parts = line.split()
-        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
-            raise RuntimeError(f"{tree.shown(mapping)}, line {number}: not an index, CelebA's index and CelebA's file")
-        original[parts[0]] = int(parts[1])
+    files = [described]
+    if split is None:
+        number, described = _numbers_in_celeba(tree, names)
+        files.append(described)
     images = set(tree.images("CelebA-HQ-img"))
     for name in names:
-        if _stem(name) not in original:
-            raise RuntimeError(f"{tree.shown(mapping)} has no line for {name}")
         if f"CelebA-HQ-img/{name}" not in images:
             shown = tree.shown(f"CelebA-HQ-img/{name}")
             raise FileNotFoundError(f"CelebA-HQ: {shown} is missing; offered at {CELEBA_HQ_PAGE}")
-    number = np.array([original[_stem(name)] for name in names])
     labels, class_names, groups, group_names = _attributes(attributes, target, protected)
     rows = Rows([f"CelebA-HQ-img/{name}" for name in names], labels, groups)
-    train, test = rows.take(np.flatnonzero(number < _CELEBA_VALID)), rows.take(np.flatnonzero(number >= _CELEBA_TEST))
+    if split is None:
+        train = rows.take(np.flatnonzero(number < _CELEBA_VALID))
+        splits = {"train": dropped(train, bias_ratio, seed), "test": rows.take(np.flatnonzero(number >= _CELEBA_TEST))}
+    else:
+        by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
+        splits = ffr.three_splits(rows.take(by_name), bias_ratio, seed)
     return Plan(
         "celeba-hq",
         tree,
-        _biased(train, bias_ratio, seed),
-        test,
-        class_names,
-        group_names,
-        Recipe(size, as_stored=True),
-        provenance={"builder": "celeba-hq", "files": [described, describe(mapping, content)]},
+        **splits,
+        class_names=class_names,
+        group_names=group_names,
+        recipe=Recipe(size, as_stored=True),
+        provenance={"builder": "celeba-hq", "files": files},
         skip_corrupt=skip_corrupt,
     )
 
 
-_UTK_NAMES = {
-    "age": ("below 20", "20 to 39", "40 and above"),
-    "gender": ("male", "female"),
-    "race": ("White", "Black", "Asian", "Indian"),
-}
-
-
-def utkface(
-    root,
-    *,
-    target: str = "age",
-    protected: str = "race",
-    bias_ratio: float | None = None,
-    size: int = 64,
-    seed: int = SEED,
-    skip_corrupt: bool = False,
-) -> Plan:
-    """UTKFace: age, gender and race in the file names (FairDD: three ages by four races, 20,813 + 1,200).
-
-    Layout: ``UTKFace/<age>_<gender>_<race>_<date>.jpg``, 200x200 (aligned and cropped). Race 4 ("others") and names
-    that are none of these are left out, and told. Test: of every class and group 100 images, or as many as the smallest
-    has; the rest trains. From Fake to Real has gender as the class and age as the group, without saying which ages.
-
-    Args:
-        root: folder that holds it.
-        target, protected: of age (below 20, 20 to 39, 40 and above), gender and race.
-        bias_ratio: as of :func:`celeba_hq`.
-        size: height and width in pixels; published: 64.
-        seed: of numpy's RandomState, for the test images.
-        skip_corrupt: leave out images that can't be decoded.
-
-    Raises:
-        FileNotFoundError: no root, or no such images.
-        ValueError: another word for ``target`` or ``protected``, or the same twice.
-    """
-    for option, value in (("target", target), ("protected", protected)):
-        if value not in _UTK_NAMES:
-            raise ValueError(f"{option} of utkface must be one of {', '.join(_UTK_NAMES)}, not {value!r}")
-    if target == protected:
-        raise ValueError(f"target and protected of utkface are both {target!r}: they must differ")
-    places = (".", "UTKFace", "utkface", "UTKface")
-    tree = find(
-        root, "UTKFace", "UTKFace/*.jpg", UTKFACE_PAGE, places, lambda tree: any(map(_utk_name, tree.images("")))
-    )
-    names, annotations, left_out = [], [], 0
-    for name in tree.images(""):
-        match = _utk_name(name)
-        if match is None or match[3] == "4":
-            left_out += 1
-            continue
-        age = int(match[1])
-        names.append(name)
-        annotations.append(((age >= 20) + (age >= 40), int(match[2]), int(match[3])))
-    columns = dict(zip(_UTK_NAMES, np.array(annotations, np.int64).reshape(-1, 3).T, strict=True))
-    if not names:
-        raise FileNotFoundError(f"{tree.path} has images of race 4 only")
-    rows = Rows(names, columns[target], columns[protected])
-    tested = even_cells(rows.labels, rows.groups, np.random.RandomState(seed), most=_UTK_TESTED)
-    train = rows.take(np.delete(np.arange(len(rows)), tested))
-    return Plan(
-        "utkface",
-        tree,
-        _biased(train, bias_ratio, seed),
-        rows.take(tested),
-        _UTK_NAMES[target],
-        _UTK_NAMES[protected],
-        Recipe(size, stretch=True, as_stored=True),
-        (0.6135867892520825, 0.4722519020075052, 0.4070309090621279),
-        (0.25492949231398077, 0.23054187352850616, 0.22834804939251105),
-        {"builder": "utkface"},
-        (f"{left_out} images of race 4 or with another name are left out",) if left_out else (),
-        skip_corrupt,
-    )
+def _numbers_in_celeba(tree: Tree, names: list[str]) -> tuple[np.ndarray, dict]:
+    """Of CelebA-HQ's images, the number of the one that each was made of, and the mapping's provenance."""
+    original = {}
+    for number, line in enumerate(tree.text(_HQ_MAPPING).splitlines()[1:], 2):
+        parts = line.split()
+        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+            raise RuntimeError(
+                f"{tree.shown(_HQ_MAPPING)}, line {number}: not an index, CelebA's index and CelebA's file"
+            )
+        original[parts[0]] = int(parts[1])
+    for name in names:
+        if _stem(name) not in original:
+            raise RuntimeError(f"{tree.shown(_HQ_MAPPING)} has no line for {name}")
+    return np.array([original[_stem(name)] for name in names]), describe(_HQ_MAPPING, tree.read(_HQ_MAPPING))
 
 
 def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool = False) -> Plan:
@@ -300,10 +249,6 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
     )
 
 
-def _utk_name(name: str) -> re.Match | None:
-    return _UTK_NAME.match(name)
-
-
 def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.ndarray], dict]:
     """Names of the images, 0 or 1 of each attribute, and the file's provenance."""
     content = tree.read(file)
@@ -349,12 +294,6 @@ def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
 
 def _words(attribute: str) -> tuple[str, str]:
     return f"not {attribute}", attribute
-
-
-def _biased(train: Rows, bias_ratio: float | None, seed: int) -> Rows:
-    if bias_ratio is None or not len(train):
-        return train
-    return train.take(drop_to_ratio(train.labels, train.groups, bias_ratio, np.random.RandomState(seed)))
 
 
 def _stem(name: str) -> str:

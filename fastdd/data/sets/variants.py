@@ -1,16 +1,16 @@
-"""What the ablations of the papers do to any biased set: balance it, spoil labels or groups, test on fewer groups."""
+"""What papers do to any biased set: balance it, spoil labels or groups, test on fewer groups, hold images out."""
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from fastdd.data.dataset import Dataset
-from fastdd.data.files.plan import Plan
+from fastdd.data.dataset import Dataset, Split
+from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.sets.balance import even_cells
 
-_BALANCE, _LABELS, _GROUPS, _VALIDATION = range(4)
+_BALANCE, _LABELS, _GROUPS, _TEST, _VALIDATION = range(5)
 _SHARES = {"val_split", "label_noise", "group_noise"}
 
 
@@ -81,18 +81,43 @@ def noisy_groups(groups: np.ndarray, share: float, num_groups: int, seed: int = 
     return out
 
 
-def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Rows to be held out: round(n share) of every cell (class, group) with n images, drawn without replacement.
+def rows_for_test(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Rows to be tested on: round(n share) of every cell (class, group) with n images, drawn without replacement.
 
     Returns:
         bool [N].
     """
-    random = np.random.RandomState((seed, _VALIDATION))
+    return _held_out(labels, groups, lambda n: round(n * share), np.random.RandomState((seed, _TEST)))
+
+
+def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Rows for validation: round(n share) of every cell (class, group) with n images, drawn without replacement.
+
+    Of a cell of two images or more, at least one is held out and at least one is left; a single image is left.
+
+    Returns:
+        bool [N].
+
+    >>> held = validation_rows(np.array([0] * 10 + [1] * 2 + [2]), np.zeros(13, np.int64), 0.2)
+    >>> held[:10].sum(), held[10:12].sum(), held[12:].sum()
+    (np.int64(2), np.int64(1), np.int64(0))
+    """
+
+    def size(n: int) -> int:
+        return min(max(round(n * share), 1), n - 1)
+
+    return _held_out(labels, groups, size, np.random.RandomState((seed, _VALIDATION)))
+
+
+def _held_out(
+    labels: np.ndarray, groups: np.ndarray, size: Callable[[int], int], random: np.random.RandomState
+) -> np.ndarray:
+    """bool [N]: ``size(n)`` rows of every cell (class, group) with n images."""
     held = np.zeros(len(labels), bool)
     cells = labels * (groups.max(initial=0) + 1) + groups
     for cell in np.unique(cells):
         rows = np.flatnonzero(cells == cell)
-        held[rows[_share_of(len(rows), share, random)]] = True
+        held[rows[random.permutation(len(rows))[: size(len(rows))]]] = True
     return held
 
 
@@ -105,9 +130,10 @@ def varied(
     group_noise: float = 0.0,
     missing_groups: int = 0,
     val_split: float = 0.0,
+    validation: float | None = None,
 ) -> Dataset | Plan:
     """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
-    training images take their place or groups are left out.
+    training images take their place or groups are left out; images for validation that it has stay as they are.
 
     Args:
         dataset: the data set; its pixels and their true bias stay, only what is told of them changes.
@@ -119,12 +145,16 @@ def varied(
             does not say which).
         val_split: share of every cell's training images that are held out and stand in place of the test images, so
             that methods and settings can be chosen without the test set; before all the others.
+        validation: share of every cell's training images that are held out as ``Dataset.validation``
+            (:func:`validation_rows`), with the bias that training has; after ``val_split``, before all the others.
 
     Raises:
-        ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left.
+        ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left,
+            or ``validation`` of a set that has one.
     """
     for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
         check_share(name, share)
+    _check_validation(validation)
     train, test, num_classes, num_groups = (
         dataset.train,
         dataset.test,
@@ -132,12 +162,14 @@ def varied(
         len(dataset.group_names),
     )
     if val_split:
-        held = validation_rows(train.labels, train.groups, val_split, seed)
+        held = rows_for_test(train.labels, train.groups, val_split, seed)
         if held.all() or not held.any():
             raise ValueError(
                 f"val_split {val_split:g} leaves no images on one side, of {len(held):,} in {dataset.name}"
             )
         train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+    if validation:
+        train, dataset = _with_validation(dataset, train, validation, seed)
     if not 0 <= missing_groups < num_groups:
         raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {dataset.name}, not {missing_groups}")
     if missing_groups:
@@ -154,12 +186,32 @@ def varied(
     return dataclasses.replace(dataset, train=dataclasses.replace(train, labels=labels, groups=groups), test=test)
 
 
-def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = None) -> Callable[..., Dataset | Plan]:
+def _check_validation(share: float | None) -> None:
+    if share is not None:
+        check_share("validation", share)
+        if share == 1:
+            raise ValueError("validation 1 leaves nothing to train on: give a smaller share of the training images")
+
+
+def _with_validation(dataset: Dataset | Plan, train: Split | Rows, share: float, seed: int):
+    """The training images that are left, and the data set with those that are held out."""
+    if dataset.validation is not None:
+        raise ValueError(f"{dataset.name} has images for validation of its own: leave out validation={share:g}")
+    held = validation_rows(train.labels, train.groups, share, seed)
+    if not held.any():
+        raise ValueError(f"validation {share:g} holds out nothing: no class and group of {dataset.name} has two images")
+    taken = dataclasses.replace(dataset, validation=train.take(np.flatnonzero(held)))
+    return train.take(np.flatnonzero(~held)), taken
+
+
+def with_variants(
+    load: Callable[..., Dataset | Plan], *, only: Collection[str] | None = None
+) -> Callable[..., Dataset | Plan]:
     """``load(root, *, ...)`` with the options of :func:`varied` that it does not have itself, drawn by its ``seed``.
 
     Args:
         load: the loader.
-        only: the one option that is added; None: all.
+        only: the options that are added; None: all.
     """
     signature = inspect.signature(load)
     added = [
@@ -167,13 +219,14 @@ def with_variants(load: Callable[..., Dataset | Plan], *, only: str | None = Non
         for parameter in inspect.signature(varied).parameters.values()
         if parameter.kind == parameter.KEYWORD_ONLY
         and parameter.name not in signature.parameters
-        and only in (None, parameter.name)
+        and (only is None or parameter.name in only)
     ]
 
     def load_varied(root, **options) -> Dataset | Plan:
         values = {parameter.name: options.pop(parameter.name, parameter.default) for parameter in added}
         for name in _SHARES & values.keys():
             check_share(name, values[name])
+        _check_validation(values.get("validation"))
         return varied(load(root, **options), options.get("seed") or 0, **values)
 
     parameters = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]

@@ -1,5 +1,6 @@
 """The packed store: what is written is read back, whole or absent, and damage is told."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -81,6 +82,34 @@ def test_a_store_is_replaced_only_when_asked(store):
     save_store(toy(1, n=20), store, overwrite=True)
     assert open_store(store).digest() == toy(1, n=20).digest()
     assert os.listdir(store.parent) == ["store"]
+
+
+@pytest.fixture
+def with_validation():
+    return dataclasses.replace(toy(), validation=toy(3, n=5).train)
+
+
+def test_validation_is_kept_beside_the_files_of_a_store_without(store, with_validation, tmp_path):
+    save_store(with_validation, tmp_path / "more")
+    read = open_store(tmp_path / "more")
+    assert read.digest() == read.compute_digest() == with_validation.digest() != toy().digest()
+    np.testing.assert_array_equal(read.validation.images, with_validation.validation.images)
+    assert open_store(store).validation is None
+    assert check_store(tmp_path / "more") == []
+    before = {path.name: path.read_bytes() for path in store.glob("*.npy")}
+    assert {name: (tmp_path / "more" / name).read_bytes() for name in before} == before
+
+
+def test_damaged_validation_is_told(with_validation, tmp_path):
+    save_store(with_validation, tmp_path / "more")
+    file = tmp_path / "more/validation-images.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert "the pixels, labels or groups changed" in check_store(tmp_path / "more")[0]
+    file.unlink()
+    with pytest.raises(RuntimeError, match=r"validation-images\.npy is missing or damaged"):
+        open_store(tmp_path / "more")
 
 
 def test_what_is_not_a_store_is_never_replaced(tmp_path):

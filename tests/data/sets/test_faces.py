@@ -159,7 +159,7 @@ def utkface(tmp_path, monkeypatch):
 
     Of a cell, 3 images are tested on, where the publisher's are enough for 100.
     """
-    monkeypatch.setattr("fastdd.data.sets.faces._UTK_TESTED", 3)
+    monkeypatch.setattr("fastdd.data.sets.utkface._TESTED", 3)
     root = tmp_path / "UTKFace"
     for age in (10, 30, 50):
         for gender in (0, 1):

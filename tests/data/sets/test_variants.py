@@ -90,6 +90,7 @@ def test_a_set_of_image_files(tmp_path):
         "group_noise",
         "missing_groups",
         "val_split",
+        "validation",
     ]
     noisy = changed(None, label_noise=0.5, group_noise=0.5)
     assert (noisy.train.labels != rows.labels).sum() == 20
@@ -102,15 +103,58 @@ def test_a_set_of_image_files(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=80), st.floats(0, 1))
-def test_every_cell_gives_its_share_to_validation(pairs, share):
+def test_every_cell_gives_its_share_to_the_test(pairs, share):
     labels, groups = np.array(pairs).T
-    held = variants.validation_rows(labels, groups, share)
+    held = variants.rows_for_test(labels, groups, share)
     for cell in set(pairs):
         here = (labels == cell[0]) & (groups == cell[1])
         assert held[here].sum() == round(here.sum() * share)
 
 
-def test_validation_images_are_training_images_that_are_held_out():
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=80), st.floats(0, 1))
+def test_a_cell_gives_its_share_to_validation_but_for_its_first_and_last_image(pairs, share):
+    labels, groups = np.array(pairs).T
+    held = variants.validation_rows(labels, groups, share)
+    for cell in set(pairs):
+        here = (labels == cell[0]) & (groups == cell[1])
+        n = here.sum()
+        assert held[here].sum() == (0 if n == 1 else min(max(round(n * share), 1), n - 1))
+
+
+def test_validation_is_held_out_and_the_test_stays():
+    plain = load("c-digits")
+    made = load("c-digits", validation=0.1, label_noise=0.5, balanced=True)
+    held = load("c-digits", validation=0.1)
+    assert plain.validation is None
+    assert len(held.train) + len(held.validation) == len(plain.train)
+    assert len({image.tobytes() for image in plain.train.images}) == len(plain.train)
+    of = dict(zip((image.tobytes() for image in plain.train.images), plain.train.labels, strict=True))
+    rest = {image.tobytes() for image in held.train.images}
+    for data in (held, made):
+        # Of each image its true label, whatever is done to training.
+        images = [image.tobytes() for image in data.validation.images]
+        assert [of[image] for image in images] == data.validation.labels.tolist()
+        assert not rest & set(images)
+        np.testing.assert_array_equal(data.test.images, plain.test.images)
+    counts, before = held.validation.counts(10, 10), plain.train.counts(10, 10)
+    expected = np.where(before == 1, 0, np.minimum(np.maximum(np.round(before * 0.1), 1), before - 1))
+    np.testing.assert_array_equal(counts, np.where(before, expected, 0))
+    np.testing.assert_array_equal(made.validation.images, held.validation.images)
+    assert held.provenance["parameters"]["validation"] == 0.1
+    assert "validation" not in plain.provenance["parameters"]
+    assert held.tested_on == "test"
+    assert load("c-digits", validation=0.0).digest() == load("c-digits", validation=None).digest() == plain.digest()
+    assert load("c-digits", validation=0.1, seed=1).validation.labels.tolist() != held.validation.labels.tolist()
+
+
+def test_validation_beside_held_out_test_images():
+    both, one = load("c-digits", val_split=0.2, validation=0.1), load("c-digits", val_split=0.2)
+    np.testing.assert_array_equal(both.test.images, one.test.images)
+    splits = [{image.tobytes() for image in split.images} for split in both.splits.values()]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == len(one.train) + len(one.test)
+
+
+def test_test_images_that_are_held_out_are_training_images_that_are_held_out():
     plain, made = load("c-digits"), load("c-digits", val_split=0.2, label_noise=0.3)
     assert len(made.train) + len(made.test) == len(plain.train)
     rows = {image.tobytes() for image in made.train.images}
@@ -133,7 +177,7 @@ def test_missing_groups_are_missing_in_the_test_images_only():
 
 def test_only_biased_sets_have_them():
     assert "label_noise" not in options("mnist")
-    assert "val_split" in options("mnist")
+    assert set(options("mnist")) == {"val_split", "validation"}
     for name in ("c-digits", "c-mnist-bg", "cifar10-s", "cmnist-lff", "ccifar10-dd", "bg-fmnist", "celeba", "utkface"):
         assert {"balanced", "label_noise", "group_noise", "missing_groups"} <= set(options(name))
 
@@ -142,6 +186,8 @@ def test_bad_input():
     for given_options, why in (
         ({"label_noise": 1.5}, "label_noise must lie in 0..1, not 1.5"),
         ({"val_split": 1.0}, "val_split 1 leaves no images on one side"),
+        ({"validation": 1}, "validation 1 leaves nothing to train on: give a smaller share of the training images"),
+        ({"validation": "yes"}, r"validation must lie in 0\.\.1, not 'yes'"),
         ({"group_noise": -0.1}, "group_noise must lie in 0..1, not -0.1"),
         ({"missing_groups": 10}, r"missing_groups must lie in 0\.\.9 for c-digits, not 10"),
         ({"balanced": True, "bias_ratio": 1.0}, "class 0 has none in group 1"),
