@@ -86,7 +86,7 @@ def train_network(
         return TrainingRun(config, data, out=out, **of_run).run()
     if not lr_grid:
         raise ValueError("lr_grid has no learning rate")
-    if getattr(data, "validation", None) is None:
+    if data.validation is None:
         raise ValueError("lr_grid chooses by validation images: data option validation=0.1 holds some out")
     each = [config.model_copy(update={"lr": rate}) for rate in lr_grid]
     folders = [None if out is None else Path(out) / f"lr-{rate:g}" for rate in lr_grid]

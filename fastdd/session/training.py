@@ -140,7 +140,7 @@ class TrainingRun:
     ):
         self.config, self.dataset, self._progress = config, dataset, progress
         self._device, self._out = torch.device(device), None if out is None else Path(out)
-        validation = getattr(dataset, "validation", None)
+        validation = dataset.validation
         self._check(validation, fakes)
         self._test, self._validation = self._read(dataset.test), validation and self._read(validation)
         self.fakes: np.ndarray | None = None

@@ -112,7 +112,7 @@ def test_group_dro_moves_weight_to_the_worst_cell_and_follows_its_gradient():
         means = [
             sum(cells[c]) / len(cells[c]) if c in cells else torch.zeros((), dtype=torch.float64) for c in range(6)
         ]
-        shares = [q * math.exp(0.5 * float(m)) for q, m in zip(shares, means, strict=True)]
+        shares = [q * math.exp(0.5 * m.item()) for q, m in zip(shares, means, strict=True)]
         shares = [q / sum(shares) for q in shares]
         literal = sum(q * m for q, m in zip(shares, means, strict=True))
         # The shares are kept in float32.
