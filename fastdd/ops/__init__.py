@@ -11,6 +11,7 @@ from fastdd.ops.embedding_match import embedding_match
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
+from fastdd.ops.idc_augment import augment_passes, idc_params
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -26,6 +27,7 @@ __all__ = [
     "Param",
     "augment",
     "augment_adjoint",
+    "augment_passes",
     "conv3x3",
     "conv_norm_act_pool",
     "diff_augment",
@@ -36,6 +38,7 @@ __all__ = [
     "grouped_conv_weight",
     "grouped_matmul",
     "grouped_outer",
+    "idc_params",
     "identity_params",
     "implementations",
     "kde",
