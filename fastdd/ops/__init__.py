@@ -12,6 +12,7 @@ from fastdd.ops.formation import GREY, all_parts, formation, formation_adjoint
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
+from fastdd.ops.idc_augment import augment_passes, idc_params
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -29,6 +30,7 @@ __all__ = [
     "all_parts",
     "augment",
     "augment_adjoint",
+    "augment_passes",
     "conv3x3",
     "conv_norm_act_pool",
     "diff_augment",
@@ -41,6 +43,7 @@ __all__ = [
     "grouped_conv_weight",
     "grouped_matmul",
     "grouped_outer",
+    "idc_params",
     "identity_params",
     "implementations",
     "kde",

@@ -324,7 +324,8 @@ class Run:
         """What the run starts from, and its classes."""
         config, balanced = self.config, self.config.init == "balanced"
         source = train if balanced else self.dataset
-        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced)
+        factor = config.factor if config.init == "mix" else 1
+        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced, factor=factor)
         images = start.images
         if config.init == "noise":
             images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
