@@ -142,7 +142,11 @@ def plan_evaluation(
         arch = run["arch"]
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
-    strategy, dc = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy, "none"
+    strategy, cutmix, dc = run["dsa_strategy"], 0.0, "none"
+    if published is not None and published.augmentation is not None:
+        strategy, cutmix = published.augmentation(data.name, 1 if isinstance(what, str) else what.formation)
+    if dsa_strategy is not None:
+        strategy = dsa_strategy
     if published is not None and part.method in published.dc_augmented and (strategy, dsa_strategy) == ("none", None):
         dc = dc_strategy(data.name, models.canonical_name(arch))
     if epochs is None:
@@ -151,7 +155,14 @@ def plan_evaluation(
         nets = _NETS if published is None else published.nets
     if learning_rate is None:
         learning_rate = Protocol.learning_rate if part.learning_rate is None else part.learning_rate
-    trained = Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy, dc_strategy=dc)
+    trained = Protocol(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        dsa_strategy=strategy,
+        dc_strategy=dc,
+        cutmix=cutmix,
+        **({} if published is None else published.training),
+    )
     return EvaluationPlan(
         part.images, part.labels, part.dataset, nets, seed, arch, width, depth, protocol=trained, zca=part.zca
     )
