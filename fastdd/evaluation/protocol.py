@@ -2,21 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from fastdd import models, ops
+from fastdd import models, ops, training
 from fastdd.core import ranks, rng
 from fastdd.core.messages import Messages
-from fastdd.data import Dataset, DeviceImages, Zca
+from fastdd.data import Dataset, DeviceImages, Split, Zca
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
 from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
-from fastdd.methods.parts.training import train_epoch
+from fastdd.methods.parts.training import Composition, train_epoch
+from fastdd.training import Recipe, TrainingImages
 
 _TEST_BATCH = 256
 
@@ -33,9 +36,17 @@ class Protocol:
         epochs: 1000 with augmentation, 300 without, in the published code.
         learning_rate: of the network; trajectory matching is published with its learned step size.
         batch: training batch.
-        dsa_strategy: augmentation while training: one operation a batch, drawn from this list, parameters an image.
+        dsa_strategy: augmentation while training: operations joined by underscores, with parameters an image.
         dc_strategy: in its place, DC's own: one operation an image, drawn from this list of crop, scale, rotate and
             noise (:class:`fastdd.evaluation.DcAugmentation`).
+        composition: how many operations of ``dsa_strategy`` an image has: with dsa one a batch, with idc flip, color,
+            cutout, as far as they are named, and one of the others (:func:`fastdd.ops.idc_params`).
+        cutmix: probability that a batch is mixed (:func:`fastdd.ops.cutmix`).
+        milestones: in place of DM's course, ``epochs`` epochs with one optimiser, whose learning rate falls after
+            these parts of them, rounded down: 2/3 and 5/6 for IDC.
+        gamma: what the learning rate falls to, as a factor.
+        training: the recipe by which networks are trained (:data:`fastdd.training.RECIPES`), with this optimiser.
+        constants: of the recipe, in place of its defaults.
     """
 
     epochs: int = 1000
@@ -45,8 +56,25 @@ class Protocol:
     batch: int = 256
     dsa_strategy: str = "color_crop_cutout_flip_scale_rotate"
     dc_strategy: str = "none"
+    composition: Composition = "dsa"
+    cutmix: float = 0.0
+    milestones: tuple[Fraction, ...] | None = None
+    gamma: float = 0.1
+    training: str = "erm"
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        training.constants(self.training, self.constants)
+        if self.training != "erm" and self.cutmix:
+            raise ValueError(f"training {self.training} has a loss of its own, which CutMix does not mix")
+        if self.composition not in get_args(Composition):
+            raise ValueError(f"composition must be {' or '.join(get_args(Composition))}, not {self.composition!r}")
+        if not 0 <= self.cutmix <= 1:
+            raise ValueError(f"cutmix must be a probability, 0 to 1, not {self.cutmix}")
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma must be above 0 and at most 1, not {self.gamma}")
+        if any(not 0 < part < 1 for part in self.milestones or ()):
+            raise ValueError(f"milestones must be parts of the epochs, between 0 and 1, not {self.milestones}")
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if not 0 < self.learning_rate < math.inf:
@@ -59,6 +87,18 @@ class Protocol:
                 raise ValueError(f"dc_strategy {self.dc_strategy!r}: {name!r} is not one of {', '.join(DC_OPS)}")
         if siamese:
             raise ValueError(f"one augmentation: dc_strategy {self.dc_strategy!r} goes with dsa_strategy 'none'")
+
+    @property
+    def passes(self) -> int:
+        """Over the training images: DM's code has one more than it says."""
+        return self.epochs + 1 if self.milestones is None else self.epochs
+
+    @property
+    def falls(self) -> list[int]:
+        """After how many passes the learning rate falls."""
+        if self.milestones is None:
+            return [self.epochs // 2 + 2]
+        return [int(part * self.epochs) for part in self.milestones]
 
 
 @dataclass(frozen=True)
@@ -110,24 +150,36 @@ class Evaluation:
         return [[None if math.isnan(value) else value for value in row] for row in mean.tolist()]
 
 
-def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: Protocol, key: tuple) -> Tensor:
+def train(
+    net: torch.nn.Module,
+    images: DeviceImages,
+    labels: Tensor,
+    protocol: Protocol,
+    key: tuple,
+    recipe: Recipe | None = None,
+) -> Tensor:
     """Train a network as the protocol says; orders and augmentations are functions of ``key`` and the epoch.
 
-    Returns the last epoch's loss, a scalar on the device.
+    ``recipe``, where it is not plain training, is of this network and these images. Returns the last epoch's loss, a
+    scalar on the device.
     """
-    learning_rate = protocol.learning_rate
+    parameters = list(net.parameters() if recipe is None else recipe.parameters())
 
-    def optimiser():
+    def optimiser(learning_rate: float) -> torch.optim.SGD:
         return torch.optim.SGD(
-            net.parameters(), lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+            parameters, lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
 
     augment = None
     if protocol.dc_strategy != "none":
         augment = partial(dc_augment, DcAugmentation(protocol.dc_strategy))
-    sgd = optimiser()
+    falls = protocol.falls  # of a few epochs two at a time, or some before the first: as MultiStepLR does it
+    learning_rate = protocol.learning_rate * protocol.gamma ** falls.count(0)
+    sgd = optimiser(learning_rate)
     net.train()
-    for epoch in range(protocol.epochs + 1):
+    if recipe is not None:
+        recipe.train()
+    for epoch in range(protocol.passes):
         loss = train_epoch(
             net,
             images,
@@ -136,11 +188,17 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
             batch=protocol.batch,
             dsa_strategy=protocol.dsa_strategy,
             key=(*key, epoch),
+            composition=protocol.composition,
+            cutmix=protocol.cutmix,
             augment=augment,
+            order=None if recipe is None else recipe.order((*key, epoch)),
+            loss_of=None if recipe is None else recipe.loss,
         )
-        if epoch == protocol.epochs // 2 + 1:
-            learning_rate *= 0.1
-            sgd = optimiser()
+        if epoch + 1 in falls:
+            learning_rate *= protocol.gamma ** falls.count(epoch + 1)
+            if protocol.milestones is None:
+                sgd = optimiser(learning_rate)
+            sgd.param_groups[0]["lr"] = learning_rate
     return loss
 
 
@@ -171,6 +229,7 @@ def evaluate(
     protocol: Protocol | None = None,
     seed: int = 0,
     zca: Zca | None = None,
+    groups: Tensor | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
@@ -188,13 +247,15 @@ def evaluate(
         protocol: how they are trained; the published one by default.
         seed: initialisations, orders and augmentations are functions of it.
         zca: whitens the test split, where the training images are whitened; None: it is normalised.
+        groups: int64 [N], of the training images, for recipes that look at them; None: not known.
         progress: called with (networks done, networks, their mean accuracy so far), on rank 0, after every network.
 
     Raises:
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
-            than C classes, a ``zca`` of another size.
+            than C classes, a ``zca`` of another size, a recipe that needs groups, classes or validation images that
+            there are not.
 
-    Cost: nets * (epochs + 1) * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
+    Cost: nets * passes * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
     machine and thread count: on any number of ranks, each with as many threads, the same counts.
     """
     if nets < 1:
@@ -206,17 +267,21 @@ def evaluate(
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
-    net = models.build(
-        arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth, device=device
+    build = partial(
+        models.build,
+        arch,
+        dataset.channels,
+        dataset.num_classes,
+        dataset.size,
+        width=width,
+        depth=depth,
+        device=device,
     )
+    net = build()
     init = models.ParameterInit(net)
-    if zca is None:
-        test = DeviceImages.of(dataset.test.images, dataset.mean, dataset.std, device)
-    else:
-        test = zca.read(dataset.test.images, device)
-    test_labels, test_groups = (
-        torch.as_tensor(array, device=device) for array in (dataset.test.labels, dataset.test.groups)
-    )
+    trained = TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups, protocol.dsa_strategy)
+    held_out = None if dataset.validation is None else _seen(dataset.validation, dataset, device, zca)
+    test = _seen(dataset.test, dataset, device, zca)
     start = time.perf_counter()
     ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
     results, reports = {}, Messages()
@@ -231,10 +296,10 @@ def evaluate(
     for number in range(ranks.rank(), nets, ranks.world()):
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
-            loss = train(net, images, labels, protocol, (seed, "evaluation", number))
-            predictions = _predictions(net, test)
-        counts = GroupCounts.of(predictions, test_labels, test_groups, dataset.num_classes, dataset.num_groups)
-        finite = bool(init.flat.isfinite().all())
+            loss, predictor = _trained(net, trained, protocol, build, held_out, seed, number)
+            predictions = _predictions(predictor, test.images)
+        counts = GroupCounts.of(predictions, test.labels, test.groups, dataset.num_classes, dataset.num_groups)
+        finite = all(bool(parameter.isfinite().all()) for parameter in predictor.parameters())
         doubt = doubt_of_network(
             number, loss.item() if finite else math.nan, predictions, dataset.class_names, protocol.learning_rate
         )
@@ -248,3 +313,38 @@ def evaluate(
     of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
     told = tuple(filter(None, (*doubts, of_test)))
     return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
+
+
+def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:
+    """Images of a split as networks see them, with labels and groups."""
+    if zca is None:
+        images = DeviceImages.of(split.images, dataset.mean, dataset.std, device)
+    else:
+        images = zca.read(split.images, device)
+    labels, groups = (torch.as_tensor(array, device=device) for array in (split.labels, split.groups))
+    return TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups)
+
+
+def _trained(
+    net: models.Network,
+    of: TrainingImages,
+    protocol: Protocol,
+    build: Callable[..., models.Network],
+    held_out: TrainingImages | None,
+    seed: int,
+    number: int,
+) -> tuple[Tensor, torch.nn.Module]:
+    """Train network ``number``; its last loss, and what predicts."""
+    key = seed, "evaluation", number
+    if protocol.training == "erm":
+        return train(net, of.images, of.labels, protocol, key), net
+
+    def another(name: str) -> models.Network:
+        return build(key=rng.key(seed, f"evaluation-net-{name}", number))
+
+    recipe = training.start(
+        protocol.training, of, net, another, (seed, "evaluation-recipe", number), protocol.constants
+    )
+    loss = train(net, of.images, of.labels, protocol, key, recipe)
+    recipe.finish(held_out)
+    return loss, recipe.predictor()
