@@ -11,12 +11,11 @@ import numpy as np
 
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.files.readers import CIFAR10_CLASSES
+from fastdd.data.files.readers import CIFAR10_CLASSES, CIFAR10_NORMALISATION
 from fastdd.data.files.tree import Tree, find
 from fastdd.data.sets.builders import DIGITS
 
 PAGE = "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled"
-_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _TESTS = ("all", "conflict")
 
 
@@ -53,11 +52,11 @@ KINDS = {
         CIFAR10_CLASSES,
         tuple(f"corruption {number}" for number in range(10)),
         32,
-        _CIFAR10,
+        CIFAR10_NORMALISATION,
         "all",
         {"1pct": (44_527, 442), "2pct": (44_145, 887), "5pct": (42_820, 2_242)},
     ),
-    "bffhq": _Kind(("young", "old"), ("female", "male"), 64, _CIFAR10, "conflict", {}),
+    "bffhq": _Kind(("young", "old"), ("female", "male"), 64, CIFAR10_NORMALISATION, "conflict", {}),
 }
 
 

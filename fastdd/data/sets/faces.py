@@ -13,7 +13,7 @@ import numpy as np
 
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.files.readers import describe
+from fastdd.data.files.readers import CIFAR10_NORMALISATION, describe
 from fastdd.data.files.tree import Tree, find
 from fastdd.data.sets import ffr
 from fastdd.data.sets.balance import dropped, even_cells
@@ -242,8 +242,7 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
         ("young", "old"),
         ("female", "male"),
         Recipe(size, as_stored=True),
-        (0.4914, 0.4822, 0.4465),
-        (0.2023, 0.1994, 0.2010),
+        *CIFAR10_NORMALISATION,
         {"builder": "bffhq"},
         skip_corrupt=skip_corrupt,
     )

@@ -20,7 +20,7 @@ import os
 import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files.readers import CIFAR10_CLASSES, Source
+from fastdd.data.files.readers import CIFAR10_CLASSES, CIFAR10_NORMALISATION, Source
 from fastdd.data.sets.builders import DIGITS
 from fastdd.data.sets.variants import check_share
 
@@ -215,6 +215,11 @@ def cmnist_dd(
     return _coloured_digits("cmnist-dd", source, bias_ratio, test_bias, severity, seed, noise)
 
 
+def corruption_names(kind: int) -> tuple[str, ...]:
+    """How the groups of a type of corruptions are called, in the order of the classes."""
+    return tuple(name.replace("_", " ") for name in _ten_corruptions(None, kind))
+
+
 def _ten_corruptions(asked: str | list[str] | tuple[str, ...] | None, kind: int) -> tuple[str, ...]:
     """The corruptions that are aligned with the classes, in their order."""
     # SciPy and Pillow are for those who corrupt; importing fastdd needs neither.
@@ -275,8 +280,8 @@ def _corrupted(
         test=splits[1],
         class_names=CIFAR10_CLASSES,
         group_names=tuple(corruption.replace("_", " ") for corruption in names),
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
+        mean=CIFAR10_NORMALISATION[0],
+        std=CIFAR10_NORMALISATION[1],
         provenance={
             "builder": name,
             "parameters": parameters,
