@@ -17,7 +17,7 @@ BIASED = {
 }
 PLAIN = {"mnist", "fashion-mnist", "cifar10"}
 # Their readers are tested by themselves.
-OTHERS = {"cifar100", "svhn"}
+OTHERS = {"cifar100", "svhn", "lff", "biased-dd", "dfa-folder"}
 SUBSETS = {"imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow"}
 IMAGES = {
     *("bg-fmnist", "folder", "celeba", "celeba-hq", "utkface", "bffhq", "spuco-animals"),
