@@ -17,7 +17,7 @@ from fastdd.data.files.readers.idx import (
     read_mnist,
     read_mnist_files,
 )
-from fastdd.data.files.readers.publisher import Source, describe, describe_file, no_root
+from fastdd.data.files.readers.publisher import Source, describe, describe_file, no_root, read_file
 from fastdd.data.files.readers.svhn import read_svhn
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "read_cifar10",
     "read_cifar100",
     "read_fashion_mnist",
+    "read_file",
     "read_mnist",
     "read_mnist_files",
     "read_svhn",
