@@ -54,6 +54,18 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
 
 
 @pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("folder", "groups_csv"), ("bg-fmnist", "backgrounds"), ("ccifar10-dd", "frost_images")),
+        *((name, "split_files") for name in ("celeba-hq", "utkface", "spuco-animals")),
+    ],
+)
+def test_a_number_is_no_path(name, option):
+    with pytest.raises(ValueError, match=f"^{option} of {name} must be a path, not 5$"):
+        load(name, "nowhere", **{option: 5})
+
+
+@pytest.mark.parametrize(
     ("name", "mean", "std"),
     [
         ("mnist", (0.1307,), (0.3081,)),

@@ -171,9 +171,12 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     tensors = content if isinstance(content, dict) else {}
     for part in ("training", "testing"):
         for name in _TENSORS:
-            if not isinstance(tensors.get(f"{part}_{name}"), torch.Tensor):
+            tensor = tensors.get(f"{part}_{name}")
+            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
                 raise RuntimeError(f"{path} has no tensor {part}_{name}: it is not one of Biased-DD's files")
-    return tensors
+            # One value can stand for many (stride 0).
+            bounds.check_unpacked(f"{path}: {part}_{name}", tensor.numel(), path.stat().st_size)
+    return {name: tensor.detach() if isinstance(tensor, torch.Tensor) else tensor for name, tensor in tensors.items()}
 
 
 def _split(path: Path, part: str, tensors: dict[str, torch.Tensor]) -> Split:

@@ -151,12 +151,13 @@ def _rows(tree: Tree, names: list[str], about: _Kind) -> Rows:
         parts = path.stem.split("_")
         if len(parts) < 3 or not all(part.isdecimal() for part in parts[-2:]):
             raise RuntimeError(f"{tree.shown(name)} is not named <id>_<class>_<group>.png")
-        numbers[:, row] = label, group = int(parts[-2]), int(parts[-1])
+        label, group = int(parts[-2]), int(parts[-1])
         for (what, count), number in zip(known.items(), (label, group), strict=True):
             if number >= count:
                 raise RuntimeError(f"{tree.shown(name)} is of {what} {number}, and there are 0 to {count - 1}")
         if path.parent.name.isdecimal() and int(path.parent.name) != label:
             raise RuntimeError(f"{tree.shown(name)} is of class {label} by its name, not by its folder")
+        numbers[:, row] = label, group
     return Rows(names, *numbers)
 
 

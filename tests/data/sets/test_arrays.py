@@ -153,6 +153,11 @@ def test_biased_dds_tensors_that_do_not_fit(mnist_root, tmp_path, capsys):
             good | {"training_attrs": good["training_attrs"].float()},
             r"training_attrs must be whole numbers .*not torch\.f",
         ),
+        (good | {"testing_labs": good["testing_labs"].to_sparse()}, r"has no tensor testing_labs"),
+        (
+            good | {"training_imgs": torch.zeros(1).expand(2**20, 3, 28, 28)},
+            r"training_imgs would unpack to 2,466,250,752 bytes or more from [\d,]+, over 100 times as many",
+        ),
         (good | {"more": Runs()}, r"is no file of tensors only, or is damaged: "),
     ):
         torch.save(changed, file)

@@ -126,6 +126,7 @@ def test_names_count(bffhq):
     for name, why in (
         ("align/0/7_1_1.png", r"align/0/7_1_1\.png is of class 1 by its name, not by its folder"),
         ("align/0/7_0_2.png", r"align/0/7_0_2\.png is of group 2, and there are 0 to 1"),
+        ("align/0/7_0_99999999999999999999.png", r"is of group 99999999999999999999, and there are 0 to 1"),
         ("align/0/face.png", r"align/0/face\.png is not named <id>_<class>_<group>\.png"),
     ):
         picture(bffhq / "bffhq/0.5pct" / name, 0)

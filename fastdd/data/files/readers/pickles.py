@@ -72,7 +72,7 @@ def _values(dtype: _PickledDtype, data: bytes) -> np.ndarray:
 class _PickledList:
     """Takes the state of an array in one dimension and keeps its values."""
 
-    values: np.ndarray
+    values = np.zeros(0)
 
     def __setstate__(self, state):
         _, shape, dtype, _, data = state
