@@ -71,7 +71,7 @@ def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **optio
     ((1297, 3, 16, 16), 10)
     """
     entry = _entry(name)
-    values = _option_values(name, {} if entry is None else entry.options, options)
+    values = _option_values(name, entry, options)
     if entry is None:
         return open_store(name)
     dataset = _with_parameters(entry.load(root, **values), values)
@@ -114,7 +114,7 @@ def build(
     finished = resume and not overwrite and is_store(path)
     if not finished:
         check_place(path, overwrite)
-    values = _option_values(name, entry.options, options or {})
+    values = _option_values(name, entry, options or {})
     dataset = _with_parameters(entry.load(root, **values), values)
     if isinstance(dataset, Plan):
         return build_store(dataset, path, overwrite=overwrite, resume=resume, workers=workers, progress=progress)
@@ -157,14 +157,17 @@ def _entry(name: str | os.PathLike) -> Entry | None:
     return entry
 
 
-def _option_values(name, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _option_values(name, entry: Entry | None, given: dict[str, Any]) -> dict[str, Any]:
     """The defaults, with the given values that are not None, checked."""
+    defaults, paths = ({}, set()) if entry is None else (entry.options, entry.paths)
     values = dict(defaults)
     for option, value in given.items():
         if value is None:
             continue
         if option not in defaults:
             raise ValueError(f"{name} has no {option}: it can't be {value!r}; leave it out")
+        if option in paths and not isinstance(value, str | os.PathLike):
+            raise ValueError(f"{option} of {name} must be a path, not {value!r}")
         values[option] = _checked(name, option, value, defaults[option])
     return values
 

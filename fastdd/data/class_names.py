@@ -13,7 +13,7 @@ _WORDNET = {number: name for classes in SUBSETS.values() for number, name in cla
 _SHOWN = 4
 
 
-def places(own: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
+def places(own: Sequence[str], of_data: Sequence[str], kind: str = "class") -> list[int] | None:
     """The number in the data set of each class of a set.
 
     Names are the same if they are but for case, and for what is neither letter nor digit (a folder can't be called
@@ -23,6 +23,7 @@ def places(own: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
     Args:
         own: names of the set's classes.
         of_data: of the data set's.
+        kind: ``class``, or ``group``, of which the same holds.
 
     Returns:
         None if the data set's classes are called by their numbers, but the set's are not.
@@ -49,9 +50,10 @@ def places(own: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
     if list(of_data) == [str(number) for number in range(len(of_data))]:
         return None
     stray = next((name for name in own if _look(name) not in set(map(_look, of_data))), own[0])
+    plural = {"class": "classes", "group": "groups"}[kind]
     raise ValueError(
-        f"{stray!r} is no class of the data set ({_listed(of_data)}), and classes go by their names: rename the set's "
-        "as the data set's, or number them from 0 as it does"
+        f"{stray!r} is no {kind} of the data set ({_listed(of_data)}), and {plural} go by their names: rename the "
+        "set's as the data set's, or number them from 0 as it does"
     )
 
 

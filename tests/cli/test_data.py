@@ -113,6 +113,18 @@ def test_build_then_resume_and_force(run, photos, tmp_path):
     one_line(run("data", "check", store, "--size", 4), 2, "is a folder, which has no options: leave out size")
 
 
+def test_images_for_validation_are_counted(run, photos, tmp_path):
+    options = ("folder", "--data-root", photos, "--data-option", "validation=0.25")
+    code, text, _ = run("data", "build", *options, "--out", tmp_path / "store", "--size", 8)
+    assert code == 0
+    assert f"folder: 18 + 4 images, 6 for validation, in {tmp_path / 'store'}" in text
+    assert "validation: 6 images per class and group" in run("data", "check", tmp_path / "store")[1]
+    assert run("data", "build", *options, "--out", tmp_path / "store", "--size", 8, "--resume")[0] == 0
+    one_line(
+        run("data", "check", "c-digits", "--data-option", "validation=1"), 2, "validation 1 leaves nothing to train"
+    )
+
+
 def test_corrupt_images(run, photos, tmp_path):
     (photos / "train/dog/3.png").write_bytes(b"nonsense")
     build = ("data", "build", "folder", "--data-root", photos, "--out", tmp_path / "store")

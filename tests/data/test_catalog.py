@@ -17,7 +17,7 @@ BIASED = {
 }
 PLAIN = {"mnist", "fashion-mnist", "cifar10"}
 # Their readers are tested by themselves.
-OTHERS = {"cifar100", "svhn"}
+OTHERS = {"cifar100", "svhn", "lff", "biased-dd", "dfa-folder"}
 SUBSETS = {"imagenette", "imagewoof", "imagefruit", "imagemeow", "imagesquawk", "imageyellow"}
 IMAGES = {
     *("bg-fmnist", "folder", "celeba", "celeba-hq", "utkface", "bffhq", "spuco-animals"),
@@ -51,6 +51,18 @@ def test_every_set_is_built_under_its_name_with_its_provenance(mnist_root, cifar
         assert load(name, mnist_root, bias_ratio=ratio, seed=seed).digest() == data.digest()
     else:
         assert data.num_groups == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("folder", "groups_csv"), ("bg-fmnist", "backgrounds"), ("ccifar10-dd", "frost_images")),
+        *((name, "split_files") for name in ("celeba-hq", "utkface", "spuco-animals")),
+    ],
+)
+def test_a_number_is_no_path(name, option):
+    with pytest.raises(ValueError, match=f"^{option} of {name} must be a path, not 5$"):
+        load(name, "nowhere", **{option: 5})
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,9 @@ class Plan:
         sha.update(repr((self.class_names, self.group_names, self.provenance.get("files"), self.remarks)).encode())
         for rows in self.splits.values():
             sha.update("\n".join(rows.names).encode())
-            for array in (rows.labels, rows.groups, self._gray(rows)):
+            for array in (rows.labels, rows.groups, _gray(rows)):
                 sha.update(np.ascontiguousarray(array))
         return sha.hexdigest()
-
-    @staticmethod
-    def _gray(rows: Rows) -> np.ndarray:
-        return np.zeros(len(rows), bool) if rows.gray is None else rows.gray
 
     def decoded(self, split: str, first: int = 0, workers: int | None = None) -> Iterator["Part"]:
         """The images of a split from row ``first`` on, in order, some at a time.
@@ -120,28 +116,7 @@ class Plan:
         Raises:
             RuntimeError: an image that can't be decoded, naming it, unless they are skipped.
         """
-        rows: Rows = getattr(self, split)
-        gray = self._gray(rows)
-        count = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // (3 * self.recipe.size**2)))
-        starts = range(first, len(rows), count)
-        if not starts:
-            return
-        if workers is None:
-            workers = 1 if len(rows) - first < _SERIAL else cores()
-
-        def batches() -> Iterable[Batch]:
-            for start in starts:
-                stop = min(start + count, len(rows))
-                yield Batch([self.tree.item(name) for name in rows.names[start:stop]], gray[start:stop], self.recipe)
-
-        for start, done in zip(starts, decode_all(batches(), max(1, min(workers, len(starts)))), strict=True):
-            failed = [(start + position, why) for position, why in done.failed]
-            if failed and not self.skip_corrupt:
-                row, why = failed[0]
-                hint = "leave out such images with --skip-corrupt (skip_corrupt=True in Python)"
-                raise RuntimeError(f"cannot decode {self.tree.shown(rows.names[row])}: {why}; {hint}")
-            stop = min(start + count, len(rows))
-            yield Part(stop, done, [(row, f"{rows.names[row]}: {why}") for row, why in failed])
+        return decoded(self.tree, getattr(self, split), self.recipe, first, workers, self.skip_corrupt)
 
     def dataset(self, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> Dataset:
         """Decode it all into memory.
@@ -181,6 +156,37 @@ class Part:
     stop: int
     done: Decoded
     failed: list[tuple[int, str]]
+
+
+def decoded(
+    tree: Tree, rows: Rows, recipe: Recipe, first: int = 0, workers: int | None = None, skip_corrupt: bool = False
+) -> Iterator[Part]:
+    """Images of a tree from row ``first`` on, in order, some at a time: :meth:`Plan.decoded`, of any rows."""
+    gray = _gray(rows)
+    count = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // (3 * recipe.size**2)))
+    starts = range(first, len(rows), count)
+    if not starts:
+        return
+    if workers is None:
+        workers = 1 if len(rows) - first < _SERIAL else cores()
+
+    def batches() -> Iterable[Batch]:
+        for start in starts:
+            stop = min(start + count, len(rows))
+            yield Batch([tree.item(name) for name in rows.names[start:stop]], gray[start:stop], recipe)
+
+    for start, done in zip(starts, decode_all(batches(), max(1, min(workers, len(starts)))), strict=True):
+        failed = [(start + position, why) for position, why in done.failed]
+        if failed and not skip_corrupt:
+            row, why = failed[0]
+            hint = "leave out such images with --skip-corrupt (skip_corrupt=True in Python)"
+            raise RuntimeError(f"cannot decode {tree.shown(rows.names[row])}: {why}; {hint}")
+        stop = min(start + count, len(rows))
+        yield Part(stop, done, [(row, f"{rows.names[row]}: {why}") for row, why in failed])
+
+
+def _gray(rows: Rows) -> np.ndarray:
+    return np.zeros(len(rows), bool) if rows.gray is None else rows.gray
 
 
 class Tally:

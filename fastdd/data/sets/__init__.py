@@ -6,7 +6,7 @@ from typing import Any
 
 from fastdd.data.dataset import Dataset
 from fastdd.data.files import readers
-from fastdd.data.sets import animals, backgrounds, builders, faces, imagenet, lff, plain, utkface
+from fastdd.data.sets import animals, arrays, backgrounds, builders, dfa, faces, imagenet, lff, plain, utkface
 from fastdd.data.sets.entry import Architecture, Entry, built
 from fastdd.data.sets.folder import folder
 from fastdd.data.sets.variants import with_variants
@@ -110,6 +110,16 @@ _SETS = {
     "bffhq": Entry("BFFHQ, 3x64x64: age by gender, 99.5 % aligned", with_variants(faces.bffhq), (19_200, 1_000)),
     "spuco-animals": Entry(
         "SpuCo Animals: birds and dogs by surroundings", with_variants(animals.spuco_animals), (42_000, 4_000)
+    ),
+    "lff": Entry("a set that LfF's script saved as .npy files", with_variants(arrays.lff)),
+    "biased-dd": Entry(
+        "CMNIST-DD or CCIFAR10-DD as Biased-DD's scripts saved them, in .pth files",
+        with_variants(arrays.biased_dd),
+        _MNIST,
+    ),
+    "dfa-folder": Entry(
+        "files that DFA offers: Colored MNIST, Corrupted CIFAR-10 or BFFHQ, by class and group",
+        with_variants(dfa.dfa_folder),
     ),
     "folder": Entry(
         "one's own images: train/<class>/*.png and test/<class>/*.png (also jpg, tif, ...) under the root", folder

@@ -3,6 +3,8 @@
 Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
 """
 
+import os
+
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
@@ -24,6 +26,7 @@ def spuco_animals(
     root,
     *,
     split: str | None = None,
+    split_files: str | os.PathLike | None = None,
     bias_ratio: float | None = None,
     size: int = 128,
     seed: int = 0,
@@ -41,6 +44,8 @@ def spuco_animals(
         split: ``ffr`` for From Fake to Real's way of dropping images, training and validation alike
             (:func:`fastdd.data.sets.ffr.dropped`; of the 25 of a class in validation it leaves 16 at 0.97 and 10 from
             0.99 on); by default validation stays as it is.
+        split_files: with ``ffr``, the folder ``data`` of its repository, whose pickled files (read without running what
+            they hold) name the very images of the paper (:func:`fastdd.data.sets.ffr.from_files`).
         bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images
             (:func:`fastdd.data.sets.balance.drop_to_ratio`); by default nothing is dropped. From 0.95 with ``ffr``.
         size: height and width in pixels.
@@ -53,6 +58,8 @@ def spuco_animals(
     """
     if split not in (None, "ffr"):
         raise ValueError(f"split of spuco-animals must be ffr, or left out, not {split!r}")
+    if split_files is not None and split is None:
+        raise ValueError("split_files of spuco-animals go with split=ffr")
     if split == "ffr":
         ffr.check_level("spuco-animals", bias_ratio, 0.95)
     wanted = "spuco_birds/train/landbirds/land (and so on) and spuco_dogs"
@@ -64,7 +71,14 @@ def spuco_animals(
     if any("val" in tree.folders(part) for part, _, _ in _PARTS):
         folders["validation"] = "val"
     splits = {name: _rows(tree, folder) for name, folder in folders.items()}
-    if split == "ffr":
+    files = []
+    if split_files is not None:
+        whole = Rows(
+            [name for rows in splits.values() for name in rows.names],
+            *(np.concatenate([getattr(rows, what) for rows in splits.values()]) for what in ("labels", "groups")),
+        )
+        splits, files = ffr.from_files(whole, split_files, "spuco_animals", bias_ratio, "val")
+    elif split == "ffr":
         splits = {name: ffr.dropped(rows, name, bias_ratio, seed) for name, rows in splits.items()}
     else:
         splits["train"] = dropped(splits["train"], bias_ratio, seed)
@@ -75,7 +89,7 @@ def spuco_animals(
         class_names=_CLASSES,
         group_names=_GROUPS,
         recipe=Recipe(size, as_stored=True),
-        provenance={"builder": "spuco-animals"},
+        provenance={"builder": "spuco-animals"} | ({"files": files} if files else {}),
         skip_corrupt=skip_corrupt,
     )
 

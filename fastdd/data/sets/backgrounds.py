@@ -61,6 +61,8 @@ def _scene_folders(folder: str | os.PathLike | None, scenes) -> list[Path]:
         if len(folders) < 10:
             raise ValueError(f"{folder} needs ten sub-folders, one a scene; it has {len(folders)}")
         return [folder / name for name in folders[:10]]
+    if not isinstance(scenes, str | list | tuple):
+        raise ValueError(f"scenes must be ten names with commas between, not {scenes!r}")
     names = [name.strip() for name in scenes.split(",")] if isinstance(scenes, str) else list(scenes)
     if len(names) != 10 or len(set(names)) != 10:
         raise ValueError(f"scenes needs ten different sub-folders, in the order of the classes, not {len(set(names))}")

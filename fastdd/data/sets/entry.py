@@ -1,6 +1,8 @@
 """What the registry has of a data set."""
 
 import inspect
+import os
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +49,17 @@ class Entry:
     @property
     def options(self) -> dict[str, Any]:
         """The options and their defaults."""
+        return {parameter.name: parameter.default for parameter in self._keywords}
+
+    @property
+    def paths(self) -> set[str]:
+        """The options that name a file or a folder."""
+        return {parameter.name for parameter in self._keywords if os.PathLike in typing.get_args(parameter.annotation)}
+
+    @property
+    def _keywords(self) -> list[inspect.Parameter]:
         parameters = inspect.signature(self.load).parameters.values()
-        return {
-            parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
-        }
+        return [parameter for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
 
 
 def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[..., Dataset]:

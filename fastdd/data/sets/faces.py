@@ -7,13 +7,14 @@ Pixels are as stored, as published code has them: not turned by EXIF orientation
 """
 
 import difflib
+import os
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.files.readers import describe
+from fastdd.data.files.readers import CIFAR10_NORMALISATION, describe
 from fastdd.data.files.tree import Tree, find
 from fastdd.data.sets import ffr
 from fastdd.data.sets.balance import dropped, even_cells
@@ -113,6 +114,7 @@ def celeba_hq(
     target: str = "Smiling",
     protected: str = "Male",
     split: str | None = None,
+    split_files: str | os.PathLike | None = None,
     bias_ratio: float | None = None,
     size: int = 64,
     seed: int = SEED,
@@ -132,6 +134,8 @@ def celeba_hq(
         root: folder that holds it.
         target, protected: as of :func:`celeba`.
         split: ``ffr``, or None for CelebA's.
+        split_files: with ``ffr``, the folder ``data`` of its repository, whose pickled files (read without running what
+            they hold) name the very images of the paper (:func:`fastdd.data.sets.ffr.from_files`).
         bias_ratio: share of each class's aligned group in training, 0..1, reached by dropping images; the paper has
             0.95, 0.97, 0.99 and 0.999; by default nothing is dropped. With ``split="ffr"`` from 0.9, which is its
             default, and of validation likewise.
@@ -146,6 +150,8 @@ def celeba_hq(
     """
     if split not in (None, "ffr"):
         raise ValueError(f"split of celeba-hq must be ffr, or left out for CelebA's splits, not {split!r}")
+    if split_files is not None and split is None:
+        raise ValueError("split_files of celeba-hq go with split=ffr")
     if split == "ffr":
         ffr.check_level("celeba-hq", bias_ratio, ffr.FIRST_LEVEL)
         if "+" in protected:
@@ -169,6 +175,9 @@ def celeba_hq(
     if split is None:
         train = rows.take(np.flatnonzero(number < _CELEBA_VALID))
         splits = {"train": dropped(train, bias_ratio, seed), "test": rows.take(np.flatnonzero(number >= _CELEBA_TEST))}
+    elif split_files is not None:
+        splits, described_files = ffr.from_files(rows, split_files, f"celeba_{class_names[1]}", bias_ratio)
+        files += described_files
     else:
         by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
         splits = ffr.three_splits(rows.take(by_name), bias_ratio, seed)
@@ -242,8 +251,7 @@ def bffhq(root, *, conflict: str = "0.5pct", size: int = 64, skip_corrupt: bool 
         ("young", "old"),
         ("female", "male"),
         Recipe(size, as_stored=True),
-        (0.4914, 0.4822, 0.4465),
-        (0.2023, 0.1994, 0.2010),
+        *CIFAR10_NORMALISATION,
         {"builder": "bffhq"},
         skip_corrupt=skip_corrupt,
     )

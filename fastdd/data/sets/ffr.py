@@ -4,13 +4,20 @@ The code (github.com/mqraitem/From-Fake-to-Real) cuts the list of files, in the 
 training, validation and test images, drops images of training and validation to a bias of 0.9 and then to the level
 asked for, and draws by numpy without a seed. Which images these are can't be repeated; here the order follows from the
 names and draws are seeded, and the numbers follow its arithmetic: of its 7,797 smiling women and the 866 smiling men
-that 0.9 leaves, a level of 0.97 keeps 242 men (``int(866 - 7797 * ratio / (1 - ratio))`` are dropped).
+that 0.9 leaves, a level of 0.97 keeps 242 men (``int(866 - 7797 * ratio / (1 - ratio))`` are dropped). The images
+themselves are named by pickled files in the folder ``data`` of the repository, which :func:`from_files` reads.
 """
+
+import os
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from fastdd.data.files.plan import Rows
+from fastdd.data.files.readers import describe, read_file
+from fastdd.data.files.readers.pickles import unpickled_lists
 
+PAGE = "https://github.com/mqraitem/From-Fake-to-Real"
 # What training and validation images are brought to before the level that is asked for.
 FIRST_LEVEL = 0.9
 # Of the minority of a class, validation keeps so many.
@@ -82,6 +89,49 @@ def three_splits(rows: Rows, bias_ratio: float | None, seed: int) -> dict[str, R
             part = part.take(_at_first_level(part, np.random.RandomState((seed, number, _FIRST))))
         splits[name] = dropped(part, name, bias_ratio, seed)
     return splits
+
+
+def from_files(
+    rows: Rows, folder: str | os.PathLike, stem: str, bias_ratio: float | None, validation: str = "valid"
+) -> tuple[dict[str, Rows], list[dict]]:
+    """The splits that the published files name, and the files' provenance.
+
+    Args:
+        rows: of all images; those with a label below 0 are of no class.
+        folder: where the files are: ``celeba_Smiling_train_0.95.pkl``, ``..._valid_...``, ``..._test_...``.
+        stem: of the files' names, such as ``utk_face``.
+        bias_ratio: in their names; None for 0.9.
+        validation: how their names call it.
+
+    Raises:
+        FileNotFoundError: a file that is missing, or an image that one names.
+        RuntimeError: a file that is damaged or holds anything else, or that has another class or group of an image.
+    """
+    level = f"{FIRST_LEVEL if bias_ratio is None else bias_ratio:g}"
+    # The end of a path as the repository has it, whatever the folder was there.
+    depth = len(PurePosixPath(rows.names[0]).parts) if len(rows) else 1
+    place = {tuple(PurePosixPath(name).parts): row for row, name in enumerate(rows.names)}
+    splits, files = {}, []
+    for split, word in (("train", "train"), ("validation", validation), ("test", "test")):
+        path = Path(folder) / f"{stem}_{word}_{level}.pkl"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}; From Fake to Real's splits are in the folder data of {PAGE}")
+        content = read_file(path)
+        fields = unpickled_lists(content, str(path), "file of From Fake to Real's splits")
+        names, labels, groups = (fields.get(field, []) for field in ("filenames", "targets", "biases"))
+        if not names or not len(names) == len(labels) == len(groups):
+            raise RuntimeError(f"{path} needs filenames, targets and biases, as many of each")
+        chosen = np.empty(len(names), np.int64)
+        for number, (name, label, group) in enumerate(zip(names, labels, groups, strict=True)):
+            row = place.get(PurePosixPath(str(name)).parts[-depth:])
+            if row is None:
+                raise FileNotFoundError(f"{path} names {name}, which is not among the images")
+            if (label, group) != (rows.labels[row], rows.groups[row]):
+                raise RuntimeError(f"{path} has {name} in class {label} and group {group}, which it is not in")
+            chosen[number] = row
+        splits[split] = rows.take(chosen)
+        files.append(describe(path.name, content))
+    return splits, files
 
 
 def dropped(rows: Rows, split: str, bias_ratio: float | None, seed: int) -> Rows:

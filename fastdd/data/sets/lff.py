@@ -13,13 +13,14 @@ from ratio to ratio, every image held out with probability 0.1 (expected 450, 90
 have all 60,000 and 50,000 images and the stated ratio, as LfF's own (5 %: 3,000 and 2,500 conflicting).
 """
 
+import difflib
 import hashlib
 import os
 
 import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
-from fastdd.data.files.readers import CIFAR10_CLASSES, Source
+from fastdd.data.files.readers import CIFAR10_CLASSES, CIFAR10_NORMALISATION, Source
 from fastdd.data.sets.builders import DIGITS
 from fastdd.data.sets.variants import check_share
 
@@ -214,13 +215,44 @@ def cmnist_dd(
     return _coloured_digits("cmnist-dd", source, bias_ratio, test_bias, severity, seed, noise)
 
 
-def _corrupted(
-    name: str, source: Source, kind: int, ratios: tuple[float, float], severity: int, seed: int, frost_images
-) -> Dataset:
+def corruption_names(kind: int) -> tuple[str, ...]:
+    """How the groups of a type of corruptions are called, in the order of the classes."""
+    return tuple(name.replace("_", " ") for name in _ten_corruptions(None, kind))
+
+
+def _ten_corruptions(asked: str | list[str] | tuple[str, ...] | None, kind: int) -> tuple[str, ...]:
+    """The corruptions that are aligned with the classes, in their order."""
     # SciPy and Pillow are for those who corrupt; importing fastdd needs neither.
     from fastdd.data.sets import corruptions
 
-    names = corruptions.TYPES[kind]
+    if asked is None:
+        return corruptions.TYPES[kind]
+    if not isinstance(asked, str | list | tuple):
+        raise ValueError(f"corruptions must be ten names with commas between, not {asked!r}")
+    names = [str(name).strip().lower() for name in (asked.split(",") if isinstance(asked, str) else asked)]
+    known = [name for names_of_type in corruptions.TYPES for name in names_of_type]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"unknown corruption {name!r}: {hint}known are {', '.join(known)}")
+    if len(names) != 10 or len(set(names)) != 10:
+        raise ValueError(f"corruptions needs ten different names, one a class, not {len(set(names))} of {len(names)}")
+    return tuple(names)
+
+
+def _corrupted(
+    name: str,
+    source: Source,
+    names: tuple[str, ...],
+    ratios: tuple[float, float],
+    severity: int,
+    seed: int,
+    frost_images,
+    parameters: dict,
+) -> Dataset:
+    from fastdd.data.sets import corruptions
+
     textures = corruptions.frost_textures(frost_images)
     splits = []
     for number, (images, labels, ratio) in enumerate(
@@ -236,7 +268,7 @@ def _corrupted(
             # LfF's severities 1 to 4 are levels 2 to 5.
             out[rows] = corruptions.corrupt(images[rows], corruption, severity + 1, rows, seed, number, textures)
         splits.append(Split(out, labels, groups))
-    parameters = {"bias_ratio": ratios[0], "severity": severity, "test_bias": ratios[1], "corruption_type": kind}
+    parameters = {"bias_ratio": ratios[0], "severity": severity, "test_bias": ratios[1], **parameters}
     files = list(source.files)
     if frost_images is not None:
         parameters["frost_images"] = os.fspath(frost_images)
@@ -248,8 +280,8 @@ def _corrupted(
         test=splits[1],
         class_names=CIFAR10_CLASSES,
         group_names=tuple(corruption.replace("_", " ") for corruption in names),
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
+        mean=CIFAR10_NORMALISATION[0],
+        std=CIFAR10_NORMALISATION[1],
         provenance={
             "builder": name,
             "parameters": parameters,
@@ -263,6 +295,7 @@ def corrupted_cifar10(
     source: Source,
     *,
     corruption_type: int = 0,
+    corruptions: str | list[str] | tuple[str, ...] | None = None,
     bias_ratio: float = PUBLISHED_RATIOS[0],
     severity: int = 4,
     frost_images: str | os.PathLike | None = None,
@@ -278,6 +311,9 @@ def corrupted_cifar10(
         corruption_type: 0: snow, frost, fog, brightness, contrast, spatter, elastic, jpeg, pixelate, saturate; 1:
             gaussian noise, shot noise, impulse noise, speckle noise, gaussian blur, defocus blur, glass blur, motion
             blur, zoom blur, original; in the order of the classes from airplane to truck.
+        corruptions: ten of both types' names in the order of the classes, as a list or with commas between
+            (``gaussian_noise,motion_blur,...``), in place of a type: papers that take a list of their own name some of
+            either type.
         bias_ratio: share of a class's training images in its own corruption, 0..1; published .95, .98, .99, .995.
         severity: 1..4, which are CIFAR-10-C's levels 2..5. Type 0 at 1 and 2 needs ``fastdd[corruptions]``.
         frost_images: folder of the published photographs of frost
@@ -289,8 +325,12 @@ def corrupted_cifar10(
     _check(bias_ratio, LFF_TEST_RATIO, severity)
     if corruption_type not in (0, 1):
         raise ValueError(f"corruption_type must be 0 or 1, not {corruption_type!r}")
+    if corruptions is not None and corruption_type:
+        raise ValueError(f"corruptions stands in place of corruption_type: leave out corruption_type={corruption_type}")
+    names = _ten_corruptions(corruptions, corruption_type)
+    parameters = {"corruption_type": corruption_type} if corruptions is None else {"corruptions": ",".join(names)}
     ratios = bias_ratio, LFF_TEST_RATIO
-    return _corrupted("corrupted-cifar10", source, corruption_type, ratios, severity, seed, frost_images)
+    return _corrupted("corrupted-cifar10", source, names, ratios, severity, seed, frost_images, parameters)
 
 
 def ccifar10_dd(
@@ -315,4 +355,7 @@ def ccifar10_dd(
     Cost: as :func:`corrupted_cifar10`.
     """
     _check(bias_ratio, test_bias, severity)
-    return _corrupted("ccifar10-dd", source, 0, (bias_ratio, test_bias), severity, seed, frost_images)
+    ratios, parameters = (bias_ratio, test_bias), {"corruption_type": 0}
+    return _corrupted(
+        "ccifar10-dd", source, _ten_corruptions(None, 0), ratios, severity, seed, frost_images, parameters
+    )

@@ -31,8 +31,7 @@ def fashion_mnist(root) -> Dataset:
 
 def cifar10(root) -> Dataset:
     """CIFAR-10, 3x32x32, 50,000 + 10,000 images (:func:`~fastdd.data.files.readers.read_cifar10`)."""
-    constants = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return _plain("cifar10", readers.read_cifar10(root), readers.CIFAR10_CLASSES, *constants)
+    return _plain("cifar10", readers.read_cifar10(root), readers.CIFAR10_CLASSES, *readers.CIFAR10_NORMALISATION)
 
 
 def cifar100(root) -> Dataset:

@@ -4,6 +4,7 @@ Pixels are as stored, as published code has them. FairDD's test images are drawn
 system, which can't be repeated: here numpy's RandomState draws from sorted rows, as many of every cell.
 """
 
+import os
 import re
 
 import numpy as np
@@ -37,6 +38,7 @@ def utkface(
     *,
     target: str = "age",
     protected: str = "race",
+    split_files: str | os.PathLike | None = None,
     bias_ratio: float | None = None,
     size: int = 64,
     seed: int = SEED,
@@ -56,7 +58,7 @@ def utkface(
         root: folder that holds it.
         target, protected: of age (below 20, 20 to 39, 40 and above), gender and race; ``age_ffr`` with
             ``target="gender"``.
-        bias_ratio: as of :func:`celeba_hq`, ``age_ffr`` being its ``split="ffr"``.
+        split_files, bias_ratio: as of :func:`~fastdd.data.sets.faces.celeba_hq`, ``age_ffr`` being its ``split="ffr"``.
         size: height and width in pixels; published: 64.
         seed: of numpy's RandomState, for the test images, the order and what is dropped.
         skip_corrupt: leave out images that can't be decoded.
@@ -74,7 +76,10 @@ def utkface(
     places = (".", "UTKFace", "utkface", "UTKface")
     tree = find(root, "UTKFace", "UTKFace/*.jpg", PAGE, places, lambda tree: any(map(_NAME.match, tree.images(""))))
     if protected == _FFR_AGES:
-        return _as_ffr(tree, target, bias_ratio, Recipe(size, stretch=True, as_stored=True), seed, skip_corrupt)
+        recipe = Recipe(size, stretch=True, as_stored=True)
+        return _as_ffr(tree, target, split_files, bias_ratio, recipe, seed, skip_corrupt)
+    if split_files is not None:
+        raise ValueError(f"split_files of utkface go with protected={_FFR_AGES}")
     names, annotations, left_out = [], [], 0
     for name in tree.images(""):
         match = _NAME.match(name)
@@ -105,7 +110,9 @@ def utkface(
     )
 
 
-def _as_ffr(tree: Tree, target: str, bias_ratio: float | None, recipe: Recipe, seed: int, skip_corrupt: bool) -> Plan:
+def _as_ffr(
+    tree: Tree, target: str, split_files, bias_ratio: float | None, recipe: Recipe, seed: int, skip_corrupt: bool
+) -> Plan:
     if target != "gender":
         raise ValueError(f"protected={_FFR_AGES} of utkface goes with target=gender, not {target}")
     ffr.check_level("utkface", bias_ratio, ffr.FIRST_LEVEL)
@@ -118,18 +125,23 @@ def _as_ffr(tree: Tree, target: str, bias_ratio: float | None, recipe: Recipe, s
             continue
         labels[row], groups[row] = int(match[2]), int(age <= 5)
     left_out = int((labels < 0).sum())
-    # Sorted, names are sorted by age: the last tenth has hardly anyone from 20 to 50.
-    order = np.random.RandomState((seed, _ORDER)).permutation(len(names))
+    rows, files = Rows(names, labels, groups), []
+    if split_files is not None:
+        splits, files = ffr.from_files(rows, split_files, "utk_face", bias_ratio)
+    else:
+        # Sorted, names are sorted by age: the last tenth has hardly anyone from 20 to 50.
+        order = np.random.RandomState((seed, _ORDER)).permutation(len(names))
+        splits = ffr.three_splits(rows.take(order), bias_ratio, seed)
     return Plan(
         "utkface",
         tree,
-        **ffr.three_splits(Rows(names, labels, groups).take(order), bias_ratio, seed),
+        **splits,
         class_names=_NAMES["gender"],
         group_names=("old", "young"),
         recipe=recipe,
         mean=_NORMALISATION[0],
         std=_NORMALISATION[1],
-        provenance={"builder": "utkface"},
+        provenance={"builder": "utkface", "files": files},
         remarks=(f"{left_out} images of other ages or with another name are left out",) if left_out else (),
         skip_corrupt=skip_corrupt,
     )

@@ -99,8 +99,8 @@ def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: 
         bool [N].
 
     >>> held = validation_rows(np.array([0] * 10 + [1] * 2 + [2]), np.zeros(13, np.int64), 0.2)
-    >>> held[:10].sum(), held[10:12].sum(), held[12:].sum()
-    (np.int64(2), np.int64(1), np.int64(0))
+    >>> int(held[:10].sum()), int(held[10:12].sum()), int(held[12:].sum())
+    (2, 1, 0)
     """
 
     def size(n: int) -> int:

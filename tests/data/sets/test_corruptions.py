@@ -158,6 +158,42 @@ def test_gaussian_and_defocus_blur(images, level):
         close(out_of_focus[row, channel], exact)
 
 
+@pytest.mark.parametrize(("side", "level"), [(64, 5), (64, 1), (20, 5)])
+def test_defocus_blur_grows_with_the_image(side, level):
+    """By a plain sum over the disk, whose radius is that of 32 pixels, or twice that of 64."""
+    radius, alias = {1: (0.3, 0.4), 5: (1.5, 0.1)}[level]
+    radius *= max(1, side / 32)
+    image = np.random.RandomState(3).randint(0, 256, (1, 1, side, side + 4)).astype(np.uint8)
+    x, y = np.meshgrid(np.arange(-5, 6), np.arange(-5, 6))
+    disk = (x**2 + y**2 <= radius**2).astype(float)
+    taps = np.exp(-(np.arange(-1, 2) ** 2) / (2 * alias**2))
+    taps /= taps.sum()
+    disk = np.pad(disk / disk.sum(), 1)
+    kernel = sum(taps[i] * taps[j] * disk[i : i + 11, j : j + 11] for i in range(3) for j in range(3))
+    padded = np.pad(image[0, 0] / 255, 5, mode="reflect")
+    exact = sum(kernel[i, j] * padded[i : i + side, j : j + side + 4] for i in range(11) for j in range(11))
+    close(built(image, "defocus_blur", level)[0, 0], exact)
+
+
+def test_noise_and_pixels_of_images_of_any_size():
+    gray = np.full((6, 1, 40, 24), 128, np.uint8)
+    noise = (built(gray, "gaussian_noise", 5).astype(float) + 0.5 - 128) / 255
+    assert abs(noise.std() / 0.1 - 1) < 4 / math.sqrt(2 * gray.size) + 0.01
+    image = np.random.RandomState(4).randint(0, 256, (1, 3, 40, 24)).astype(np.uint8)
+    pixelated = built(image, "pixelate", 4)[0]
+    for channel in range(3):
+        plane = Image.fromarray(image[0, channel])
+        there = plane.resize((18, 30), Image.Resampling.BOX).resize((24, 40), Image.Resampling.BOX)
+        np.testing.assert_array_equal(pixelated[channel], np.asarray(there))
+        alone = built(image[:, channel : channel + 1], "pixelate", 4)
+        np.testing.assert_array_equal(alone[0, 0], pixelated[channel])
+    for name in ("fog", "jpeg", "motion_blur"):
+        with pytest.raises(
+            ValueError, match=r"corruptions need images of the shape \[N, 3, 32, 32\], not \[1, 3, 40, 24\]"
+        ):
+            built(image, name, 4)
+
+
 @pytest.mark.parametrize("level", [3, 5])
 def test_glass_blur_is_the_published_loop(images, level):
     sigma, rounds = {3: (0.4, 1), 5: (0.4, 2)}[level]

@@ -1,5 +1,7 @@
 """From Fake to Real's splits and levels: the published numbers of images, and what each set takes of them."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -194,3 +196,93 @@ def test_spuco_animals_as_from_fake_to_real_drops_it(spuco):  # noqa: F811  a fi
         load("spuco-animals", spuco, split="ffr", bias_ratio=0.9)
     with pytest.raises(ValueError, match="split of spuco-animals must be ffr, or left out, not 'val'"):
         load("spuco-animals", spuco, split="val")
+
+
+def split_file(path, images, kind=list):
+    """As the repository's code dumps it: paths of its own machine, classes, groups, and which are generated."""
+    names, labels, groups = zip(*images, strict=True)
+    names = [f"/elsewhere/datasets/{name}" for name in names]
+    fields = {
+        "filenames": kind(names),
+        "targets": np.array(labels),
+        "biases": np.array(groups),
+        "real_gen": np.zeros(len(names)),
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(pickle.dumps(fields, protocol=4))
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda names: [np.str_(name) for name in names]])
+def test_split_files_name_the_images(celeba_hq, kind):
+    of = {"train": (7, 12, 101), "valid": (30, 31), "test": (199, 0)}
+    for word, numbers in of.items():
+        images = [(f"CelebAMask-HQ/CelebA-HQ-img/{n}.jpg", n % 2, n // 2 % 2) for n in numbers]
+        split_file(celeba_hq / f"data/celeba_Smiling_{word}_0.99.pkl", images, kind)
+    options = {"split": "ffr", "size": 8, "split_files": celeba_hq / "data"}
+    data = load("celeba-hq", celeba_hq, **options, bias_ratio=0.99)
+    for split, word in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        found = np.round(getattr(data, split).images.mean((1, 2, 3))).astype(int)
+        assert found.tolist() == list(of[word])
+    recorded = [file["file"] for file in data.provenance["files"][2:]]
+    assert recorded == [f"celeba_Smiling_{word}_0.99.pkl" for word in of]
+    with pytest.raises(FileNotFoundError, match=r"there is no .*celeba_Smiling_train_0\.9\.pkl; From Fake to Real's"):
+        load("celeba-hq", celeba_hq, **options)
+    with pytest.raises(ValueError, match="split_files of celeba-hq go with split=ffr"):
+        load("celeba-hq", celeba_hq, split_files=celeba_hq / "data")
+
+
+def test_split_files_of_the_other_two(utkface, spuco):  # noqa: F811  a fixture
+    """Both lie in one temporary folder."""
+    for word, age in (("train", 30), ("valid", 2), ("test", 50)):
+        images = [(f"images/{age}_{gender}_0_20172.jpg.chip.jpg", gender, int(age == 2)) for gender in (0, 1)]
+        split_file(utkface / f"data/utk_face_{word}_0.9.pkl", images)
+    options = {"target": "gender", "protected": "age_ffr", "split_files": utkface / "data"}
+    data = load("utkface", utkface, **options, size=8)
+    assert data.validation.counts(2, 2).tolist() == [[0, 1], [0, 1]]
+    assert np.round(data.test.images.mean((1, 2, 3))).tolist() == [50, 150]
+    birds, dogs = "spuco_birds/{}/landbirds/water/1.jpg", "spuco_dogs/{}/big_dogs/outdoor/0.jpg"
+    others = [("spuco_birds/train/waterbirds/land/0.jpg", 1, 0), ("spuco_dogs/train/small_dogs/indoor/3.jpg", 2, 2)]
+    for word, more in (("train", others), ("val", []), ("test", [])):
+        images = [(birds.format(word).replace("1.", "0."), 0, 1), (dogs.format(word), 3, 3), *more]
+        split_file(spuco / f"data/spuco_animals_{word}_0.97.pkl", images)
+    animals = load("spuco-animals", spuco, size=8, split="ffr", split_files=spuco / "data", bias_ratio=0.97)
+    assert [len(split) for split in animals.splits.values()] == [4, 2, 2]
+    assert np.round(animals.train.images.mean((1, 2, 3))).tolist() == [20, 140, 40, 80]
+    for name, more in (("utkface", {}), ("spuco-animals", {})):
+        with pytest.raises(ValueError, match=f"split_files of {name} go with"):
+            load(name, utkface, split_files=utkface / "data", **more)
+
+
+class Runs:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def test_split_files_that_do_not_fit(celeba_hq, capsys):
+    image = ("CelebAMask-HQ/CelebA-HQ-img/7.jpg", 1, 1)
+    path = celeba_hq / "data/celeba_Smiling_train_0.9.pkl"
+
+    def refused(error, why):
+        with pytest.raises(error, match=why) as told:
+            load("celeba-hq", celeba_hq, split="ffr", split_files=path.parent, size=8)
+        assert "\n" not in str(told.value)
+
+    split_file(path, [image, ("CelebA-HQ-img/700.jpg", 1, 1)])
+    refused(FileNotFoundError, r"0\.9\.pkl names .*/700\.jpg, which is not among the images")
+    split_file(path, [(image[0], 1, 0)])
+    refused(RuntimeError, r"has .*/7\.jpg in class 1 and group 0, which it is not in")
+    for content in ({"filenames": [image[0]], "targets": [1]}, {}, [image]):
+        path.write_bytes(pickle.dumps(content))
+        refused(RuntimeError, r"0\.9\.pkl needs filenames, targets and biases, as many of each")
+    for content, why in (
+        ({"filenames": Runs()}, r"is not a file of From Fake to Real's splits: it asks for builtins\.print"),
+        ({"targets": np.zeros((2, 2), np.int64)}, "other values than its shape says, or several dimensions"),
+        ({"targets": np.zeros(2, np.int16)}, "an array of another kind than numbers of 64 bits and text"),
+        ({"targets": np.zeros(2, ">i8")}, "its numbers are in another byte order"),
+        ({"targets": np.array([None])}, "an array of another kind"),
+    ):
+        path.write_bytes(pickle.dumps(content))
+        refused(RuntimeError, why)
+    path.write_bytes(path.read_bytes()[:40])
+    refused(RuntimeError, "is not a file of From Fake to Real's splits")
+    assert capsys.readouterr().out == ""

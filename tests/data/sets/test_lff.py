@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdd
-from fastdd.data import load
+from fastdd.data import built_with, load
 from fastdd.data.files import readers
 from fastdd.data.sets import corruptions, lff
 from fastdd.models import registry
@@ -175,6 +175,24 @@ def test_corrupted_cifar10(cifar_root, kind):
             np.testing.assert_array_equal(split.images[row], alone)
 
 
+def test_corruptions_of_ones_own_choice(cifar_root):
+    """The groups stay those of the rule; class k's corruption is the k-th named, whichever type has it."""
+    names = "gaussian_noise, motion_blur,brightness,contrast,jpeg,original,pixelate,saturate,fog,zoom_blur"
+    data = load("corrupted-cifar10", cifar_root, corruptions=names, bias_ratio=0.5, severity=2, seed=3)
+    source = readers.read_cifar10(cifar_root)
+    ten = [name.strip() for name in names.split(",")]
+    assert data.group_names == tuple(name.replace("_", " ") for name in ten)
+    assert data.train.groups.tolist() == script_groups(source.train_labels.tolist(), 0.5)
+    for row in range(0, len(data.train), 7):
+        name = ten[data.train.groups[row]]
+        alone = corruptions.corrupt(source.train_images[row][None], name, 3, np.array([row]), 3, 0)[0]
+        np.testing.assert_array_equal(data.train.images[row], alone)
+    again = load(data.name, cifar_root, **built_with({"provenance": data.provenance}, data.name))
+    assert again.digest() == data.digest()
+    listed = load("corrupted-cifar10", cifar_root, corruptions=list(corruptions.TYPES[0]))
+    assert listed.digest() == load("corrupted-cifar10", cifar_root).digest()
+
+
 def test_ccifar10_dd_is_type_0_with_its_own_seed(cifar_root):
     one = load("ccifar10-dd", cifar_root, bias_ratio=0.95, test_bias=0.1)
     other = load("corrupted-cifar10", cifar_root, bias_ratio=0.95, seed=42)
@@ -205,6 +223,14 @@ def test_bad_options(mnist_root, cifar_root):
         ("cmnist-dd", {"test_bias": -0.1}, "test_bias must lie in 0..1, not -0.1"),
         ("cmnist-lff", {"test_bias": 0.1}, "cmnist-lff has no test_bias"),
         ("corrupted-cifar10", {"corruption_type": 2}, "corruption_type must be 0 or 1, not 2"),
+        ("corrupted-cifar10", {"corruptions": "fog,jpg"}, r"unknown corruption 'jpg': did you mean jpeg\? known"),
+        ("corrupted-cifar10", {"corruptions": "fog,fog,snow"}, "needs ten different names, one a class, not 2 of 3"),
+        ("corrupted-cifar10", {"corruptions": 7}, "corruptions must be ten names with commas between, not 7"),
+        (
+            "corrupted-cifar10",
+            {"corruptions": "fog,snow", "corruption_type": 1},
+            "corruptions stands in place of corruption_type: leave out corruption_type=1",
+        ),
     ):
         with pytest.raises(ValueError, match=why):
             load(name, mnist_root if "mnist" in name else cifar_root, **options)

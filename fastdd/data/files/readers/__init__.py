@@ -3,6 +3,7 @@
 
 from fastdd.data.files.readers.cifar import (
     CIFAR10_CLASSES,
+    CIFAR10_NORMALISATION,
     parse_cifar_binary,
     parse_cifar_python,
     read_cifar10,
@@ -16,15 +17,17 @@ from fastdd.data.files.readers.idx import (
     read_mnist,
     read_mnist_files,
 )
-from fastdd.data.files.readers.publisher import Source, describe, no_root
+from fastdd.data.files.readers.publisher import Source, describe, describe_file, no_root, read_file
 from fastdd.data.files.readers.svhn import read_svhn
 
 __all__ = [
     "CIFAR10_CLASSES",
+    "CIFAR10_NORMALISATION",
     "FASHION_MNIST",
     "MNIST",
     "Source",
     "describe",
+    "describe_file",
     "no_root",
     "parse_cifar_binary",
     "parse_cifar_python",
@@ -32,6 +35,7 @@ __all__ = [
     "read_cifar10",
     "read_cifar100",
     "read_fashion_mnist",
+    "read_file",
     "read_mnist",
     "read_mnist_files",
     "read_svhn",

@@ -34,6 +34,8 @@ CIFAR100 = Publisher(
     md5={"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
 )
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Mean and std that published code normalises it by, and sets made of it.
+CIFAR10_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 

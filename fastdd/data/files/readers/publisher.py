@@ -46,6 +46,18 @@ def describe(name: str, content: bytes, md5: str | None = None) -> dict:
     return about
 
 
+def describe_file(path: Path, name: str) -> dict:
+    """:func:`describe` of a large file, a part at a time; RuntimeError names one that can't be read."""
+    sha = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while content := file.read(1 << 20):
+                sha.update(content)
+            return {"file": name, "bytes": file.tell(), "sha256": sha.hexdigest()}
+    except OSError as error:
+        raise RuntimeError(f"cannot read {path}: {error.strerror}") from None
+
+
 def read_file(path: Path) -> bytes:
     """A file's content; RuntimeError names one that can't be read."""
     try:

@@ -1,4 +1,5 @@
-"""The corruptions of CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019), at their five levels, for 3x32x32 images.
+"""The corruptions of CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019), at their five levels, for 3x32x32 images; three
+of them for images of any size.
 
 Formulas and constants are those of the published CIFAR-10-C script (github.com/hendrycks/robustness,
 ``make_cifar_c.py``), which LfF and Biased-DD use unchanged for Corrupted CIFAR-10 and CCIFAR10-DD. Results can't be
@@ -15,6 +16,7 @@ on which images are built together. Besides that:
 """
 
 import functools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +33,7 @@ from fastdd.data.sets.corruptions.weather import fog, frost, opencv, snow, spatt
 
 __all__ = ["LEVELS", "SIZE", "TYPES", "corrupt", "drawn_frost", "frost_textures"]
 
-# So many that an array of a chunk stays in a core's cache.
+# So many, of 32x32, that an array of a chunk stays in a core's cache.
 _CHUNK = 128
 # LfF's types: the corruption of class k is the k-th of its type.
 _OF_TYPE: tuple[tuple[Callable[..., np.ndarray], ...], ...] = (
@@ -43,6 +45,8 @@ _OF_TYPE: tuple[tuple[Callable[..., np.ndarray], ...], ...] = (
 )
 # Their names are LfF's, lower case.
 TYPES = tuple(tuple(function.__name__ for function in functions) for functions in _OF_TYPE)
+# Those that images of any size and number of channels can have.
+_ANY_SIZE = {"gaussian_noise", "defocus_blur", "pixelate"}
 _FUNCTIONS = {function.__name__: function for functions in _OF_TYPE for function in functions}
 
 
@@ -58,7 +62,7 @@ def corrupt(
     """Images under one corruption.
 
     Args:
-        images: uint8 [N, 3, 32, 32].
+        images: uint8 [N, 3, 32, 32]; for gaussian_noise, defocus_blur and pixelate also [N, C, H, W].
         name: of :data:`TYPES`.
         level: CIFAR-10-C's severity, 1..5.
         rows: int [N]: number of each image in its split; with ``seed`` and ``split`` it decides the image's draws.
@@ -66,7 +70,7 @@ def corrupt(
         textures: of ``frost``, :func:`frost_textures`; drawn ones by default.
 
     Returns:
-        uint8 [N, 3, 32, 32]. An image's pixels depend on its own row only.
+        uint8, of the same shape. An image's pixels depend on its own row only.
 
     Raises:
         ValueError: an unknown name, a level outside 1..5, images of another shape.
@@ -82,7 +86,7 @@ def corrupt(
         raise ValueError(f"unknown corruption {name!r}: known are {', '.join(_FUNCTIONS)}")
     if level not in range(1, LEVELS + 1):
         raise ValueError(f"level must be 1..{LEVELS}, not {level}")
-    if images.shape[1:] != (3, SIZE, SIZE):
+    if images.ndim != 4 or (name not in _ANY_SIZE and images.shape[1:] != (3, SIZE, SIZE)):
         raise ValueError(f"corruptions need images of the shape [N, 3, {SIZE}, {SIZE}], not {list(images.shape)}")
     function = _FUNCTIONS[name]
     if name == "frost":
@@ -90,13 +94,15 @@ def corrupt(
     if name == "spatter" and level <= 3:
         opencv()
 
+    count = max(1, _CHUNK * SIZE**2 // math.prod(images.shape[2:]))
+
     def chunk(start: int) -> np.ndarray:
-        part = slice(start, start + _CHUNK)
+        part = slice(start, start + count)
         return function(images[part], level, [np.random.RandomState((seed, split, row)) for row in rows[part]])
 
     out = np.empty_like(images)
-    starts = range(0, len(images), _CHUNK)
+    starts = range(0, len(images), count)
     with ThreadPoolExecutor(cores()) as pool:
         for start, built in zip(starts, pool.map(chunk, starts), strict=True):
-            out[start : start + _CHUNK] = built
+            out[start : start + count] = built
     return out

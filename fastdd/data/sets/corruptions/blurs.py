@@ -14,8 +14,9 @@ def gaussian_blur(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
 
 
 def defocus_kernel(radius: float, sigma: float) -> np.ndarray:
-    """A disk of pixels within ``radius``, smoothed by a 3x3 Gaussian of ``sigma``: float64 [5, 5], sum 1."""
-    offsets = np.arange(-2, 3)
+    """A disk of pixels within ``radius``, smoothed by a 3x3 Gaussian of ``sigma``: float64, [5, 5] or larger, sum 1."""
+    reach = max(2, int(radius) + 1)
+    offsets = np.arange(-reach, reach + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2) / 1.0
     taps = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
     taps /= taps.sum()
@@ -23,9 +24,14 @@ def defocus_kernel(radius: float, sigma: float) -> np.ndarray:
 
 
 def defocus_blur(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
-    """:func:`defocus_kernel` with (radius, sigma) = (.3, .4) (.4, .5) (.5, .6) (1, .2) (1.5, .1)."""
-    constants = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[level - 1]
-    return to_bytes(ndimage.correlate(x / 255, defocus_kernel(*constants)[None, None], mode="mirror"))
+    """:func:`defocus_kernel` with (radius, sigma) = (.3, .4) (.4, .5) (.5, .6) (1, .2) (1.5, .1), any size of images.
+
+    Of images larger than 32x32, the radius grows with the shorter side: 10.5 pixels of 224 at level 5, where the
+    publishers' script for ImageNet has 10.
+    """
+    radius, sigma = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[level - 1]
+    kernel = defocus_kernel(radius * max(1, min(x.shape[2:]) / SIZE), sigma)
+    return to_bytes(ndimage.correlate(x / 255, kernel[None, None], mode="mirror"))
 
 
 def glass_blur(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:

@@ -6,7 +6,7 @@ from fastdd.data.sets.corruptions.base import Randoms, draws_of, to_bytes
 
 
 def gaussian_noise(x: np.ndarray, level: int, randoms: Randoms) -> np.ndarray:
-    """x + N(0, c), c = .04 .06 .08 .09 .10."""
+    """x + N(0, c), c = .04 .06 .08 .09 .10; any size of images."""
     c = (0.04, 0.06, 0.08, 0.09, 0.10)[level - 1]
     return to_bytes(x / 255 + draws_of(randoms, lambda random: random.normal(0, c, x.shape[1:])))
 
