@@ -31,9 +31,9 @@ class DistillSettings(TypedDict, total=False):
     """learning rate of the synthetic images; by default the preset's."""
     momentum: float | None
     """momentum of the synthetic images' updates; by default the preset's."""
-    init: Literal["real", "balanced", "noise"] | None
-    """what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise; by
-    default the preset's."""
+    init: str | None
+    """what the synthetic images are at first: real ones at random (real), as many of every group (balanced), noise,
+    or those of a stored set (its file or run folder); by default the preset's."""
     dsa_strategy: str | None
     """augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none; by default
     the preset's."""

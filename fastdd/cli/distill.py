@@ -25,7 +25,7 @@ from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, n
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.data.initial import input_digest
+from fastdd.data.initial import INITS, input_digest
 from fastdd.debias import mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
@@ -132,7 +132,8 @@ def distill(
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)
     method, debias = settings["method"], settings["debias"]
-    if config is not None and groups is None and mode(debias).needs != "weights":
+    of_its_own = groups is not None or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
+    if config is not None and not of_its_own:
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
     synthetic = distill_with_bar(

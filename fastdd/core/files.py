@@ -23,6 +23,8 @@ except ImportError:  # not a POSIX system
 
 # What a run's folder, and that of experts, keep of KDE reweighting, and of clusters in place of a protected attribute.
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
+# What a run's folder keeps of a stored set that it started from.
+INITIAL = "initial.safetensors"
 
 STDOUT = Path("/dev/stdout")
 # What the parsers of numpy, zip, csv and JSON raise at a file that is damaged, or was made to harm.

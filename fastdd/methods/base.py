@@ -1,6 +1,7 @@
 """What every method has: settings, declared once, and steps that move the synthetic images."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fastdd import debias, models, ops
 from fastdd.core import settings
 from fastdd.core.settings import setting
 from fastdd.data import Dataset, Zca
+from fastdd.data.initial import INITS
 from fastdd.debias import Mode
 from fastdd.methods.parts.formation import Formation, Pixels
 
@@ -38,8 +40,9 @@ class Settings(settings.Settings):
     depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
     lr_img: float = setting("learning rate of the synthetic images", gt=0)
     momentum: float = setting("momentum of the synthetic images' updates", ge=0, lt=1)
-    init: Literal["real", "balanced", "noise"] = setting(
-        "what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise"
+    init: str = setting(
+        "what the synthetic images are at first: real ones at random (real), as many of every group (balanced), noise, "
+        "or those of a stored set (its file or run folder)"
     )
     dsa_strategy: str = setting(
         "augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none"
@@ -53,6 +56,14 @@ class Settings(settings.Settings):
     @classmethod
     def _known_network(cls, value: str) -> str:
         return models.canonical_name(value)
+
+    @field_validator("init")
+    @classmethod
+    def _word_or_path(cls, value: str) -> str:
+        # The file may be gone when a run that started from it is resumed: only the spelling can be judged here.
+        if value not in INITS and not {"/", os.sep, "."} & set(value):
+            raise ValueError(f"must be one of {', '.join(INITS)}, or the path of a stored set, such as ./{value}")
+        return value
 
     @field_validator("debias")
     @classmethod

@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor
 
 from fastdd.core import bounds, files
-from fastdd.core.files import GROUPS, WEIGHTS, hold
+from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
 from fastdd.methods import Settings, stored
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
@@ -57,7 +57,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
     """ValueError if the folder ``path`` holds a run that is not to be continued, or files of something else.
 
     With ``config`` also if the run there has other settings; it may have done fewer iterations, or more.
-    The weights and groups that a run is about to use may be there before it.
+    The weights, groups and first images that a run is about to use may be there before it.
     """
     path = Path(path)
     if (path / CONFIG).exists():
@@ -66,7 +66,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
         if config is not None:
             _check_settings(path, config)
     elif path.is_dir():
-        known = (".lock", WEIGHTS, GROUPS)
+        known = (".lock", WEIGHTS, GROUPS, INITIAL)
         stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
@@ -126,8 +126,8 @@ class RunFolder:
         header = _check_settings(self.path, config)
         if header["data_digest"] != data_digest:
             raise ValueError(
-                f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights or "
-                "groups"
+                f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights, "
+                "groups or first images"
             )
 
     def save(self, state: State) -> None:

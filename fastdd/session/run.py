@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from fastdd import models
-from fastdd.core import ranks, rng
+from fastdd.core import ranks
 from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.data import Dataset, SyntheticSet, Zca
-from fastdd.data.initial import check_ipc, describe, input_digest, random_set
+from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
 from fastdd.experts import Experts
 from fastdd.methods import Context, Settings, method, methods_that_need_experts
 from fastdd.methods.base import moved
@@ -94,6 +94,7 @@ class Run:
         checkpoint_seconds: least time between two checkpoints.
         weights: [N], of the training images, for debias modes that need them; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
+        initial: the first images, where ``config.init`` names a stored set (:func:`fastdd.data.initial.images_of_set`).
         experts: for methods that follow them, trained on ``dataset`` with ``config.debias``.
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
         callbacks: told where the run is; another start of the run may have others.
@@ -130,19 +131,20 @@ class Run:
         checkpoint_seconds: float = 30.0,
         weights: np.ndarray | None = None,
         groups: np.ndarray | None = None,
+        initial: torch.Tensor | None = None,
         experts: Experts | None = None,
         about: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ):
-        check_ipc(dataset, config.ipc)
+        check_ipc(dataset, config.ipc, config.init)
         check_experts(config, dataset, experts)
         check_samples(config, weights, groups)
         self.config, self.dataset, self._about = config, dataset, dict(about or {})
         self._zca: Zca | None = None if experts is None else experts.zca
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
-        images, self._labels = self._first_images(train)
-        self._start = images
+        images = self._start = self._first_images(train) if initial is None else initial
+        self._labels = torch.arange(dataset.num_classes).repeat_interleave(config.ipc)
         self.method = method(config.method)(
             config,
             Context(
@@ -165,7 +167,7 @@ class Run:
         self._paused_seconds, self._earlier_seconds = 0.0, 0.0
         digest = None
         if out is not None or self._parts is not None:
-            digest = input_digest(dataset, weights, groups, experts and experts.digest())
+            digest = input_digest(dataset, weights, groups, experts and experts.digest(), initial)
         agreement = [list(callback.agreement) for callback in self.callbacks]
         ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds, agreement)
         self.folder: RunFolder | None = None
@@ -317,15 +319,18 @@ class Run:
         finally:
             self._paused_seconds += time.perf_counter() - began
 
-    def _first_images(self, train: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the run starts from, and its classes."""
-        config, balanced = self.config, self.config.init == "balanced"
-        source = train if balanced else self.dataset
-        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced)
-        images = start.images
-        if config.init == "noise":
-            images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
-        return images, start.labels
+    def _first_images(self, train: Dataset) -> torch.Tensor:
+        """What the run starts from, where it is no stored set; a class that is too small for it is told."""
+        config = self.config
+        if config.init not in INITS:
+            raise ValueError(f"init {config.init} names a stored set: give its images (initial)")
+        small = None if config.init == "noise" else small_classes(self.dataset, config.ipc)
+        if small is not None and ranks.rank() == 0:
+            cure = "the rest of their first images is noise"
+            warnings.warn(f"fewer training images than IPC {config.ipc}: {small}; {cure}", RuntimeWarning, stacklevel=2)
+        return first_images(
+            train if config.init == "balanced" else self.dataset, config.ipc, config.seed, config.init, self._zca
+        )
 
     def _gather_images(self) -> None:
         self._gather(self.method.images)

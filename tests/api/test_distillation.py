@@ -35,7 +35,7 @@ def nothing_long(monkeypatch):
         ({"method": "dn"}, ValueError, "unknown method 'dn'"),
         ({"debias": "fair"}, ValueError, "unknown debias mode 'fair'"),
         ({"unroll": "full"}, ValueError, "unroll is a setting of mtt, not of dm"),
-        ({"ipc": 500}, ValueError, "IPC 500 is larger than class"),
+        ({"ipc": 500}, ValueError, "IPC 500 is larger than every class"),
         ({"debias": "kde", "arch": "ResNet18", "width": 8}, ValueError, "ResNet18 has its own width"),
         ({"debias": "kde", "depth": 9}, ValueError, "."),
         ({"eval_nets": 2}, ValueError, "give eval_every too"),

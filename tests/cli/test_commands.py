@@ -312,7 +312,7 @@ class TestBadInput:
 
     def test_ipc_larger_than_a_class(self, run, tmp_path):
         result = run("distill", "--dataset", "c-digits", "--ipc", 5000, "--out", tmp_path / "r")
-        one_line(result, 2, "IPC 5000 is larger than class")
+        one_line(result, 2, "IPC 5000 is larger than every class")
         assert not (tmp_path / "r").exists()
 
     @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_what_is_given_wins_and_none_is_not_given():
         ({"arch": "resnet"}, "arch: unknown network 'resnet'"),
         ({"dsa_strategy": "colour"}, "dsa_strategy: .*colour"),
         ({"lr_img": float("nan")}, "lr_img"),
-        ({"init": "zero"}, "init: "),
+        ({"init": "zero"}, "init: must be one of real, balanced, noise, or the path of a stored set, such as ./zero"),
         ({"precision": "fp16"}, r"precision: .*\(got .fp16.\)"),
         ({"learning_rate": 1}, "learning_rate: "),
         ({"metric": "ours"}, "metric is a setting of dc.*, not of dm"),
