@@ -109,9 +109,12 @@ def test_several_networks(run, tmp_path):
 
 def test_networks_that_the_images_do_not_fit_are_told_before_any_is_trained(run, monkeypatch):
     monkeypatch.setattr(EvaluationPlan, "evaluate", lambda *arguments: pytest.fail("trained"))
-    code, _, error = run("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--arch", "lenet,vgg11")
+    code, _, error = run("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--arch", "lenet,convnetd6")
     assert code == 2
-    assert error == "error: images of 16x16 pixels are too small for VGG11; use ConvNet with a lower depth\n"
+    assert error == (
+        "error: images of 16x16 pixels are too small for a ConvNet of depth 6, which takes 64x64 and more; "
+        "a ConvNet of depth 4 takes them\n"
+    )
 
 
 @pytest.fixture

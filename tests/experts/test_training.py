@@ -461,7 +461,7 @@ def test_bad_arguments(digits, tmp_path):
         train(digits, tmp_path / "out", processes=0)
     with pytest.raises(ValueError, match="debias=fairdd takes no weights"):
         train(digits, tmp_path / "out", weights=np.ones(120))
-    with pytest.raises(ValueError, match=r"images of 16x16 pixels are too small for 6 poolings"):
+    with pytest.raises(ValueError, match=r"images of 16x16 pixels are too small for a ConvNet of depth 6"):
         train(digits, tmp_path / "out", depth=6)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
