@@ -25,7 +25,7 @@ from fastdd.api.samples import (
     read_weights,
     weights_of_run,
 )
-from fastdd.api.signature import settings_of, with_keywords
+from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet, Zca
@@ -92,6 +92,7 @@ class Distillation:
         **settings: Unpack[DistillSettings],
     ) -> None:
         check_dataset(data)
+        check_known(settings, Distillation, Distillation.run)
         self.data = data
         self.settings, self.experts = _configured(data, method, debias, ipc, experts, settings)
         self._kind = METHODS[self.settings.method]

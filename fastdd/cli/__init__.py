@@ -89,13 +89,23 @@ def _line(error: object) -> str:
     return printable(" ".join(text.split()))
 
 
+def _refused(error: Any) -> str:
+    """What Typer says, in plain words where it has pydantic's."""
+    if hasattr(error.__cause__, "errors") and getattr(error, "param", None) is not None:
+        from fastdd.core.settings import wanted
+
+        name = error.param.opts[0] if error.param.param_type_name == "option" else error.param.make_metavar(error.ctx)
+        return f"{name} {wanted(error.__cause__.errors()[0])}"
+    return error.format_message()
+
+
 def _report(error: BaseException) -> tuple[str, int]:
     """``error`` in one line, and its exit code."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).
     if hasattr(error, "format_message"):
-        return f"error: {_line(error.format_message())}", getattr(error, "exit_code", 2)
+        return f"error: {_line(_refused(error))}", getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         return "", 1
     if isinstance(error, ValueError | TypeError | FileNotFoundError):

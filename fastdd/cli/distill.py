@@ -1,5 +1,6 @@
 """``fastdd distill``."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ class Distill(Command):
     section = "run"
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
-        others = content.keys() - {self.section, settings_file.DATA_DIGEST}
+        others = content.keys() - {self.section, settings_file.DATA_DIGEST, settings_file.STORE}
         return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}}
 
 
@@ -196,7 +197,7 @@ def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) ->
 def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
     """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
-    announced = False
+    announced, told = False, set()
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -215,6 +216,11 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
                 console.print(f"on the way, {row['tested_on']} set, {report.networks(row)}:")
                 announced = True
             console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
+            for line in row.get("warnings", ()):
+                kind = re.sub(r"\(.*?\)", "", line)  # without the numbers, which differ every time
+                if kind not in told:
+                    told.add(kind)
+                    console.print(f"  warning: {line}")
 
         calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
         return api.distill(data, **calls, **settings)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import yaml
 
 from fastdd.core import bounds
+from fastdd.core.text import did_you_mean
 
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
-DATA_DIGEST = "data_digest"  # beside a run's settings
+# Beside a run's settings.
+DATA_DIGEST, STORE = "data_digest", "store"
 
 
 class Reader:
@@ -46,9 +48,8 @@ class Reader:
                 known[parameter.opts[0].removeprefix("--").replace("-", "_")] = parameter
         unknown = [str(name) for name in values if name not in known]
         if unknown:
-            raise ValueError(
-                f"{path}: {ctx.command_path} has no {', '.join(unknown)}; {ctx.command_path} --help shows what it has"
-            )
+            hint = did_you_mean(unknown[0], known) or f"; {ctx.command_path} --help shows what it has"
+            raise ValueError(f"{path}: {ctx.command_path} has no {', '.join(unknown)}{hint}")
         words = []
         for name, value in values.items():
             parameter = known[name]

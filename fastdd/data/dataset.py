@@ -5,12 +5,32 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 # Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
 _HASH_ROWS = 4096
+# Gray, colour, colour with opacity.
+_CHANNELS = (1, 3, 4)
+
+
+def check_channels_first(shape: Sequence[int]) -> None:
+    """ValueError for images of a shape that is [N, height, width, channels]: a width of 1, 3 or 4 pixels, and many
+    channels, is what nobody means.
+
+    >>> check_channels_first((5, 32, 16, 3))
+    Traceback (most recent call last):
+    ValueError: images are [N, channels, height, width]; [5, 32, 16, 3] looks like [N, height, width, channels]: \
+transpose them, in NumPy by images.transpose(0, 3, 1, 2)
+    """
+    _, channels, height, width = shape
+    if width in _CHANNELS and min(channels, height) > max(_CHANNELS):
+        raise ValueError(
+            f"images are [N, channels, height, width]; {list(shape)} looks like [N, height, width, channels]: "
+            "transpose them, in NumPy by images.transpose(0, 3, 1, 2)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +64,7 @@ class Split:
                 raise TypeError(f"{name} must be a numpy array of {np.dtype(dtype)}, not {found}")
         if self.images.ndim != 4 or 0 in self.images.shape[1:]:
             raise ValueError(f"images must have the shape [N, C, H, W], not {list(self.images.shape)}")
+        check_channels_first(self.images.shape)
         if len(self.images) == 0:
             raise ValueError("a split needs at least one image")
         for name in ("labels", "groups"):

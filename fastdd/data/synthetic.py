@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastdd.core.files import write_atomic
+from fastdd.data.dataset import check_channels_first
 from fastdd.data.zca import Zca
 
 # 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others.
@@ -55,6 +56,7 @@ class SyntheticSet:
             raise TypeError(f"labels must be int64, not {self.labels.dtype}")
         if self.images.ndim != 4:
             raise ValueError(f"images must have the shape [M, C, H, W], not {list(self.images.shape)}")
+        check_channels_first(self.images.shape)
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must have the shape [{len(self.images)}], not {list(self.labels.shape)}")
         missing = [field for field in ("class_names", "mean", "std") if field not in self.metadata]

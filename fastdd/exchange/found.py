@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastdd.core import bounds, files
+from fastdd.data.dataset import check_channels_first
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 
@@ -102,6 +103,10 @@ def checked_images(found: Found, path: Path) -> Tensor:
     images = _tensor(found.images, path, "images")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"{path}: images must have the shape [M, C, H, W], not {list(images.shape)}")
+    try:
+        check_channels_first(images.shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if images.dtype == torch.uint8 and found.space == "pixels":
         return images.float() / 255
     if not images.is_floating_point():

@@ -23,6 +23,8 @@ from fastdd.core import bounds, files
 from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
 from fastdd.methods import Settings, stored
 
+# In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
+DATA_DIGEST, STORE = "data_digest", "store"
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
 _FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
@@ -76,7 +78,7 @@ def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
     try:
         header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
-        found, _ = stored(header["run"]), header["data_digest"]
+        found, _ = stored(header["run"]), header[DATA_DIGEST]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path / CONFIG} is not a run's configuration: {error}") from None
     for name, value in config.model_dump(exclude={"iterations"}).items():
@@ -86,6 +88,17 @@ def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     return header
 
 
+def store_of_run(path: str | os.PathLike) -> Path | None:
+    """The packed store that the run of a folder, or of the set in it, was made from; None where none is recorded."""
+    path = Path(path)
+    folder = path.parent if path.name == SYNTHETIC else path
+    try:
+        store = bounds.load_yaml((folder / CONFIG).read_text(encoding="utf-8"))[STORE]
+    except (*files.DAMAGE, yaml.YAMLError):
+        return None
+    return Path(store) if isinstance(store, str) else None
+
+
 class RunFolder:
     """Opens, or creates, the folder of one run, and holds it for this process.
 
@@ -93,6 +106,7 @@ class RunFolder:
         path: the folder.
         config: what is about to run.
         data_digest: digest of the data set that it runs on.
+        store: the packed store that the data set is; None: it is none.
         resume: continue the run that is there, if any.
         size: bytes that one checkpoint takes, to tell a full disk before the work starts.
 
@@ -101,7 +115,16 @@ class RunFolder:
         OSError: it can't be created or written, the disk is full, or another process is running in it.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Settings, data_digest: str, *, resume: bool, size: int):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: Settings,
+        data_digest: str,
+        *,
+        resume: bool,
+        size: int,
+        store: Path | None = None,
+    ):
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -119,12 +142,14 @@ class RunFolder:
             raise OSError(
                 f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {needed / 2**20:.1f} MiB for its files"
             )
-        header = {"run": config.model_dump(), "data_digest": data_digest}
+        header = {"run": config.model_dump(), DATA_DIGEST: data_digest}
+        if store is not None:
+            header[STORE] = str(store)
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:
         header = _check_settings(self.path, config)
-        if header["data_digest"] != data_digest:
+        if header[DATA_DIGEST] != data_digest:
             raise ValueError(
                 f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights, "
                 "groups or first images"

@@ -16,6 +16,7 @@ from fastdd import models
 from fastdd.core import ranks
 from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.data import Dataset, SyntheticSet, Zca
+from fastdd.data.files.store import store_of
 from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
 from fastdd.experts import Experts
 from fastdd.methods import Context, Settings, method, methods_that_need_experts
@@ -345,7 +346,7 @@ class Run:
 
         def take() -> tuple[State | None, set[int]]:
             size = sum(tensor.nbytes for tensor in self.method.state().values()) + 2**16
-            self.folder = RunFolder(out, self.config, digest, resume=resume, size=size)
+            self.folder = RunFolder(out, self.config, digest, resume=resume, size=size, store=store_of(self.dataset))
             saved = self.folder.load() if resume else None
             if saved is not None and saved.step > self.total:
                 done = saved.step // self.steps_per_iteration

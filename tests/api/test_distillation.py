@@ -31,7 +31,7 @@ def nothing_long(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"iteratons": 3}, ValueError, "iteratons: Extra inputs are not permitted"),
+        ({"iteratons": 3}, ValueError, "there is no setting 'iteratons'; did you mean iterations"),
         ({"method": "dn"}, ValueError, "unknown method 'dn'"),
         ({"debias": "fair"}, ValueError, "unknown debias mode 'fair'"),
         ({"unroll": "full"}, ValueError, "unroll is a setting of mtt, not of dm"),

@@ -1,8 +1,10 @@
 """Commands as a user types them: what they print, write and return, and one clear line for every bad input."""
 
+import dataclasses
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -99,6 +101,55 @@ def test_baselines(run, tmp_path):
     assert run("evaluate", "whole", *common)[0] == 0
     row = report.read_json(tmp_path / "b.json")["rows"][0]
     assert (row["method"], row["ipc"]) == ("whole", None)
+
+
+def test_what_is_wrong_with_figures_on_the_way_is_told_when_it_first_occurs(run, tmp_path, monkeypatch):
+    def doubts(number, loss, *_):
+        return f"network {number} learned nothing (loss {loss:.9g}): more --epochs"
+
+    monkeypatch.setattr("fastdd.evaluation.protocol.doubt_of_network", doubts)
+    options = ("--eval-every", 1, "--eval-nets", 2, "--eval-epochs", 1, "--out", tmp_path / "r")
+    code, text, _ = run("distill", *SMALL, *options)
+    assert code == 0
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["iteration", "warning:", "warning:", "iteration", "iteration"]
+    assert lines[2].startswith("  warning: network 0 learned nothing (loss ")
+    rows = [json.loads(line) for line in (tmp_path / "r" / "evaluations.jsonl").read_text().splitlines()]
+    assert all(len(row["warnings"]) == 2 for row in rows)
+
+
+def test_a_run_made_from_a_store_is_evaluated_on_it(run, tmp_path, monkeypatch):
+    """The run's folder tells where the store lay, wherever the command is given."""
+    monkeypatch.chdir(tmp_path)
+    digits = load("c-digits")
+    train, test = digits.train.take(np.arange(400)), digits.test.take(np.arange(60))
+    half = dataclasses.replace(digits, name="mine", train=train, test=test)
+    save_store(half, "store")
+    assert run("distill", "--dataset", "store", "--ipc", 1, "--iterations", 1, "--width", 4, "--out", "made")[0] == 0
+    monkeypatch.chdir("/")
+    made, once = tmp_path / "made", ("--nets", 1, "--epochs", 1)
+    for target in (made, made / "synthetic.safetensors"):
+        code, output, error = run("evaluate", target, *once, "--json", tmp_path / "x.json")
+        assert code == 0, error
+        assert report.read_json(tmp_path / "x.json")["meta"]["dataset_digest"] == half.digest()
+        assert "mine, test set" in output
+        assert "bit for bit" not in error
+    code, output, _ = run("report", made, "--embedding", "none")
+    assert (code, "without real images" in output) == (0, False)
+    save_store(dataclasses.replace(half, test=half.train), tmp_path / "store", overwrite=True)
+    assert "mine is not, bit for bit, what" in run("evaluate", made, *once)[2]
+    shutil.rmtree(tmp_path / "store")
+    one_line(
+        run("evaluate", made), 2, "was made from the packed store", str(tmp_path / "store"), "give --dataset STORE"
+    )
+    shutil.copy(made / "synthetic.safetensors", tmp_path / "alone.safetensors")
+    one_line(
+        run("evaluate", tmp_path / "alone.safetensors"), 2, "is of 'mine', which is no data set", "--dataset STORE"
+    )
+    # Its options are another run's, and know the store no more than they know the digest of its data.
+    assert (
+        run("distill", "--dataset", "c-digits", "--config", made / "config.yaml", "--out", tmp_path / "again")[0] == 0
+    )
 
 
 def test_several_networks(run, tmp_path):
@@ -234,7 +285,7 @@ def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_pat
     assert run("weights", "--dataset", "c-digits", "--steps", 1, "--out", tmp_path / "short.safetensors")[0] == 0
     for other in ("rising.npy", "short.safetensors"):
         again = ("--method", "dc", "--out", out, "--resume", "--weights", tmp_path / other)
-        one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights or groups")
+        one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights, groups or first images")
     assert (out / "weights.safetensors").read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Sequence
@@ -140,6 +141,15 @@ def install(building: Path, path: Path, overwrite: bool) -> None:
     finally:
         if replaced.exists() and not path.exists():
             os.rename(replaced, path)
+
+
+def store_of(dataset: Dataset) -> Path | None:
+    """The packed store that the data set was opened from; None for one of memory."""
+    images = dataset.train.images
+    if not isinstance(images, np.memmap) or not isinstance(images.base, mmap.mmap):
+        return None
+    folder = Path(os.path.abspath(images.filename)).parent
+    return folder if is_store(folder) else None
 
 
 def _read_meta(path: Path) -> dict:

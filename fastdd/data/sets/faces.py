@@ -6,12 +6,12 @@ system, which can't be repeated: here numpy's RandomState draws from sorted rows
 Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
 """
 
-import difflib
 import re
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from fastdd.core.text import did_you_mean
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import describe
@@ -332,9 +332,8 @@ def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
     asked = []
     for name in (target, *protected.split("+")):
         if name.strip().lower() not in by_lower:
-            close = difflib.get_close_matches(name.strip().lower(), by_lower, 1)
-            hint = f"did you mean {by_lower[close[0]]}? " if close else ""
-            raise ValueError(f"no attribute {name.strip()!r}: {hint}there are {', '.join(attributes)}")
+            hint = did_you_mean(name.strip(), attributes)
+            raise ValueError(f"no attribute {name.strip()!r}{hint} (one of: {', '.join(attributes)})")
         asked.append(by_lower[name.strip().lower()])
     if len(set(asked)) < len(asked):
         raise ValueError(f"target {target!r} and protected {protected!r} name an attribute twice")
