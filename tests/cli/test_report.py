@@ -142,6 +142,7 @@ def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_pa
     # The run's result and its real images are on the page, though they do not lie in its folder.
     assert "Accuracy of every class in every group" in page
     assert "Features of a random" in page
+    assert "Without real images" not in page
     results = sorted((tmp_path / "R" / "results").iterdir())
     before = [path.stat().st_mtime_ns for path in results]
     assert run(*words)[0] == 0
