@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fastdd import __version__, report
@@ -101,6 +102,20 @@ def test_baselines(run, tmp_path):
     assert run("evaluate", "whole", *common)[0] == 0
     row = report.read_json(tmp_path / "b.json")["rows"][0]
     assert (row["method"], row["ipc"]) == ("whole", None)
+
+
+def test_a_run_goes_on_from_another_ones_set(run, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("distill", *SMALL, "--out", first)[0] == 0
+    code, _, error = run("distill", *SMALL, "--init", first, "--lr-img", 1e-30, "--out", second)
+    assert (code, error.count("\n")) == (0, 1)  # that nothing has changed
+    assert torch.equal(*(SyntheticSet.load(out / "synthetic.safetensors").images for out in (first, second)))
+    shutil.rmtree(first)
+    again = ("distill", *SMALL, "--init", first, "--lr-img", 1e-30)
+    assert run(*again, "--out", second, "--resume")[0] == 0
+    one_line(run(*again, "--out", tmp_path / "third"), 2, f"init {first}: there is no stored set")
+    one_line(run("estimate", "distill", *SMALL, "--init", first), 2, f"init {first}: there is no stored set")
+    one_line(run("distill", *SMALL, "--init", "reel"), 2, "init: must be one of real, balanced, noise, or the path")
 
 
 def test_what_is_wrong_with_figures_on_the_way_is_told_when_it_first_occurs(run, tmp_path, monkeypatch):

@@ -151,8 +151,10 @@ def test_networks_on_small_images_see_them(name):
     """Instance norm of a single pixel is 0: a network that is pooled to one would say the same of every image."""
     for size in SMALL_SIZES[name.endswith("ImageNet") :]:
         net = models.build(name, 3, 4, size, key=3)
+        images = draws(5, 3, 3, *size)
         with torch.no_grad():
-            logits = net(draws(5, 3, 3, *size))
+            logits, truth = net(images), copy.deepcopy(net).double()(images.double())
+        assert (logits - truth).abs().max() <= 1e-4 * truth.abs().max(), size
         assert (logits - logits.mean(0)).norm() > 1e-3 * logits.norm(), size
 
 
