@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from fastdd.core import bounds
-from fastdd.core.text import did_you_mean
+from fastdd.core.text import closest
 
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
@@ -48,8 +48,11 @@ class Reader:
                 known[parameter.opts[0].removeprefix("--").replace("-", "_")] = parameter
         unknown = [str(name) for name in values if name not in known]
         if unknown:
-            hint = did_you_mean(unknown[0], known) or f"; {ctx.command_path} --help shows what it has"
-            raise ValueError(f"{path}: {ctx.command_path} has no {', '.join(unknown)}{hint}")
+            close = {name: closest(name, known) for name in unknown}
+            told = [name if meant is None else f"{name} (did you mean {meant}?)" for name, meant in close.items()]
+            raise ValueError(
+                f"{path}: {ctx.command_path} has no {', '.join(told)}; {ctx.command_path} --help shows what it has"
+            )
         words = []
         for name, value in values.items():
             parameter = known[name]

@@ -96,7 +96,11 @@ def test_evaluate_and_estimate(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "content", "words"),
     [
-        ("distill", "ipc: 1\ncolour: red\nlrimg: 3\n", ["f.yaml", "colour", "lrimg", "fastdd distill --help"]),
+        (
+            "distill",
+            "ipc: 1\ncolour: red\nlrimg: 3\n",
+            ["f.yaml", "colour", "lrimg (did you mean lr_img?)", "fastdd distill --help"],
+        ),
         ("distill", "config: other.yaml\n", ["config"]),
         ("distill", "run: {method: dm}\ndata_digest: x\n", ["dataset"]),
         ("experts", "run: {method: dm}\ndata_digest: x\n", ["f.yaml is a run's configuration", "fastdd experts"]),
