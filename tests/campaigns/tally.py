@@ -19,7 +19,7 @@ OUTCOMES = {
 class Tally:
     """Counts of outcomes by stage; faults are kept in words.
 
-    ``counts[stage][outcome]`` is a number; ``faults`` is a list of (stage, outcome, what): what one has to do to see it.
+    ``counts[stage][outcome]`` is a number; ``faults`` is a list of (stage, outcome, what): what one does to see it.
     """
 
     def __init__(self) -> None:
