@@ -29,8 +29,8 @@ class Stage:
     Attributes:
         name: for the table.
         command: words after ``fastdd``.
-        again: commands that a user tries after a kill, one after another: the last has to succeed, those before it may
-            refuse in one line.
+        again: commands that a user tries after a kill, one after another: the last has to succeed, or to refuse in one
+            line what is done already; those before it may refuse.
         given: makes what is in the folder before.
         intact: given the folder right after a kill, whether what must be there at any moment is.
         old_system: without a way to let two folders change places in one step.
@@ -151,16 +151,20 @@ class Victim:
             return outcome, f"before the kill, status {status}, {errors}"
         if not self.stage.intact(folder):
             return "silent difference", f"right after the kill: {sorted(contents(folder))}"
+        outcome = "right"
         if status == -signal.SIGKILL:
             status, errors = self._go_on(folder)
-            if (outcome := judged(status, errors)) != "right":
-                return outcome if outcome != "clear error" else "crash", f"status {status}, {errors}"
+            outcome = judged(status, errors)
+            if outcome not in ("right", "clear error"):
+                return outcome, f"status {status}, {errors}"
         differences = [
             f"{name}: {'missing' if name not in found else 'left over' if name not in self.result else 'differs'}"
             for found in [contents(folder)]
             for name in sorted(found.keys() | self.result.keys())
             if found.get(name) != self.result.get(name)
         ]
+        if differences and outcome == "clear error":
+            return "crash", f"all that is left is to say: {errors}"
         return ("silent difference", "; ".join(differences)) if differences else ("right", "")
 
     def _go_on(self, folder: Path, last: int = 0) -> tuple[int | None, str]:
