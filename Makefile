@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test full kernels browser lint bench docs-check setup clean
+.PHONY: demo test full campaigns kernels browser lint bench docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -24,6 +24,11 @@ test: $(VENV)/.dev browser kernels
 # What the default suite has a part of only.
 full: $(VENV)/.dev
 	$(PYTEST) -m full
+
+# Hostile inputs, kills, odd shapes, by the thousand, and a table of how they ended: half an hour or so.
+# FASTDD_CAMPAIGN_SECONDS bounds each test, FASTDD_CAMPAIGN_JSON names a file for the counts.
+campaigns: $(VENV)/.dev
+	$(PYTEST) -m campaigns tests/campaigns
 
 # Ahead of the suite, which then finds their answers under .cache/: minutes where kernels have changed, seconds if not.
 kernels: $(VENV)/.dev

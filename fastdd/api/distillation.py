@@ -19,6 +19,7 @@ from fastdd.api.initial import init_text, initial_of_run, read_initial
 from fastdd.api.samples import (
     Groups,
     Weights,
+    bytes_of_samples,
     clustering,
     clusters_of_run,
     read_groups,
@@ -28,6 +29,7 @@ from fastdd.api.samples import (
 from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import ranks
 from fastdd.core.settings import given
+from fastdd.core.space import bytes_in, check_room
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.initial import check_ipc, describe, first_images
 from fastdd.debias.density.embedding import EmbeddingSettings
@@ -144,6 +146,7 @@ class Distillation:
         folder = None if out is None else Path(out)
         if folder is not None:
             ranks.first(lambda: check_out(folder, resume, self.settings))
+            ranks.first(lambda: self._check_room(folder))
         if self._kind.needs_experts:
             check_experts(self.settings, self.data, self.experts)
         shares(self.settings, self.data)
@@ -168,6 +171,16 @@ class Distillation:
         if folder is not None:
             ranks.first(lambda: preview(synthetic, folder / "preview.png"))
         return synthetic
+
+    def _check_room(self, folder: Path) -> None:
+        """TooSmallError where the disk has no space for the run's images, weights and groups.
+
+        For those a bias embedding is trained first. The run knows of more that it needs, but only after that.
+        """
+        images = self.settings.ipc * self.data.num_classes * self.data.channels * math.prod(self.data.size)
+        found = self._weighted or self._clustering is not None
+        samples = bytes_of_samples(len(self.data.train)) if found else 0
+        check_room(folder, 16 * images + samples - bytes_in(folder), "the run")
 
     def _samples(
         self, folder: Path | None, resume: bool, progress: Callable[[int, int], None] | None

@@ -14,6 +14,7 @@ from fastdd.core import files, ranks
 from fastdd.core.files import GROUPS, WEIGHTS
 from fastdd.data import Dataset
 from fastdd.debias.density import clusters, kde
+from fastdd.models import EMBEDDING_DIM
 
 Weights = kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike
 Groups = np.ndarray | str | os.PathLike
@@ -71,6 +72,11 @@ def weights_of_run(
     if weights.kde is not None and stored is not None and not kept:
         ranks.first(lambda: _keep(stored, weights.kde.save))
     return weights
+
+
+def bytes_of_samples(images: int) -> int:
+    """What the weights or groups of so many training images take in a run's folder, at most."""
+    return 4 * images * (EMBEDDING_DIM + 2)
 
 
 def clustering(groups: object) -> str | None:

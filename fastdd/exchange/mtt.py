@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastdd.core.files import empty_place
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import normalisation, plain
@@ -105,11 +106,15 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     """A folder with ``_best`` files, ``lr_best.pt`` if a step size was learned, and ``fastdd.json``."""
     if path.is_file():
         raise ValueError(f"{path} is a file; mtt is a folder of files")
-    names = ("images_best.pt", "labels_best.pt", "lr_best.pt", "images_zca_best.pt", RECORD)
-    check_free([path / name for name in names], force)
+    absent = {"lr_best.pt": made.learning_rate is None, "images_zca_best.pt": made.zca is None}
+    places = [path / name for name in ("images_best.pt", "labels_best.pt", *absent, RECORD)]
+    check_free(places, force)
     path.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (path / name).unlink(missing_ok=True)
+    # Images first, which come last again: what a kill leaves is no set, and not one of two.
+    for place in places:
+        empty_place(place)
+        if absent.get(place.name):
+            place.unlink(missing_ok=True)
     files = [save_labels(made, path / "labels_best.pt")]
     notes = normalisation(made)
     if made.learning_rate is not None:

@@ -234,7 +234,9 @@ class TrajectoryFile:
         try:
             files.write_atomic(path, write)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)") from error
+            raise files.WriteError(
+                error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)"
+            ) from error
 
     def write(self, expert: int, epoch: int, parameters: Tensor) -> memoryview:
         """Store float32 [P]; on the disk only after :meth:`sync`. Returns the bytes."""

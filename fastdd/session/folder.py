@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from fastdd.core import bounds, files
 from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
+from fastdd.core.space import bytes_in, check_room
 from fastdd.methods import Settings, stored
 
 # In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
@@ -68,7 +68,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
         if config is not None:
             _check_settings(path, config)
     elif path.is_dir():
-        known = (".lock", WEIGHTS, GROUPS, INITIAL)
+        known = (files.LOCK, WEIGHTS, GROUPS, INITIAL)
         stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
@@ -129,19 +129,16 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
+            raise files.WriteError(
+                error.errno, f"cannot create the run folder {self.path}: {error.strerror}"
+            ) from error
         self._lock = hold(self.path)
         check_out(self.path, resume)
         files.remove_partials(self.path)
         if (self.path / CONFIG).exists():
             self._check_same(config, data_digest)
         # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.
-        needed = 4 * size - sum(entry.stat().st_size for entry in self.path.iterdir())
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise OSError(
-                f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {needed / 2**20:.1f} MiB for its files"
-            )
+        check_room(self.path, 4 * size - bytes_in(self.path), "the run")
         header = {"run": config.model_dump(), DATA_DIGEST: data_digest}
         if store is not None:
             header[STORE] = str(store)
@@ -222,7 +219,7 @@ class RunFolder:
                     file.truncate(before)
                     raise
         except OSError as error:
-            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+            raise files.write_error(path, error) from error
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
 from fastdd.data.initial import random_set
 from fastdd.debias import modes_that_need
 from fastdd.evaluation import EvaluationPlan
+from fastdd.methods.dm import Dm
 
 SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "--batch-real", 8]
 
@@ -457,7 +458,36 @@ class TestBadInput:
 
     def test_no_space(self, run, tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "MiB free; the run needs")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "KiB free; the run needs")
+
+    def test_a_full_disk_is_told_before_any_network_is_trained(self, run, tmp_path, monkeypatch):
+        assert run("distill", *SMALL, "--out", "r")[0] == 0
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0})())
+        for trainer in ("fastdd.debias.density.embedding.train_embedding", "fastdd.evaluation.protocol.train_epoch"):
+            monkeypatch.setattr(trainer, None)
+        digits, full = ("--dataset", "c-digits"), r"has 0.0 KiB free"
+        one_line(run("distill", *SMALL, "--debias", "kde", "--out", "k"), 1, full, "the run needs")
+        one_line(run("distill", *SMALL, "--debias", "fairdd", "--groups", "kmeans", "--out", "k"), 1, full)
+        one_line(
+            run("experts", *digits, "--debias", "kde", "--out", "e"), 1, "0.0 MiB free; the training of 20 experts"
+        )
+        one_line(run("weights", *digits, "--out", "w.safetensors"), 1, full, "w.safetensors needs")
+        one_line(run("evaluate", "r", "--nets", 1, "--epochs", 1), 1, full, "result.json needs")
+        one_line(run("evaluate", "random", *digits, "--ipc", 1, "--json", "x.json"), 1, full, "x.json needs")
+        one_line(run("demo"), 1, "has 0.0 MiB free; the demo needs")
+        assert sorted(os.listdir(tmp_path)) == ["r", "runs"]
+
+    def test_a_run_whose_folder_goes_away_fails_in_one_line(self, run, tmp_path, monkeypatch):
+        step = Dm.step
+
+        def remove_and_step(self, number):
+            if number == 1:
+                shutil.rmtree(tmp_path / "r")
+            return step(self, number)
+
+        monkeypatch.setattr(Dm, "step", remove_and_step)
+        gone = "metrics.jsonl: its folder is gone"
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "cannot write", gone)
 
     def test_unknown_options_and_words(self, run):
         one_line(run("distill", "--colour", "red"), 2, "--colour")

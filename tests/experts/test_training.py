@@ -304,9 +304,11 @@ def test_values_lost_under_a_training_are_named(digits, tmp_path):
 
 
 def test_a_full_disk_is_told_before_the_work(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(experts.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     monkeypatch.setattr(experts, "ExpertTrainer", None)
-    with pytest.raises(OSError, match=r"has 0\.0 MiB free; 2 experts of 4 epochs need .* MiB \(half of it with dtype"):
+    with pytest.raises(
+        OSError, match=r"KiB free; the training of 2 experts for 4 epochs needs .*half of it with dtype"
+    ):
         train(digits, tmp_path)
 
 

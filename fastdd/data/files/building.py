@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.core.files import hold, remove_partials
+from fastdd.core.files import WriteError, hold, remove_partials
+from fastdd.core.space import TooSmallError, check_room
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import SPLITS, Plan, Tally
 from fastdd.data.files.store import (
-    TooSmallError,
+    FINISHED,
     check_place,
-    check_space,
     install,
     is_store,
     open_finished,
     open_store,
     write_arrays,
     write_meta,
+    written_digest,
 )
 
 _JOURNAL, _SOURCES = "journal.jsonl", "sources.bin"
@@ -64,11 +65,11 @@ def build_store(
     """
     path = Path(path)
     building = path.parent / f".{path.name}.building"
-    if resume and not overwrite and is_store(path):
+    if resume and is_store(path) and (not overwrite or _installed(building, path)):
         done = open_finished(path, plan)
         if building.exists():  # killed after the store was whole
             with hold(building) or contextlib.nullcontext():
-                shutil.rmtree(building, ignore_errors=True)
+                _discard(building)
         return done
     check_place(path, overwrite)
     if building.exists() and not resume and not overwrite:
@@ -77,16 +78,16 @@ def build_store(
     with hold(building) or contextlib.nullcontext():
         build = _Build(plan, building, resume)
         try:
-            check_space(path, build.missing)
+            check_room(path.parent, build.missing, "the store")
             build.run(workers, progress)
             install(building, path, overwrite)
-            shutil.rmtree(building, ignore_errors=True)
+            _discard(building)
         except TooSmallError:
             raise
         except FileExistsError as error:
             raise FileExistsError(f"{error}, or move it away and continue with --resume; {build.kept}") from None
         except OSError as error:
-            raise OSError(
+            raise WriteError(
                 error.errno,
                 f"cannot write {building}: {os.strerror(error.errno or 0)}; {build.kept}: make room and continue with "
                 "--resume",
@@ -95,8 +96,26 @@ def build_store(
             raise KeyboardInterrupt(f"{build.kept}; continue with --resume") from None
         finally:
             if not any(build.rows.values()):
-                shutil.rmtree(building, ignore_errors=True)
+                _discard(building)
     return open_store(path)
+
+
+def _discard(building: Path) -> None:
+    """Remove what a build needs, first the journal: what is left of it after a kill promises nothing."""
+    (building / _JOURNAL).unlink(missing_ok=True)
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def _lines(journal: Path) -> list[dict]:
+    """The whole lines of a journal, if there is one."""
+    content = journal.read_bytes() if journal.exists() else b""
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def _installed(building: Path, path: Path) -> bool:
+    """Whether the build in ``building`` has put its store at ``path``; what it still holds is then the old one."""
+    lines = _lines(building / _JOURNAL)
+    return bool(lines) and lines[-1].get("digest", "") == written_digest(path)
 
 
 class _Build:
@@ -108,7 +127,7 @@ class _Build:
 
     def __init__(self, plan: Plan, building: Path, resume: bool):
         self.plan, self.building, self.tally = plan, building, Tally(plan)
-        self.store = building / "store"
+        self.store = building / FINISHED
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
         if lines and lines[0] != first:
@@ -119,9 +138,9 @@ class _Build:
         if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
             raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
+            (building / _JOURNAL).unlink(missing_ok=True)
+            (building / _SOURCES).unlink(missing_ok=True)
             shutil.rmtree(self.store, ignore_errors=True)
-            for name in (_SOURCES, _JOURNAL):
-                (building / name).unlink(missing_ok=True)
             self.store.mkdir()
             self._note(first)
         remove_partials(self.store)
@@ -142,11 +161,10 @@ class _Build:
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
         file = self.building / _JOURNAL
-        content = file.read_bytes() if file.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            os.truncate(file, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = _lines(file)
+        if file.exists():
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        return lines
 
     def _note(self, entry: dict) -> None:
         with (self.building / _JOURNAL).open("ab", buffering=0) as file:
@@ -177,7 +195,18 @@ class _Build:
             write_arrays(self.store, split, getattr(dataset, split), ("labels", "groups"))
         # With images left out, what was hashed as it was written had the wrong numbers of rows.
         skipped = any(self.tally.failed.values())
-        write_meta(self.store, dataset, dataset.digest() if skipped else self.sha.hexdigest())
+        digest = dataset.digest() if skipped else self.sha.hexdigest()
+        write_meta(self.store, dataset, digest)
+        self._note({**self._state(self.rows, failed={}), "digest": digest})
+
+    def _state(self, rows: dict[str, int], failed: dict[str, list]) -> dict:
+        """An entry of the journal; ``failed``: images left out since the one before."""
+        return {"rows": rows, "stops": self.tally.stops, "levels": self.tally.levels.tolist(), "failed": failed}
+
+    def _check_length(self, file: io.FileIO, noted: int) -> None:
+        """What the journal notes is on the disk, unless someone took it away: zeros would be in its place."""
+        if os.fstat(file.fileno()).st_size < noted:
+            raise RuntimeError(f"{file.name} is shorter than {self.building / _JOURNAL} says: start anew with --force")
 
     def _stream(self, split: str, workers: int | None, progress) -> None:
         tally, rows = self.tally, self.rows
@@ -192,6 +221,8 @@ class _Build:
         ):
             # The rows are known when all is decoded; a header has the same length whatever they are.
             start = len(_header(len(getattr(self.plan, split)), self.plan.recipe.size))
+            self._check_length(pixels, rows[split] and start + rows[split] * size)
+            self._check_length(sources, 32 * sum(rows.values()))
             pixels.truncate(start + rows[split] * size)
             self.sha.update(repr(self.plan.shape(split)).encode())
             pixels.seek(start)
@@ -207,8 +238,7 @@ class _Build:
                 os.fsync(pixels.fileno())
                 os.fsync(sources.fileno())
                 now = rows | {split: rows[split] + written}
-                failed = {split: tally.failed[split][noted:]}
-                self._note({"rows": now, "stops": tally.stops, "levels": tally.levels.tolist(), "failed": failed})
+                self._note(self._state(now, {split: tally.failed[split][noted:]}))
                 rows.update(now)
                 written, noted = 0, len(tally.failed[split])
 

@@ -1,17 +1,18 @@
 """The packed store: a data set as a folder of ``.npy`` files, opened memory-mapped, and ``meta.json``."""
 
 import errno
+import glob
 import json
 import mmap
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fastdd.core import bounds
+from fastdd.core import bounds, files
 from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
+from fastdd.core.space import check_room
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import SPLITS, Plan
 
@@ -19,15 +20,31 @@ SCHEMA = 1
 _FORMAT = "fastdd-store"
 _META = "meta.json"
 _ARRAYS = ("images", "labels", "groups")
+# Of the folder in which a store is made: the new one, and the one that it replaces.
+FINISHED, _REPLACED = "store", "replaced"
 
 
 def is_store(path: str | os.PathLike) -> bool:
-    """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked)."""
+    """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked).
+
+    One that a killed ``overwrite`` had moved aside is put back.
+    """
+    _put_back(Path(path))
     try:
         meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
     except DAMAGE:
         return False
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
+
+
+def _put_back(path: Path) -> None:
+    """Where a kill came between the two renames of :func:`install`: the store that was there, in its place again."""
+    if os.path.lexists(path):
+        return
+    for making in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if (making / _REPLACED).is_dir() and not files.held(making):
+            os.rename(making / _REPLACED, path)
+            return
 
 
 def check_place(path: str | os.PathLike, overwrite: bool) -> None:
@@ -38,6 +55,7 @@ def check_place(path: str | os.PathLike, overwrite: bool) -> None:
         FileNotFoundError: the parent folder does not exist.
     """
     path = Path(path)
+    _put_back(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
     if path.exists():
@@ -48,19 +66,6 @@ def check_place(path: str | os.PathLike, overwrite: bool) -> None:
                 f"the packed store {path} exists: choose another path, or replace it with --force "
                 "(overwrite=True in Python)"
             )
-
-
-class TooSmallError(OSError):
-    """The disk is too small, before anything is written."""
-
-
-def check_space(path: Path, needed: int) -> None:
-    """TooSmallError unless the disk of ``path`` has so many bytes free."""
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise TooSmallError(
-            errno.ENOSPC, f"{path.parent} has {free / 2**20:,.0f} MiB free; the store needs {needed / 2**20:,.0f} MiB"
-        )
 
 
 def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -79,9 +84,9 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
     path = Path(path)
     check_place(path, overwrite)
     arrays = [getattr(getattr(dataset, split), array) for split in SPLITS for array in _ARRAYS]
-    check_space(path, sum(array.nbytes for array in arrays))
+    check_room(path.parent, sum(array.nbytes for array in arrays), "the store")
     with partial_folder(path) as building:
-        content = building / "store"
+        content = building / FINISHED
         content.mkdir()
         for split_name in SPLITS:
             write_arrays(content, split_name, getattr(dataset, split_name), _ARRAYS)
@@ -122,25 +127,33 @@ def write_meta(folder: Path, dataset: Dataset, digest: str) -> None:
 def install(building: Path, path: Path, overwrite: bool) -> None:
     """Put ``building/store`` at ``path``, in the place of the store that is there if ``overwrite``.
 
+    That one is then somewhere in ``building``. At any moment one of them is at ``path``; on systems that can't let two
+    folders change places, it is put back there when next it is looked for.
+
     Raises:
         FileExistsError: what :func:`check_place` refuses came there while the store was built; it stays.
     """
     check_place(path, overwrite)
-    replaced = building / "replaced"
+    finished, replaced = building / FINISHED, building / _REPLACED
+    if path.exists() and files.exchange(finished, path):
+        return
     try:
         if path.exists():
-            # A folder can't be renamed over one that is not empty; a kill between the two renames leaves the old
-            # store in the temporary folder, not lost.
-            os.rename(path, replaced)
+            os.rename(path, replaced)  # a folder can't be renamed over one that is not empty
         try:
-            os.rename(building / "store", path)
+            os.rename(finished, path)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise FileExistsError(f"{path} exists, and did not a moment ago: choose another path") from None
             raise
     finally:
-        if replaced.exists() and not path.exists():
-            os.rename(replaced, path)
+        if replaced.exists():  # under its name it would be put back where the new one is not, later
+            os.rename(replaced, building / "discarded" if path.exists() else path)
+
+
+def written_digest(path: Path) -> str | None:
+    """The digest in the ``meta.json`` of a store; None where there is no store."""
+    return json.loads((path / _META).read_text(encoding="utf-8")).get("digest") if is_store(path) else None
 
 
 def store_of(dataset: Dataset) -> Path | None:
@@ -216,6 +229,7 @@ def open_finished(path: str | os.PathLike, made: Dataset | Plan) -> Dataset:
         RuntimeError: as :func:`open_store`.
     """
     found = open_store(path)
+    files.remove_partials(Path(path).parent, of=Path(path).name)
     names = ("name", "class_names", "group_names")
     same = all(getattr(found, name) == getattr(made, name) for name in names)
     same = same and _parameters(found) == _parameters(made)
