@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import yaml
 
 from fastdd.core import bounds
+from fastdd.core.reading import damage_of, shown
 
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
 DATA_DIGEST = "data_digest"  # beside a run's settings
+_LARGEST = 16 << 20
 
 
 class Reader:
@@ -39,7 +41,8 @@ class Reader:
         section = next((name for name in SECTIONS if isinstance(content.get(name), dict)), None)
         if section not in (None, self.section):
             raise ValueError(f"{path} is {SECTIONS[section]}, which {ctx.command_path} can't take its options from")
-        values = content if section is None else self.from_section(content)
+        with damage_of(path, "is no such file", ValueError):
+            values = content if section is None else self.from_section(content)
         known = {}
         for parameter in self.params:
             if parameter.param_type_name == "option" and parameter.name != "config":
@@ -60,7 +63,11 @@ class Reader:
 def read(path: Path) -> dict[str, Any]:
     """The content of a YAML (or JSON) file; ValueError if there is none, or it has no names with values."""
     try:
-        content = bounds.load_yaml(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:  # also a pipe, as the shell's <(...) is one
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError(f"--config {path} is larger than any file of settings ({_LARGEST >> 20} MiB)")
+        content = bounds.load_yaml(text.decode())
     except OSError as error:
         raise ValueError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -75,7 +82,7 @@ def _words_of(parameter: Any, value: Any, where: str) -> list[str]:
     flag = parameter.opts[0]
     if parameter.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"{where} must be true or false, not {value!r}")
+            raise ValueError(f"{where} must be true or false, not {shown(value)}")
         return [flag] if value else parameter.secondary_opts[:1]
     if parameter.multiple:
         if isinstance(value, dict):  # NAME=VALUE
@@ -85,5 +92,5 @@ def _words_of(parameter: Any, value: Any, where: str) -> list[str]:
         values = [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise ValueError(f"{where} must be a number or a word, not {one!r} (quotes make it a word)")
+            raise ValueError(f"{where} must be a number or a word, not {shown(one)} (quotes make it a word)")
     return [f"{flag}={one}" for one in values]

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fastdd.core.reading import shown
+
 
 def setting(help: str, default: Any = ..., *, default_help: str | None = None, **limits: Any) -> Any:
     """A field of settings.
@@ -45,7 +47,8 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         if not first["loc"]:  # of several settings together, which it names
             raise ValueError(reason) from None
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
+        got = "" if first["type"] == "missing" else f" (got {shown(first['input'])})"  # its input are all the others
+        raise ValueError(f"{where}: {reason}{got}") from None
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

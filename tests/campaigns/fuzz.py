@@ -219,7 +219,9 @@ def cases(sample: Sample, seed: str, numbers: range) -> Iterator[tuple[int, str,
                 sample.write(name, sample.files[name])
 
 
-def block(name: str, seed: str, numbers: range, place: Path, keep: Path | None, seconds: float) -> Iterator[tuple[int, str, str]]:
+def block(
+    name: str, seed: str, numbers: range, place: Path, keep: Path | None, seconds: float
+) -> Iterator[tuple[int, str, str]]:
     """The cases of :func:`cases` in a process of their own, which is started again after one that ends it."""
     start = numbers.start
     sound_files(READERS[name].make)  # here, so that a process that is started again finds them

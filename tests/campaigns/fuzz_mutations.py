@@ -32,7 +32,23 @@ def odd_value(chance: random.Random) -> Any:
     """A value that a reader may not expect, of JSON's kinds."""
     return chance.choice(
         [
-            *(None, True, False, 0, -1, 5, 3.5, 1e308, -1e308, 1e-300, 10**40, 2**31, 2**63, float("nan"), float("inf")),
+            *(
+                None,
+                True,
+                False,
+                0,
+                -1,
+                5,
+                3.5,
+                1e308,
+                -1e308,
+                1e-300,
+                10**40,
+                2**31,
+                2**63,
+                float("nan"),
+                float("inf"),
+            ),
             *("", "x" * 5000, "\x1b[31m\x00", "../../x", "\ud800", "none", "1", "a$b^{c", "\n\n", "nan"),
             *([], {}, [None], [1, 2], [[1]], {"a": 1}, [True], ["x"] * 3, [1e300], list(range(2000))),
             _deep(chance.choice([list, dict]), chance.choice([50, 3000])),
@@ -98,13 +114,17 @@ def tensor(chance: random.Random, given: Any) -> Any:
         dtypes = [torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.bool, torch.int64]
         return given.nan_to_num(0).to(chance.choice([*dtypes, torch.complex64]))
     if how == 1:
-        return chance.choice([given[None], given.flatten(), given[:0], given[..., :1], given.T if given.ndim else given])
+        return chance.choice(
+            [given[None], given.flatten(), given[:0], given[..., :1], given.T if given.ndim else given]
+        )
     if how == 2:
         return given.new_zeros(chance.choice([(0,), (), (1, 0, 3), (2, 3, 8, 8), (5,)]))
     if how == 3:
         return given.expand(chance.choice([1000, 10**6]), *given.shape)
     if how == 4:
-        return chance.choice([given.to_sparse(), given.float().requires_grad_(), torch.empty(given.shape, device="meta")])
+        return chance.choice(
+            [given.to_sparse(), given.float().requires_grad_(), torch.empty(given.shape, device="meta")]
+        )
     if how == 5:
         return -given if given.dtype != torch.bool else given
     values = [float("nan"), float("inf"), 1e38, -1e38, 1e-40, 0.0, 1e6, 10**6, 2**31 - 1, -1, 255, 3.5]
@@ -315,7 +335,18 @@ def odd_names(name: str) -> list[str]:
     """Names of files that a reader may stumble over; surrogates stand for bytes that are no UTF-8."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     below = name[: len(name) - len(name.rpartition("/")[2])]
-    names = (f"{stem}\udce9", f"\x1b[31m{stem}", f"{stem}\n", "n" * 200, f"..{stem}", f" {stem} ", "é", "-", "a$b", ".x")
+    names = (
+        f"{stem}\udce9",
+        f"\x1b[31m{stem}",
+        f"{stem}\n",
+        "n" * 200,
+        f"..{stem}",
+        f" {stem} ",
+        "é",
+        "-",
+        "a$b",
+        ".x",
+    )
     return [f"{below}{odd}{dot}{suffix}" for odd in names]
 
 

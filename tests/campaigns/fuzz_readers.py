@@ -235,7 +235,12 @@ def unfinished(folder: Path) -> None:
 
 def tiny_tensors(folder: Path) -> None:
     images = (torch.rand(4, 3, 8, 8) * 255).to(torch.uint8)
-    parts = {"images_train": images, "labels_train": torch.arange(4), "images_val": images, "labels_val": torch.arange(4)}
+    parts = {
+        "images_train": images,
+        "labels_train": torch.arange(4),
+        "images_val": images,
+        "labels_val": torch.arange(4),
+    }
     torch.save({"classes": ["a", "b", "c", "d"], **parts}, folder / "tinyimagenet.pt")
 
 
@@ -267,14 +272,18 @@ READERS: dict[str, Reader] = {
     "weights": Reader(samples.weights, weights("w.safetensors"), lambda w: _finite(w, "weights"), ("w.safetensors",)),
     "weights.npy": Reader(samples.weights, weights("w.npy"), lambda w: _finite(w, "weights"), ("w.npy",)),
     "groups.npy": Reader(samples.weights, groups, samples.toy().with_groups, ("groups.npy",)),
-    "run folder": Reader(samples.run_folder, resumed, _finite_set,
-        ("checkpoint*.pt", "*.yaml", "*.jsonl"), True, _images),
+    "run folder": Reader(
+        samples.run_folder, resumed, _finite_set, ("checkpoint*.pt", "*.yaml", "*.jsonl"), True, _images
+    ),
     "report": Reader(samples.run_folder, reported, changed=("*.yaml", "*.json*", "synthetic.safetensors")),
     "result.json": Reader(samples.run_folder, results, shown_results, ("result.json",)),
-    "experts": Reader(samples.experts, resumed_experts, changed=("*.json", "*.npy", "*.safetensors"), writes=True,
-        steady=_values),
+    "experts": Reader(
+        samples.experts, resumed_experts, changed=("*.json", "*.npy", "*.safetensors"), writes=True, steady=_values
+    ),
     "experts used": Reader(samples.experts, used_experts, _finite_set, ("*.json", "*.npy", "*.safetensors"), True),
-    "experts imported": Reader(samples.buffers, imported_buffers, lambda e: _finite(e.values, "experts"), ("*.pt",), True),
+    "experts imported": Reader(
+        samples.buffers, imported_buffers, lambda e: _finite(e.values, "experts"), ("*.pt",), True
+    ),
     "store": Reader(samples.store, sound_store, sound_data, steady=lambda dataset: dataset.compute_digest()),
     "store opened": Reader(samples.store, _store, sound_data, ("*.json", "*labels.npy", "*groups.npy")),
     "build resumed": Reader(unfinished, built, sound_data, (".store.building/**/*",), True),
@@ -282,9 +291,14 @@ READERS: dict[str, Reader] = {
     "settings evaluate": Reader(settings_of("evaluate"), settings_file("evaluate"), sound_settings),
     "settings experts": Reader(settings_of("experts"), settings_file("experts"), sound_settings),
     "settings of a run": Reader(samples.run_folder, settings_file("distill"), distil_settings, ("config.yaml",)),
-    "settings of experts": Reader(samples.experts, settings_file("experts", "manifest.json"), sound_settings, ("*.json",)),
-    "import dc": Reader(samples.exported("dc", "res_DM_CIFAR10_ConvNet_2ipc.pt"),
-        imported("res_DM_CIFAR10_ConvNet_2ipc.pt"), sound_import),
+    "settings of experts": Reader(
+        samples.experts, settings_file("experts", "manifest.json"), sound_settings, ("*.json",)
+    ),
+    "import dc": Reader(
+        samples.exported("dc", "res_DM_CIFAR10_ConvNet_2ipc.pt"),
+        imported("res_DM_CIFAR10_ConvNet_2ipc.pt"),
+        sound_import,
+    ),
     "import mtt": Reader(samples.exported("mtt", soft=True), imported(), sound_import),
     "import idc": Reader(samples.exported("idc"), imported(), sound_import),
     "import idc decoded": Reader(samples.exported("idc"), imported(factor=2, decoder="multi"), sound_import),
@@ -312,8 +326,12 @@ READERS: dict[str, Reader] = {
     "utkface": Reader(samples.utkface, data("utkface", **_SMALL), sound_data),
     "bffhq": Reader(samples.bffhq, data("bffhq", **_SMALL), sound_data),
     "spuco": Reader(samples.spuco, data("spuco-animals", **_SMALL), sound_data),
-    "backgrounds": Reader(samples.backgrounds,
-        lambda folder: fastdd.data.load("bg-fmnist", folder, backgrounds=folder / "scenes"), sound_data, ("scenes/**/*",)),
+    "backgrounds": Reader(
+        samples.backgrounds,
+        lambda folder: fastdd.data.load("bg-fmnist", folder, backgrounds=folder / "scenes"),
+        sound_data,
+        ("scenes/**/*",),
+    ),
 }
 
 

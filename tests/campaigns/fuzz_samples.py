@@ -61,7 +61,9 @@ def run_folder(folder: Path) -> None:
         toy(), out=folder, **RUN, eval_every=1, eval_nets=1, eval_epochs=1, checkpoint_seconds=0, device="cpu"
     )
     row = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[0])
-    figures = {name: {"mean": 50.0, "std": 1.0, "interval": None} for name in ("accuracy", "deo_m", "deo_a", "wa", "ba")}
+    figures = {
+        name: {"mean": 50.0, "std": 1.0, "interval": None} for name in ("accuracy", "deo_m", "deo_a", "wa", "ba")
+    }
     about = {"dataset": "toy", "method": "dm", "debias": "none", "ipc": 1, "arch": "ConvNet", "nets": 2, "seconds": 1.0}
     row |= {**about, **figures, "group_accuracy": [[50.0, None], [1.0, 2.0]], "warnings": ["network 0 diverged"]}
     content = {"schema": 1, "rows": [row], "meta": {"torch": "2", "threads": 1}}
@@ -198,7 +200,9 @@ def _cifar(kind: str) -> dict[str, bytes]:
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
         data, labels = random.randint(0, 256, (10, 3072)).astype(np.uint8), list(range(10))
         if kind == "bin":
-            files[f"{name}.bin"] = b"".join(bytes([label]) + row.tobytes() for row, label in zip(data, labels, strict=True))
+            files[f"{name}.bin"] = b"".join(
+                bytes([label]) + row.tobytes() for row, label in zip(data, labels, strict=True)
+            )
         else:
             files[name] = pickle.dumps({b"data": data, b"labels": labels}, protocol=2)
     return files
@@ -260,7 +264,9 @@ def utkface(folder: Path) -> None:
 
 
 def bffhq(folder: Path) -> None:
-    names = [f"0.5pct/{part}/{age}/{n}_{age}_{n}.png" for part in ("align", "conflict") for age in (0, 1) for n in (0, 1)]
+    names = [
+        f"0.5pct/{part}/{age}/{n}_{age}_{n}.png" for part in ("align", "conflict") for age in (0, 1) for n in (0, 1)
+    ]
     _write(folder, {name: encoded(1) for name in (*names, "test/1_0_0.png", "test/2_1_1.png", "test/3_1_0.png")})
 
 
@@ -275,7 +281,9 @@ def spuco(folder: Path) -> None:
 
 def _tiny() -> dict[str, bytes | str]:
     wnids = ("n01443537", "n01629819")
-    files: dict[str, bytes | str] = {f"train/{w}/images/{w}_{n}.JPEG": encoded(n, "JPEG") for w in wnids for n in (0, 1)}
+    files: dict[str, bytes | str] = {
+        f"train/{w}/images/{w}_{n}.JPEG": encoded(n, "JPEG") for w in wnids for n in (0, 1)
+    }
     files |= {f"val/images/val_{n}.JPEG": encoded(n, "JPEG") for n in range(4)}
     files["val/val_annotations.txt"] = "".join(f"val_{n}.JPEG\t{wnids[n % 2]}\t0\t0\t9\t9\n" for n in range(4))
     files["words.txt"] = "".join(f"{wnid}\tfish {wnid}, other\n" for wnid in wnids)

@@ -9,9 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fastdd import exchange
-from fastdd.data import Dataset, Split, SyntheticSet, is_store, open_store, save_store
+from fastdd.data import Dataset, Split, SyntheticSet, Zca, is_store, open_store, save_store
 from fastdd.data.files.readers.cifar import parse_cifar_python
 from fastdd.data.files.tree import Tree
 from fastdd.data.sets.balance import drop_to_ratio
@@ -19,8 +20,7 @@ from fastdd.data.sets.folder import _read_groups
 from fastdd.debias.density.kde.weights import load_array
 from fastdd.experts import store as experts
 from fastdd.ops import kde
-from fastdd.report.record import _check_row
-from fastdd.report.results import read_json
+from fastdd.report.results import check_row, read_json
 
 DEEP = "[" * 100_000
 
@@ -103,17 +103,53 @@ def test_results(tmp_path, content):
 @pytest.mark.parametrize("row", [{}, {"accuracy": 5}, {"accuracy": {"mean": 5.0}}])
 def test_a_row_of_figures(tmp_path, row):
     with pytest.raises(ValueError, match=r"evaluations\.jsonl: a row"):
-        _check_row(row, (), ("accuracy",), tmp_path / "evaluations.jsonl")
+        check_row(row, (), ("accuracy",), tmp_path / "evaluations.jsonl")
+
+
+ABOUT = {"class_names": ["a"], "mean": [0.5] * 3, "std": [1.0] * 3}
+IMAGES, LABELS = torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64)
+RUN = {"arch": "ConvNet", "dsa_strategy": "none"}
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"run": {"method": "dm"}}, {"run": 5}, {"provenance": 5}], ids=["run", "no run", "provenance"]
+    "metadata",
+    [
+        *({"run": {"method": "dm"}}, {"run": 5}, {"run": RUN | {"arch": ["x"]}}, {"run": RUN | {"width": "4"}}),
+        *({"provenance": 5}, {"provenance": {"parameters": [1]}}, {"ipc": 3.5}, {"method": 5}, {"versions": [1]}),
+        *({"class_names": "a"}, {"class_names": []}, {"class_names": [5]}),
+        *({"mean": [None] * 3}, {"mean": [True] * 3}, {"mean": [1e300] * 3}, {"mean": "abc"}, {"mean": 5}),
+        *({"std": [0] * 3}, {"std": [1e-300] * 3}, {"std": [1e300] * 3}, {"std": ["1"] * 3}),
+        *({"kde": {"diagnostics": 5}}, {"kde": {"diagnostics": {"counts": [1], "ess": ["x"]}}}),
+    ],
+    ids=str,
 )
 def test_the_metadata_of_a_set(tmp_path, metadata):
-    about = {"class_names": ["a"], "mean": [0.0] * 3, "std": [1.0] * 3}
-    SyntheticSet(torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64), {**about, **metadata}).save(tmp_path / "s")
-    with pytest.raises(RuntimeError, match=r"s is damaged: .*its? .*metadata"):
+    with pytest.raises(ValueError, match="metadata"):
+        SyntheticSet(IMAGES, LABELS, {**ABOUT, **metadata})
+    about = json.dumps({**ABOUT, **metadata, "schema": 1})
+    save_file({"images": IMAGES, "labels": LABELS}, tmp_path / "s", metadata={"fastdd": about})
+    with pytest.raises(RuntimeError, match=r"s is damaged: .*metadata"):
         SyntheticSet.load(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "are not finite"), (-np.inf, "are not finite"), (1e30, "reach 1e")]
+)
+def test_images_of_a_set_that_no_network_can_train_on(tmp_path, value, words):
+    images = IMAGES.repeat(3, 1, 1, 1)
+    images[1, 2, 3, 4] = value
+    SyntheticSet(images, LABELS.repeat(3), ABOUT).save(tmp_path / "s")
+    with pytest.raises(RuntimeError, match=f"s is damaged: the values of image 1 {words}"):
+        SyntheticSet.load(tmp_path / "s")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-30, 1e30])
+def test_a_whitening_that_is_none(tmp_path, value):
+    matrix = torch.eye(4)
+    matrix[2, 2] = value
+    save_file({"zca.mean": torch.zeros(4), "zca.matrix": matrix}, tmp_path / "z")
+    with pytest.raises(RuntimeError, match=r"z is damaged, .*matrix has .* at \[2, 2\]"):
+        Zca.load(tmp_path / "z")
 
 
 def test_the_manifest_of_experts(tmp_path):
