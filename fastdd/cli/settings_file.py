@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import typer
 import yaml
 
 from fastdd.core import bounds
-from fastdd.core.reading import damage_of, shown
+from fastdd.core.reading import damage_of
+from fastdd.core.text import shown
 
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
@@ -29,11 +31,21 @@ class Reader:
         return content[self.section]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if any(parameter.name == "config" for parameter in self.params):
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-            if given.get("config") and not given.get("help"):
-                args = [*self._words(ctx, Path(given["config"]), given), *args]
-        return super().parse_args(ctx, args)
+        if not any(parameter.name == "config" for parameter in self.params):
+            return super().parse_args(ctx, args)
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not given.get("config") or given.get("help"):
+            return super().parse_args(ctx, args)
+        words = self._words(ctx, Path(given["config"]), given)
+        try:
+            return super().parse_args(ctx, [*words, *args])
+        except typer.BadParameter as error:
+            name = getattr(error.param, "name", None)
+            if name is None or name in given:
+                raise
+            values = [word.partition("=")[2] for word in words if word.partition("=")[0] in error.param.opts]
+            value = shown(values[0] if len(values) == 1 else values)
+            raise ValueError(f"{given['config']}: {name} is {value}: {error.message}") from None
 
     def _words(self, ctx: Any, path: Path, given: Mapping[str, Any]) -> list[str]:
         """The file's options as words; of those that can be repeated, only such as the command line has not."""

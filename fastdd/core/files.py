@@ -271,8 +271,11 @@ def hold(folder: str | os.PathLike) -> TextIO | None:
     """
     if fcntl is None:
         return None
+    lock = Path(folder) / ".lock"
+    if lock.exists() and not lock.is_file():  # a pipe would wait for a reader
+        raise OSError(f"{lock} is not a regular file: take it out of the folder")
     try:
-        lock = open(Path(folder) / ".lock", "w")  # noqa: SIM115  held open for as long as it is wanted
+        lock = open(lock, "w")  # noqa: SIM115  held open for as long as it is wanted
     except OSError as error:
         raise OSError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
     try:

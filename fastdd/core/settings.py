@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fastdd.core.reading import shown
+from fastdd.core.text import shown
 
 
 def setting(help: str, default: Any = ..., *, default_help: str | None = None, **limits: Any) -> Any:

@@ -12,7 +12,7 @@ from numbers import Real
 
 import numpy as np
 
-from fastdd.core import reading
+from fastdd.core.text import shown
 
 # Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
 _HASH_ROWS = 4096
@@ -87,9 +87,9 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: i
     """ValueError unless there is a mean and a std a channel, numbers of a size that pixels can have."""
     for name, values in (("mean", mean), ("std", std)):
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != channels:
-            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {reading.shown(values)}")
+            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {shown(values)}")
         if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
-            raise ValueError(f"{of}{name} needs {channels} numbers, not {reading.shown(values)}")
+            raise ValueError(f"{of}{name} needs {channels} numbers, not {shown(values)}")
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {values}")
     if min(std) <= 0:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastdd.core.files import DAMAGE, reason, write_atomic
-from fastdd.core.reading import is_count, is_number, parse_json, shown
+from fastdd.core.reading import is_count, is_number, parse_json
+from fastdd.core.text import shown
 from fastdd.data.dataset import check_normalisation
 from fastdd.data.zca import Zca
 
@@ -71,7 +72,7 @@ class SyntheticSet:
         if missing:
             raise ValueError(f"metadata needs {', '.join(missing)}")
         check_normalisation(self.metadata["mean"], self.metadata["std"], self.images.shape[1], of="metadata ")
-        _check_about(self.metadata)
+        check_about(self.metadata)
         classes = len(self.metadata["class_names"])
         if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
@@ -214,7 +215,7 @@ class SyntheticSet:
         return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
 
 
-def _check_about(metadata: dict) -> None:
+def check_about(metadata: dict) -> None:
     """ValueError where what evaluation and reports go by is of another kind than fastdd writes."""
     words = metadata["class_names"]
     if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):

@@ -91,8 +91,8 @@ def import_buffers(
         buffer = _read_buffer(path, manifest["parameters"])
         counts.append(len(buffer))
         lengths |= {len(expert) for expert in buffer}
-    if len(lengths) > 1:
-        raise ValueError(f"the experts differ in their epochs: from {min(lengths) - 1} to {max(lengths) - 1}")
+        if len(lengths) > 1:
+            raise ValueError(f"{path}: the experts differ in their epochs: {min(lengths) - 1} and {max(lengths) - 1}")
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}
@@ -123,6 +123,12 @@ def import_buffers(
     return Experts.open(out)
 
 
+def _is_plain(part: Tensor) -> bool:
+    """Whether a tensor has values of its own in float32, no more of them than its file has."""
+    plain = part.dtype == torch.float32 and part.layout == torch.strided and part.device.type == "cpu"
+    return plain and part.numel() * part.element_size() <= part.untyped_storage().nbytes()
+
+
 def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list[Tensor]]]:
     """A published buffer, checked: experts of epochs of the parameters' shapes."""
     if not path.is_file():
@@ -140,7 +146,7 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
             raise ValueError(f"{path} is not a replay buffer ({described}): expert {number} has fewer than 2 epochs")
         for epoch, snapshot in enumerate(expert):
             tensors = isinstance(snapshot, list) and all(isinstance(part, Tensor) for part in snapshot)
-            if not tensors or any(part.dtype != torch.float32 for part in snapshot):
+            if not tensors or not all(map(_is_plain, snapshot)):
                 raise ValueError(f"{path}: epoch {epoch} of expert {number} is not a list of float32 tensors")
             found = [
                 {"name": parameters[i]["name"] if i < len(parameters) else str(i), "shape": list(part.shape)}

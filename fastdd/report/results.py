@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastdd.core import files, reading
+from fastdd.core.text import shown
 from fastdd.core.version import __version__
 from fastdd.evaluation import METRICS, Evaluation
 
@@ -91,11 +92,11 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     with reading.damage_of(path, kind=ValueError):
         content = reading.parse_json(reading.text(path))
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"{path} has schema {reading.shown(content['schema'])}, not {SCHEMA}")
+        raise ValueError(f"{path} has schema {shown(content['schema'])}, not {SCHEMA}")
     if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
         raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
     if not isinstance(content["meta"], dict):
-        raise ValueError(f"{path} is damaged: its meta is {reading.shown(content['meta'])}, not what made the rows")
+        raise ValueError(f"{path} is damaged: its meta is {shown(content['meta'])}, not what made the rows")
     if not isinstance(content["rows"], list) or not all(isinstance(row, dict) for row in content["rows"]):
         raise ValueError(f"{path} is damaged: its rows are not all of names and values")
     for row in content["rows"]:
@@ -111,12 +112,12 @@ def check_row(row: Mapping[str, Any], names: Sequence[str], metrics: Sequence[st
     for name in metrics:
         figure = row[name]
         if not isinstance(figure, dict) or not {"mean", "std"} <= figure.keys():
-            raise ValueError(f"{path}: a row's {name} is {reading.shown(figure)}, and needs mean and std")
+            raise ValueError(f"{path}: a row's {name} is {shown(figure)}, and needs mean and std")
         if not all(map(_is_figure, figure.values())) or (figure["mean"] is None) != (figure["std"] is None):
-            raise ValueError(f"{path}: a row's {name} is {reading.shown(figure)}, not numbers")
+            raise ValueError(f"{path}: a row's {name} is {shown(figure)}, not numbers")
     for name, (fits, wanted) in _KINDS.items():
         if name in row and not fits(row[name]):
-            raise ValueError(f"{path}: a row's {name} is {reading.shown(row[name])}, not {wanted}")
+            raise ValueError(f"{path}: a row's {name} is {shown(row[name])}, not {wanted}")
 
 
 def _is_figure(value: Any) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fastdd.core import bounds, files, reading
 from fastdd.core.files import GROUPS, WEIGHTS, hold
+from fastdd.core.text import shown
 from fastdd.methods import Settings, stored
 
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
@@ -220,7 +221,7 @@ class RunFolder:
 def _check_state(state: State) -> None:
     """ValueError unless a state, whatever its digest, is one that a run can have."""
     if not reading.is_count(state.step) or not reading.is_number(state.seconds):
-        raise ValueError(f"its step is {reading.shown(state.step)}, after {reading.shown(state.seconds)} seconds")
+        raise ValueError(f"its step is {shown(state.step)}, after {shown(state.seconds)} seconds")
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"its {name} are not finite")

@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -36,6 +37,8 @@ import fastdd
 from fastdd.cli import _report
 
 SECONDS, MEMORY = 10, 2 << 30
+# Status of a process whose campaign failed, not the product; where it tells of it.
+_BROKEN, _TOLD = 77, 3
 # Files that a pool of interesting ones holds, and the largest of them.
 _POOL, _LARGEST = 40, 1 << 20
 _PACKAGE = str(Path(fastdd.__file__).parent)
@@ -111,7 +114,7 @@ def _move(chance: random.Random, sample: Sample) -> None:
     elif how == 1:
         path.unlink()
         path.mkdir()
-    elif how == 2:
+    elif how == 2 and not sample.reader.takes_pipes:
         path.unlink()
         os.mkfifo(path)
     elif how == 3:
@@ -185,7 +188,7 @@ def judged(line: str, *, named: bool) -> str:
     if _OUT_OF_MEMORY.search(line):
         return "memory"
     clear = named and len(line) < 1200 and (str(line).count("/") or not _UNCLEAR.search(line))
-    return "clear error" if clear and line.isprintable() else "unclear error"
+    return "clear error" if clear else "unclear error"
 
 
 def cases(sample: Sample, seed: str, numbers: range) -> Iterator[tuple[int, str, str]]:
@@ -201,7 +204,10 @@ def cases(sample: Sample, seed: str, numbers: range) -> Iterator[tuple[int, str,
     for number in numbers:
         chance = random.Random(f"{seed}/{number}")
         base = chance.choice(pool) if chance.random() < 0.5 else {}
-        contents, moved = damage(chance, sample, base)
+        try:
+            contents, moved = damage(chance, sample, base)
+        except (MemoryError, RecursionError):  # of the damage itself
+            contents, moved = {}, True
         for name, content in contents.items():
             sample.write(name, content)
         yield number, "begins", ""
@@ -240,6 +246,8 @@ def block(
                 if ended:
                     yield number, outcome, line
         _, status = os.waitpid(child, 0)
+        if status == _BROKEN << 8:
+            raise RuntimeError(f"{name}, case {last}: the campaign itself failed, as is told above")
         if status:
             told = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
             yield last, "hang" if told == signal.SIGALRM else "crash", f"ended by {told}"
@@ -251,12 +259,13 @@ def block(
 
 def _work(name: str, seed: str, numbers: range, place: Path, keep: Path | None, seconds: float, writer: int) -> None:
     """The child's part; does not return."""
-    code = 1
+    code = _BROKEN
     try:
         torch.set_num_threads(1)
         place.mkdir(parents=True, exist_ok=True)
         sample = Sample(READERS[name], place)
         quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(2, _TOLD)
         for stream in (1, 2):
             os.dup2(quiet, stream)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -271,9 +280,7 @@ def _work(name: str, seed: str, numbers: range, place: Path, keep: Path | None, 
         code = 0
     finally:
         if code:
-            import traceback
-
-            Path(tempfile.gettempdir(), f"fuzz-{os.getpid()}.txt").write_text(traceback.format_exc())
+            os.write(_TOLD, traceback.format_exc().encode(errors="replace"))
         os._exit(code)
 
 

@@ -115,7 +115,7 @@ def tensor(chance: random.Random, given: Any) -> Any:
         return given.nan_to_num(0).to(chance.choice([*dtypes, torch.complex64]))
     if how == 1:
         return chance.choice(
-            [given[None], given.flatten(), given[:0], given[..., :1], given.T if given.ndim else given]
+            [given[None], given.flatten(), given[:0], given[..., :1], given.mT if given.ndim > 1 else given]
         )
     if how == 2:
         return given.new_zeros(chance.choice([(0,), (), (1, 0, 3), (2, 3, 8, 8), (5,)]))

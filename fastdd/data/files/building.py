@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import reading
 from fastdd.core.files import hold, remove_partials
+from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import SPLITS, Plan, Tally
 from fastdd.data.files.store import (
@@ -109,6 +111,9 @@ class _Build:
     def __init__(self, plan: Plan, building: Path, resume: bool):
         self.plan, self.building, self.tally = plan, building, Tally(plan)
         self.store = building / "store"
+        for path in (building / _JOURNAL, building / _SOURCES, *self.store.glob("*")):
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} is damaged: it is not a regular file; start anew with --force")
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
         if lines and lines[0] != first:
@@ -142,11 +147,32 @@ class _Build:
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
         file = self.building / _JOURNAL
-        content = file.read_bytes() if file.exists() else b""
+        content = reading.content(file) if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             os.truncate(file, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
+            lines = [reading.parse_json(line) for line in whole.splitlines()]
+            for line in lines[1:]:
+                self._check_line(line)
+        return lines
+
+    def _check_line(self, line: dict) -> None:
+        """ValueError where a line of the journal is none that :meth:`_stream` notes."""
+        for name in ("rows", "stops"):
+            counts = [line[name][split] for split in SPLITS]
+            most = [len(getattr(self.plan, split)) for split in SPLITS]
+            if not all(reading.is_count(count) and count <= top for count, top in zip(counts, most, strict=True)):
+                raise ValueError(f"{name} are {shown(line[name])}")
+        levels, pixels = line["levels"], line["rows"]["train"] * self.plan.recipe.size**2
+        whole = all(len(row) == 256 and all(map(reading.is_count, row)) and sum(row) == pixels for row in levels)
+        if len(levels) != 3 or not whole:
+            raise ValueError(f"levels are {shown(levels)}")
+        failed = [entry for split in line["failed"] for entry in line["failed"][split]]
+        if not line["failed"].keys() <= {*SPLITS} or not all(
+            len(entry) == 2 and reading.is_count(entry[0]) and isinstance(entry[1], str) for entry in failed
+        ):
+            raise ValueError(f"failed are {shown(line['failed'])}")
 
     def _note(self, entry: dict) -> None:
         with (self.building / _JOURNAL).open("ab", buffering=0) as file:
@@ -192,6 +218,10 @@ class _Build:
         ):
             # The rows are known when all is decoded; a header has the same length whatever they are.
             start = len(_header(len(getattr(self.plan, split)), self.plan.recipe.size))
+            if rows[split] and file_name.stat().st_size < start + rows[split] * size:
+                raise ValueError(
+                    f"{file_name} is damaged: it has fewer images than were noted; start anew with --force"
+                )
             pixels.truncate(start + rows[split] * size)
             self.sha.update(repr(self.plan.shape(split)).encode())
             pixels.seek(start)
