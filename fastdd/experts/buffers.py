@@ -92,7 +92,8 @@ def import_buffers(
         counts.append(len(buffer))
         lengths |= {len(expert) for expert in buffer}
         if len(lengths) > 1:
-            raise ValueError(f"{path}: the experts differ in their epochs: {min(lengths) - 1} and {max(lengths) - 1}")
+            least, most = min(lengths) - 1, max(lengths) - 1
+            raise ValueError(f"{path}: the experts differ in their epochs: from {least} to {most}")
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}

@@ -100,7 +100,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content["rows"], list) or not all(isinstance(row, dict) for row in content["rows"]):
         raise ValueError(f"{path} is damaged: its rows are not all of names and values")
     for row in content["rows"]:
-        check_row(row, ("method", "debias", "arch", "nets", "epochs", "seconds", "group_accuracy"), METRICS, path)
+        check_row(
+            row, ("method", "debias", "ipc", "arch", "nets", "epochs", "seconds", "group_accuracy"), METRICS, path
+        )
     return content
 
 

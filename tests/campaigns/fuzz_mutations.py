@@ -141,7 +141,7 @@ def tensor(chance: random.Random, given: Any) -> Any:
 
 
 def of_bytes(chance: random.Random, content: bytes, other: bytes = b"") -> bytes:
-    """Bytes flipped, cut, inserted, doubled or overwritten, a number in figures replaced, or another file spliced in."""
+    """Bytes flipped, cut, inserted, doubled or overwritten, figures replaced, or another file spliced in."""
     data = bytearray(content)
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         at, how = chance.randrange(len(data) + 1), chance.randrange(9)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 import fastdd
-from fastdd import exchange
 from fastdd.api.experts import import_experts
 from fastdd.cli import commands
 from fastdd.compat.dc import datasets as dc_datasets
@@ -43,6 +42,7 @@ class Reader:
         changed: patterns of the files to damage.
         writes: whether it changes the folder.
         takes_pipes: whether it waits for what a pipe has to say, as it should.
+        slow: how many times as long as most a case takes; so many times fewer are tried.
         steady: what its result is the same, to the bit, whatever file is damaged and yet taken.
     """
 
@@ -52,6 +52,7 @@ class Reader:
     changed: tuple[str, ...] = ("**/*",)
     writes: bool = False
     takes_pipes: bool = False
+    slow: int = 1
     steady: Callable[[Any], Any] | None = None
 
 
@@ -290,14 +291,23 @@ READERS: dict[str, Reader] = {
     "weights.npy": Reader(samples.weights, weights("w.npy"), lambda w: _finite(w, "weights"), ("w.npy",)),
     "groups.npy": Reader(samples.weights, groups, samples.toy().with_groups, ("groups.npy",)),
     "run folder": Reader(
-        samples.run_folder, resumed, _finite_set, ("checkpoint*.pt", "*.yaml", "*.jsonl"), True, _images
+        samples.run_folder,
+        resumed,
+        _finite_set,
+        ("checkpoint*.pt", "*.yaml", "*.jsonl"),
+        writes=True,
+        steady=_images,
+        slow=2,
     ),
-    "report": Reader(samples.run_folder, reported, changed=("*.yaml", "*.json*", "synthetic.safetensors")),
+    "report": Reader(samples.run_folder, reported, changed=("*.yaml", "*.json*", "synthetic.safetensors"), slow=8),
     "result.json": Reader(samples.run_folder, results, shown_results, ("result.json",)),
     "experts": Reader(
         samples.experts, resumed_experts, changed=("*.json", "*.npy", "*.safetensors"), writes=True, steady=_values
     ),
-    "experts used": Reader(samples.experts, Experts.open, used_experts, ("*.json", "*.npy", "*.safetensors")),
+    "experts unfinished": Reader(
+        samples.unfinished_experts, resumed_experts, changed=("*.pt", "*.json"), writes=True, steady=_values, slow=2
+    ),
+    "experts used": Reader(samples.experts, Experts.open, used_experts, ("*.json", "*.npy", "*.safetensors"), slow=4),
     "experts imported": Reader(
         samples.buffers, imported_buffers, lambda e: _finite(e.values, "experts"), ("*.pt",), True
     ),
