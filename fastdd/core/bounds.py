@@ -110,6 +110,13 @@ def _check_header(file: IO[bytes], name: str, size: int) -> None:
         raise ValueError(f"{name} has {there:,} bytes of values, its header asks for {wanted:,}")
 
 
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor is on the CPU with all its values: a small file can repeat some by strides of zero."""
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
 class _Loader(yaml.SafeLoader):
     """Without documents whose aliases, written out, would be more than anyone has written."""
 

@@ -80,7 +80,11 @@ def read(
         raise ValueError(f"{path} is not {wanted}: it holds {content.describe()}")
     known = inspect.signature(chosen.read).parameters
     hints = {name: value for name, value in (hints or {}).items() if name in known}
-    found = chosen.read(content, **_options(format, chosen.read, hints | options))
+    given = _options(format, chosen.read, hints | options)
+    try:
+        found = chosen.read(content, **given)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:  # what no check of its foresaw
+        raise ValueError(f"{path} is damaged: {reason(error)}") from None
     found.origin = Path(path)
     return format, found
 
@@ -230,9 +234,9 @@ def _open(path: Path) -> Content:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+            bounds.check_zip(path)
         except DAMAGE as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
-        bounds.check_zip(path)
         if names and all(name.endswith(".npy") for name in names):
             return Content(path, _arrays(path))
     with open(path, "rb") as file:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdd.core import files
+from fastdd.core import bounds, files
 from fastdd.data.zca import Zca
 from fastdd.experts.store import VALUES, ZCA, Experts, TrajectoryFile, check_parameters, stored_shape, write_manifest
 
@@ -124,12 +124,6 @@ def import_buffers(
     return Experts.open(out)
 
 
-def _is_plain(part: Tensor) -> bool:
-    """Whether a tensor has values of its own in float32, no more of them than its file has."""
-    plain = part.dtype == torch.float32 and part.layout == torch.strided and part.device.type == "cpu"
-    return plain and part.numel() * part.element_size() <= part.untyped_storage().nbytes()
-
-
 def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list[Tensor]]]:
     """A published buffer, checked: experts of epochs of the parameters' shapes."""
     if not path.is_file():
@@ -147,7 +141,7 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
             raise ValueError(f"{path} is not a replay buffer ({described}): expert {number} has fewer than 2 epochs")
         for epoch, snapshot in enumerate(expert):
             tensors = isinstance(snapshot, list) and all(isinstance(part, Tensor) for part in snapshot)
-            if not tensors or not all(map(_is_plain, snapshot)):
+            if not tensors or not all(part.dtype == torch.float32 and bounds.is_plain(part) for part in snapshot):
                 raise ValueError(f"{path}: epoch {epoch} of expert {number} is not a list of float32 tensors")
             found = [
                 {"name": parameters[i]["name"] if i < len(parameters) else str(i), "shape": list(part.shape)}

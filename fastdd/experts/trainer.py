@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastdd import models
-from fastdd.core import files, rng
+from fastdd.core import bounds, files, rng
 from fastdd.core.reading import is_count, is_number
 from fastdd.core.text import shown
 from fastdd.data import Dataset, DeviceImages, Zca
@@ -25,7 +25,7 @@ from fastdd.methods.parts.training import train_epoch
 
 # Of an expert that is not done, or not yet in the manifest.
 STATE = "expert-{:05d}.pt"
-_STATE_SCHEMA = 1
+_STATE_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,7 @@ class ExpertTrainer:
             "seconds": progress.seconds,
             "sha256": progress.sha256.hexdigest(),
         }
+        state["digest"] = _digest(state)
         files.write_atomic(self._path / STATE.format(number), lambda file: torch.save(state, file))
 
     def _load(self, number: int) -> "_Expert | None":
@@ -206,7 +207,9 @@ class ExpertTrainer:
                 raise ValueError("it is not a regular file")
             state = torch.load(path, weights_only=True, map_location="cpu")
             if state["schema"] != _STATE_SCHEMA:
-                raise ValueError(f"it has schema {state['schema']}, this version reads {_STATE_SCHEMA}")
+                raise ValueError(f"it has schema {shown(state['schema'])}, this version reads {_STATE_SCHEMA}")
+            if state["digest"] != _digest(state):
+                raise ValueError("its digest does not match its content")
             sha = self._file.sha256(number, state["epoch"])
             if state["sha256"] != sha.hexdigest():
                 raise ValueError(f"{VALUES} has other values than it says")
@@ -245,6 +248,31 @@ class ExpertTrainer:
     def _evaluate(self) -> dict[str, float | None]:
         counts = count_right(self._net, self._test, self._test_labels, self._test_groups, self._dataset)
         return {name: None if math.isnan(value) else value for name, value in asdict(counts.metrics()).items()}
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 (hex) over all that a state holds, but its digest: names, numbers, and tensors with shape and type."""
+    sha = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, dict):
+            for name in sorted(part, key=str):
+                if name != "digest":
+                    sha.update(f"{name!r}:".encode())
+                    add(part[name])
+        elif isinstance(part, list | tuple):
+            for one in part:
+                add(one)
+        elif isinstance(part, Tensor):
+            if not bounds.is_plain(part):
+                raise ValueError("it has tensors that are not plain values")
+            sha.update(f"{part.dtype} {list(part.shape)}".encode())
+            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            sha.update(f"{part!r};".encode())
+
+    add(value)
+    return sha.hexdigest()
 
 
 def _last_full_epoch(config: ExpertSettings) -> int:

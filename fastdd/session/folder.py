@@ -178,6 +178,8 @@ class RunFolder:
                 if content["schema"] != _CHECKPOINT_SCHEMA:
                     raise ValueError(f"it has schema {content['schema']}, this version reads {_CHECKPOINT_SCHEMA}")
                 state = State(content["step"], content["tensors"], content["seconds"])
+                if not all(map(bounds.is_plain, state.tensors.values())):
+                    raise ValueError("it has tensors that are not plain values")
                 if state.digest() != content["digest"]:
                     raise ValueError("its digest does not match its content")
                 _check_state(state)

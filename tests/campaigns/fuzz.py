@@ -270,6 +270,9 @@ def _work(name: str, seed: str, numbers: range, place: Path, keep: Path | None, 
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in (signal.SIGALRM, signal.SIGPROF):  # where it hangs is told
+            signal.signal(number, signal.SIG_DFL)
+            faulthandler.register(number, file=told, chain=True)
         with open(writer, "w", encoding="utf-8") as messages:
             for number, outcome, line in cases(sample, f"{seed}/{name}", numbers):
                 # Of the processor's time; by the clock, on a busy machine, what a wait without end needs to show.
