@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     return _HIDDEN.sub("\ufffd", text)
 
 
+def is_unicode(name: str) -> bool:
+    """Whether a name is text: those of files that are not UTF-8 have halves of characters."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def shown(value: Any) -> str:
     """A value from a file as a message shows it: its beginning."""
     written = repr(value)

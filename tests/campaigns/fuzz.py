@@ -40,6 +40,8 @@ SECONDS, MEMORY = 10, 2 << 30
 _BROKEN = 77
 # Files that a pool of interesting ones holds, and the largest of them.
 _POOL, _LARGEST = 40, 1 << 20
+# Every so many cases are watched for new lines, which takes two to five times as long.
+_TRACED = 4
 _PACKAGE = str(Path(fastdd.__file__).parent)
 # What a line says when a parser's own words are all that is left of the cause.
 _UNCLEAR = re.compile(
@@ -210,7 +212,7 @@ def cases(sample: Sample, seed: str, numbers: range) -> Iterator[tuple[int, str,
         for name, content in contents.items():
             sample.write(name, content)
         yield number, "begins", ""
-        with lines:
+        with lines if number % _TRACED == 0 else contextlib.nullcontext():
             outcome, line = attempt(sample)
         if lines.new() and contents and sum(map(len, contents.values())) < _LARGEST:
             pool.append(contents)

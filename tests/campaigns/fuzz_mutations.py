@@ -270,7 +270,7 @@ def _pickle(chance: random.Random, content: bytes) -> bytes:
 
 def _gzip(chance: random.Random, content: bytes) -> bytes:
     raw = gzip.decompress(content)
-    return gzip.compress(of_bytes(chance, raw) if chance.random() < 0.9 else raw + b"\0" * (100 << 20), 1)
+    return gzip.compress(of_bytes(chance, raw) if chance.random() < 0.98 else raw + b"\0" * (100 << 20), 1)
 
 
 def _zip(chance: random.Random, content: bytes) -> bytes:

@@ -191,8 +191,8 @@ def test_a_pipe_in_a_folder_that_is_written_to(tmp_path):
 def test_json_that_no_one_writes(tmp_path):
     for text, words in (
         ("[" * 100_000, "nested too deep"),
-        ("[NaN]", "NaN is no number"),
-        ("[-1e999]", "'-1e999' is no number"),
+        ("[NaN]", "NaN is no JSON"),
+        ("[-1e999]", "'-1e999' is no JSON"),
         ("[1e3, 1" + "0" * 5000 + "]", "digits"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -17,6 +17,7 @@ from fastdd.compat.idc.networks import ResNet, define_model
 from fastdd.compat.shared import randomness
 from fastdd.compat.shared.clock import get_time
 from fastdd.core import rng as keys
+from fastdd.core.reading import damage_of
 from fastdd.exchange import torch_files
 
 __all__ = [
@@ -257,7 +258,8 @@ def load_ckpt(model: nn.Module, file_dir: str, verbose: bool = True) -> None:
     """Load a network's parameters from a checkpoint (``state_dict`` or bare, of a DataParallel network or not), which
     can hold no code."""
     content = torch_files.load(Path(file_dir))
-    content = content.get("state_dict", content)
-    model.load_state_dict({name.removeprefix("module."): value for name, value in content.items()})
+    with damage_of(file_dir, "is not a checkpoint of this network"):
+        content = content.get("state_dict", content)
+        model.load_state_dict({name.removeprefix("module."): value for name, value in content.items()})
     if verbose:
         print(f"\n=> loaded checkpoint '{file_dir}'")
