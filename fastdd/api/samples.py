@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastdd.api.weights import kde_weights, pseudo_groups
-from fastdd.core import files, ranks
+from fastdd.core import files, ranks, reading
 from fastdd.core.files import GROUPS, WEIGHTS
 from fastdd.data import Dataset
 from fastdd.debias.density import clusters, kde
@@ -96,7 +96,9 @@ def read_groups(data: Dataset, groups: Groups | None) -> np.ndarray | None:
     if groups is None or clustering(groups):
         return None
     if isinstance(groups, str | os.PathLike):
-        groups = kde.load_array(Path(groups))
+        path, groups = groups, kde.load_array(Path(groups))
+        with reading.damage_of(path, "is of no groups", ValueError):
+            data.with_groups(groups)
     elif not isinstance(groups, np.ndarray):
         known = " or ".join(clusters.METHODS)
         raise TypeError(f"groups are an array int64 [N], the path of one, {known}, not {type(groups).__name__}")
@@ -108,7 +110,7 @@ def clusters_of_run(data: Dataset, method: str, folder: Path | None, resume: boo
     """A run's groups that a clustering finds; kept in its folder, and read from that of a run that is resumed."""
     stored = None if folder is None else folder / GROUPS
     if ranks.first(lambda: resume and stored is not None and stored.exists()):
-        return kde.load_array(stored)
+        return read_groups(data, stored)
     groups, _ = pseudo_groups(data, method=method, **embedding)
     if stored is not None:
         ranks.first(lambda: _keep(stored, lambda path: files.write_atomic(path, lambda file: np.save(file, groups))))

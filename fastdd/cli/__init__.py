@@ -23,6 +23,8 @@ __all__ = ["main"]
 
 # Options of ``fastdd run`` that are followed by a value.
 RUN_VALUES = ("--rng", "--seed", "--json")
+# Values of damaged files, which messages repeat, can be of any length.
+_LONGEST_LINE = 1000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +88,8 @@ def _line(error: object) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # without Python's "[Errno 28] "
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE * 3 // 4]} ... {line[-_LONGEST_LINE // 4 :]}"
 
 
 def _refused(error: Any) -> str:

@@ -340,6 +340,14 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
             os.close(descriptor)
 
 
+def check_regular(folder: str | os.PathLike) -> None:
+    """OSError if something in a folder is a pipe or a device, at which reads and writes may wait for ever."""
+    for name in sorted(os.listdir(folder)):
+        path = Path(folder, name)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"{path} is a pipe or a device: take it out of the folder")
+
+
 def hold(folder: str | os.PathLike) -> TextIO | None:
     """Hold a folder for this process: as long as what is returned is open, which it is until it is lost.
 
@@ -349,8 +357,11 @@ def hold(folder: str | os.PathLike) -> TextIO | None:
     if fcntl is None:
         return None
     try:
+        check_regular(folder)
         lock = open(Path(folder) / LOCK, "w")  # noqa: SIM115  held open for as long as it is wanted
     except OSError as error:
+        if error.errno is None:
+            raise
         raise WriteError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fastdd.core.text import did_you_mean
+from fastdd.core.text import did_you_mean, shown
 
 # What a value has to be, by pydantic's name of what is wrong; bounds are in its context.
 _WANTED = {
@@ -66,7 +66,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         raise ValueError(f"{where} {wanted(first)}")
     reason = first["msg"].removeprefix("Value error, ")
     # Without a place it is of several settings together, which it names.
-    raise ValueError(f"{where}: {reason} (got {first['input']!r})" if first["loc"] else reason)
+    raise ValueError(f"{where}: {reason} (got {shown(first['input'])})" if first["loc"] else reason)
 
 
 def wanted(problem: Mapping[str, Any]) -> str:
@@ -82,7 +82,7 @@ def wanted(problem: Mapping[str, Any]) -> str:
     what = _WANTED.get(problem["type"])
     what = problem["msg"] if what is None else f"must be {what.format(**limits)}"
     is_number = problem["type"].startswith(("greater", "less"))  # which a command line has as a word
-    return f"{what}, not {problem['input'] if is_number else repr(problem['input'])}"
+    return f"{what}, not {problem['input'] if is_number else shown(problem['input'])}"
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> ValueError:

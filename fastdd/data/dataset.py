@@ -3,15 +3,21 @@
 import functools
 import hashlib
 import json
+import math
 import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 
+from fastdd.core.text import shown
+
 # Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
 _HASH_ROWS = 4096
+# Of a mean or std. Pixels are of 0 to 1, or some say 0 to 255; beyond this, differences of pixels are lost.
+_MOST = 1e6
 # Gray, colour, colour with opacity.
 _CHANNELS = (1, 3, 4)
 
@@ -97,6 +103,23 @@ class Split:
         return cells.reshape(num_classes, num_groups)
 
 
+def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: int, of: str = "") -> None:
+    """ValueError unless there is a mean and a std a channel, numbers of a size that pixels can have."""
+    for name, values in (("mean", mean), ("std", std)):
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != channels:
+            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {shown(values)}")
+        if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"{of}{name} needs {channels} numbers, not {shown(values)}")
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {values}")
+    if min(std) <= 0:
+        raise ValueError(f"{of}std must be positive, not {std}")
+    if min(std) < 1 / _MOST or max(map(abs, (*mean, *std))) > _MOST:
+        raise ValueError(
+            f"{of}mean {mean} and std {std} are of no pixels: their sizes must lie in {1 / _MOST:g}..{_MOST:g}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A training and a test split with their names, normalisation and provenance.
@@ -131,12 +154,7 @@ class Dataset:
                 f"training images of shape {list(self.train.images.shape[1:])} and test images of shape "
                 f"{list(self.test.images.shape[1:])}: both splits need one shape"
             )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) != self.channels or not np.isfinite(values).all():
-                raise ValueError(f"{name} needs {self.channels} finite values, one a channel, not {values}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, not {self.std}")
+        check_normalisation(self.mean, self.std, self.channels)
         for split_name, split in (("train", self.train), ("test", self.test)):
             for what, array, names in (
                 ("label", split.labels, self.class_names),
@@ -180,10 +198,11 @@ class Dataset:
             ValueError: another shape or type, or a group below 0 or beyond the number of images.
         """
         groups = np.asarray(groups)
+        numbers = groups.dtype.kind in "biuf" and groups.size > 0
         if groups.shape != self.train.labels.shape or groups.dtype != np.int64 or groups.min() < 0:
             raise ValueError(
                 f"groups must be int64 [{len(self.train)}] from 0, one a training image, "
-                f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if groups.size else ''}"
+                f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if numbers else ''}"
             )
         if groups.max() >= len(self.train):
             raise ValueError(f"group {groups.max()} of {len(self.train)} training images: number groups from 0 on")

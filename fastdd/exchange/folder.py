@@ -7,6 +7,7 @@ import numpy as np
 
 from fastdd.core import files
 from fastdd.core.files import partial_folder
+from fastdd.core.reading import damage_of
 from fastdd.data.files.decode import opened, read_item, shown
 from fastdd.data.files.tree import Tree, lines
 from fastdd.data.synthetic import SyntheticSet
@@ -44,8 +45,9 @@ def read(content: Content) -> Found:
     record = read_record(content.path, paths)
     names = list(by_class)
     if record and (folders := record.pop("folders", None)):
-        labels = np.array([folders.index(name) for name in names])[labels]
-        names = record["class_names"]
+        with damage_of(content.path / RECORD, "names other folders than there are", ValueError):
+            labels = np.array([folders.index(name) for name in names])[labels]
+            names = [record["class_names"][number] for number in range(len(folders))]
     notes = lines(_left_out(tree, by_class))
     return Found(stack, labels, "pixels", paths, record, class_names=tuple(names), notes=notes)
 

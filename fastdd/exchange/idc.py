@@ -14,7 +14,7 @@ from torch.nn import functional
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain
-from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, read_record, write_record
+from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
 
 DESCRIPTION = "data.pt, a list [images, labels], or its folder"
 DECODERS = ("single", "multi", "bound")
@@ -44,10 +44,10 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
         raise ValueError(
             f"{path}: its folder says factor {named[1]}; give --factor {named[1]} to decode its images, or --factor 1"
         )
-    images, labels = value
+    images, labels = (plain_tensor(part, path, what) for part, what in zip(value, ("images", "labels"), strict=True))
     found = Found(images, labels, "pixels", [path], read_record(path.parent, [path]), about={"method": "idc"})
     if factor is not None and factor != 1:
-        if images.ndim != 4 or not images.is_floating_point() or len(labels) != len(images) or labels.ndim != 1:
+        if images.ndim != 4 or not images.is_floating_point() or labels.ndim != 1 or len(labels) != len(images):
             raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
         found.images, rows = decode(images.detach(), labels, factor, decoder)
         found.labels = labels[rows]

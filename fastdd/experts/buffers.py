@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdd.core import files
+from fastdd.core import bounds, files
 from fastdd.data.zca import Zca
 from fastdd.experts.store import (
     MANIFEST,
@@ -102,8 +102,9 @@ def import_buffers(
         buffer = _read_buffer(path, manifest["parameters"])
         counts.append(len(buffer))
         lengths |= {len(expert) for expert in buffer}
-    if len(lengths) > 1:
-        raise ValueError(f"the experts differ in their epochs: from {min(lengths) - 1} to {max(lengths) - 1}")
+        if len(lengths) > 1:
+            least, most = min(lengths) - 1, max(lengths) - 1
+            raise ValueError(f"{path}: the experts differ in their epochs: from {least} to {most}")
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}
@@ -164,7 +165,7 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
             raise ValueError(f"{path} is not a replay buffer ({described}): expert {number} has fewer than 2 epochs")
         for epoch, snapshot in enumerate(expert):
             tensors = isinstance(snapshot, list) and all(isinstance(part, Tensor) for part in snapshot)
-            if not tensors or any(part.dtype != torch.float32 for part in snapshot):
+            if not tensors or not all(part.dtype == torch.float32 and bounds.is_plain(part) for part in snapshot):
                 raise ValueError(f"{path}: epoch {epoch} of expert {number} is not a list of float32 tensors")
             found = [
                 {"name": parameters[i]["name"] if i < len(parameters) else str(i), "shape": list(part.shape)}

@@ -222,6 +222,13 @@ class Method:
         if tensors.keys() != state.keys():
             raise ValueError(f"a checkpoint of other tensors: {', '.join(sorted(tensors.keys() ^ state.keys()))}")
         for name, tensor in tensors.items():
+            found = state[name]
+            if found.shape != tensor.shape or found.dtype != tensor.dtype:  # a digest knows bytes only
+                raise ValueError(
+                    f"a checkpoint of other tensors: {name} are {found.dtype} {list(found.shape)}, "
+                    f"not {tensor.dtype} {list(tensor.shape)}"
+                )
+        for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
     def learned(self) -> dict[str, Any]:

@@ -18,16 +18,21 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastdd.core import bounds, files
+from fastdd.core import bounds, files, reading
 from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
 from fastdd.core.space import bytes_in, check_room
+from fastdd.core.text import shown
 from fastdd.methods import Settings, stored
 
 # In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
 DATA_DIGEST, STORE = "data_digest", "store"
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
-_FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
+# What every row of a log has.
+_FIELDS = {
+    METRICS: {"step": reading.is_count, "loss": reading.is_number},
+    EVALUATIONS: {"iteration": reading.is_count},
+}
 SYNTHETIC = "synthetic.safetensors"
 _CHECKPOINT_SCHEMA = 2
 
@@ -76,11 +81,8 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
 
 def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
-    try:
-        header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
-        found, _ = stored(header["run"]), header[DATA_DIGEST]
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path / CONFIG} is not a run's configuration: {error}") from None
+    header = read_config(path / CONFIG)
+    found = stored(header["run"])
     for name, value in config.model_dump(exclude={"iterations"}).items():
         other = getattr(found, name, None)  # None: of another method
         if other != value:
@@ -97,6 +99,19 @@ def store_of_run(path: str | os.PathLike) -> Path | None:
     except (*files.DAMAGE, yaml.YAMLError):
         return None
     return Path(store) if isinstance(store, str) else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a run's ``config.yaml`` says, with its ``run`` checked; ValueError, naming the file, where it is none."""
+    written = reading.text(path)
+    try:
+        with reading.damage_of(path, "is not a run's configuration", ValueError):
+            header = bounds.load_yaml(written)
+            stored(header["run"])
+            header["data_digest"]
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a run's configuration: {error}") from None
+    return header
 
 
 class RunFolder:
@@ -179,12 +194,17 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
+                if not path.is_file():
+                    raise ValueError("it is not a regular file")
                 content = torch.load(path, weights_only=True, map_location="cpu")
                 if content["schema"] != _CHECKPOINT_SCHEMA:
                     raise ValueError(f"it has schema {content['schema']}, this version reads {_CHECKPOINT_SCHEMA}")
                 state = State(content["step"], content["tensors"], content["seconds"])
+                if not all(map(bounds.is_plain, state.tensors.values())):
+                    raise ValueError("it has tensors that are not plain values")
                 if state.digest() != content["digest"]:
                     raise ValueError("its digest does not match its content")
+                _check_state(state)
             except Exception as error:  # torch.load raises whatever its parser meets
                 damaged.append(path)
                 warnings.warn(f"{path} is damaged and is not used: {_first_line(error)}", RuntimeWarning, stacklevel=2)
@@ -222,6 +242,15 @@ class RunFolder:
             raise files.write_error(path, error) from error
 
 
+def _check_state(state: State) -> None:
+    """ValueError unless a state, whatever its digest, is one that a run can have."""
+    if not reading.is_count(state.step) or not reading.is_number(state.seconds):
+        raise ValueError(f"its step is {shown(state.step)}, after {shown(state.seconds)} seconds")
+    for name, tensor in state.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"its {name} are not finite")
+
+
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a log; a last one that is not whole, as its run is writing it or was killed, is left out.
 
@@ -229,14 +258,15 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
         ValueError: a line that is no row of this log.
     """
     rows, path = [], Path(path)
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    fields = _FIELDS[path.name].items()
+    for number, line in enumerate(reading.content(path).splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:
-            row = json.loads(line)
+            row = reading.parse_json(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not _FIELDS[path.name] <= row.keys():
+        if not isinstance(row, dict) or not all(fits(row.get(name)) for name, fits in fields):
             raise ValueError(f"{path} is damaged: line {number} is no row of it")
         rows.append(row)
     return rows

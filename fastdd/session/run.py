@@ -14,6 +14,7 @@ import torch
 
 from fastdd import models
 from fastdd.core import ranks
+from fastdd.core.reading import damage_of
 from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.files.store import store_of
@@ -49,7 +50,7 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
         )
     if about["dataset_digest"] not in (None, dataset.digest()):
         raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
-    trained = about["config"]["debias"]
+    trained = about["config"].get("debias")
     if trained != config.debias:
         raise ValueError(
             f"the experts were trained with debias={trained}, not {config.debias}: {config.method}'s debias is that of "
@@ -359,7 +360,8 @@ class Run:
         saved, self.evaluated = ranks.first(take)
         if saved is not None:
             self.step, self._earlier_seconds = saved.step, saved.seconds
-            self.method.restore(saved.tensors)
+            with damage_of(out, "can't be continued", ValueError):
+                self.method.restore(saved.tensors)
             trouble = self.method.absurd(self.method.reach())
             if trouble is not None:
                 raise RuntimeError(f"{out}: in its checkpoint of step {saved.step} {trouble}, in another folder")

@@ -12,6 +12,8 @@ OUTCOMES = {
     "traceback": True,  # or a line that says "this is a bug"
     "crash": True,  # ended by a signal that nobody sent, or with a status that no command has
     "hang": True,
+    "memory": True,  # beyond the limit that the campaign sets
+    "unclear error": True,  # one line that names no file or value, or speaks of Python's own types
     "silent difference": True,  # status 0 and another result; litter; something of the user's gone
 }
 

@@ -15,8 +15,8 @@ def test_counts_are_summed_over_processes_and_faults_kept_in_words(tmp_path):
     one.add(other.as_dict())
     assert one.counts["dm"]["right"] == 2
     assert one.faults_of("dc") == ["dc: hang: dc --seed 4"]
-    assert len(one.faults_of("dm")) == 4
-    assert one.table().splitlines()[-1].split() == ["all", "8", "2", "1", "1", "1", "2", "1"]
+    assert len(one.faults_of("dm")) == 6
+    assert one.table().splitlines()[-1].split() == ["all", "10", "2", "1", "1", "1", "2", "1", "1", "1"]
     one.write(tmp_path / "tally.json")
     again = Tally()
     again.add(json.loads((tmp_path / "tally.json").read_text()))

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import reading
 from fastdd.core.files import WriteError, hold, remove_partials
 from fastdd.core.space import TooSmallError, check_room
+from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import SPLITS, Plan, Tally
 from fastdd.data.files.store import (
@@ -128,6 +130,9 @@ class _Build:
     def __init__(self, plan: Plan, building: Path, resume: bool):
         self.plan, self.building, self.tally = plan, building, Tally(plan)
         self.store = building / FINISHED
+        for path in (building / _JOURNAL, building / _SOURCES, *self.store.glob("*")):
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} is damaged: it is not a regular file; start anew with --force")
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
         if lines and lines[0] != first:
@@ -161,10 +166,32 @@ class _Build:
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
         file = self.building / _JOURNAL
-        lines = _lines(file)
-        if file.exists():
-            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        content = reading.content(file) if file.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(file, len(whole))
+        with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
+            lines = [reading.parse_json(line) for line in whole.splitlines()]
+            for line in lines[1:]:
+                self._check_line(line)
         return lines
+
+    def _check_line(self, line: dict) -> None:
+        """ValueError where a line of the journal is none that :meth:`_stream` notes."""
+        for name in ("rows", "stops"):
+            counts = [line[name][split] for split in SPLITS]
+            most = [len(getattr(self.plan, split)) for split in SPLITS]
+            if not all(reading.is_count(count) and count <= top for count, top in zip(counts, most, strict=True)):
+                raise ValueError(f"{name} are {shown(line[name])}")
+        levels, pixels = line["levels"], line["rows"]["train"] * self.plan.recipe.size**2
+        whole = all(len(row) == 256 and all(map(reading.is_count, row)) and sum(row) == pixels for row in levels)
+        if len(levels) != 3 or not whole:
+            raise ValueError(f"levels are {shown(levels)}")
+        failed = [entry for split in line["failed"] for entry in line["failed"][split]]
+        if not line["failed"].keys() <= {*SPLITS} or not all(
+            len(entry) == 2 and reading.is_count(entry[0]) and isinstance(entry[1], str) for entry in failed
+        ):
+            raise ValueError(f"failed are {shown(line['failed'])}")
 
     def _note(self, entry: dict) -> None:
         with (self.building / _JOURNAL).open("ab", buffering=0) as file:

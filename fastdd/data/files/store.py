@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.core import bounds, files
+from fastdd.core import bounds, files, reading
 from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
 from fastdd.core.space import check_room
+from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import SPLITS, Plan
 
@@ -31,7 +32,7 @@ def is_store(path: str | os.PathLike) -> bool:
     """
     _put_back(Path(path))
     try:
-        meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
+        meta = reading.parse_json(reading.content(Path(path) / _META))
     except DAMAGE:
         return False
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
@@ -168,9 +169,18 @@ def store_of(dataset: Dataset) -> Path | None:
 def _read_meta(path: Path) -> dict:
     if not is_store(path):
         raise FileNotFoundError(f"{path} is not a packed store: it has no {_META} of one")
-    meta = json.loads((path / _META).read_text(encoding="utf-8"))
+    meta = reading.parse_json(reading.content(path / _META))
     if meta.get("schema") != SCHEMA:
-        raise RuntimeError(f"{path}: schema {meta.get('schema')} can't be read, only {SCHEMA}; build the store again")
+        schema = shown(meta.get("schema"))
+        raise RuntimeError(f"{path}: schema {schema} can't be read, only {SCHEMA}; build the store again")
+    kinds = {"name": str, "class_names": list, "group_names": list, "mean": list, "std": list, "provenance": dict}
+    for name, kind in {**kinds, "digest": str}.items():
+        names = meta.get(name, []) if name.endswith("names") else []
+        if not isinstance(meta.get(name), kind) or not all(isinstance(word, str) for word in names):
+            value = shown(meta.get(name))
+            raise RuntimeError(f"{path} is damaged ({_META} has {name} {value}); build the store again")
+    if not isinstance(meta["provenance"].get("parameters", {}), dict):
+        raise RuntimeError(f"{path} is damaged ({_META} has provenance without parameters); build the store again")
     return meta
 
 
@@ -194,14 +204,15 @@ def open_store(path: str | os.PathLike) -> Dataset:
         for array_name in _ARRAYS:
             file = path / f"{split_name}-{array_name}.npy"
             try:
-                # "c": torch warns about arrays that can't be written; writes here never reach the file.
-                arrays[array_name] = np.load(file, mmap_mode="c") if array_name == "images" else bounds.load_npy(file)
+                arrays[array_name] = (bounds.map_npy if array_name == "images" else bounds.load_npy)(file)
             except (*DAMAGE, RuntimeError) as error:
                 raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
             shapes = meta.get("shapes")
             expected = shapes.get(file.name) if isinstance(shapes, dict) else shapes
             if list(arrays[array_name].shape) != expected:
-                raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
+                raise RuntimeError(
+                    f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {shown(expected)}"
+                )
         splits[split_name] = arrays
     try:
         dataset = Dataset(

@@ -89,7 +89,9 @@ def celeba(
     split = np.array([partition[name] for name in names])
     file = "list_eval_partition.txt"
     files = [described, describe(file, content, _CELEBA_MD5[file])]
-    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    labels, class_names, groups, group_names = _attributes(
+        attributes, target, protected, tree.shown("list_attr_celeba.txt")
+    )
     paths = [f"{folder}/{name}" for name in names]
     rows = Rows(paths, labels, groups)
     train, test = (rows.take(np.flatnonzero(split == part)) for part in (0, 2))
@@ -160,7 +162,7 @@ def celeba_hq(
             shown = tree.shown(f"CelebA-HQ-img/{name}")
             raise FileNotFoundError(f"CelebA-HQ: {shown} is missing; offered at {CELEBA_HQ_PAGE}")
     number = np.array([original[_stem(name)] for name in names])
-    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    labels, class_names, groups, group_names = _attributes(attributes, target, protected, tree.shown(annotations))
     rows = Rows([f"CelebA-HQ-img/{name}" for name in names], labels, groups)
     train, test = rows.take(np.flatnonzero(number < _CELEBA_VALID)), rows.take(np.flatnonzero(number >= _CELEBA_TEST))
     return Plan(
@@ -326,14 +328,14 @@ def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.n
     )
 
 
-def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
+def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str, file: str):
     """Labels, class names, groups and group names of attributes by name."""
     by_lower = {name.lower(): name for name in attributes}
     asked = []
     for name in (target, *protected.split("+")):
         if name.strip().lower() not in by_lower:
             hint = did_you_mean(name.strip(), attributes)
-            raise ValueError(f"no attribute {name.strip()!r}{hint} (one of: {', '.join(attributes)})")
+            raise ValueError(f"no attribute {name.strip()!r}{hint} (one of: {', '.join(attributes)}, in {file})")
         asked.append(by_lower[name.strip().lower()])
     if len(set(asked)) < len(asked):
         raise ValueError(f"target {target!r} and protected {protected!r} name an attribute twice")

@@ -2,8 +2,11 @@
 
 import io
 import pickle
+import pickletools
 
 import numpy as np
+
+from fastdd.core.files import reason
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -51,12 +54,20 @@ class _BatchUnpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
 
+def _check_places(content: bytes) -> None:
+    """UnpicklingError where a pickle numbers its objects beyond its bytes: Python takes memory for all up to them."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("LONG_BINPUT", "PUT") and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers an object {argument:,}, and has {len(content):,} bytes")
+
+
 def unpickled(content: bytes, name: str, what: str) -> dict:
     """The fields of a pickled dict; none of something else."""
     try:
+        _check_places(content)
         batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise RuntimeError(f"{name} is not a {what}: {str(error) or type(error).__name__}") from None
+        raise RuntimeError(f"{name} is not a {what}: {reason(error)}") from None
     if not isinstance(batch, dict):
         return {}
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
