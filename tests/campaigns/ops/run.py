@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 
-HANGS_AFTER = 60.0
+HANGS_AFTER = 120.0
 MEMORY = 12 << 30
 Row = dict[str, object]
 
@@ -57,7 +57,10 @@ def _rows(pipe: int) -> Iterator[Row | None]:
 
 def campaign(seed: int, first: int, calls: int, seconds: float, *, limited: bool) -> Iterator[Row]:
     """Rows of ``stage``, ``outcome`` and ``what`` of so many calls, or of those that fit into a time."""
-    import judge  # noqa: F401  before the forks, which then begin at once
+    # Before the forks, which then begin at once.
+    import judge  # noqa: F401
+    import torch._dynamo
+    import torch._inductor.config
 
     until, number = time.monotonic() + seconds, first
     while number < first + calls and time.monotonic() < until:
@@ -94,7 +97,7 @@ def campaign(seed: int, first: int, calls: int, seconds: float, *, limited: bool
             number = int(begun.get("number", number)) + 1
             ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
             outcome = ("hang", f"nothing for {HANGS_AFTER:.0f} s") if hangs else ("crash", ended)
-            yield {**begun, "outcome": outcome[0], "what": outcome[1]}
+            yield {"stage": "none", "how": "", "number": number - 1, **begun, "outcome": outcome[0], "what": outcome[1]}
 
 
 def main() -> None:
