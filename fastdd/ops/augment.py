@@ -141,8 +141,8 @@ def _adjoint_backward(ctx, g):
 _dispatch.register_fake(_AUGMENT, _same_shape)
 _dispatch.register_fake(_ADJOINT, _same_shape)
 _dispatch.register_fake(_UINT8, lambda x, params, rows, mean, std, dtype: x.new_empty(x.shape, dtype=dtype))
-_dispatch.register_autograd(_AUGMENT, _augment_backward, _setup)
-_dispatch.register_autograd(_ADJOINT, _adjoint_backward, _setup)
+_dispatch.register_autograd(_AUGMENT, _augment_backward, _setup, constant=["params"])
+_dispatch.register_autograd(_ADJOINT, _adjoint_backward, _setup, constant=["params"])
 _dispatch.register_no_autograd(_UINT8)
 
 
@@ -166,6 +166,7 @@ def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:
             raise ValueError(f"{name} are on {t.device} and x on {x.device}: move one of them")
 
 
+@_dispatch.public
 def augment(
     x: Tensor,
     params: Tensor,
@@ -234,6 +235,7 @@ def augment(
     return _run(torch.ops.fastdd.augment_uint8, x, params, rows, mean, std, dtype)
 
 
+@_dispatch.public
 def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """Transpose of :func:`augment`'s linear part: ``<augment_linear(x), g> = <x, augment_adjoint(g)>``; its backward
     pass.

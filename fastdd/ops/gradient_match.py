@@ -123,6 +123,9 @@ def _op(name: str, chosen: str) -> Callable:
 def _check(real: Sequence[Tensor], synthetic: Sequence[Tensor], classes: Tensor, present: Tensor | None) -> None:
     if len(real) != len(synthetic) or not real:
         raise ValueError(f"real and synthetic must have one gradient a layer; got {len(real)} and {len(synthetic)}")
+    for name, gradients in (("real", real), ("synthetic", synthetic)):
+        for i, gradient in enumerate(gradients):
+            _dispatch.check_tensor(f"{name}[{i}]", gradient)
     segments, num_classes = real[0].shape[:1], synthetic[0].shape[:1]
     device = real[0].device
     for i, (a, b) in enumerate(zip(real, synthetic, strict=True)):
@@ -164,6 +167,7 @@ def _norm(square: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
+@_dispatch.public
 def gradient_match(
     real: Sequence[Tensor],
     synthetic: Sequence[Tensor],

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from fastdd.ops._dispatch import check_tensor
 from fastdd.ops.layer_grads import RULES
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
+from fastdd.reference.contents import check_range
 from fastdd.reference.segment_mean import accumulation_dtype
 
 METHODS = ("auto", "slices", "fused")
@@ -25,11 +27,13 @@ _CHUNK_PIXELS = 32 * 32 * 32
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every sample, [N].
+    """Cross-entropy of every sample, [N]; ValueError for a label that is no column of the logits.
 
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
+    if labels.dtype == torch.int64:
+        check_range("labels", labels, 0, logits.shape[1])
     return F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -295,6 +299,13 @@ def group_grad(
             raise ValueError(f"{what}={value!r} is not one of {', '.join(known)}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    for what, tensor in (("images", images), ("labels", labels), ("offsets", offsets)):
+        check_tensor(what, tensor)
+    check_tensor("weights", weights, optional=True)
+    if not images.dim() or not labels.dim():
+        raise ValueError(
+            f"images and labels must have a first dimension, not {list(images.shape)}, {list(labels.shape)}"
+        )
     n = len(images)
     if len(labels) != n or labels.device != images.device:
         raise ValueError(
