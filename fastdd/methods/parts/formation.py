@@ -94,7 +94,12 @@ class MultiFormation:
         return normalised if parts is None else ops.formation(normalised, self.factor, parts, fill=self._fill)
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment(self(stored, parts), params, rows)
+        parts = self._parts(stored, parts)
+        if parts is None:
+            return ops.augment(self.normalised(stored), params, rows)
+        return ops.augment_stored(
+            self.normalised(stored), params, rows, factor=self.factor, parts=parts, fill=self._fill
+        )
 
     def _parts(self, stored: Tensor, parts: Tensor | None) -> Tensor | None:
         """Addresses of what is seen; None for all that is stored, whole."""
