@@ -7,6 +7,7 @@ from fastdd.bench.cases import (
     conv3x3,
     density,
     evaluate,
+    formation,
     gradient_steps,
     group_grad,
     matching,
@@ -19,6 +20,7 @@ from fastdd.bench.framework.case import Case
 
 _MODULES = (
     augment,
+    formation,
     segment_mean,
     matching,
     group_grad,

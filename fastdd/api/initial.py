@@ -34,7 +34,7 @@ def read_initial(data: Dataset, config: Settings, zca: Zca | None) -> Tensor | N
     if config.init in INITS:
         return None
     try:
-        return images_of_set(load_synthetic(config.init), data, config.ipc, zca)
+        return images_of_set(load_synthetic(config.init), data, config.ipc, zca, getattr(config, "factor", 1))
     except FileNotFoundError:
         return None
     except ValueError as error:

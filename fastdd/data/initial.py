@@ -1,9 +1,11 @@
 """What a run starts from: first synthetic sets, which are also the baseline to beat, and a digest of the rest."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd.core import rng
@@ -12,7 +14,7 @@ from fastdd.data import Dataset, Sampler, SyntheticSet, Zca
 from fastdd.data.class_names import places
 
 # What ``init`` can be besides the path of a stored set.
-INITS = ("real", "balanced", "noise")
+INITS = ("real", "balanced", "noise", "mix", "kmean")
 _LISTED = 20
 
 
@@ -66,8 +68,40 @@ def describe(dataset: Dataset, ipc: int, zca: Zca | None = None, **more: object)
     }
 
 
+def mosaics(images: Tensor, factor: int) -> Tensor:
+    """``factor`` x ``factor`` images, each shrunk to a part, in one: what multi-formation starts from (IDC, Kim et al.,
+    ICML 2022; ``init=mix``).
+
+    Parts take the nearest pixel; where ``factor`` does not divide a side, its first parts are a pixel larger, as
+    published.
+
+    Args:
+        images: [factor^2 N, C, H, W]: first the N upper left parts, then the N to their right, and so on.
+
+    Returns:
+        [N, C, H, W], of images' dtype.
+
+    >>> mosaics(torch.arange(4.0).view(4, 1, 1, 1).expand(-1, -1, 2, 2), 2)
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
+    """
+    parts = images.unflatten(0, (factor**2, -1))
+    result = torch.empty_like(parts[0])
+    of_part = iter(parts)
+    heights, widths = ([(side + factor - 1 - i) // factor for i in range(factor)] for side in images.shape[2:])
+    for rows in result.split(heights, 2):
+        for part in rows.split(widths, 3):
+            part.copy_(F.interpolate(next(of_part), size=part.shape[2:]))
+    return result
+
+
 def random_set(
-    dataset: Dataset, ipc: int, seed: int = 0, zca: Zca | None = None, *, balanced: bool = False
+    dataset: Dataset,
+    ipc: int,
+    seed: int = 0,
+    zca: Zca | None = None,
+    *,
+    balanced: bool = False,
 ) -> SyntheticSet:
     """``ipc`` random real images per class, class-major, normalised: the baseline, and the start of ``init=real``.
 
@@ -88,37 +122,59 @@ def random_set(
     return SyntheticSet(images, labels, metadata, zca=zca)
 
 
-def _real_images(dataset: Dataset, ipc: int, seed: int, zca: Zca | None, balanced: bool) -> tuple[Tensor, Tensor]:
-    """Up to ``ipc`` real images a class, as :func:`random_set` has them, and their classes."""
+def _real_images(
+    dataset: Dataset, ipc: int, seed: int, zca: Zca | None, balanced: bool, factor: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Up to ``ipc`` real images a class, as :func:`random_set` has them, or mosaics of them, and their classes."""
     labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
     mode = "stratified" if balanced else "random"
-    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc, mode=mode)
+    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc * factor**2, mode=mode)
     rows = sampler.draw(rng.key(seed, "real-images"))
+    if factor > 1:
+        wanted = torch.arange(ipc * factor**2)
+        rows = torch.cat([of_class[wanted % len(of_class)] for of_class in rows.split(sampler.counts.tolist())])
     pixels = dataset.train.images[rows.numpy()]
     if zca is not None:
-        return zca.whiten(pixels), labels[rows].clone()
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-    return (torch.from_numpy(pixels).float() / 255 - mean) / std, labels[rows].clone()
+        images = zca.whiten(pixels)
+    else:
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+        images = (torch.from_numpy(pixels).float() / 255 - mean) / std
+    if factor == 1:
+        return images, labels[rows].clone()
+    mixed = [mosaics(of_class, factor) for of_class in images.chunk(dataset.num_classes)]
+    return torch.cat(mixed), torch.arange(dataset.num_classes).repeat_interleave(ipc)
 
 
-def first_images(dataset: Dataset, ipc: int, seed: int, init: str, zca: Zca | None = None) -> Tensor:
+def first_images(
+    dataset: Dataset,
+    ipc: int,
+    seed: int,
+    init: str,
+    zca: Zca | None = None,
+    *,
+    factor: int = 1,
+    as_noise: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """What a run starts from: float32 [C * IPC, channels, H, W], class-major, normalised or whitened.
 
     Args:
         init: real or balanced, as :func:`random_set` draws them, or noise. A class with fewer real images than ``ipc``
             gives all that it has, and the rest of its images are noise: copies of real ones would get the same
-            gradients at every step, and so stay copies.
+            gradients at every step, and so stay copies. With mix, every image is of ``factor`` x ``factor`` real ones
+            (:func:`mosaics`), of which a class that has too few gives some again. Another word is as real.
+        as_noise: makes noise of standard normal numbers; None: these are it.
 
     Raises:
         ValueError: a class without real images, or a ``zca`` of another size.
     """
     shape = (dataset.num_classes * ipc, dataset.channels, *dataset.size)
-    short = bool((_class_counts(dataset) < ipc).any())
+    short = init != "mix" and bool((_class_counts(dataset) < ipc).any())
     if init == "noise" or short:
         noise = rng.normal(rng.key(seed, "noise-images"), int(np.prod(shape))).view(shape)
+        noise = noise if as_noise is None else as_noise(noise)
     if init == "noise":
         return noise
-    real, labels = _real_images(dataset, ipc, seed, zca, init == "balanced")
+    real, labels = _real_images(dataset, ipc, seed, zca, init == "balanced", factor if init == "mix" else 1)
     if not short:
         return real
     counts = torch.bincount(labels, minlength=dataset.num_classes)
@@ -127,7 +183,9 @@ def first_images(dataset: Dataset, ipc: int, seed: int, init: str, zca: Zca | No
     return noise
 
 
-def images_of_set(synthetic: SyntheticSet, dataset: Dataset, ipc: int, zca: Zca | None = None) -> Tensor:
+def images_of_set(
+    synthetic: SyntheticSet, dataset: Dataset, ipc: int, zca: Zca | None = None, factor: int = 1
+) -> Tensor:
     """A stored set's images as a run on ``dataset`` starts from them (:func:`first_images`).
 
     Classes go by their names (:func:`fastdd.data.class_names.places`). Images that are normalised otherwise than
@@ -135,13 +193,16 @@ def images_of_set(synthetic: SyntheticSet, dataset: Dataset, ipc: int, zca: Zca 
     soft ones, and a learned step size, are not looked at.
 
     Raises:
-        ValueError: images of another shape, other classes, not ``ipc`` images of each, values that are not finite, or
-            another whitening than ``zca``.
+        ValueError: images of another shape or of another ``factor`` of multi-formation, other classes, not ``ipc``
+            images of each, values that are not finite, or another whitening than ``zca``.
     """
     images, metadata = synthetic.images, synthetic.metadata
     shape, wanted = list(images.shape[1:]), [dataset.channels, *dataset.size]
     if shape != wanted:
         raise ValueError(f"its images are {shape}, those of {dataset.name} are {wanted} (channels, height, width)")
+    if synthetic.formation != factor:
+        own = synthetic.formation
+        raise ValueError(f"its images hold {own} x {own} each, those of the run {factor} x {factor}: give the factor")
     names = metadata["class_names"]
     if len(names) != dataset.num_classes:
         raise ValueError(f"it has {len(names)} classes, {dataset.name} has {dataset.num_classes}")

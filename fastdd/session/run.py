@@ -145,7 +145,7 @@ class Run:
         self._zca: Zca | None = None if experts is None else experts.zca
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
-        images = self._start = self._first_images(train) if initial is None else initial
+        images = self._first_images(train) if initial is None else initial
         self._labels = torch.arange(dataset.num_classes).repeat_interleave(config.ipc)
         self.method = method(config.method)(
             config,
@@ -159,6 +159,9 @@ class Run:
                 gather=None if self._parts is None else self._gather_images,
             ),
         )
+        formation = self.method.formation
+        # Of what is stored: what is rounded on the way has not moved.
+        self._start = formation.normalised(formation.store(images.to(device))).cpu()
         self.step, self.total = 0, config.steps
         self.steps_per_iteration = self.total // config.iterations
         self.loss, self.saved_step = math.nan, 0
@@ -204,7 +207,8 @@ class Run:
             **self.method.formation.describe(),
             **self._about,
         )
-        return SyntheticSet(self.method.images.detach().cpu(), self._labels, metadata, **self.method.learned())
+        images = self.method.formation.normalised(self.method.images.detach())
+        return SyntheticSet(images.cpu(), self._labels, metadata, **self.method.learned())
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Call this method of all callbacks."""
@@ -326,12 +330,17 @@ class Run:
         config = self.config
         if config.init not in INITS:
             raise ValueError(f"init {config.init} names a stored set: give its images (initial)")
-        small = None if config.init == "noise" else small_classes(self.dataset, config.ipc)
+        small = small_classes(self.dataset, config.ipc) if config.init in ("real", "balanced") else None
         if small is not None and ranks.rank() == 0:
             cure = "the rest of their first images is noise"
             warnings.warn(f"fewer training images than IPC {config.ipc}: {small}; {cure}", RuntimeWarning, stacklevel=2)
         return first_images(
-            train if config.init == "balanced" else self.dataset, config.ipc, config.seed, config.init, self._zca
+            train if config.init == "balanced" else self.dataset,
+            config.ipc,
+            config.seed,
+            config.init,
+            self._zca,
+            factor=getattr(config, "factor", 1),
         )
 
     def _gather_images(self) -> None:

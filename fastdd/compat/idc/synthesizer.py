@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.compat.idc.data import MultiEpochsDataLoader, TensorDataset, rows_by_class
-from fastdd.compat.idc.decoding import tiles
+from fastdd.compat.idc.decoding import enlarged
 from fastdd.compat.idc.device import device_or_default
 from fastdd.compat.idc.training import test_data
 from fastdd.compat.idc.transforms import MEANS, STDS, Normalize
 from fastdd.compat.shared import randomness
 from fastdd.core import rng as keys
+from fastdd.data.initial import mosaics
 
 __all__ = ["Synthesizer"]
 
@@ -37,6 +37,7 @@ class Synthesizer:
         self.ipc, self.nclass, self.nchannel, self.size = args.ipc, nclass, nchannel, (hs, ws)
         self.device = device_or_default(device)
         self.factor, self.decode_type = max(1, args.factor), args.decode_type
+        # For subclasses: decoding does the same in one pass.
         self.resize = nn.Upsample(size=self.size, mode="bilinear")
         self._rng = None if rng is None else randomness.checked_mode(rng)
         shape = (nclass * self.ipc, nchannel, hs, ws)
@@ -57,16 +58,10 @@ class Synthesizer:
         if init_type == "noise":
             return
         factor = self.factor if init_type == "mix" else 1
-        # The first parts are a pixel larger where the side is no multiple of the factor.
-        lengths = [(self.size[0] + factor - 1 - i) // factor for i in range(factor)]
         with torch.no_grad():
             for c in range(self.nclass):
                 images = loader.class_sample(c, self.ipc * factor**2)[0].to(self.device)
-                of_class = self.data[self.ipc * c : self.ipc * (c + 1)]
-                parts = iter(images.split(self.ipc))
-                for rows in of_class.split(lengths, 2):
-                    for part in rows.split(lengths, 3):
-                        part.copy_(F.interpolate(next(parts), size=part.shape[2:]))
+                self.data[self.ipc * c : self.ipc * (c + 1)] = mosaics(images, factor)
 
     def parameters(self) -> list[Tensor]:
         """``[data]``."""
@@ -86,7 +81,7 @@ class Synthesizer:
 
     def decode_zoom(self, img: Tensor, target: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         """factor^2 images from each: its parts, enlarged."""
-        return self.resize(tiles(img, factor)), target.repeat(factor**2)
+        return enlarged(img, factor, self.size), target.repeat(factor**2)
 
     def decode_zoom_multi(self, img: Tensor, target: Tensor, factor_max: int) -> tuple[Tensor, Tensor]:
         """:meth:`decode_zoom` by 1, 2, ..., ``factor_max``, together."""
