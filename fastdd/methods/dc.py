@@ -110,7 +110,7 @@ def loss_and_gradient(
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             graphs = ops.group_grad(
                 net,
-                ops.augment(formation(images), own_params, classes),
+                formation.augmented(images, own_params, classes),
                 classes + to_label,
                 torch.arange(last - first + 1, device=classes.device) * seen_of_class,
                 parameters=parameters,

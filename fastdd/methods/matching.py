@@ -58,7 +58,11 @@ class Matching(Method):
         )
         net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
         self._at_once = models.classes_at_once(
-            net, self.images, config.ipc, config.batch_real, low_memory=config.memory == "low"
+            net,
+            self.images,
+            config.ipc * self.formation.per_image,
+            config.batch_real,
+            low_memory=config.memory == "low",
         )
         self._networks = self._make_networks(net)
 

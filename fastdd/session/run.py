@@ -142,7 +142,6 @@ class Run:
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
         images, self._labels = self._first_images(train)
-        self._start = images
         self.method = method(config.method)(
             config,
             Context(
@@ -155,6 +154,9 @@ class Run:
                 gather=None if self._parts is None else self._gather_images,
             ),
         )
+        formation = self.method.formation
+        # Of what is stored: what is rounded on the way has not moved.
+        self._start = formation.normalised(formation.store(images.to(device))).cpu()
         self.step, self.total = 0, config.steps
         self.steps_per_iteration = self.total // config.iterations
         self.loss, self.saved_step = math.nan, 0
@@ -200,7 +202,8 @@ class Run:
             **self.method.formation.describe(),
             **self._about,
         )
-        return SyntheticSet(self.method.images.detach().cpu(), self._labels, metadata, **self.method.learned())
+        images = self.method.formation.normalised(self.method.images.detach())
+        return SyntheticSet(images.cpu(), self._labels, metadata, **self.method.learned())
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Call this method of all callbacks."""
