@@ -189,6 +189,11 @@ class Method:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
         return mode.needs == what and not cls.needs_experts
 
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        """The first images of ``init=noise``, normalised, of standard normal numbers: these themselves by default."""
+        return normal
+
     def _make_formation(self, context: Context) -> Formation:
         """What networks see of the stored images; themselves by default."""
         return Pixels()

@@ -8,7 +8,7 @@ from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
-from fastdd.ops.formation import GREY, all_parts, formation, formation_adjoint
+from fastdd.ops.formation import GREY, all_parts, check_factor, formation, formation_adjoint
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
@@ -31,6 +31,7 @@ __all__ = [
     "augment",
     "augment_adjoint",
     "augment_passes",
+    "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
     "diff_augment",

@@ -328,7 +328,8 @@ class Run:
         start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced, factor=factor)
         images = start.images
         if config.init == "noise":
-            images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            normal = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            images = method(config.method).noise(normal, self.dataset)
         return images, start.labels
 
     def _gather_images(self) -> None:

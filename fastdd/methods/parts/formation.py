@@ -56,7 +56,7 @@ class Pixels:
         return stored if parts is None else stored[parts[:, 0]]
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment(self(stored, parts), params, rows)
+        return ops.augment_passes(self(stored, parts), params, rows)
 
     def store(self, images: Tensor) -> Tensor:
         return images
@@ -94,7 +94,7 @@ class MultiFormation:
         return normalised if parts is None else ops.formation(normalised, self.factor, parts, fill=self._fill)
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment(self(stored, parts), params, rows)
+        return ops.augment_passes(self(stored, parts), params, rows)
 
     def _parts(self, stored: Tensor, parts: Tensor | None) -> Tensor | None:
         """Addresses of what is seen; None for all that is stored, whole."""
