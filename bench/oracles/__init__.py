@@ -23,4 +23,5 @@ ORACLES: dict[str, Callable[..., Tensor]] = {
     "mtt": mtt.loss,
     "datadam": datadam.loss,
     "idc": idc.loss,
+    "dream": idc.loss,
 }

@@ -213,6 +213,10 @@ class Method:
         momentum.mul_(self._config.momentum).add_(gradient)
         self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
 
+    def of_classes(self) -> list[Tensor]:
+        """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
+        return [self.images, self.momentum]
+
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
         return {"images": self.images.detach(), "momentum": self.momentum}

@@ -70,11 +70,15 @@ class TrainedOnReal:
 
     def at(self, number: int) -> nn.Module:
         if number % self._period == 0:
-            self._fresh.at(number // self._period)
+            self.untrained(number // self._period)
             for buffer in self._buffers.values():
                 buffer.zero_()
             self.warm(number // self._period)
         return self.net
+
+    def untrained(self, number: int) -> nn.Module:
+        """The random network ``number`` as it is before all training; :meth:`at` makes it anew."""
+        return self._fresh.at(number)
 
     def warm(self, number: int) -> None:
         """The training of the random network ``number`` before its first step."""
