@@ -7,6 +7,7 @@ from fastdd.bench.cases import (
     conv3x3,
     density,
     evaluate,
+    formation_steps,
     gradient_steps,
     group_grad,
     matching,
@@ -27,6 +28,7 @@ _MODULES = (
     density,
     steps,
     gradient_steps,
+    formation_steps,
     trajectory_steps,
     evaluate,
 )
