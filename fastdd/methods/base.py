@@ -15,7 +15,6 @@ from fastdd import debias, models, ops
 from fastdd.core import settings
 from fastdd.core.settings import setting
 from fastdd.data import Dataset, Zca
-from fastdd.data.initial import INITS
 from fastdd.debias import Mode
 from fastdd.methods.parts.formation import Formation, Pixels
 
@@ -40,6 +39,7 @@ class Settings(settings.Settings):
     depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
     lr_img: float = setting("learning rate of the synthetic images", gt=0)
     momentum: float = setting("momentum of the synthetic images' updates", ge=0, lt=1)
+    inits: ClassVar[tuple[str, ...]] = ("real", "balanced", "noise")
     init: str = setting(
         "what the synthetic images are at first: real ones at random (real), as many of every group (balanced), noise, "
         "or those of a stored set (its file or run folder)"
@@ -61,8 +61,8 @@ class Settings(settings.Settings):
     @classmethod
     def _word_or_path(cls, value: str) -> str:
         # The file may be gone when a run that started from it is resumed: only the spelling can be judged here.
-        if value not in INITS and not {"/", os.sep, "."} & set(value):
-            raise ValueError(f"must be one of {', '.join(INITS)}, or the path of a stored set, such as ./{value}")
+        if value not in cls.inits and not {"/", os.sep, "."} & set(value):
+            raise ValueError(f"must be one of {', '.join(cls.inits)}, or the path of a stored set, such as ./{value}")
         return value
 
     @field_validator("debias")
@@ -200,6 +200,11 @@ class Method:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
         return mode.needs == what and not cls.needs_experts
 
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        """The first images of ``init=noise``, normalised, of standard normal numbers: these themselves by default."""
+        return normal
+
     def _make_formation(self, context: Context) -> Formation:
         """What networks see of the stored images; themselves by default."""
         return Pixels()
@@ -218,6 +223,10 @@ class Method:
         momentum = self.momentum[self._rows]
         momentum.mul_(self._config.momentum).add_(gradient)
         self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
+
+    def of_classes(self) -> list[Tensor]:
+        """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
+        return [self.images, self.momentum]
 
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
