@@ -106,12 +106,12 @@ def one_line(result, code, *parts):
         (["--arch", "ConvNetD1"], ["the experts have", "ConvNetD1 has"]),
         (["--width", 8], ["the experts have", "ConvNet has"]),
         (["--debias", "fairdd"], ["trained with debias=none, not fairdd"]),
-        (["--unroll", "half"], ["unroll: ", "'half'"]),
+        (["--unroll", "half"], ["unroll must be one of exact, full, tesla, not 'half'"]),
         (["--soft-labels", "learned"], ["lr_label goes with soft_labels=learned"]),
         (["--published-factor"], ["published_factor is TESLA's"]),
         (["--precision", "bf16"], ["precision is a setting of", "not of mtt"]),
         (["--batch-real", 8], ["batch_real is a setting of", "not of mtt"]),
-        (["--lr-teacher", -0.01], ["lr_teacher: ", "-0.01"]),
+        (["--lr-teacher", -0.01], ["lr_teacher must be above 0, not -0.01"]),
     ],
 )
 def test_settings_that_do_not_fit(run, experts, tmp_path, options, parts):
