@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 
 from fastdd.bench.cases import (
     augment,
+    cf_match,
     conv3x3,
     density,
     evaluate,
@@ -21,6 +22,7 @@ _MODULES = (
     augment,
     segment_mean,
     matching,
+    cf_match,
     group_grad,
     norm_act_pool,
     conv3x3,

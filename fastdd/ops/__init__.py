@@ -2,6 +2,7 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
@@ -26,6 +27,8 @@ __all__ = [
     "Param",
     "augment",
     "augment_adjoint",
+    "cf_frequencies",
+    "cf_match",
     "conv3x3",
     "conv_norm_act_pool",
     "diff_augment",
