@@ -81,7 +81,7 @@ class DeviceImages:
 
         Args:
             rows: int64 [M].
-            params: augmentation parameters [R, P] (:func:`fastdd.ops.augment`).
+            params: augmentation parameters [R, P] (:func:`fastdd.ops.augment`), or [R, passes, P].
             of: int64 [M], the parameter row of each image; None: one row an image, or one row for all.
             dtype: of the result; None: float32, or that of floating-point pixels.
         """
@@ -91,9 +91,9 @@ class DeviceImages:
                 return pixels if dtype is None else pixels.to(dtype)
             params = ops.identity_params(1, device=pixels.device)
         if self.mean is None:
-            images = ops.augment(pixels, params, of)
+            images = ops.augment_passes(pixels, params, of)
             return images if dtype is None else images.to(dtype)
-        return ops.augment(pixels, params, of, mean=self.mean, std=self.std, dtype=dtype)
+        return ops.augment_passes(pixels, params, of, mean=self.mean, std=self.std, dtype=dtype)
 
     def _take(self, rows: Tensor) -> Tensor:
         return self.pixels[rows.to(self.pixels.device)]

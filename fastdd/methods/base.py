@@ -144,7 +144,8 @@ class Method:
         context: what it works on.
 
     Attributes:
-        images: the synthetic images of all classes, as they are stored, a leaf that requires a gradient.
+        images: the synthetic images of all classes, as they are stored (in the space that ``formation`` says), a leaf
+            that requires a gradient.
         momentum: SGD's buffer, of their shape; after the first step their gradient.
         classes: those whose images the steps change.
         about: one line for people.
@@ -167,24 +168,35 @@ class Method:
     quick: ClassVar[Mapping[str, Any]] = {}
     needs_experts: ClassVar[bool] = False
     classes_apart: ClassVar[bool] = True
-    formation: Formation = Pixels()
+    formation: Formation
 
     def __init__(self, config: Any, context: Context):
         self._config, self._gather = config, context.gather
-        images, device, classes = context.images, context.device, context.classes
+        device, classes = context.device, context.classes
+        self.formation = self._make_formation(context)
+        images = self.formation.store(context.images.to(device))
         every = range(len(images) // config.ipc)
         self.classes = every if classes is None else classes
         if not (len(self.classes) and self.classes.step == 1 and self.classes[0] >= 0 and self.classes[-1] in every):
             raise ValueError(f"classes must be consecutive ones of the {len(every)} that there are, not {classes}")
         self._rows = slice(self.classes.start * config.ipc, self.classes.stop * config.ipc)
-        self.images = images.to(device, copy=True).requires_grad_()
-        self.momentum = torch.zeros_like(images, device=device)
+        self.images = images.clone().requires_grad_()
+        self.momentum = torch.zeros_like(images)
         self._absurd = _ABSURD * max(1.0, images.abs().max().item())
 
     @classmethod
     def takes(cls, what: str, mode: Mode) -> bool:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
         return mode.needs == what and not cls.needs_experts
+
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        """The first images of ``init=noise``, normalised, of standard normal numbers: these themselves by default."""
+        return normal
+
+    def _make_formation(self, context: Context) -> Formation:
+        """What networks see of the stored images; themselves by default."""
+        return Pixels()
 
     def step(self, number: int) -> Tensor:
         """Do step ``number`` of the run. Returns its loss, a scalar: that of ``classes``."""
@@ -200,6 +212,10 @@ class Method:
         momentum = self.momentum[self._rows]
         momentum.mul_(self._config.momentum).add_(gradient)
         self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
+
+    def of_classes(self) -> list[Tensor]:
+        """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
+        return [self.images, self.momentum]
 
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""

@@ -73,11 +73,10 @@ def distances(
     Arguments as those of :func:`loss_and_gradient`.
     """
     num_classes = len(params)
-    seen = formation(synthetic)
-    ipc = len(seen) // num_classes
+    ipc = len(synthetic) * formation.per_image // num_classes
     pulling = real_embeddings(net, real, segments, params, precision)
     classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
-    images = ops.augment(seen, params, classes)
+    images = formation.augmented(synthetic, params, classes)
     chunk = ipc if models.couples_samples(net) else models.chunk_size(net, images)
     embeddings = torch.cat([net.embed(some) for some in images.split(chunk)])
     return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes)

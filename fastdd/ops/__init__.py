@@ -9,9 +9,11 @@ from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
+from fastdd.ops.formation import GREY, all_parts, check_factor, formation, formation_adjoint
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
+from fastdd.ops.idc_augment import augment_passes, idc_params
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -20,25 +22,32 @@ from fastdd.ops.segment_mean import segment_mean, segment_spread
 __all__ = [
     "DSA_OPS",
     "DSA_STRATEGY",
+    "GREY",
     "Conv2d",
     "ConvBlock",
     "Implementation",
     "KnnDensity",
     "Param",
+    "all_parts",
     "augment",
     "augment_adjoint",
+    "augment_passes",
     "cf_frequencies",
     "cf_match",
+    "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
     "diff_augment",
     "dsa_params",
     "embedding_match",
+    "formation",
+    "formation_adjoint",
     "gradient_match",
     "group_grad",
     "grouped_conv_weight",
     "grouped_matmul",
     "grouped_outer",
+    "idc_params",
     "identity_params",
     "implementations",
     "kde",

@@ -142,7 +142,6 @@ class Run:
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
         images, self._labels = self._first_images(train)
-        self._start = images
         self.method = method(config.method)(
             config,
             Context(
@@ -155,6 +154,8 @@ class Run:
                 gather=None if self._parts is None else self._gather_images,
             ),
         )
+        # Of what is stored: what is rounded on the way has not moved.
+        self._start = self.method.formation.normalised(self.method.images.detach()).cpu().clone()
         self.step, self.total = 0, config.steps
         self.steps_per_iteration = self.total // config.iterations
         self.loss, self.saved_step = math.nan, 0
@@ -200,7 +201,8 @@ class Run:
             **self.method.formation.describe(),
             **self._about,
         )
-        return SyntheticSet(self.method.images.detach().cpu(), self._labels, metadata, **self.method.learned())
+        images = self.method.formation.normalised(self.method.images.detach())
+        return SyntheticSet(images.cpu(), self._labels, metadata, **self.method.learned())
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Call this method of all callbacks."""
@@ -296,8 +298,8 @@ class Run:
 
     def _checkpoint(self) -> None:
         if self._parts is not None:
-            self._gather_images()
-            self._gather(self.method.momentum)
+            for rows in self.method.of_classes():
+                self._gather(rows)
         self.tell("checkpoint")
 
     def _pauses(self) -> bool:
@@ -321,10 +323,12 @@ class Run:
         """What the run starts from, and its classes."""
         config, balanced = self.config, self.config.init == "balanced"
         source = train if balanced else self.dataset
-        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced)
+        factor = config.factor if config.init == "mix" else 1
+        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced, factor=factor)
         images = start.images
         if config.init == "noise":
-            images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            normal = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            images = method(config.method).noise(normal, self.dataset)
         return images, start.labels
 
     def _gather_images(self) -> None:
@@ -332,8 +336,8 @@ class Run:
 
     def _gather(self, rows: torch.Tensor) -> None:
         """Make the rows of all classes those of whoever changed them."""
-        ipc = self.config.ipc
-        ranks.collect(rows, [range(part.start * ipc, part.stop * ipc) for part in self._parts])
+        each = len(rows) // self.dataset.num_classes
+        ranks.collect(rows, [range(part.start * each, part.stop * each) for part in self._parts])
 
     def _open(self, out: str | os.PathLike, digest: str, resume: bool) -> None:
         """Take the folder, on rank 0, and go on from what it holds, on all."""

@@ -14,6 +14,8 @@ from fastdd.data import Dataset, Split
 from fastdd.data.initial import random_set
 from fastdd.debias import MODES
 from fastdd.methods import METHODS, Context, configure
+from fastdd.methods.idc import Idc
+from fastdd.methods.parts.formation import MultiFormation
 
 C, G, PER_CLASS, SIZE = 3, 3, 12, 16
 MATCHING = [name for name, method in METHODS.items() if not method.needs_experts]
@@ -30,20 +32,20 @@ def data():
     return Dataset("made", split, split, ("a", "b", "c"), ("x", "y", "z"), (0.5,) * 3, (0.25,) * 3, {})
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", MATCHING)
-def test_the_first_step_is_its_oracles(data, name, mode, monkeypatch):
+def check_first_step(kind, name, mode, data, monkeypatch):
+    """The loss and the gradient of step 0 of a class of method ``name`` are those of its oracle."""
     # Smooth: a ReLU that rounds to the other side of zero moves a gradient by more than arithmetic does.
     network = {"arch": "ConvNetASwish", "width": 8, "depth": 2}
     config = configure(dataset="made", method=name, debias=mode, ipc=2, batch_real=8, iterations=1, **network)
-    needs_weights = METHODS[name].takes("weights", MODES[mode])
-    weights = torch.linspace(0.2, 2, C * PER_CLASS) if needs_weights else None
-    method = METHODS[name](config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights))
-    seen, right = [], method._loss_and_gradient
+    weights = torch.linspace(0.2, 2, C * PER_CLASS) if kind.takes("weights", MODES[mode]) else None
+    method = kind(config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights))
+    seen, pulls, right = [], [], method._loss_and_gradient
 
     def recorded(net, segments, images, params):
         seen.extend((copy.deepcopy(net).double().requires_grad_(), segments, images.double(), params.double()))
-        return right(net, segments, images, params)
+        found = right(net, segments, images, params)
+        pulls.append(found[1].clone())
+        return found
 
     monkeypatch.setattr(method, "_loss_and_gradient", recorded)
     loss = method.match(0)
@@ -54,5 +56,23 @@ def test_the_first_step_is_its_oracles(data, name, mode, monkeypatch):
     expected = ORACLES[name](net, real, segments, method.formation(images), params)
     (gradient,) = torch.autograd.grad(expected, images)
     assert abs(loss - expected) <= 1e-5 * abs(expected)
-    # After the first step the momentum is the gradient.
-    assert (method.momentum - gradient).norm() <= 1e-5 * gradient.norm()
+    assert (pulls[0] - gradient).norm() <= 1e-5 * gradient.norm()
+    # After the first step the momentum is the gradient; where classes coast it is of those that are last.
+    last = slice(-2, None) if issubclass(kind, Idc) else slice(None)
+    assert (method.momentum - gradient)[last].norm() <= 1e-5 * gradient.norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", MATCHING)
+def test_the_first_step_is_its_oracles(data, name, mode, monkeypatch):
+    check_first_step(METHODS[name], name, mode, data, monkeypatch)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize(("name", "mode"), [("dm", "fairdd"), ("dc", "none"), ("dsa", "kde")])
+def test_on_pixels_that_hold_several_images_too(data, name, mode, factor, monkeypatch):
+    class Multi(METHODS[name]):
+        def _make_formation(self, context):
+            return MultiFormation(factor, context.dataset.mean, context.dataset.std, context.device)
+
+    check_first_step(Multi, name, mode, data, monkeypatch)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.compat.idc.data import MultiEpochsDataLoader, TensorDataset, rows_by_class
@@ -15,6 +14,7 @@ from fastdd.compat.idc.training import test_data
 from fastdd.compat.idc.transforms import MEANS, STDS, Normalize
 from fastdd.compat.shared import randomness
 from fastdd.core import rng as keys
+from fastdd.data.initial import mosaics
 
 __all__ = ["Synthesizer"]
 
@@ -57,16 +57,10 @@ class Synthesizer:
         if init_type == "noise":
             return
         factor = self.factor if init_type == "mix" else 1
-        # The first parts are a pixel larger where the side is no multiple of the factor.
-        lengths = [(self.size[0] + factor - 1 - i) // factor for i in range(factor)]
         with torch.no_grad():
             for c in range(self.nclass):
                 images = loader.class_sample(c, self.ipc * factor**2)[0].to(self.device)
-                of_class = self.data[self.ipc * c : self.ipc * (c + 1)]
-                parts = iter(images.split(self.ipc))
-                for rows in of_class.split(lengths, 2):
-                    for part in rows.split(lengths, 3):
-                        part.copy_(F.interpolate(next(parts), size=part.shape[2:]))
+                self.data[self.ipc * c : self.ipc * (c + 1)] = mosaics(images, factor)
 
     def parameters(self) -> list[Tensor]:
         """``[data]``."""
