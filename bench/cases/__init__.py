@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from fastdd.bench.cases import (
     augment,
     cf_match,
+    characteristic_steps,
     conv3x3,
     density,
     evaluate,
@@ -30,6 +31,7 @@ _MODULES = (
     steps,
     gradient_steps,
     trajectory_steps,
+    characteristic_steps,
     evaluate,
 )
 
