@@ -315,23 +315,31 @@ void cf_pull_part(const CfCall& call, int64_t begin, int64_t end, int64_t first,
 void cf_normals(uint64_t start, int64_t first, int64_t last, int64_t count, float* out) {
   constexpr int64_t W = kLanes<float>;
   for (int64_t i = first; i < last; i += W) {
-    U32 high, low;
+    // Arrays, not lanes, where vectors of other widths are between: the compiler makes those of them.
+    alignas(64) uint32_t high[W], low[W];
+    alignas(64) float squared[W], draws[2 * W];
     for (int64_t l = 0; l < W; ++l) {
       const uint64_t bits = mixed(start + static_cast<uint64_t>(i + l) * 0x9E3779B97F4A7C15ull);
       high[l] = static_cast<uint32_t>(bits >> 32);
-      low[l] = static_cast<uint32_t>(bits);
+      low[l] = static_cast<uint32_t>(bits) >> 8;
     }
+    U32 radius, angle;
+    std::memcpy(&radius, high, sizeof radius);
+    std::memcpy(&angle, low, sizeof angle);
     // Box and Muller: the radius from 32 bits, never of 0, and the angle in quarter turns from 24.
-    const F32 u = (__builtin_convertvector(high, F32) + 0.5f) * 0x1p-32f;
-    F32 squared = -2.0f * logarithm(u), sine, cosine;
+    Lanes<float>::store(squared, -2.0f * logarithm((__builtin_convertvector(radius, F32) + 0.5f) * 0x1p-32f));
     for (int64_t l = 0; l < W; ++l) squared[l] = sqrtf(squared[l] > 0 ? squared[l] : 0);
-    sine_cosine(__builtin_convertvector(reinterpret_cast<I32>(low >> 8), F32) * 0x1p-22f, sine, cosine);
-    const F32 x = squared * cosine, y = squared * sine;
-    for (int64_t l = 0; l < W && i + l < last; ++l) {
-      const int64_t at = 2 * (i + l);
-      out[at] = x[l];
-      if (at + 1 < count) out[at + 1] = y[l];
+    F32 sine, cosine;
+    sine_cosine(__builtin_convertvector(reinterpret_cast<I32>(angle), F32) * 0x1p-22f, sine, cosine);
+    alignas(64) float x[W], y[W];
+    Lanes<float>::store(x, at(squared) * cosine);
+    Lanes<float>::store(y, at(squared) * sine);
+    for (int64_t l = 0; l < W; ++l) {
+      draws[2 * l] = x[l];
+      draws[2 * l + 1] = y[l];
     }
+    const int64_t left = (2 * last < count ? 2 * last : count) - 2 * i;
+    std::memcpy(out + 2 * i, draws, (left < 2 * W ? left : 2 * W) * sizeof(float));
   }
 }
 
