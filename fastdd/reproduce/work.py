@@ -132,7 +132,11 @@ class Workshop:
         if settings is None:
             return None
         config = ExpertSettings.configure(dataset=cell.dataset, seed=self._seed, **settings)
-        return self._folder / "experts" / _slug(f"{settings['debias']}-{cell.dataset}", [cell.options, config.model_dump()])
+        return (
+            self._folder
+            / "experts"
+            / _slug(f"{settings['debias']}-{cell.dataset}", [cell.options, config.model_dump()])
+        )
 
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""

@@ -18,23 +18,31 @@ class Between:
 
     def __init__(self, net: nn.Module, experts: Experts, seed: int):
         self.net, self._experts, self._seed = net, experts, seed
+        device = next(net.parameters()).device
+        # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
+        self._ends = None if device.type == "cpu" else [self._read(number) for number in range(experts.number)]
 
     def at(self, number: int) -> nn.Module:
         key = rng.key(self._seed, "between", number)
         share = rng.uniform(key, 2)[1].item()
-        return self._write(share * self._of(number, 0) + (1 - share) * self._of(number, self._experts.epochs))
+        first, last = self._of(number)
+        return self._write(share * first + (1 - share) * last)
 
     def last(self, number: int) -> nn.Module:
         """The expert of step ``number`` as it ended."""
-        return self._write(self._of(number, self._experts.epochs))
+        return self._write(self._of(number)[1])
 
     def state(self) -> dict[str, Tensor]:
         return {}
 
-    def _of(self, number: int, epoch: int) -> Tensor:
-        first = rng.bits(rng.key(self._seed, "between", number), 1).item()
+    def _of(self, number: int) -> tuple[Tensor, Tensor]:
+        """First and last parameters of a step's expert."""
+        expert = rng.bits(rng.key(self._seed, "between", number), 1).item() % self._experts.number
+        return self._read(expert) if self._ends is None else self._ends[expert]
+
+    def _read(self, expert: int) -> tuple[Tensor, Tensor]:
         device = next(self.net.parameters()).device
-        return self._experts.at(first % self._experts.number, epoch, device)
+        return self._experts.at(expert, 0, device), self._experts.at(expert, self._experts.epochs, device)
 
     @torch.no_grad()
     def _write(self, theta: Tensor) -> nn.Module:
