@@ -6,11 +6,7 @@
 // so the adjoint is W^T S K M, and W^T is a gather: source pixel (u, v) visits the few result pixels that sampled it.
 #pragma once
 
-#ifdef __CUDACC__
-#define FASTDD_HD static __host__ __device__ __forceinline__
-#else
-#define FASTDD_HD static inline __attribute__((always_inline))
-#endif
+#include "host_device.h"
 
 namespace fastdd {
 

@@ -212,6 +212,7 @@ class EvaluateSettings(TypedDict, total=False):
     epochs: int | None
     dsa_strategy: str | None
     learning_rate: float | None
+    factor: int | None
     seed: int
 
 

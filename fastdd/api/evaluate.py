@@ -37,6 +37,7 @@ def evaluate(
     epochs: int | None = None,
     dsa_strategy: str | None = None,
     learning_rate: float | None = None,
+    factor: int | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int, float], None] | None = None,
@@ -51,13 +52,15 @@ def evaluate(
         data: the data set to test on (and to draw "random" and "whole" from).
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
-        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt or dcbench; sets
-            ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has for
-            its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not.
+        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc or dcbench;
+            sets ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has
+            for its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not; idc its own training (CutMix, batch,
+            learning rate over time).
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
         learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
+        factor: of multi-formation (IDC): the set's own, which decodes its images anyway; another is refused.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks, their mean accuracy so far).
@@ -67,8 +70,8 @@ def evaluate(
 
     Raises:
         ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
-            step size that is not positive and not replaced, a protocol for whole without ``epochs``, or settings that
-            are not allowed.
+            step size that is not positive and not replaced, another ``factor`` than the set's, a protocol for whole
+            without ``epochs``, or settings that are not allowed.
 
     Warns:
         RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
@@ -88,6 +91,7 @@ def evaluate(
         epochs=epochs,
         dsa_strategy=dsa_strategy,
         learning_rate=learning_rate,
+        factor=factor,
         seed=seed,
     )
     result = plan.evaluate(progress)

@@ -67,6 +67,15 @@ LearningRate = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
+Factor = Annotated[
+    int | None,
+    typer.Option(
+        help="Of multi-formation: an image holds factor x factor, as the set says; another is refused.",
+        show_default="the set's",
+        min=1,
+        rich_help_panel=EVALUATION,
+    ),
+]
 Deo = Annotated[
     str,
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
@@ -89,6 +98,7 @@ def evaluate(
     epochs: Epochs = None,
     dsa_strategy: Strategy = None,
     lr_net: LearningRate = None,
+    factor: Factor = None,
     deo: Deo = "range",
     seed: Seed = 0,
     config: Config = None,
@@ -113,7 +123,7 @@ def evaluate(
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-    same = {**settings, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
+    same = {**settings, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
     rows = []
     for name in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)

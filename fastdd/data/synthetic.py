@@ -3,17 +3,19 @@
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fastdd import ops
 from fastdd.core.files import write_atomic
 from fastdd.data.zca import Zca
 
-# 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others.
-SCHEMAS = (1, 2)
+# 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others. 3 has images that
+# hold several each, which a reader of 2 would train on as they are.
+SCHEMAS = (1, 2, 3)
 _KEY = "fastdd"
 _LARGEST_HEADER = 100_000_000
 # Of the sum of a row of soft labels, which float32 rounds.
@@ -29,7 +31,8 @@ class SyntheticSet:
         labels: int64 [M].
         metadata: JSON-able; ``mean`` and ``std`` (one value a channel) and ``class_names`` are required, the rest
             (dataset, method, debias, ipc, arch, seed, versions, ...) is kept as given. ``schema`` is set here. With
-            ``zca``, ``mean`` and ``std`` are 0 and 1.
+            ``zca``, ``mean`` and ``std`` are 0 and 1. With ``formation``, a number f above 1, an image holds f x f
+            smaller ones (IDC's multi-formation), which networks see enlarged: :meth:`decoded`.
         learning_rate: step size learned with the images (trajectory matching), to train networks on them. Any finite
             number: in published code it can become negative, which evaluation refuses.
         soft_labels: float32 [M, classes], probabilities, to train to in place of ``labels``.
@@ -38,7 +41,7 @@ class SyntheticSet:
     Raises:
         TypeError: another type or dtype, or metadata that can't be written as JSON.
         ValueError: shapes that don't fit, a label without a class name, soft labels that are no probabilities, a
-            learning rate that is not finite, or required metadata missing.
+            learning rate that is not finite, a formation that images are too small for, or required metadata missing.
     """
 
     images: Tensor
@@ -71,6 +74,7 @@ class SyntheticSet:
         self._check_learning_rate()
         self._check_soft_labels(classes)
         self._check_zca()
+        self._check_formation()
         try:
             # As it will be read back: tuples become lists.
             self.metadata = json.loads(_dump({**self.metadata, "schema": self._schema}))
@@ -114,8 +118,28 @@ class SyntheticSet:
             if any(own != value for own in self.metadata[field]):
                 raise ValueError(f"metadata {field} must be {value} with zca, not {self.metadata[field]}")
 
+    def _check_formation(self) -> None:
+        factor = self.metadata.get("formation", 1)
+        if isinstance(factor, bool) or not isinstance(factor, int):
+            raise TypeError(f"formation must be a whole number, not {factor!r}")
+        height, width = self.images.shape[2:]
+        if factor < 1 or (factor > min(height, width) and len(self.images)):
+            raise ValueError(
+                f"formation must be 1 to {min(height, width)}: an image of {height} x {width} does not hold "
+                f"{factor} x {factor}"
+            )
+        if factor > 1 and self.zca is not None:
+            raise ValueError(f"images that hold {factor} x {factor} each can't be whitened: formation and zca exclude")
+
+    @property
+    def formation(self) -> int:
+        """f: an image holds f x f images that networks see (multi-formation); 1 where they see it itself."""
+        return self.metadata.get("formation", 1)
+
     @property
     def _schema(self) -> int:
+        if self.formation > 1:
+            return 3
         return 1 if self.learning_rate is None and self.soft_labels is None and self.zca is None else 2
 
     @property
@@ -179,8 +203,36 @@ class SyntheticSet:
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RuntimeError(f"{path} is damaged: {error}") from None
 
+    @property
+    def parts(self) -> Tensor:
+        """The image and the part of it of every image that networks see, int64 [M f^2, 2]; in the published order:
+        class by class, and in a class the first part of every image, then the second, and so on."""
+        parts = ops.all_parts(len(self.images), self.formation)
+        return parts[(self.labels.cpu()[parts[:, 0]] * self.formation**2 + parts[:, 1]).argsort(stable=True)]
+
+    def decoded(self) -> "SyntheticSet":
+        """The set of the images that networks see; itself where they are those that are stored.
+
+        With ``formation`` f each of its f x f parts, enlarged (:func:`fastdd.ops.formation`; what it lacks is gray, 0.5
+        of a pixel in [0, 1]), in the order of :attr:`parts`. Labels and soft labels are those of the image.
+        """
+        if self.formation == 1:
+            return self
+        images, parts = self.images.detach(), self.parts
+        mean, std = (torch.tensor(self.metadata[field], device=images.device) for field in ("mean", "std"))
+        rows = parts[:, 0]
+        return replace(
+            self,
+            images=ops.formation(images, self.formation, parts.to(images.device), fill=(ops.GREY - mean) / std),
+            labels=self.labels[rows],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[rows],
+            metadata={name: value for name, value in self.metadata.items() if name != "formation"},
+        )
+
     def to_uint8(self) -> Tensor:
         """Pixels 0..255, uint8 [M, C, H, W]: (images * std + mean) * 255, clamped and rounded half to even.
+
+        Those of the images as they are stored.
 
         With ``zca``, its inverse in place of ``std`` and ``mean``.
         """

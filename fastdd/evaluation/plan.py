@@ -112,6 +112,7 @@ def plan_evaluation(
     epochs: int | None = None,
     dsa_strategy: str | None = None,
     learning_rate: float | None = None,
+    factor: int | None = None,
     seed: int = 0,
 ) -> EvaluationPlan:
     """The plan of an evaluation; arguments that are None are the set's or the protocol's.
@@ -120,7 +121,7 @@ def plan_evaluation(
         what: a synthetic set; ``random`` for ``ipc`` real images per class, ``whole`` for the whole training split.
         data: the data set to test on (and to draw from).
         device: where.
-        ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, seed: as
+        ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, factor, seed: as
             :func:`fastdd.evaluate` takes them.
 
     Raises:
@@ -130,6 +131,7 @@ def plan_evaluation(
     whole = what == "whole"
     if whole and published is not None and epochs is None:
         raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
+    _check_factor(what, factor)
     if what == "random":
         if ipc is None:
             raise ValueError("evaluating random real images needs an IPC")
@@ -140,7 +142,11 @@ def plan_evaluation(
         arch = run["arch"]
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
-    strategy, dc = run["dsa_strategy"] if dsa_strategy is None else dsa_strategy, "none"
+    strategy, cutmix, dc = run["dsa_strategy"], 0.0, "none"
+    if published is not None and published.augmentation is not None:
+        strategy, cutmix = published.augmentation(data.name, 1 if isinstance(what, str) else what.formation)
+    if dsa_strategy is not None:
+        strategy = dsa_strategy
     if published is not None and part.method in published.dc_augmented and (strategy, dsa_strategy) == ("none", None):
         dc = dc_strategy(data.name, models.canonical_name(arch))
     if epochs is None:
@@ -149,10 +155,27 @@ def plan_evaluation(
         nets = _NETS if published is None else published.nets
     if learning_rate is None:
         learning_rate = Protocol.learning_rate if part.learning_rate is None else part.learning_rate
-    trained = Protocol(epochs=epochs, learning_rate=learning_rate, dsa_strategy=strategy, dc_strategy=dc)
+    trained = Protocol(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        dsa_strategy=strategy,
+        dc_strategy=dc,
+        cutmix=cutmix,
+        **({} if published is None else published.training),
+    )
     return EvaluationPlan(
         part.images, part.labels, part.dataset, nets, seed, arch, width, depth, protocol=trained, zca=part.zca
     )
+
+
+def _check_factor(what: SyntheticSet | str, factor: int | None) -> None:
+    """ValueError for another factor of multi-formation than that of what is evaluated."""
+    own = what.formation if isinstance(what, SyntheticSet) else 1
+    if factor not in (None, own):
+        raise ValueError(
+            f"the set's images hold {own} x {own} each: factor {factor} is not theirs, leave it out (fastdd import "
+            "--factor says what images hold that do not say it themselves)"
+        )
 
 
 def _published_epochs(published: PublishedProtocol | None, *, augmented: bool) -> int:
@@ -180,7 +203,7 @@ def _whole(data: Dataset, device: torch.device) -> _Trained:
 
 def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replaced_rate: float | None) -> _Trained:
     check_fits(synthetic, data)
-    synthetic = in_order_of(data, synthetic)
+    synthetic = in_order_of(data, synthetic).decoded()
     metadata, learned = synthetic.metadata, synthetic.learning_rate
     if replaced_rate is None and learned is not None and learned <= 0:
         raise ValueError(

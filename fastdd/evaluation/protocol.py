@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
 from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
-from fastdd.methods.parts.training import train_epoch
+from fastdd.methods.parts.training import Composition, train_epoch
 
 _TEST_BATCH = 256
 
@@ -33,9 +35,15 @@ class Protocol:
         epochs: 1000 with augmentation, 300 without, in the published code.
         learning_rate: of the network; trajectory matching is published with its learned step size.
         batch: training batch.
-        dsa_strategy: augmentation while training: one operation a batch, drawn from this list, parameters an image.
+        dsa_strategy: augmentation while training: operations joined by underscores, with parameters an image.
         dc_strategy: in its place, DC's own: one operation an image, drawn from this list of crop, scale, rotate and
             noise (:class:`fastdd.evaluation.DcAugmentation`).
+        composition: how many operations of ``dsa_strategy`` an image has: with dsa one a batch, with idc flip, color,
+            cutout, as far as they are named, and one of the others (:func:`fastdd.ops.idc_params`).
+        cutmix: probability that a batch is mixed (:func:`fastdd.ops.cutmix`).
+        milestones: in place of DM's course, ``epochs`` epochs with one optimiser, whose learning rate falls after
+            these parts of them, rounded down: 2/3 and 5/6 for IDC.
+        gamma: what the learning rate falls to, as a factor.
     """
 
     epochs: int = 1000
@@ -45,8 +53,20 @@ class Protocol:
     batch: int = 256
     dsa_strategy: str = "color_crop_cutout_flip_scale_rotate"
     dc_strategy: str = "none"
+    composition: Composition = "dsa"
+    cutmix: float = 0.0
+    milestones: tuple[Fraction, ...] | None = None
+    gamma: float = 0.1
 
     def __post_init__(self):
+        if self.composition not in get_args(Composition):
+            raise ValueError(f"composition must be {' or '.join(get_args(Composition))}, not {self.composition!r}")
+        if not 0 <= self.cutmix <= 1:
+            raise ValueError(f"cutmix must be a probability, 0 to 1, not {self.cutmix}")
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma must be above 0 and at most 1, not {self.gamma}")
+        if any(not 0 < part < 1 for part in self.milestones or ()):
+            raise ValueError(f"milestones must be parts of the epochs, between 0 and 1, not {self.milestones}")
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if not 0 < self.learning_rate < math.inf:
@@ -59,6 +79,18 @@ class Protocol:
                 raise ValueError(f"dc_strategy {self.dc_strategy!r}: {name!r} is not one of {', '.join(DC_OPS)}")
         if siamese:
             raise ValueError(f"one augmentation: dc_strategy {self.dc_strategy!r} goes with dsa_strategy 'none'")
+
+    @property
+    def passes(self) -> int:
+        """Over the training images: DM's code has one more than it says."""
+        return self.epochs + 1 if self.milestones is None else self.epochs
+
+    @property
+    def falls(self) -> list[int]:
+        """After how many passes the learning rate falls."""
+        if self.milestones is None:
+            return [self.epochs // 2 + 2]
+        return [int(part * self.epochs) for part in self.milestones]
 
 
 @dataclass(frozen=True)
@@ -115,9 +147,8 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
 
     Returns the last epoch's loss, a scalar on the device.
     """
-    learning_rate = protocol.learning_rate
 
-    def optimiser():
+    def optimiser(learning_rate: float) -> torch.optim.SGD:
         return torch.optim.SGD(
             net.parameters(), lr=learning_rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
@@ -125,9 +156,11 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
     augment = None
     if protocol.dc_strategy != "none":
         augment = partial(dc_augment, DcAugmentation(protocol.dc_strategy))
-    sgd = optimiser()
+    falls = protocol.falls  # of a few epochs two at a time, or some before the first: as MultiStepLR does it
+    learning_rate = protocol.learning_rate * protocol.gamma ** falls.count(0)
+    sgd = optimiser(learning_rate)
     net.train()
-    for epoch in range(protocol.epochs + 1):
+    for epoch in range(protocol.passes):
         loss = train_epoch(
             net,
             images,
@@ -136,11 +169,15 @@ def train(net: torch.nn.Module, images: DeviceImages, labels: Tensor, protocol: 
             batch=protocol.batch,
             dsa_strategy=protocol.dsa_strategy,
             key=(*key, epoch),
+            composition=protocol.composition,
+            cutmix=protocol.cutmix,
             augment=augment,
         )
-        if epoch == protocol.epochs // 2 + 1:
-            learning_rate *= 0.1
-            sgd = optimiser()
+        if epoch + 1 in falls:
+            learning_rate *= protocol.gamma ** falls.count(epoch + 1)
+            if protocol.milestones is None:
+                sgd = optimiser(learning_rate)
+            sgd.param_groups[0]["lr"] = learning_rate
     return loss
 
 
@@ -194,7 +231,7 @@ def evaluate(
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
             than C classes, a ``zca`` of another size.
 
-    Cost: nets * (epochs + 1) * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
+    Cost: nets * passes * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
     machine and thread count: on any number of ranks, each with as many threads, the same counts.
     """
     if nets < 1:

@@ -1,12 +1,17 @@
 """The evaluations of published code by name: networks, epochs, and which figures they report."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
+
+from fastdd.ops import DSA_OPS
 
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How a code base evaluates a set. Training itself is the same in all (:class:`fastdd.evaluation.Protocol`).
+    """How a code base evaluates a set. Training itself is DM's (:class:`fastdd.evaluation.Protocol`) but for IDC's.
 
     Attributes:
         nets: networks.
@@ -15,6 +20,9 @@ class PublishedProtocol:
         figures: what it reports.
         note: what a reader who compares should know.
         dc_augmented: methods whose sets are augmented by :func:`fastdd.evaluation.dc_strategy`.
+        training: what else of :class:`fastdd.evaluation.Protocol` is other than DM's.
+        augmentation: from the data set's name and the factor of multi-formation, the ``dsa_strategy`` and ``cutmix`` of
+            :class:`fastdd.evaluation.Protocol`; None: the set's own strategy, and no CutMix.
     """
 
     nets: int
@@ -23,7 +31,24 @@ class PublishedProtocol:
     figures: tuple[str, ...]
     note: str
     dc_augmented: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Callable[[str, int], tuple[str, float]] | None = None
 
+
+def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
+    """IDC's: all operations but cutout, which CutMix is in place of; numbers are not mirrored, and of MNIST with
+    multi-formation no batch is mixed.
+
+    >>> _of_idc("cifar10", 2), _of_idc("mnist", 2)
+    (('color_crop_flip_scale_rotate', 0.5), ('color_crop_scale_rotate', 0.0))
+    """
+    operations = [name for name in DSA_OPS if name != "cutout" and not (name == "flip" and dataset in _NUMBERS)]
+    return "_".join(operations), 0.0 if dataset == "mnist" and factor > 1 else _IDC_CUTMIX
+
+
+# Data sets that IDC's code does not mirror; coloured MNIST, which it does not know, is another.
+_NUMBERS = ("mnist", "svhn")
+_IDC_CUTMIX = 0.5
 
 PROTOCOLS = MappingProxyType(
     {
@@ -45,6 +70,19 @@ PROTOCOLS = MappingProxyType(
             ("accuracy",),
             "MTT, with the learned step size. MTT reports the best of the test accuracies of a whole run; this is the "
             "accuracy of the set at hand.",
+        ),
+        "idc": PublishedProtocol(
+            3,
+            1000,
+            1000,
+            ("accuracy",),
+            "IDC and DREAM: CutMix, and a learning rate that falls to a fifth after 2/3 and 5/6 of the epochs. Of "
+            "ImageNet their epochs and augmentation are others. Their scripts print the best test on the way too; "
+            "this is the one at the end.",
+            training=MappingProxyType(
+                {"batch": 64, "composition": "idc", "milestones": (Fraction(2, 3), Fraction(5, 6)), "gamma": 0.2}
+            ),
+            augmentation=_of_idc,
         ),
         "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
     }

@@ -41,6 +41,8 @@ __all__ = [
 
 # In the order in which a path is tried: dcbench's folders look like one of classes to none but folder, which is last.
 FORMATS = {"dcbench": dcbench, "mtt": mtt, "idc": idc, "dc": dc, "npz": npz, "folder": folder}
+# Formats that say how many images an image holds.
+_KEEP_FORMATION = ("idc", "npz")
 LABELS = ("probabilities", "logits")
 # More classes than images only up to here: a subset of a data set keeps its numbers.
 _MOST_UNNAMED = 10_000
@@ -100,7 +102,12 @@ def write(made: SyntheticSet, path: str | os.PathLike, to: str, *, force: bool =
         OSError: a file can't be written.
     """
     chosen = _format(to)
-    return chosen.write(made, Path(path), force=force, **_options(to, chosen.write, options))
+    options, notes = _options(to, chosen.write, options), []
+    if made.formation > 1 and to not in _KEEP_FORMATION:
+        factor, stored, made = made.formation, len(made.images), made.decoded()
+        notes = [f"{to} has no multi-formation: {stored} images are decoded into {len(made.images)} (factor {factor})"]
+    done = chosen.write(made, Path(path), force=force, **options)
+    return Export(done.files, [*notes, *done.notes])
 
 
 def assemble(

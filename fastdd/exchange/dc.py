@@ -140,6 +140,13 @@ def normalisation(made: SyntheticSet) -> list[str]:
     return [f"images are normalised with mean {mean} and std {std}; test images must be too"]
 
 
+def several(made: SyntheticSet) -> list[str]:
+    factor = made.formation
+    return (
+        [] if factor == 1 else [f"an image holds {factor} x {factor}, which networks see enlarged (--factor {factor})"]
+    )
+
+
 def learned_rate(made: SyntheticSet) -> list[str]:
     rate = made.learning_rate
     return [] if rate is None else [f"the learned step size {rate:g} is not in it: train with --lr_net {rate:g}"]

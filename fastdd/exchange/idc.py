@@ -1,19 +1,20 @@
 """IDC's and DREAM's results: ``data.pt``, a list [images, classes]; images are pixels in [0, 1], not normalised.
 
-With multi-formation of factor f an image holds f x f smaller ones, and networks see those, enlarged: :func:`decode`.
+With multi-formation of factor f an image holds f x f smaller ones, and networks see those, enlarged
+(:func:`fastdd.ops.formation`). A set keeps the images and the factor; what several factors decode is decoded here.
 """
 
-import math
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from fastdd import ops
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
-from fastdd.exchange.dc import check_holds, learned_rate, plain
+from fastdd.exchange.dc import check_holds, learned_rate, plain, several
 from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, read_record, write_record
 
 DESCRIPTION = "data.pt, a list [images, labels], or its folder"
@@ -30,7 +31,7 @@ def matches(content: Content) -> bool:
 
 
 def read(content: Content, *, factor: int | None = None, decoder: str = "single") -> Found:
-    """The images that networks see: those stored, or with a ``factor`` above 1 what they are decoded into."""
+    """The images as they are stored, with the ``factor`` that decodes them; decoded where several factors do."""
     path, value = content.path, content.value
     if value is None:
         path = path / "data.pt"
@@ -39,23 +40,53 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
         raise ValueError(f"{path} is not {DESCRIPTION}: it holds {Content(path, value).describe()}")
     if decoder not in DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}; one of: {', '.join(DECODERS)}")
-    named = re.search(r"factor(\d+)", str(path.absolute()))
-    if factor is None and named and int(named[1]) > 1:
-        raise ValueError(
-            f"{path}: its folder says factor {named[1]}; give --factor {named[1]} to decode its images, or --factor 1"
-        )
     images, labels = value
     found = Found(images, labels, "pixels", [path], read_record(path.parent, [path]), about={"method": "idc"})
-    if factor is not None and factor != 1:
+    factor = _factor(path, factor, found.record)
+    if factor != 1:
         if images.ndim != 4 or not images.is_floating_point() or len(labels) != len(images) or labels.ndim != 1:
             raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
-        found.images, rows = decode(images.detach(), labels, factor, decoder)
-        found.labels = labels[rows]
+        _check_factor(images, factor)
         found.about["source"] = {"factor": factor, "decoder": decoder, "stored": len(images)}
-        found.notes.append(f"{len(images)} images decoded into {len(rows)} (factor {factor}, {decoder})")
+        if decoder == "single":
+            found.about["formation"] = factor
+            found.notes.append(
+                f"an image holds {factor} x {factor}: {len(images)} are seen as {len(images) * factor**2}"
+            )
+        else:
+            found.images, rows = decode(images.detach(), labels, factor, decoder)
+            found.labels = labels[rows]
+            found.notes.append(f"{len(images)} images decoded into {len(rows)} (factor {factor}, {decoder})")
+            (found.record or {}).pop("formation", None)
     if images.is_floating_point() and images.numel() and not (images.min() >= 0 and images.max() <= 1):
         found.notes.append(f"pixels from {images.min():.3g} to {images.max():.3g}, where IDC's lie in 0..1")
     return found
+
+
+def _factor(path: Path, given: int | None, record: dict[str, Any] | None) -> int:
+    """What the images are decoded by: as the file says that was written beside them, or the user.
+
+    ValueError where they contradict, or where the folder's name says what nobody else does.
+    """
+    if record is not None:
+        own = record.get("formation", 1)
+        if isinstance(own, bool) or not isinstance(own, int):
+            raise ValueError(f"{path}: {RECORD} beside it has the formation {own!r:.40}, which is no whole number")
+        if given not in (None, own):
+            raise ValueError(f"{path}: {RECORD} beside it says factor {own}, not {given}; leave --factor out")
+        return own
+    named = re.search(r"factor(\d+)", str(path.absolute()))
+    if given is None and named and int(named[1]) > 1:
+        raise ValueError(
+            f"{path}: its folder says factor {named[1]}; give --factor {named[1]} to decode its images, or --factor 1"
+        )
+    return 1 if given is None else given
+
+
+def _check_factor(images: Tensor, factor: int) -> None:
+    size = images.shape[-1]
+    if images.shape[-2] != size or not 1 <= factor <= size:
+        raise ValueError(f"a factor of 1 to {size} decodes square images, not {factor} those of {list(images.shape)}")
 
 
 def decode(images: Tensor, labels: Tensor, factor: int, decoder: str = "single") -> tuple[Tensor, Tensor]:
@@ -74,14 +105,12 @@ def decode(images: Tensor, labels: Tensor, factor: int, decoder: str = "single")
     Raises:
         ValueError: a factor that is below 1 or larger than the images, or images that are not square.
     """
-    size = images.shape[-1]
-    if images.shape[-2] != size or not 1 <= factor <= size:
-        raise ValueError(f"a factor of 1 to {size} decodes square images, not {factor} those of {list(images.shape)}")
+    _check_factor(images, factor)
     decoded, rows = [], []
     for label in labels.unique(sorted=True):
         own = (labels == label).nonzero().squeeze(1)
         for chosen, scale in _schedule(own, factor, decoder):
-            decoded.append(_parts(images[chosen], scale))
+            decoded.append(ops.formation(images[chosen], scale))
             rows.append(chosen.repeat(scale * scale))
     return torch.cat(decoded), torch.cat(rows)
 
@@ -104,20 +133,6 @@ def _schedule(rows: Tensor, factor: int, decoder: str) -> list[tuple[Tensor, int
     return parts
 
 
-def _parts(images: Tensor, factor: int) -> Tensor:
-    size = images.shape[-1]
-    if size % factor:
-        more = factor - size % factor
-        images = functional.pad(images, (0, more, 0, more), value=0.5)
-    side = math.ceil(size / factor)
-    cut = [
-        images[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
-        for row in range(factor)
-        for column in range(factor)
-    ]
-    return functional.interpolate(torch.cat(cut), size=(size, size), mode="bilinear")
-
-
 def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     """``data.pt`` in a folder, or a file of another name; ``fastdd.json`` beside."""
     if path.suffix != ".pt":
@@ -128,7 +143,7 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     mean, std = (made.images.new_tensor(made.metadata[field]).view(1, -1, 1, 1) for field in ("mean", "std"))
     pixels = made.images.detach() * std + mean
     torch_files.save([plain(pixels), plain(made.labels)], path)
-    notes = ["the images are whole ones: --factor 1", *learned_rate(made)]
+    notes = [*(several(made) or ["the images are whole ones: --factor 1"]), *learned_rate(made)]
     outside = ((pixels < 0) | (pixels > 1)).double().mean().item()
     if outside:
         notes.insert(0, f"{outside:.1%} of the pixels lie outside 0..1, and are kept; some readers clamp them")

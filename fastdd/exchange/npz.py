@@ -1,7 +1,8 @@
 """numpy's archives: everything that a synthetic set has, as arrays, readable without fastdd or torch.
 
 images float32 [M, C, H, W], labels int64 [M], mean, std [C], class_names [classes]; where there are any learning_rate,
-soft_labels [M, classes], zca_mean and zca_matrix; metadata as JSON text.
+soft_labels [M, classes], zca_mean and zca_matrix; metadata as JSON text, where ``formation`` f says that an image holds
+f x f.
 """
 
 import io
@@ -15,7 +16,7 @@ import torch
 from fastdd.core.files import write_atomic
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
-from fastdd.exchange.dc import normalisation
+from fastdd.exchange.dc import normalisation, several
 from fastdd.exchange.found import Content, Export, Found, as_record, check_free
 
 DESCRIPTION = "an .npz file with the arrays images and labels"
@@ -92,4 +93,5 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     np.savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, lambda file: file.write(buffer.getbuffer()))
-    return Export([path], [] if made.zca is not None else normalisation(made))
+    notes = [] if made.zca is not None else normalisation(made)
+    return Export([path], [*notes, *several(made)])

@@ -6,6 +6,7 @@ from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
+from fastdd.ops.cutmix import CutMix, cutmix, cutmix_rectangle
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
@@ -25,6 +26,7 @@ __all__ = [
     "GREY",
     "Conv2d",
     "ConvBlock",
+    "CutMix",
     "Implementation",
     "KnnDensity",
     "Param",
@@ -37,6 +39,8 @@ __all__ = [
     "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
+    "cutmix",
+    "cutmix_rectangle",
     "diff_augment",
     "dsa_params",
     "embedding_match",

@@ -13,7 +13,7 @@ from fastdd.ops import _dispatch
 from fastdd.reference import formation as reference
 from fastdd.reference.contents import check_range
 
-_KERNELS: dict[str, str] = {}
+_KERNELS = {"cpu": "native", "cuda": "native"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 # Of an image in [0, 1], as published: what is beside it where the factor does not divide its sides.
 GREY = 0.5

@@ -19,6 +19,7 @@ from fastdd.core.text import printable
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.report import charts
+from fastdd.report.pictures import with_parts
 from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, networks, notes
 
@@ -210,6 +211,8 @@ def _learned(made: SyntheticSet) -> dict[str, str]:
         found["labels"] = "soft"
     if made.zca is not None:
         found["whitening"] = "ZCA"
+    if made.formation > 1:
+        found["multi-formation"] = f"{made.formation} x {made.formation} images in each"
     return found
 
 
@@ -234,11 +237,16 @@ def _png(image: np.ndarray) -> str:
 
 def _synthetic_tiles(made: SyntheticSet) -> list[tuple[int, str, list[_Tile]]]:
     """(class, its name, images) of the classes that are shown."""
-    pixels, labels, names = made.to_uint8().numpy(), made.labels.numpy(), made.metadata["class_names"]
+    pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
+    most = max(1, _MOST_IMAGES // pixels.shape[1])
     classes = []
     for label in np.unique(labels)[:_MOST_CLASSES]:
-        chosen = np.flatnonzero(labels == label)[:_MOST_IMAGES]
-        tiles = [_Tile(_png(pixels[row]), f"synthetic {names[label]} {n + 1}") for n, row in enumerate(chosen)]
+        chosen = np.flatnonzero(labels == label)[:most]
+        tiles = [
+            _Tile(_png(image), f"synthetic {names[label]} {n + 1}" + (f", part {part}" if part else ""))
+            for n, row in enumerate(chosen)
+            for part, image in enumerate(pixels[row])
+        ]
         classes.append((int(label), names[label], tiles))
     return classes
 
@@ -270,7 +278,7 @@ def _embeddings(made: SyntheticSet, dataset: Dataset, method: str, seed: int) ->
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    train = dataset.train
+    train, made = dataset.train, made.decoded()
     rows = np.sort(_some(np.arange(len(train)), _MOST_EMBEDDED, rng.key(seed, "report-embedded")))
     if made.zca is not None:
         real = made.zca.whiten(train.images[rows])

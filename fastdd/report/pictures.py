@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import torch
 
 from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
@@ -14,11 +15,25 @@ _TARGET_PIXELS = 64
 def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10) -> None:
     """Write a PNG with one class a row, at most ``columns`` images each, de-normalised and clamped to [0, 255].
 
-    Small images are enlarged by a whole factor, without smoothing, to about 64 pixels.
+    Small images are enlarged by a whole factor, without smoothing, to about 64 pixels. Behind an image that holds
+    several (multi-formation) are those that networks see of it.
     """
-    images, labels = synthetic.to_uint8().numpy(), synthetic.labels.numpy()
-    columns = min(columns, int(np.bincount(labels).max()))
-    _write_grid([images[labels == label][:columns] for label in np.unique(labels)], columns, path)
+    images, labels = with_parts(synthetic), synthetic.labels.numpy()
+    each = images.shape[1]
+    most = min(max(1, columns // each), int(np.bincount(labels).max()))
+    _write_grid([np.concatenate(images[labels == label][:most]) for label in np.unique(labels)], most * each, path)
+
+
+def with_parts(synthetic: SyntheticSet) -> np.ndarray:
+    """Every image as it is stored and, where it holds several, those that networks see: uint8 [M, 1 + f^2, C, H, W], or
+    [M, 1, C, H, W]."""
+    stored = synthetic.to_uint8()[:, None]
+    if synthetic.formation == 1:
+        return stored.numpy()
+    image, part = synthetic.parts.unbind(1)
+    of_images = (image * synthetic.formation**2 + part).argsort()
+    seen = synthetic.decoded().to_uint8()[of_images].unflatten(0, (len(stored), -1))
+    return torch.cat([stored, seen], 1).numpy()
 
 
 def preview_dataset(dataset: Dataset, path: str | os.PathLike, each: int = 2) -> None:

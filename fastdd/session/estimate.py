@@ -191,7 +191,7 @@ def evaluation(
 ) -> float:
     """Seconds of :func:`fastdd.evaluation.evaluate` with these arguments."""
     epoch, test = _training(images, labels, dataset, protocol, zca, **network)
-    return nets * ((protocol.epochs + 1) * epoch + test)
+    return nets * (protocol.passes * epoch + test)
 
 
 def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:

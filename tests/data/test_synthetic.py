@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.nn.functional import interpolate
 
 from fastdd.data import SyntheticSet, Zca
 
@@ -220,8 +221,8 @@ def test_anothers_safetensors_file_is_named(tmp_path, metadata):
 
 
 def test_a_newer_schema_is_told(tmp_path):
-    save_file({"images": torch.zeros(2)}, tmp_path / "s", metadata={"fastdd": json.dumps({"schema": 3})})
-    with pytest.raises(RuntimeError, match="has the schema 3, this version reads 1 and 2"):
+    save_file({"images": torch.zeros(2)}, tmp_path / "s", metadata={"fastdd": json.dumps({"schema": 4})})
+    with pytest.raises(RuntimeError, match="has the schema 4, this version reads 1 and 2 and 3"):
         SyntheticSet.load(tmp_path / "s")
 
 
@@ -277,3 +278,60 @@ def test_a_damaged_header_is_one_line_or_harmless(tmp_path_factory, data):
     except RuntimeError as error:
         line = str(error)
     assert line.startswith(f"{folder / 's'} ")
+
+
+class TestImagesThatHoldSeveral:
+    """Multi-formation."""
+
+    @staticmethod
+    def made(side=8, **changes):
+        images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(1))
+        return synthetic(
+            **{"images": images, "labels": torch.tensor([1, 0, 1, 0]), "metadata": METADATA | {"formation": 2}}
+            | changes
+        )
+
+    @pytest.mark.parametrize("side", [8, 7])
+    def test_networks_see_a_classs_first_parts_then_its_second(self, side):
+        original = self.made(side, soft_labels=SOFT, learning_rate=0.5)
+        seen = original.decoded()
+        mean, std = (torch.tensor(METADATA[name]).view(-1, 1, 1) for name in ("mean", "std"))
+        whole = torch.full((4, 3, 8, 8), 0.5)
+        whole[:, :, :side, :side] = original.images * std + mean
+        expected, rows = [], []
+        for of_class in ([1, 3], [0, 2]):
+            for top in (0, 4):
+                for left in (0, 4):
+                    for row in of_class:
+                        part = whole[row : row + 1, :, top : top + 4, left : left + 4]
+                        expected.append((interpolate(part, (side, side), mode="bilinear")[0] - mean) / std)
+                        rows.append(row)
+        torch.testing.assert_close(seen.images, torch.stack(expected), rtol=0, atol=1e-5)
+        assert seen.labels.tolist() == [0] * 8 + [1] * 8
+        assert torch.equal(seen.soft_labels, SOFT[rows])
+        assert original.parts[:, 0].tolist() == rows
+        assert (seen.formation, seen.learning_rate, "formation" in seen.metadata) == (1, 0.5, False)
+
+    def test_the_file_says_it_and_earlier_versions_refuse_it(self, tmp_path):
+        self.made().save(tmp_path / "s")
+        read = SyntheticSet.load(tmp_path / "s")
+        assert (read.formation, read.metadata["schema"]) == (2, 3)
+        assert torch.equal(read.decoded().images, self.made().decoded().images)
+
+    def test_without_it_an_image_is_what_networks_see(self):
+        plain = synthetic()
+        assert (plain.formation, plain.metadata["schema"]) == (1, 1)
+        assert plain.decoded() is plain
+
+    @pytest.mark.parametrize("factor", [0, 9, -2])
+    def test_a_factor_that_images_do_not_have_is_told(self, factor):
+        with pytest.raises(ValueError, match="formation must be 1 to 8: an image of 8 x 8 does not hold"):
+            self.made(metadata=METADATA | {"formation": factor})
+
+    def test_whitened_images_hold_no_others(self, zca):
+        with pytest.raises(ValueError, match="formation and zca exclude"):
+            self.made(metadata=WHITENED | {"formation": 2}, zca=zca)
+
+    def test_another_type_is_told(self):
+        with pytest.raises(TypeError, match="whole number, not '2'"):
+            self.made(metadata=METADATA | {"formation": "2"})

@@ -159,3 +159,26 @@ class TestLearnedSets:
         with pytest.raises(ValueError, match=f"learned step size is {rate:g}, with which nothing trains; give another"):
             fastdd.evaluate(learned, digits, **SMALL)
         assert fastdd.evaluate(learned, digits, learning_rate=0.01, **SMALL).protocol.learning_rate == 0.01
+
+
+class TestImagesThatHoldSeveral:
+    """:func:`fastdd.evaluate` of multi-formation."""
+
+    @pytest.fixture
+    @staticmethod
+    def several(digits):
+        start = random_set(digits, 2)
+        return SyntheticSet(start.images, start.labels, start.metadata | {"formation": 2})
+
+    def test_networks_are_trained_on_what_they_hold(self, digits, several):
+        counts = [fastdd.evaluate(made, digits, **SMALL).counts[0].right for made in (several, several.decoded())]
+        assert torch.equal(*counts)
+        stored = SyntheticSet(several.images, several.labels, several.metadata | {"formation": 1})
+        assert not torch.equal(counts[0], fastdd.evaluate(stored, digits, **SMALL).counts[0].right)
+
+    def test_a_factor_is_the_sets_own(self, digits, several):
+        assert fastdd.evaluate(several, digits, factor=2, **SMALL).counts
+        with pytest.raises(ValueError, match="hold 2 x 2 each: factor 3 is not theirs"):
+            fastdd.evaluate(several, digits, factor=3, **SMALL)
+        with pytest.raises(ValueError, match="hold 1 x 1 each: factor 2 is not theirs"):
+            fastdd.evaluate("random", digits, ipc=1, factor=2, **SMALL)

@@ -1,17 +1,21 @@
 """Protocols by name: what they set, and what is said besides."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import fastdd
-from fastdd.evaluation import METRICS, PROTOCOLS, plan_evaluation, published_protocol
+from fastdd.data import SyntheticSet
+from fastdd.data.initial import random_set
+from fastdd.evaluation import METRICS, PROTOCOLS, Protocol, plan_evaluation, published_protocol
 
 
 def test_they_report_what_their_papers_report():
     assert published_protocol("fairdd").figures == ("accuracy", "deo_m", "deo_a")
     assert (PROTOCOLS["dc"].nets, PROTOCOLS["dc"].epochs, PROTOCOLS["dc"].plain_epochs) == (20, 1000, 300)
     assert all(set(one.figures) <= set(METRICS) for one in PROTOCOLS.values())
-    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, dcbench"):
+    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, dcbench"):
         published_protocol("dd")
 
 
@@ -22,3 +26,41 @@ def test_a_protocol_sets_what_is_not_given(name, strategy, epochs):
     assert (plan.nets, plan.protocol.epochs) == (5, epochs)
     plan = plan_evaluation("random", data, cpu, ipc=1, protocol=name, nets=2, epochs=7)
     assert (plan.nets, plan.protocol.epochs) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "factor", "strategy", "cutmix"),
+    [
+        ("cifar10", 2, "color_crop_flip_scale_rotate", 0.5),
+        ("c-mnist-fg", 2, "color_crop_flip_scale_rotate", 0.5),
+        ("fashion-mnist", 1, "color_crop_flip_scale_rotate", 0.5),
+        ("mnist", 1, "color_crop_scale_rotate", 0.5),
+        ("mnist", 2, "color_crop_scale_rotate", 0.0),
+    ],
+)
+def test_idc_trains_in_its_own_way(dataset, factor, strategy, cutmix):
+    start = random_set(fastdd.data.load("c-digits"), 1)
+    data = replace(fastdd.data.load("c-digits"), name=dataset)
+    made = SyntheticSet(start.images, start.labels, start.metadata | {"formation": factor})
+    plan = plan_evaluation(made, data, torch.device("cpu"), protocol="idc")
+    trained = plan.protocol
+    assert (plan.nets, trained.epochs, trained.passes, trained.falls) == (3, 1000, 1000, [666, 833])
+    assert (trained.batch, trained.gamma, trained.learning_rate) == (64, 0.2, 0.01)
+    assert (trained.dsa_strategy, trained.cutmix, trained.composition) == (strategy, cutmix, "idc")
+    assert len(plan.labels) == 10 * factor**2
+    given = plan_evaluation(made, data, torch.device("cpu"), protocol="idc", dsa_strategy="flip", epochs=7).protocol
+    assert (given.dsa_strategy, given.passes, given.falls) == ("flip", 7, [4, 5])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cutmix": 1.5}, "cutmix must be a probability, 0 to 1, not 1.5"),
+        ({"gamma": 0.0}, "gamma must be above 0 and at most 1, not 0.0"),
+        ({"composition": "all"}, "composition must be dsa or idc, not 'all'"),
+        ({"milestones": (1.0,)}, "between 0 and 1, not"),
+    ],
+)
+def test_another_training_that_can_not_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Protocol(**settings)

@@ -8,13 +8,14 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from fastdd import models
+from fastdd import models, ops
 from fastdd.bench.baselines import published
 from fastdd.core import rng
 from fastdd.data import DeviceImages, load
 from fastdd.data.initial import random_set
-from fastdd.evaluation import Protocol, evaluate
+from fastdd.evaluation import PROTOCOLS, Protocol, evaluate
 from fastdd.evaluation.protocol import train
+from fastdd.methods.parts.training import train_epoch
 
 WIDTH, DEPTH = 8, 2
 # Two logits of a test image that are as close as this may change places by rounding.
@@ -141,6 +142,101 @@ class TestGivenDraws:
         assert torch.equal(made.counts[0].total, total)
         assert ((made.counts[0].right - right).abs() <= tied).all()
         assert tied.sum() <= 5
+
+
+class TestIdc:
+    """IDC's training, written out in float64: our orders, parameters and rectangles, 150 images in batches of 64."""
+
+    KEY, STRATEGY = (5, "evaluation", 0), "color_crop_flip_scale_rotate"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subset(cls, digits):
+        made = random_set(digits, 15)
+        return made.images.double(), made.labels
+
+    @staticmethod
+    def start():
+        return network(3).double()
+
+    def batches(self, images, epoch, cutmix):
+        """Rows, augmented images and what they are mixed with, as drawn."""
+        order = rng.permutation(rng.key(*self.KEY, epoch), len(images))
+        for number, rows in enumerate(order.split(64)):
+            lanes = rng.lanes(rng.key(*self.KEY, epoch, number), len(rows))
+            params = ops.idc_params(self.STRATEGY, lanes, (16, 16), shared_op=True)
+            seed, stream, *counters = *self.KEY, epoch, number
+            mixed = ops.cutmix(rng.key(seed, f"{stream}-cutmix", *counters), len(rows), (16, 16), cutmix)
+            yield rows, ops.augment_passes(images[rows], params), mixed
+
+    def literal(self, subset, epochs, *, cutmix=0.5, gamma=0.2, momentum=0.9, more=0, weights=None):
+        (images, labels), net, criterion = subset, self.start(), nn.CrossEntropyLoss(reduction="none")
+        weights = torch.ones(len(labels)).double() if weights is None else weights
+        sgd = torch.optim.SGD(net.parameters(), 0.01, momentum=momentum, weight_decay=5e-4)
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(sgd, [2 * epochs // 3, 5 * epochs // 6], gamma)
+        net.train()
+        for epoch in range(epochs + more):
+            for rows, x, mixed in self.batches(images, epoch, cutmix):
+                own, weight = labels[rows], weights[rows]
+                if mixed is None:
+                    loss = (weight * criterion(net(x), own)).mean()
+                else:
+                    top, left, bottom, right = mixed.rectangle
+                    pasted = x.clone()
+                    for i, other in enumerate(mixed.order.tolist()):
+                        pasted[i, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
+                    ratio = 1 - (bottom - top) * (right - left) / (16 * 16)
+                    logits, others = net(pasted), own[mixed.order]
+                    of_others = (weight[mixed.order] * criterion(logits, others)).mean()
+                    loss = (weight * criterion(logits, own)).mean() * ratio + of_others * (1.0 - ratio)
+                sgd.zero_grad()
+                loss.backward()
+                sgd.step()
+            scheduler.step()
+        return parameters(net)
+
+    def ours(self, subset, epochs, **settings):
+        (images, labels), net = subset, self.start()
+        published = PROTOCOLS["idc"]
+        strategy, cutmix = published.augmentation("cifar10", 2)
+        assert strategy == self.STRATEGY
+        protocol = Protocol(epochs=epochs, dsa_strategy=strategy, cutmix=cutmix, **published.training, **settings)
+        train(net, DeviceImages(images), labels, protocol, self.KEY)
+        return parameters(net)
+
+    @pytest.mark.parametrize("epochs", [1, 2, 4, 6])
+    def test_the_parameters_are_those_of_the_loop(self, subset, epochs):
+        ours, expected = self.ours(subset, epochs), self.literal(subset, epochs)
+        assert (ours - expected).norm() <= 1e-10 * (expected - parameters(self.start())).norm()
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"cutmix": 0.0}, {"cutmix": 1.0}, {"gamma": 0.1}, {"momentum": 0.8}, {"more": 1}],
+        ids=lambda other: "{}={}".format(*next(iter(other.items()))),
+    )
+    def test_every_detail_of_it_shows(self, subset, other):
+        ours, moved = self.ours(subset, 4), self.literal(subset, 4, **other)
+        assert (ours - moved).norm() > 1e-3 * (ours - parameters(self.start())).norm()
+
+    def test_weights_of_images_are_those_of_both_labels(self, subset):
+        (images, labels), net = subset, self.start()
+        weights = torch.linspace(0.5, 1.5, len(labels)).double()
+        sgd = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+        for epoch in range(2):
+            train_epoch(
+                net,
+                DeviceImages(images),
+                labels,
+                sgd,
+                batch=64,
+                dsa_strategy=self.STRATEGY,
+                composition="idc",
+                cutmix=0.5,
+                key=(*self.KEY, epoch),
+                weights=weights,
+            )
+        expected = self.literal(subset, 2, gamma=1.0, weights=weights)
+        assert (parameters(net) - expected).norm() <= 1e-10 * (expected - parameters(self.start())).norm()
 
 
 class TestOwnDraws:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastdd
 from fastdd.exchange.idc import decode
 from tests.exchange.samples import classes, read_mnist, refused
 
@@ -39,8 +40,30 @@ def test_multi_formation_has_to_be_told(idc):
         read_mnist(folder)
     assert len(read_mnist(folder, factor=1).images) == 20
     read = read_mnist(folder, factor=2)
-    assert (len(read.images), read.metadata["ipc"]) == (80, 2)
-    assert read.labels.tolist() == [label for label in range(10) for _ in range(8)]
+    assert (len(read.images), read.metadata["ipc"], read.formation) == (20, 2, 2)
+    assert read.decoded().labels.tolist() == [label for label in range(10) for _ in range(8)]
+    # Several factors are decoded here: a set has one.
+    read = read_mnist(folder, factor=2, decoder="multi")
+    assert (len(read.images), read.metadata["ipc"], read.formation) == (100, 2, 1)
+
+
+def test_a_set_is_seen_as_its_file_is_decoded(idc):
+    pixels = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(3))
+    decoded, _ = decode(pixels, classes(), 3)
+    read = read_mnist(idc(pixels, classes()), factor=3)
+    torch.testing.assert_close(read.decoded().images, (decoded - 0.1307) / 0.3081, rtol=0, atol=1e-5)
+
+
+def test_the_factor_goes_out_and_comes_back(idc, tmp_path):
+    original = read_mnist(idc(torch.rand(20, 1, 28, 28), classes()), factor=2)
+    written = fastdd.export_synthetic(original, tmp_path / "out", to="idc")
+    assert any("--factor 2" in note for note in written.notes)
+    read = fastdd.import_synthetic(tmp_path / "out")
+    assert read.formation == 2
+    torch.testing.assert_close(read.images, original.images)
+    assert fastdd.import_synthetic(tmp_path / "out", factor=2).formation == 2
+    with refused(ValueError, "says factor 2, not 3"):
+        fastdd.import_synthetic(tmp_path / "out", factor=3)
 
 
 def enlarged(part, size):

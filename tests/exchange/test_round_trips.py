@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +143,23 @@ def test_what_is_written_beside_is_not_taken_for_other_files(tmp_path):
         (tmp_path / "idc" / "fastdd.json").write_text(json.dumps({**content, "metadata": metadata}))
         with refused(ValueError, "--mean and --std"):
             fastdd.import_synthetic(tmp_path / "idc")
+
+
+@pytest.mark.parametrize("to", ["dc", "mtt", "dcbench", "folder"])
+def test_formats_without_multi_formation_get_what_networks_see_and_say_so(tmp_path, to):
+    original = made(metadata={"formation": 2})
+    written = fastdd.export_synthetic(original, tmp_path / "out", to=to)
+    assert f"{to} has no multi-formation: 4 images are decoded into 16 (factor 2)" in written.notes
+    read, seen = fastdd.import_synthetic(tmp_path / "out"), original.decoded()
+    assert read.formation == 1
+    if to == "folder":
+        assert torch.equal(read.to_uint8(), seen.to_uint8())
+    else:
+        assert torch.equal(read.images, seen.images)
+
+
+def test_npz_holds_multi_formation(tmp_path):
+    original = made(metadata={"formation": 2})
+    read = through(original, tmp_path, "npz", "a.npz")
+    same(read, original)
+    assert read.formation == 2

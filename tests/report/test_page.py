@@ -212,3 +212,14 @@ def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
     assert seen["beside"] == 10
     assert seen["name"].endswith("zero</b> 1") or seen["name"].endswith("zero&lt;/b&gt; 1")
     assert not seen["wide"]
+
+
+def test_an_image_that_holds_several_is_shown_with_them(runs, data):
+    record = read_record(runs / "none")
+    made = record.synthetic
+    several = replace(made, metadata=made.metadata | {"formation": 2})
+    text = page([replace(record, synthetic=several)], data)
+    shown = [a["alt"] for a in Elements(text).all("img") if a.get("alt", "").startswith("synthetic")]
+    assert len(shown) == 20 * 5
+    assert shown[5:10] == [f"{shown[5]}{part}" for part in ("", ", part 1", ", part 2", ", part 3", ", part 4")]
+    assert "2 x 2 images in each" in text

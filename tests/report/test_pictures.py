@@ -59,3 +59,22 @@ def test_a_data_set_of_many_classes_shows_twenty(tmp_path):
         Dataset("toy", split, split, names, ("all",), (0.5,), (0.5,), {}), tmp_path / "p.png", each=1
     )
     assert np.asarray(Image.open(tmp_path / "p.png")).shape == (20 * 66 + 2, 68)
+
+
+def test_behind_an_image_that_holds_several_are_those_that_networks_see(tmp_path):
+    made = synthetic(3)
+    made.images[0, :, 8:, 8:] = 1.0  # of the first image, the last part
+    made = SyntheticSet(made.images, made.labels, made.metadata | {"formation": 2})
+    report.preview(made, tmp_path / "p.png")
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    cell = 4 * 16 + 2
+    assert picture.shape == (2 * cell + 2, 10 * cell + 2, 3)  # two images a row, five pictures each
+    corners = [picture[2 + 5, 2 + column * cell + 5, 0] for column in range(10)]
+    assert corners == [128] * 4 + [255] + [128] * 5
+    assert picture[2 + 60, 2 + 60, 0] == 255
+
+
+def test_of_an_image_that_holds_many_all_are_shown(tmp_path):
+    made = SyntheticSet(synthetic(1).images, synthetic(1).labels, synthetic(1).metadata | {"formation": 4})
+    report.preview(made, tmp_path / "p.png")
+    assert np.asarray(Image.open(tmp_path / "p.png")).shape[1] == 17 * 66 + 2

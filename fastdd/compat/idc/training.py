@@ -11,6 +11,7 @@ import scipy.special
 import torch
 from torch import Tensor, nn
 
+from fastdd import ops
 from fastdd.compat.idc.augmentation import DiffAug
 from fastdd.compat.idc.networks import ResNet, define_model
 from fastdd.compat.shared import randomness
@@ -65,17 +66,7 @@ def random_indices(y: Tensor, nclass: int = 10, intraclass: bool = False, device
 def rand_bbox(size: torch.Size, lam: float) -> tuple[int, int, int, int]:
     """First and last (excluded) row, and likewise column, of CutMix's rectangle: 1 - ``lam`` of the image's area, its
     centre anywhere, cut off at the borders. Returns (first row, first column, last row, last column)."""
-    return _rectangle(size, lam, np.random.randint(size[2]), np.random.randint(size[3]))
-
-
-def _rectangle(size: torch.Size, lam: float, row: int, column: int) -> tuple[int, int, int, int]:
-    part = (1.0 - lam) ** 0.5
-    ends = []
-    for side, centre in ((size[2], row), (size[3], column)):
-        half = int(side * part) // 2
-        ends.append((max(centre - half, 0), min(centre + half, side)))
-    (top, bottom), (left, right) = ends
-    return top, left, bottom, right
+    return ops.cutmix_rectangle((size[2], size[3]), 1.0 - lam, np.random.randint(size[2]), np.random.randint(size[3]))
 
 
 def _cutmix(args: Any, shape: torch.Size, target: Tensor, rng: str | None) -> tuple[Tensor, tuple] | None:
@@ -89,7 +80,7 @@ def _cutmix(args: Any, shape: torch.Size, target: Tensor, rng: str | None) -> tu
     if mix >= args.mix_p:
         return None
     lam = scipy.special.betaincinv(args.beta, args.beta, area)
-    rectangle = _rectangle(shape, lam, int(row * shape[2]), int(column * shape[3]))
+    rectangle = ops.cutmix_rectangle((shape[2], shape[3]), 1.0 - lam, int(row * shape[2]), int(column * shape[3]))
     return keys.permutation(randomness.next_key("cutmix-order"), len(target)).to(target.device), rectangle
 
 

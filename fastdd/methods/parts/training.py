@@ -1,6 +1,7 @@
 """Training a network on images: between the steps of gradient matching, at length in evaluation, and as an expert."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from fastdd import ops
 from fastdd.core import rng
 from fastdd.data import DeviceImages
+
+Composition = Literal["dsa", "idc"]
 
 
 def train_epoch(
@@ -22,6 +25,8 @@ def train_epoch(
     key: tuple,
     weights: Tensor | None = None,
     order: Tensor | None = None,
+    composition: Composition = "dsa",
+    cutmix: float = 0.0,
     augment: Callable[[Tensor, tuple], Tensor] | None = None,
 ) -> Tensor:
     """One pass over the images, in random order if no other is given: cross-entropy, one optimiser step a batch.
@@ -32,32 +37,51 @@ def train_epoch(
         labels: int64 [N] classes, or float32 [N, C] probabilities, on the images' device.
         sgd: over the network's parameters.
         batch: images a step.
-        dsa_strategy: augmentation: one operation a batch, drawn from this list, parameters an image.
+        dsa_strategy: augmentation, operations joined by underscores; every image has parameters of its own.
         key: run seed, stream and counters (:func:`fastdd.core.rng.key`); order and augmentation are functions of it.
         weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
             by its size. None: 1 each.
         order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
+        composition: how many of them an image has: with dsa one a batch, drawn from the list; with idc flip, color and
+            cutout, as far as they are named, and one of the others a batch (:func:`fastdd.ops.idc_params`).
+        cutmix: probability that a batch is mixed (:func:`fastdd.ops.cutmix`), after its augmentation; its loss is then
+            that of the images' own labels, and that of the pasted ones', in proportion to their areas.
         augment: another augmentation, of a batch's normalised images, which it may change; called with them and the
             batch's key.
 
     Returns:
         The mean over the rows of the loss that each had in its batch, a scalar on their device.
     """
+    draw = ops.idc_params if composition == "idc" else ops.dsa_params
+    seed, stream, *counters = key
     total = torch.zeros((), device=labels.device)
     if order is None:
         order = rng.permutation(rng.key(*key), len(labels), images.pixels.device)
     for number, rows in enumerate(order.to(images.pixels.device).split(batch)):
         here = rows.to(labels.device, non_blocking=True)
         lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
-        params = ops.dsa_params(dsa_strategy, lanes, images.size, shared_op=True)
+        params = draw(dsa_strategy, lanes, images.size, shared_op=True)
         x = images.read(rows, params)
-        logits = net(x if augment is None else augment(x, (*key, number)))
-        if weights is None:
-            loss = F.cross_entropy(logits, labels[here])
-        else:
-            loss = (weights[here] * F.cross_entropy(logits, labels[here], reduction="none")).mean()
+        if augment is not None:
+            x = augment(x, (*key, number))
+        mixed = None
+        if cutmix:
+            mixed = ops.cutmix(
+                rng.key(seed, f"{stream}-cutmix", *counters, number), len(rows), images.size, cutmix, x.device
+            )
+        logits = net(x if mixed is None else mixed.paste(x))
+        loss = _loss(logits, labels, here, weights)
+        if mixed is not None:
+            loss = loss * mixed.kept + _loss(logits, labels, here[mixed.order], weights) * (1 - mixed.kept)
         sgd.zero_grad()
         loss.backward()
         sgd.step()
         total += loss.detach() * len(rows)
     return total / len(order)
+
+
+def _loss(logits: Tensor, labels: Tensor, rows: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean cross-entropy to the labels of the rows, times their weights."""
+    if weights is None:
+        return F.cross_entropy(logits, labels[rows])
+    return (weights[rows] * F.cross_entropy(logits, labels[rows], reduction="none")).mean()

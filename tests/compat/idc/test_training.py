@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastdd import ops
 from fastdd.compat import seed as seed_fast
 from fastdd.compat.hook import checkout
 from fastdd.compat.idc import training as ours
@@ -144,8 +145,8 @@ def test_augmentation_and_log_lines():
 
 def test_rectangles_by_hand():
     # A quarter is kept of 1 - 0.75: half of each side, 4 x 6 of 8 x 12, about the centre.
-    assert ours._rectangle((1, 1, 8, 12), 0.75, 4, 5) == (2, 2, 6, 8)
-    assert ours._rectangle((1, 1, 8, 12), 0.75, 0, 11) == (0, 8, 2, 12)
+    assert ops.cutmix_rectangle((8, 12), 0.25, 4, 5) == (2, 2, 6, 8)
+    assert ops.cutmix_rectangle((8, 12), 0.25, 0, 11) == (0, 8, 2, 12)
     np.random.seed(0)
     top, left, bottom, right = ours.rand_bbox((1, 1, 8, 12), 0.0)
     assert 0 <= top < bottom <= 8
@@ -155,7 +156,7 @@ def test_rectangles_by_hand():
 def test_fast_cutmix_has_the_published_distribution(monkeypatch):
     seed_fast(1)
     drawn = []
-    monkeypatch.setattr(ours, "_rectangle", lambda shape, *numbers: drawn.append(numbers))
+    monkeypatch.setattr(ops, "cutmix_rectangle", lambda size, part, *centre: drawn.append((1 - part, *centre)))
     args, target, least = settings(mix_p=0.3, beta=0.4), torch.arange(5), 1e-3
     mixed = [ours._cutmix(args, (5, 3, 8, 5), target, "fast") for _ in range(6000)]
     assert scipy.stats.binomtest(len(drawn), 6000, 0.3).pvalue > least

@@ -1,0 +1,82 @@
+"""CutMix (Yun et al., ICCV 2019), as IDC trains networks: a rectangle of every image of a batch is another image's."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastdd.core import rng
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """How a batch is mixed.
+
+    Attributes:
+        order: int64 [N]: into image i a rectangle of image ``order[i]`` is pasted.
+        rectangle: its first row and column, and those after its last: top, left, bottom, right.
+        kept: what is left of image i, as a part of its area: the weight of its own label; 1 - kept is the other's.
+    """
+
+    order: Tensor
+    rectangle: tuple[int, int, int, int]
+    kept: float
+
+    def paste(self, images: Tensor) -> Tensor:
+        """The images [N, C, H, W], changed in place.
+
+        >>> images = torch.arange(2.0).view(2, 1, 1, 1).repeat(1, 1, 2, 2)
+        >>> CutMix(torch.tensor([1, 0]), (0, 1, 2, 2), 0.5).paste(images)[:, 0].tolist()
+        [[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]
+        """
+        top, left, bottom, right = self.rectangle
+        images[:, :, top:bottom, left:right] = images[self.order, :, top:bottom, left:right]
+        return images
+
+
+def cutmix_rectangle(size: tuple[int, int], part: float, row: int, column: int) -> tuple[int, int, int, int]:
+    """CutMix's rectangle, with sides of ``sqrt(part)`` of the image's, rounded down to twice a whole number, about the
+    pixel (row, column), and cut off at the borders.
+
+    Args:
+        size: height and width of the images.
+        part: of their area, 0 to 1: 1 - lambda in the paper.
+        row, column: its centre.
+
+    Returns:
+        First row and column, and those after the last: top, left, bottom, right.
+
+    >>> cutmix_rectangle((32, 32), 0.25, 4, 16)
+    (0, 8, 12, 24)
+    """
+    ends = []
+    for side, centre in zip(size, (row, column), strict=True):
+        half = int(side * part**0.5) // 2
+        ends.append((max(centre - half, 0), min(centre + half, side)))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
+
+
+def cutmix(
+    key: int, n: int, size: tuple[int, int], probability: float, device: torch.device | str = "cpu"
+) -> CutMix | None:
+    """Whether a batch is mixed, with a probability, and how: lambda is uniform on [0, 1) (its Beta's parameter is 1, as
+    published), the centre any pixel, the order of the others any permutation.
+
+    Args:
+        key: from :mod:`fastdd.core.rng`; the draw is a function of it, made on the host: nothing waits for a GPU.
+        n: images.
+        size: their height and width.
+        probability: 0 to 1.
+        device: of the order.
+
+    Returns:
+        How to mix it; None where it is not mixed.
+    """
+    mixed, kept, row, column = rng.uniform_array(key, 4).tolist()
+    if mixed >= probability:
+        return None
+    rectangle = cutmix_rectangle(size, 1 - kept, int(row * size[0]), int(column * size[1]))
+    top, left, bottom, right = rectangle
+    area = (bottom - top) * (right - left) / (size[0] * size[1])
+    return CutMix(rng.permutation(rng.key(key, "order"), n, device), rectangle, 1 - area)
