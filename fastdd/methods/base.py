@@ -156,6 +156,7 @@ class Method:
         presets: the file of its presets; None: one of its name.
         quick: settings of a run of minutes (``fastdd reproduce --budget quick``).
         needs_experts: whether it follows stored experts.
+        experts: settings of experts that it is published with, where they are not the shipped ones.
         debias_of_experts: whether its debias mode is that of its experts, as it looks at no real images itself.
         classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
         formation: what networks see of the stored images.
@@ -171,6 +172,7 @@ class Method:
     quick: ClassVar[Mapping[str, Any]] = {}
     needs_experts: ClassVar[bool] = False
     debias_of_experts: ClassVar[bool] = False
+    experts: ClassVar[Mapping[str, Any]] = {}
     classes_apart: ClassVar[bool] = True
     formation: Formation
 

@@ -9,7 +9,7 @@ parameters, t ~ N(0, I), a = p = 1/2 (then the root is |A - B| / sqrt 2), and j 
 images of the segment's class. After it a step of calibration: the cross-entropy of the synthetic images under the
 expert as it ended. FairDD's form is the sum over a class's groups.
 
-As in the published code on one GPU: images are pixels in [0, 1], put back there before every iteration; one optimiser
+As in the published code on one GPU, the paper's: images are pixels in [0, 1], put back there before every iteration; one optimiser
 steps class by class, first for the distances of all classes, then for their cross-entropies
 (:class:`~fastdd.methods.parts.turns.Turns`); its learning rate is halved where the loss no longer falls. On several
 GPUs each of the published optimisers has the classes of one of them, and moves them as much less between their own
@@ -90,7 +90,13 @@ class Ncfm(InParts, Matching):
     about = "characteristic functions of features, of networks between the first and the last of an expert"
     source = "Wang et al., CVPR 2025"
     Settings = NcfmSettings
-    quick = MappingProxyType({"iterations": 200})
+    quick = MappingProxyType({"iterations": 100, "batch_real": 128, "frequencies": 1024, "lr_img": 0.01})
+    experts = MappingProxyType(
+        {
+            **{"num_experts": 20, "epochs": 60, "lr_teacher": 0.01, "batch_train": 128},
+            **{"momentum": 0.9, "weight_decay": 5e-4},
+        }
+    )
     needs_experts = True
     classes_apart = False
     _networks: Between

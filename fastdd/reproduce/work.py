@@ -84,8 +84,9 @@ class Workshop:
         """Arguments of the training of the cell's experts, under the budget; None for a method without."""
         if cell.method is None or not METHODS[cell.method].needs_experts:
             return None
-        debias = cell.debias if METHODS[cell.method].debias_of_experts else "none"
-        return {"debias": debias, "ipc": cell.ipc, **self._budget.distillation.get("experts", {})}
+        kind = METHODS[cell.method]
+        debias = cell.debias if kind.debias_of_experts else "none"
+        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **self._budget.distillation.get("experts", {})}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
