@@ -9,11 +9,11 @@ parameters, t ~ N(0, I), a = p = 1/2 (then the root is |A - B| / sqrt 2), and j 
 images of the segment's class. After it a step of calibration: the cross-entropy of the synthetic images under the
 expert as it ended. FairDD's form is the sum over a class's groups.
 
-As in the published code on one GPU, the paper's: images are pixels in [0, 1], put back there before every iteration; one optimiser
-steps class by class, first for the distances of all classes, then for their cross-entropies
+As in the published code on one GPU, which the paper had: images are pixels in [0, 1], put back there before every
+iteration; one optimiser steps class by class, first for the distances of all classes, then for their cross-entropies
 (:class:`~fastdd.methods.parts.turns.Turns`); its learning rate is halved where the loss no longer falls. On several
 GPUs each of the published optimisers has the classes of one of them, and moves them as much less between their own
-steps.
+steps. (The paper says 1,024 frequencies where the code's settings have 4,096.)
 Where it is not: real images are drawn anew at every step (published: in random order, all before one again), and every
 class is seen as it is then (published: as it was some turns before, as a thread decodes them ahead). The published
 network that samples t is off in all of its settings, and is not here.
