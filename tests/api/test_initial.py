@@ -81,7 +81,6 @@ def test_an_imported_set_of_another_normalisation_is_converted(digits, stored, t
         ({"images": (3, 8, 8)}, r"its images are \[3, 8, 8\], those of c-digits are \[3, 16, 16\]"),
         ({"class_names": ["zebra", *"123456789"]}, "classes go by their names, and its are called 'zebra'"),
         ({"labels": 0}, "it has 20 images of class '0', and the IPC is 2"),
-        ({"nan": True}, "some values of its images are not finite"),
         ({"zca": True}, r"its images are whitened \(ZCA\), and the run does not whiten: .* alike"),
     ],
 )
@@ -93,12 +92,17 @@ def test_a_set_that_does_not_fit_is_refused_in_one_line(digits, tmp_path, change
         made = dataclasses.replace(made, metadata={**made.metadata, "class_names": change["class_names"]})
     if "labels" in change:
         made = dataclasses.replace(made, labels=torch.zeros(20, dtype=torch.int64))
-    if "nan" in change:
-        made.images[3, 0, 0, 0] = torch.nan
     made.save(tmp_path / "set.safetensors")
     with pytest.raises(ValueError, match=message) as error:
         fastdd.Distillation(digits, init=tmp_path / "set.safetensors", ipc=change.get("ipc", 2))
     assert "\n" not in str(error.value)
+
+
+def test_values_that_are_not_finite_are_refused(digits):
+    made = random_set(digits, 1)
+    made.images[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="some values of its images are not finite"):
+        images_of_set(made, digits, 1)
 
 
 def test_names_that_only_the_set_has_are_refused(digits):

@@ -1,10 +1,27 @@
 """Networks somewhere between where an expert began and where it ended."""
 
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
-from fastdd.methods.base import Experts
+from fastdd.data import Zca
+
+
+class Experts(Protocol):
+    """Stored experts, as a method follows them (:class:`fastdd.experts.Experts`)."""
+
+    number: int
+    epochs: int
+    manifest: dict[str, Any]
+    zca: Zca | None
+
+    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
+
+    def check_network(self, net: nn.Module, name: str) -> None: ...
+
+    def check_epochs(self, max_start_epoch: int, expert_epochs: int) -> None: ...
 
 
 class Between:
