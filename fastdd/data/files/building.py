@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdd.core import reading
-from fastdd.core.files import WriteError, hold, remove_partials
+from fastdd.core.files import LOCK, WriteError, hold, remove_partials
 from fastdd.core.space import TooSmallError, check_room
 from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset
@@ -102,9 +102,19 @@ def build_store(
     return open_store(path)
 
 
-def _discard(building: Path) -> None:
-    """Remove what a build needs, first the journal: what is left of it after a kill promises nothing."""
+def _empty(building: Path) -> None:
+    """Remove all but the lock, first the journal: what a kill leaves of it promises nothing."""
     (building / _JOURNAL).unlink(missing_ok=True)
+    for path in building.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _discard(building: Path) -> None:
+    with contextlib.suppress(OSError):
+        _empty(building)
     shutil.rmtree(building, ignore_errors=True)
 
 
@@ -135,6 +145,8 @@ class _Build:
                 raise ValueError(f"{path} is damaged: it is not a regular file; start anew with --force")
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
+        if lines and lines[-1].get("digest") not in (None, written_digest(self.store)):
+            lines = []  # its store was installed, and is there no more: what is here is the one that it replaced
         if lines and lines[0] != first:
             raise ValueError(
                 f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
@@ -143,9 +155,7 @@ class _Build:
         if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
             raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
-            (building / _JOURNAL).unlink(missing_ok=True)
-            (building / _SOURCES).unlink(missing_ok=True)
-            shutil.rmtree(self.store, ignore_errors=True)
+            _empty(building)
             self.store.mkdir()
             self._note(first)
         remove_partials(self.store)

@@ -420,8 +420,9 @@ class TestBuild:
         assert not (tmp_path / "a").exists()
 
     @pytest.mark.parametrize("system", ["that exchanges", "of two renames"])
+    @pytest.mark.parametrize(("forced", "gone"), [(True, False), (True, True), (False, True)])
     def test_a_build_in_the_place_of_a_store_is_continued_after_it_took_it(
-        self, photos, tmp_path, small_steps, monkeypatch, system
+        self, photos, tmp_path, small_steps, monkeypatch, system, forced, gone
     ):
         if system == "of two renames":
             monkeypatch.setattr("fastdd.core.files.exchange", lambda *_: False)
@@ -434,7 +435,9 @@ class TestBuild:
         monkeypatch.undo()
         new = load("folder", photos, size=16).digest()
         assert open_store(tmp_path / "a").digest() == new != old
-        asked = {"options": {"size": 16}, "overwrite": True, "resume": True}
+        if gone:
+            shutil.rmtree(tmp_path / "a")
+        asked = {"options": {"size": 16}, "overwrite": forced, "resume": True}
         assert build("folder", tmp_path / "a", photos, **asked).digest() == new
         assert os.listdir(tmp_path) == ["a"]
         assert check_store(tmp_path / "a") == []
