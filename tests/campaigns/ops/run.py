@@ -60,7 +60,7 @@ def campaign(seed: int, first: int, calls: int, seconds: float, *, limited: bool
     # Before the forks, which then begin at once.
     import judge  # noqa: F401
     import torch._dynamo
-    import torch._inductor.config
+    import torch._inductor.config  # noqa: F401
 
     until, number = time.monotonic() + seconds, first
     while number < first + calls and time.monotonic() < until:
