@@ -35,7 +35,7 @@ campaigns: $(VENV)/.dev
 SANITIZED := build/sanitized
 sanitize: $(VENV)/.dev
 	FASTDD_SANITIZE=1 FASTDD_CUDA=0 FASTDD_BUILD_EXT=1 $(PY) setup.py -q build --build-lib $(SANITIZED)
-	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		$(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests/ops tests/campaigns/ops -m "not slow and not campaigns"
 
