@@ -5,11 +5,14 @@ torchrun's, rank 0 prints; an error is said once, whether one rank meets it or a
 """
 
 import contextlib
+import itertools
+import re
 import signal
 import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from fastdd.cli import job
@@ -60,7 +63,7 @@ def _run(arguments: list[str], *, several: bool, debug: bool, guarded: bool) -> 
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        text, code = _report(error)
+        text, code = _report(error, arguments)
         if several:
             job.end(error, text, code)
         if text:
@@ -102,8 +105,31 @@ def _refused(error: Any) -> str:
     return error.format_message()
 
 
-def _report(error: BaseException) -> tuple[str, int]:
-    """``error`` in one line, and its exit code."""
+# In what PyTorch and the system say when memory ends; the last stands for an allocation of a compiled kernel's.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "CUDA out of memory",
+    "bad_alloc",
+    "torch_call_dispatcher(",
+)
+
+
+def _too_little_memory(error: BaseException, arguments: Sequence[str]) -> str:
+    """What memory was not enough for, in one line; empty for other errors."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not any(words in text for words in _NO_MEMORY):
+        return ""
+    what = " ".join(["fastdd", *itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2])])
+    asked = re.search(r"allocate (\d+) bytes", text)
+    size = re.search(r"llocate ([\d.]+ [KMGT]i?B)", text)
+    figure = f"{int(asked[1]) / 1e6:,.0f} MB" if asked else size[1] if size else ""
+    told = f" ({figure} were asked for at once)" if figure else ""
+    return f"error: the memory is not enough for {what}{told}; fastdd estimate tells what a run takes"
+
+
+def _report(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, int]:
+    """``error`` in one line, and its exit code; ``arguments`` are the command's."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).
@@ -111,10 +137,10 @@ def _report(error: BaseException) -> tuple[str, int]:
         return f"error: {_line(_refused(error))}", getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         return "", 1
+    if memory := _too_little_memory(error, arguments):
+        return memory, 1
     if isinstance(error, ValueError | TypeError | FileNotFoundError):
         return f"error: {_line(error)}", 2
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return "error: the memory is not enough for this; fastdd estimate tells what a run takes", 1
     if isinstance(error, RuntimeError | OSError | ImportError):
         return f"error: {_line(error)}", 1
     return f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)", 1

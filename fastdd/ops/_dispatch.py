@@ -304,14 +304,22 @@ def public(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
         for name, value in (*zip(kinds, arguments, strict=False), *options.items()):
             _check_kind(name, kinds.get(name, ""), value)
             device = value.device.type if isinstance(value, Tensor) else device
-        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-            return function(*arguments, **options)
-        with torch.autocast(device, enabled=False):
-            return function(*arguments, **options)
+        rounds = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        try:
+            if not rounds:
+                return function(*arguments, **options)
+            with torch.autocast(device, enabled=False):
+                return function(*arguments, **options)
+        except RuntimeError as error:
+            if _NO_MEMORY in str(error):
+                raise MemoryError(f"{function.__qualname__}: the memory is not enough for its result") from error
+            raise
 
     return checked
 
 
+# What the stable ABI makes of every error of PyTorch's in a kernel of ours, which asks it for nothing but memory.
+_NO_MEMORY = "torch_call_dispatcher("
 # Annotation -> what an argument is called that has it; words, which torch.compile can compare.
 _KINDS = {
     **{Tensor: "tensor", Tensor | None: "tensor or None"},

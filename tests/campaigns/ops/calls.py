@@ -286,6 +286,8 @@ def _double(t: Any) -> Any:
 def _run_neighbours(backend: str, x: Tensor, k: int, far_samples: int, **options: Any) -> Tensor:
     """The true density: within its bounds, where that is what it is to be."""
     found = None if backend == "reference" else ops.knn_kde(x, k=k, far_samples=far_samples, **options)
+    if not isinstance(k, int) or not isinstance(far_samples, int):
+        raise TypeError("k and far_samples are integers")
     wide = {name: _double(value) if name == "queries" else value for name, value in options.items()}
     truth = ops.kde(_double(x), backend="reference", **wide)
     return truth if found is None else truth.clamp(found.lower.double(), found.upper.double())
@@ -317,11 +319,9 @@ def _network(draw: Draw) -> Arguments:
 
 
 def _run_network(backend: str, images: Tensor, **options: Any) -> list[Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            ops.Conv2d(2, 3, 3, padding=1), nn.GroupNorm(3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
-        )
+    net = nn.Sequential(ops.Conv2d(2, 3, 3, padding=1), nn.GroupNorm(3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3))
+    for parameter in net.parameters():  # not drawn: threads share the generator
+        parameter.data = torch.arange(float(parameter.numel())).sin().view_as(parameter)
     if isinstance(images, Tensor) and images.is_floating_point():
         net = net.to(images.dtype)
     method = options.pop("method")
@@ -385,7 +385,7 @@ PUBLIC = {
     ),
     "identity_params": Target(_function("identity_params"), lambda draw: {"n": draw.size()}, derives=False),
     "ConvBlock": Target(_run_block, _block, derives=False),
-    "Conv2d": Target(_run_layer, _conv),
+    "Conv2d": Target(_run_layer, _conv, public=False),  # what it does not take is nn.Conv2d's
     "knn_kde": Target(_run_neighbours, _neighbours, derives=False, traces=False),
     "log_density": Target(_run_either, _either, derives=False),
     "group_grad": Target(_run_network, _network, derives=False, traces=False),

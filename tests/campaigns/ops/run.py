@@ -59,6 +59,8 @@ def campaign(seed: int, first: int, calls: int, seconds: float, *, limited: bool
     """Rows of ``stage``, ``outcome`` and ``what`` of so many calls, or of those that fit into a time."""
     # Before the forks, which then begin at once.
     import judge  # noqa: F401
+    import torch._dynamo
+    import torch._inductor.config  # noqa: F401
 
     until, number = time.monotonic() + seconds, first
     while number < first + calls and time.monotonic() < until:
