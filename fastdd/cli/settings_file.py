@@ -46,7 +46,7 @@ class Reader:
                 raise
             values = [word.partition("=")[2] for word in words if word.partition("=")[0] in error.param.opts]
             value = shown(values[0] if len(values) == 1 else values)
-            raise ValueError(f"{given['config']}: {name} is {value}: {error.message}") from None
+            raise ValueError(f"{given['config']}: {error.param.opts[0]} is {value}: {error.message}") from None
 
     def _words(self, ctx: Any, path: Path, given: Mapping[str, Any]) -> list[str]:
         """The file's options as words; of those that can be repeated, only such as the command line has not."""

@@ -173,7 +173,7 @@ def plain_tensor(value: Any, path: Path, what: str) -> Tensor:
     """A tensor, or an array as one, with values of its own; ValueError, naming the file, where it is none."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         try:
-            value = torch.from_numpy(value.copy())
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))  # a copy, in this machine's order
         except TypeError:
             raise ValueError(f"{path}: {what} are {value.dtype}") from None
     if not isinstance(value, Tensor):

@@ -14,7 +14,7 @@ from fastdd.core.files import empty_place
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import normalisation, plain
-from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, read_record, write_record
+from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
 
 DESCRIPTION = "a folder with images_best.pt and labels_best.pt (or of a step), or such a file of images"
 # DC-Bench has Tiny-ImageNet's 10,000 images in five parts.
@@ -95,6 +95,8 @@ def _joined(paths: list[Path]) -> Any:
 
 
 def _rate(value: Any, path: Path) -> float:
+    if isinstance(value, torch.Tensor):
+        value = plain_tensor(value, path, "the step size")
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
         return float(value.item())
     if isinstance(value, int | float) and not isinstance(value, bool):

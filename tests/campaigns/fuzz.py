@@ -277,9 +277,9 @@ def _work(name: str, seed: str, numbers: range, place: Path, keep: Path | None, 
             faulthandler.register(number, file=told, chain=True)
         with open(writer, "w", encoding="utf-8") as messages:
             for number, outcome, line in cases(sample, f"{seed}/{name}", numbers):
-                # Of the processor's time; by the clock, on a busy machine, what a wait without end needs to show.
+                # Of the processor's time. By the clock only what shows a wait without end: a busy machine is slow.
                 signal.setitimer(signal.ITIMER_PROF, seconds if outcome == "begins" else 0)
-                signal.setitimer(signal.ITIMER_REAL, 3 * seconds if outcome == "begins" else 0)
+                signal.setitimer(signal.ITIMER_REAL, 20 * seconds if outcome == "begins" else 0)
                 print(json.dumps([number, outcome, line]), file=messages, flush=True)
                 if keep and OUTCOMES.get(outcome):
                     _keep(sample.folder, keep / f"{name.replace(' ', '-')}-{number}")

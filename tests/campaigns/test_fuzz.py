@@ -22,7 +22,7 @@ _QUICK = [name for name in READERS if not name.startswith(("run", "report", "exp
 @pytest.mark.full
 def test_readers_take_or_refuse_damaged_files():
     tally = Tally()
-    fuzz.run(tally, _QUICK, 40, seed=time.gmtime().tm_yday, seconds=20)  # another day, other files
+    fuzz.run(tally, _QUICK, 40, seed=time.gmtime().tm_yday, seconds=10)  # another day, other files
     assert not tally.faults_of(*tally.counts), "see python tests/campaigns/fuzz.py --seed (of the line) --readers (its)"
     assert sum(sum(counts.values()) for counts in tally.counts.values()) == 40 * len(_QUICK)
 

@@ -10,12 +10,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from fastdd import cli, exchange
 from fastdd.api.samples import read_groups
 from fastdd.core import bounds, files, reading
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, is_store, open_store, save_store
+from fastdd.data.catalog import build, load
 from fastdd.data.files.readers.cifar import parse_cifar_python
 from fastdd.data.files.tree import Tree
 from fastdd.data.sets.balance import drop_to_ratio
@@ -57,7 +59,15 @@ def a_store(path):
     return path
 
 
-@pytest.mark.parametrize("changes", [{"shapes": 5}, {"shapes": {}}, {"class_names": 3}, {"mean": [None] * 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"shapes": 5}, {"shapes": {}}, {"class_names": 3}, {"class_names": [1, 2]}, {"class_names": "ab"}),
+        *({"mean": [None] * 3}, {"std": [True] * 3}, {"std": [1e-300] * 3}, {"name": 5}, {"digest": None}),
+        *({"provenance": []}, {"provenance": {"parameters": 5}}, {"schema": [1]}),
+    ],
+    ids=str,
+)
 def test_a_store(tmp_path, changes):
     meta = a_store(tmp_path / "s") / "meta.json"
     meta.write_text(json.dumps({**json.loads(meta.read_text()), **changes}))
@@ -71,6 +81,39 @@ def test_a_store_of_which_a_header_is_cut(tmp_path):
         open_store(tmp_path / "s")
     (tmp_path / "s" / "meta.json").write_text(DEEP)
     assert not is_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"rows": {"train": -1, "test": 0}}', "\xff", "LEVELS"])
+def test_the_journal_of_a_build(tmp_path, line):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "d" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "d" / split / name / "0.png")
+    broken = tmp_path / "d" / "test" / "b" / "1.png"
+    broken.write_bytes(b"x")
+    with pytest.raises(RuntimeError, match="cannot decode"):
+        build("folder", tmp_path / "s", tmp_path / "d", options={"size": 8}, workers=1)
+    broken.unlink()
+    Image.new("RGB", (8, 8)).save(broken)
+    journal = tmp_path / ".s.building" / "journal.jsonl"
+    if line == "LEVELS":  # of which mean and std are made
+        first, noted = journal.read_text().splitlines()
+        levels = json.loads(noted)
+        levels["levels"][0][5] += 1
+        journal.write_text(f"{first}\n{json.dumps(levels)}\n")
+    else:
+        journal.write_bytes(journal.read_bytes() + line.encode("latin1") + b"\n")
+    with pytest.raises(ValueError, match=r"journal\.jsonl is damaged: start anew with --force: "):
+        build("folder", tmp_path / "s", tmp_path / "d", options={"size": 8}, workers=1, resume=True)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    for split in ("train", "test"):
+        folder = os.fsencode(tmp_path) + b"/" + split.encode() + b"/caf\xe9"
+        os.makedirs(folder)
+        Image.new("RGB", (8, 8)).save(os.fsdecode(folder) + "/0.png")
+    with pytest.raises(ValueError, match=r"the name 'caf\\udce9' is not UTF-8: rename it"):
+        load("folder", tmp_path, size=8)
 
 
 def test_a_zip_archive(tmp_path):
@@ -161,6 +204,22 @@ def test_the_manifest_of_experts(tmp_path):
     (tmp_path / experts.MANIFEST).write_text(DEEP)
     with pytest.raises(RuntimeError, match="is not a manifest of experts"):
         experts.read_manifest(tmp_path)
+    sound = {"schema": 1, "config": {"dtype": "fp32", "epochs": 2}, "parameters": [{"name": "w", "shape": [3]}]}
+    sound |= {"experts": [{"sha256": "0"}], "zca_digest": None}
+    for changes, words in (
+        ({"experts": [{"sha256": 5}]}, "an expert is"),
+        ({"experts": []}, "it is of 0 experts"),
+        ({"config": {"dtype": "fp32", "epochs": 2.5}}, "epochs"),
+        ({"config": {"dtype": "fp9", "epochs": 2}}, "dtype is 'fp9'"),
+        ({"parameters": [{"name": "w", "shape": [-3]}]}, "a parameter is"),
+        ({"size": [8]}, r"size is \[8\]"),
+        ({"class_names": 5}, "class_names is 5"),
+    ):
+        (tmp_path / experts.MANIFEST).write_text(json.dumps(sound | changes))
+        with pytest.raises(RuntimeError, match=f"is not a manifest of experts: .*{words}"):
+            experts.read_manifest(tmp_path)
+    (tmp_path / experts.MANIFEST).write_text(json.dumps(sound))
+    assert experts.read_manifest(tmp_path) == sound
     opened = experts.Experts(torch.zeros(1, 2, 3), {"experts": [], "parameters": [{"shape": [3]}]}, None)
     with pytest.raises(RuntimeError, match="of the experts has no num_classes: train or import them again"):
         opened.about("num_classes")
@@ -275,7 +334,7 @@ def test_a_settings_file_is_told_with_its_value(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("ipc: 3.5x\n")
     with pytest.raises(SystemExit):
         cli.main(["distill", "--config", str(tmp_path / "c.yaml")])
-    assert f"{tmp_path / 'c.yaml'}: ipc is '3.5x': " in capsys.readouterr().err
+    assert f"{tmp_path / 'c.yaml'}: --ipc is '3.5x': " in capsys.readouterr().err
 
 
 def test_a_pickle_that_numbers_its_objects_beyond_its_bytes():

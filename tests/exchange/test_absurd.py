@@ -78,3 +78,20 @@ def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "x.pt")
     with refused(ValueError, "x.pt is a pipe or a device, not a file"):
         read_mnist(tmp_path / "x.pt")
+
+
+def test_arrays_of_another_byte_order_are_read(tmp_path):
+    arrays = {"images": images().numpy(), "labels": classes().numpy()}
+    np.savez(
+        tmp_path / "a.npz", **{name: array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
+    )
+    read = read_mnist(tmp_path / "a.npz")
+    assert torch.equal(read.images, images())
+    assert torch.equal(read.labels, classes())
+
+
+def test_a_step_size_without_a_value(trajectory_matching):
+    rate = torch.empty((), device="meta")
+    folder = trajectory_matching(images_best=images(), labels_best=classes(), lr_best=rate)
+    with refused(ValueError, "lr_best.pt: the step size must be a plain tensor"):
+        read_mnist(folder)
