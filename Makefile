@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test full kernels browser lint bench docs-check setup clean
+.PHONY: demo test full campaigns sanitize kernels browser lint bench docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -24,6 +24,20 @@ test: $(VENV)/.dev browser kernels
 # What the default suite has a part of only.
 full: $(VENV)/.dev
 	$(PYTEST) -m full
+
+# Hostile inputs, kills, odd shapes, by the thousand, and a table of how they ended: half an hour or so.
+# FASTDD_CAMPAIGN_SECONDS bounds each test, FASTDD_CAMPAIGN_JSON names a file for the counts.
+campaigns: $(VENV)/.dev
+	$(PYTEST) -m campaigns tests/campaigns
+
+# The ops' tests and hostile calls with the C++ kernels under AddressSanitizer and UBSan, which end a process at the first
+# wrong address or number. The package is laid out in build/sanitized, which goes before the checkout (PYTHONSAFEPATH).
+SANITIZED := build/sanitized
+sanitize: $(VENV)/.dev
+	FASTDD_SANITIZE=1 FASTDD_CUDA=0 FASTDD_BUILD_EXT=1 $(PY) setup.py -q build --build-lib $(SANITIZED)
+	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+		$(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests/ops tests/campaigns/ops -m "not slow and not campaigns"
 
 # Ahead of the suite, which then finds their answers under .cache/: minutes where kernels have changed, seconds if not.
 kernels: $(VENV)/.dev

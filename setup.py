@@ -8,6 +8,7 @@ Environment:
     TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default 9.0+PTX.
     MAX_JOBS              parallel compilations.
     DEBUG=1               no optimisation, debug symbols.
+    FASTDD_SANITIZE=1     C++ kernels under AddressSanitizer and UBSan, in a build folder of their own (make sanitize).
 """
 
 import os
@@ -42,6 +43,10 @@ def switch(name: str) -> str:
     if value not in ("auto", "0", "1"):
         raise SystemExit(f"{name}={value!r} is not auto, 0 or 1")
     return value
+
+
+def sanitized() -> bool:
+    return os.environ.get("FASTDD_SANITIZE", "0") not in ("", "0")
 
 
 def find_torch() -> Path:
@@ -154,6 +159,10 @@ class BuildExtension(build_ext):
 
         debug = os.environ.get("DEBUG", "0") not in ("", "0")
         optimise = ["-O0", "-g"] if debug else ["-O3", "-DNDEBUG"]
+        # An address or a number that is wrong ends the process, so that no test can pass over it.
+        sanitizers = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize=vptr", "-fno-sanitize-recover"]
+        if sanitized():
+            optimise = ["-O1", "-g", "-fno-omit-frame-pointer", *sanitizers]
         common = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", *optimise]
         torch_flags = [
             *common,
@@ -174,7 +183,8 @@ class BuildExtension(build_ext):
             variants["avx512"] += ["-mprefer-vector-width=512"]
 
         # Not build_temp, which an editable install throws away: here, ninja compiles again only what has changed.
-        build = ROOT / "build" / f"ext-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+        kind = "sanitize" if sanitized() else "ext"
+        build = ROOT / "build" / f"{kind}-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
         build.mkdir(parents=True, exist_ok=True)
         csrc = ROOT / "csrc"
         lines = ["ninja_required_version = 1.5"]
@@ -226,6 +236,7 @@ class BuildExtension(build_ext):
         target = Path(self.get_ext_fullpath(extension.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         shared = ["-bundle"] if sys.platform == "darwin" else ["-shared"]
+        shared += sanitizers if sanitized() else []
         link = command(*cxx, *shared, *objects, *libraries, "-o", target)
         lines.append(f"build {escape(target)}: link {' '.join(map(escape, objects))}")
         lines.append(f"  link = {link}")
@@ -243,7 +254,7 @@ class BuildExtension(build_ext):
             "SOURCE_HASH": SOURCE_HASH,
             "CUDA_ARCHS": ";".join(archs),
             "SIMD": ";".join(variants),
-            "BUILD_TYPE": "debug" if debug else "release",
+            "BUILD_TYPE": "sanitized" if sanitized() else "debug" if debug else "release",
         }
 
 

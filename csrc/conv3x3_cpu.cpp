@@ -90,7 +90,7 @@ void winograd(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratc
 inline void neighbours(const float* x, int64_t n, int64_t h, int64_t height, int64_t width, int64_t inputs, float* to) {
   const int64_t row = (width + 2) * inputs;
   for (int64_t r = 0; r < 3; ++r) {
-    if (h + r < 1 || h + r > height) {
+    if (h + r < 1 || h + r > height || inputs == 0) {  // without channels x has no memory to copy from
       std::memset(to + r * row, 0, row * sizeof(float));
       continue;
     }

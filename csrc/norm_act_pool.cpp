@@ -79,6 +79,7 @@ struct Shared {
   // `images_of` over all images; each thread works through consecutive ones.
   template <class Function>
   void run(Function images_of) const {
+    if (call.channels == 0) return;  // and there is no scratch
     // One image a task, unless they are tiny: about 16,000 elements are worth waking a thread.
     const int64_t size = call.height * call.width * call.channels;
     torch::stable::parallel_for(0, images, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, size)),

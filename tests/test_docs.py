@@ -47,3 +47,21 @@ def test_links_resolve(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_what_holds_a_promise_exists():
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[^`]+)`", text)
+    assert len(named) > 50
+    for file, _, test in (one.partition("::") for one in named):
+        assert (ROOT / file).exists(), file
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8") or not test, f"{file} has no {test}"
+
+
+def test_every_promise_is_held_by_something():
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "held by" not in line]
+    assert len(rows) > 30
+    for promise, *held in rows:
+        assert len(held) == 1, promise
+        assert "`tests/" in held[0], promise

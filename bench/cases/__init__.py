@@ -4,9 +4,13 @@ from fnmatch import fnmatchcase
 
 from fastdd.bench.cases import (
     augment,
+    cf_match,
+    characteristic_steps,
     conv3x3,
     density,
     evaluate,
+    formation,
+    formation_steps,
     gradient_steps,
     group_grad,
     matching,
@@ -19,15 +23,19 @@ from fastdd.bench.framework.case import Case
 
 _MODULES = (
     augment,
+    formation,
     segment_mean,
     matching,
+    cf_match,
     group_grad,
     norm_act_pool,
     conv3x3,
     density,
     steps,
     gradient_steps,
+    formation_steps,
     trajectory_steps,
+    characteristic_steps,
     evaluate,
 )
 

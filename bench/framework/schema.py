@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastdd.bench.framework.case import BACKENDS
-from fastdd.core import files
+from fastdd.core import files, reading
+from fastdd.core.text import shown
 
 SCHEMA = 2
 
@@ -174,7 +175,7 @@ def validate(content: Any, name: str) -> None:
         first = problems[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         reason = first["msg"].removeprefix("Value error, ")
-        value = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float | None) else ""
+        value = f" (got {shown(first['input'])})" if isinstance(first["input"], str | int | float | None) else ""
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise ValueError(f"{name}: {where + ': ' if where else ''}{reason}{value}{more}") from None
 
@@ -186,18 +187,12 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: it is not JSON, holds NaN or infinity, or does not follow the schema.
         OSError: it can't be read.
     """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{path}: {constant} is no JSON; null stands for it")
-
-    with open(path, encoding="utf-8") as file:
-        try:
-            content = json.load(file, parse_constant=refuse)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
+    written = reading.text(path)
+    with reading.damage_of(path, "is not JSON", ValueError):
+        content = reading.parse_json(written)
     if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
         found = content.get("schema") if isinstance(content, dict) else None
-        raise ValueError(f"{path} has schema {found!r}, not 1 or {SCHEMA}")
+        raise ValueError(f"{path} has schema {shown(found)}, not 1 or {SCHEMA}")
     validate(content, str(path))
     return content
 

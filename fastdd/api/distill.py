@@ -65,6 +65,10 @@ def distill(
         eval_epochs: of each network; by default as published. An evaluation takes ``eval_nets`` trainings of so many
             epochs on the set, with the published 1,000 often longer than the steps between two: two networks on 10
             images a class of ``c-digits`` 20 s on a core, as 500 iterations of dm do. :func:`estimate` knows.
+        init: real (random training images), balanced (as many of every group) or noise; or a run folder, or the file
+            of a synthetic set, one's own or imported, to go on from its images. Its classes go by their names; soft
+            labels and a learned step size are not taken. A class with fewer training images than ``ipc`` gives all it
+            has, and starts from noise for the rest, with a warning.
         **arguments: these and any other field of the method's :class:`fastdd.methods.Settings` (iterations, arch,
             batch_real, lr_img, dsa_strategy, sampling, seed ...); what is not given comes from the shipped presets.
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from fastdd import models
 from fastdd.api import arguments
 from fastdd.api.checks import check_callbacks, check_curve, check_dataset, check_samples
 from fastdd.api.device import pick_device
 from fastdd.api.evaluate import evaluation_seconds
+from fastdd.api.initial import init_text, initial_of_run, read_initial
 from fastdd.api.samples import (
     Groups,
     Weights,
+    bytes_of_samples,
     clustering,
     clusters_of_run,
     read_groups,
     read_weights,
     weights_of_run,
 )
-from fastdd.api.signature import settings_of, with_keywords
+from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import ranks
 from fastdd.core.settings import given
-from fastdd.data import Dataset, SyntheticSet
-from fastdd.data.initial import check_ipc, random_set
+from fastdd.core.space import bytes_in, check_room
+from fastdd.data import Dataset, SyntheticSet, Zca
+from fastdd.data.initial import check_ipc, describe, first_images
 from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts
@@ -90,6 +94,7 @@ class Distillation:
         **settings: Unpack[DistillSettings],
     ) -> None:
         check_dataset(data)
+        check_known(settings, Distillation, Distillation.run)
         self.data = data
         self.settings, self.experts = _configured(data, method, debias, ipc, experts, settings)
         self._kind = METHODS[self.settings.method]
@@ -97,14 +102,19 @@ class Distillation:
         check_curve(eval_every, eval_nets, eval_epochs)
         self._eval_every, self._eval_nets, self._eval_epochs = eval_every, eval_nets or _CURVE_NETS, eval_epochs
         self.device, self._device = pick_device(device), device
-        check_ipc(data, ipc)
+        check_ipc(data, ipc, self.settings.init)
         network = {"width": self.settings.width, "depth": self.settings.depth}
         models.check(self.settings.arch, data.channels, data.num_classes, data.size, **network)
         if self.experts is not None:
             check_experts(self.settings, data, self.experts)
+        self._initial = read_initial(data, self.settings, self._zca)
         self._weights = None if weights is None else read_weights(data, weights)
         self._clustering, self._groups = clustering(groups), read_groups(data, groups)
         self._groups_source = Path(groups).name if isinstance(groups, str | os.PathLike) else None
+
+    @property
+    def _zca(self) -> Zca | None:
+        return None if self.experts is None else self.experts.zca
 
     @property
     def _weighted(self) -> bool:
@@ -136,9 +146,11 @@ class Distillation:
         folder = None if out is None else Path(out)
         if folder is not None:
             ranks.first(lambda: check_out(folder, resume, self.settings))
+            ranks.first(lambda: self._check_room(folder))
         if self._kind.needs_experts:
             check_experts(self.settings, self.data, self.experts)
         shares(self.settings, self.data)
+        initial = initial_of_run(self.data, self.settings, self._initial, self._zca, folder, resume)
         weights, groups, about = self._samples(folder, resume, embedding_progress)
         written = [] if progress is None else [Report(progress)]
         written += [] if self._eval_every is None else [Curve(self._eval_every, self._figures, eval_progress)]
@@ -151,6 +163,7 @@ class Distillation:
             checkpoint_seconds=checkpoint_seconds,
             weights=weights,
             groups=groups,
+            initial=initial,
             experts=self.experts,
             about=about,
             callbacks=[*written, *callbacks],
@@ -158,6 +171,16 @@ class Distillation:
         if folder is not None:
             ranks.first(lambda: preview(synthetic, folder / "preview.png"))
         return synthetic
+
+    def _check_room(self, folder: Path) -> None:
+        """TooSmallError where the disk has no space for the run's images, weights and groups.
+
+        For those a bias embedding is trained first. The run knows of more that it needs, but only after that.
+        """
+        images = self.settings.ipc * self.data.num_classes * self.data.channels * math.prod(self.data.size)
+        found = self._weighted or self._clustering is not None
+        samples = bytes_of_samples(len(self.data.train)) if found else 0
+        check_room(folder, 16 * images + samples - bytes_in(folder), "the run")
 
     def _samples(
         self, folder: Path | None, resume: bool, progress: Callable[[int, int], None] | None
@@ -199,6 +222,7 @@ class Distillation:
             nets, epochs: of an evaluation of the result; no networks, no evaluation.
         """
         config, seconds = self.settings, {}
+        initial_of_run(self.data, config, self._initial, self._zca, None, False)
         if self._clustering is not None or (self._weighted and self._weights is None):
             seconds["bias embedding"] = estimates.bias_embedding(self.data, EmbeddingSettings(), self.device)
         seconds["distillation"], disk, notes = estimates.distillation(
@@ -212,12 +236,13 @@ class Distillation:
         return estimates.measured(seconds, disk, self.device, notes)
 
     def _evaluation_seconds(self, nets: int, epochs: int | None) -> float:
-        config, zca = self.settings, None if self.experts is None else self.experts.zca
-        start = random_set(self.data, config.ipc, config.seed, zca)
-        synthetic = replace(
-            start,
-            metadata={**start.metadata, "run": config.model_dump()},
+        config, zca = self.settings, self._zca
+        synthetic = SyntheticSet(
+            first_images(self.data, config.ipc, config.seed, "noise"),
+            torch.arange(self.data.num_classes).repeat_interleave(config.ipc),
+            describe(self.data, config.ipc, zca, method=config.method, run=config.model_dump()),
             learning_rate=getattr(config, "lr_teacher", None),
+            zca=zca,
         )
         return evaluation_seconds(plan_evaluation(synthetic, self.data, self.device, nets=nets, epochs=epochs))
 
@@ -231,15 +256,18 @@ def _configured(
     settings: Mapping[str, Any],
 ) -> tuple[Settings, Experts | None]:
     """Settings of a run, and its experts, opened: what is not given of network, whitening and debias mode is theirs."""
+    settings = {**settings, "init": init_text(settings.get("init"))}
     if experts is None:
         return configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings), None
     if method in METHODS and not METHODS[method].needs_experts:
         raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
     experts = experts if isinstance(experts, Experts) else Experts.open(experts)
     trained = experts.manifest["config"]
-    theirs = {"zca": experts.zca is not None}
+    kind = METHODS.get(method)
+    theirs = {"zca": experts.zca is not None} if kind and "zca" in kind.Settings.model_fields else {}
     if all(settings.get(name) is None for name in ("arch", "width", "depth")):
         theirs |= {name: trained[name] for name in ("arch", "width", "depth")}
     settings = {**theirs, **given(settings)}
-    config = configure(dataset=data.name, method=method, debias=debias or trained["debias"], ipc=ipc, **settings)
+    debias = debias or (trained["debias"] if kind and kind.debias_of_experts else "none")
+    config = configure(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
     return config, experts

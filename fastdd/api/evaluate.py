@@ -9,7 +9,7 @@ from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
-from fastdd.api.signature import settings_of, with_keywords
+from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, plan_evaluation
 from fastdd.session import Estimate
@@ -110,6 +110,7 @@ def estimate_evaluation(
 ) -> Estimate:
     """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
     check_dataset(data)
+    check_known(settings, estimate_evaluation)
     target = pick_device(device)
     plan = plan_evaluation(_opened(what), data, target, **settings)
     return estimates.measured({"evaluation": evaluation_seconds(plan)}, 0, target)

@@ -13,6 +13,7 @@ from fastdd.api.device import pick_device
 from fastdd.api.samples import (
     Groups,
     Weights,
+    bytes_of_samples,
     clustering,
     clusters_of_run,
     read_groups,
@@ -84,6 +85,9 @@ def train_experts(
     target, folder = pick_device(device), Path(out)
     training.check_processes(processes)
     ranks.first(lambda: training.check_experts_out(folder, resume, config))
+    found = mode(debias).needs == "weights" or clustering(groups) is not None
+    samples = bytes_of_samples(len(data.train)) if found else 0
+    ranks.first(lambda: training.check_experts_room(folder, config.model_dump(), data, samples))
     given = None if weights is None else read_weights(data, weights)
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from fastdd.api.weights import kde_weights, pseudo_groups
-from fastdd.core import files, ranks
+from fastdd.core import files, ranks, reading
 from fastdd.core.files import GROUPS, WEIGHTS
 from fastdd.data import Dataset
 from fastdd.debias.density import clusters, kde
+from fastdd.models import EMBEDDING_DIM
 
 Weights = kde.KdeWeights | np.ndarray | torch.Tensor | str | os.PathLike
 Groups = np.ndarray | str | os.PathLike
@@ -73,6 +74,11 @@ def weights_of_run(
     return weights
 
 
+def bytes_of_samples(images: int) -> int:
+    """What the weights or groups of so many training images take in a run's folder, at most."""
+    return 4 * images * (EMBEDDING_DIM + 2)
+
+
 def clustering(groups: object) -> str | None:
     """The clustering that finds a run's groups; None where they are given, or none are."""
     return groups if isinstance(groups, str) and groups in clusters.METHODS else None
@@ -90,7 +96,9 @@ def read_groups(data: Dataset, groups: Groups | None) -> np.ndarray | None:
     if groups is None or clustering(groups):
         return None
     if isinstance(groups, str | os.PathLike):
-        groups = kde.load_array(Path(groups))
+        path, groups = groups, kde.load_array(Path(groups))
+        with reading.damage_of(path, "is of no groups", ValueError):
+            data.with_groups(groups)
     elif not isinstance(groups, np.ndarray):
         known = " or ".join(clusters.METHODS)
         raise TypeError(f"groups are an array int64 [N], the path of one, {known}, not {type(groups).__name__}")
@@ -102,7 +110,7 @@ def clusters_of_run(data: Dataset, method: str, folder: Path | None, resume: boo
     """A run's groups that a clustering finds; kept in its folder, and read from that of a run that is resumed."""
     stored = None if folder is None else folder / GROUPS
     if ranks.first(lambda: resume and stored is not None and stored.exists()):
-        return kde.load_array(stored)
+        return read_groups(data, stored)
     groups, _ = pseudo_groups(data, method=method, **embedding)
     if stored is not None:
         ranks.first(lambda: _keep(stored, lambda path: files.write_atomic(path, lambda file: np.save(file, groups))))

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from fastdd.core.settings import unknown_setting
+
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
 
@@ -36,3 +38,11 @@ def with_keywords(keywords: Iterable[inspect.Parameter]) -> Callable[[Verb], Ver
         return verb
 
     return decorate
+
+
+def check_known(settings: Iterable[str], *verbs: Callable[..., object]) -> None:
+    """ValueError for a setting that none of the verbs takes by name, with the one that may be meant."""
+    known = [parameter.name for verb in verbs for parameter in keywords_of(verb)]
+    for name in settings:
+        if name not in known:
+            raise unknown_setting(name, known)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdd.api import arguments
 from fastdd.api.device import pick_device
-from fastdd.api.signature import settings_of, with_keywords
+from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import ranks
 from fastdd.data import Dataset
 from fastdd.debias.density import clusters, kde
@@ -71,6 +71,7 @@ def kde_weights(
     >>> made.weights.shape, made.embeddings.shape
     ((1297,), (1297, 128))
     """
+    check_known(settings, kde_weights)
     target = pick_device(device)
     density = kde.KdeSettings(seed=seed, **settings)
     density.check_backend(target)
@@ -120,6 +121,7 @@ def pseudo_groups(
         RuntimeError: a GPU that is not there, a damaged file.
     """
     target = pick_device(device)
+    check_known(settings, pseudo_groups)
     clustering = clusters.ClusterSettings(seed=seed, **settings)
     training = EmbeddingSettings(encoder=encoder, steps=steps)
     ranks.agree("groups", data.digest(), clustering, training, seed, _told(embedding), target.type)

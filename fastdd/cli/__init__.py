@@ -5,11 +5,14 @@ torchrun's, rank 0 prints; an error is said once, whether one rank meets it or a
 """
 
 import contextlib
+import itertools
+import re
 import signal
 import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from fastdd.cli import job
@@ -23,6 +26,8 @@ __all__ = ["main"]
 
 # Options of ``fastdd run`` that are followed by a value.
 RUN_VALUES = ("--rng", "--seed", "--json")
+# Values of damaged files, which messages repeat, can be of any length.
+_LONGEST_LINE = 1000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,7 +63,7 @@ def _run(arguments: list[str], *, several: bool, debug: bool, guarded: bool) -> 
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        text, code = _report(error)
+        text, code = _report(error, arguments)
         if several:
             job.end(error, text, code)
         if text:
@@ -86,22 +91,56 @@ def _line(error: object) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # without Python's "[Errno 28] "
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE * 3 // 4]} ... {line[-_LONGEST_LINE // 4 :]}"
 
 
-def _report(error: BaseException) -> tuple[str, int]:
-    """``error`` in one line, and its exit code."""
+def _refused(error: Any) -> str:
+    """What Typer says, in plain words where it has pydantic's."""
+    if hasattr(error.__cause__, "errors") and getattr(error, "param", None) is not None:
+        from fastdd.core.settings import wanted
+
+        name = error.param.opts[0] if error.param.param_type_name == "option" else error.param.make_metavar(error.ctx)
+        return f"{name} {wanted(error.__cause__.errors()[0])}"
+    return error.format_message()
+
+
+# In what PyTorch and the system say when memory ends; the last stands for an allocation of a compiled kernel's.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "CUDA out of memory",
+    "bad_alloc",
+    "torch_call_dispatcher(",
+)
+
+
+def _too_little_memory(error: BaseException, arguments: Sequence[str]) -> str:
+    """What memory was not enough for, in one line; empty for other errors."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not any(words in text for words in _NO_MEMORY):
+        return ""
+    what = " ".join(["fastdd", *itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2])])
+    asked = re.search(r"allocate (\d+) bytes", text)
+    size = re.search(r"llocate ([\d.]+ [KMGT]i?B)", text)
+    figure = f"{int(asked[1]) / 1e6:,.0f} MB" if asked else size[1] if size else ""
+    told = f" ({figure} were asked for at once)" if figure else ""
+    return f"error: the memory is not enough for {what}{told}; fastdd estimate tells what a run takes"
+
+
+def _report(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, int]:
+    """``error`` in one line, and its exit code; ``arguments`` are the command's."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).
     if hasattr(error, "format_message"):
-        return f"error: {_line(error.format_message())}", getattr(error, "exit_code", 2)
+        return f"error: {_line(_refused(error))}", getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         return "", 1
+    if memory := _too_little_memory(error, arguments):
+        return memory, 1
     if isinstance(error, ValueError | TypeError | FileNotFoundError):
         return f"error: {_line(error)}", 2
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return "error: the memory is not enough for this; fastdd estimate tells what a run takes", 1
     if isinstance(error, RuntimeError | OSError | ImportError):
         return f"error: {_line(error)}", 1
     return f"error: {type(error).__name__}: {_line(error)} (this is a bug; --debug shows where it happened)", 1

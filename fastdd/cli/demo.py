@@ -14,12 +14,15 @@ from fastdd.cli.distill import distill_with_bar
 from fastdd.cli.evaluate import evaluate_with_bar, print_results
 from fastdd.cli.options import Command, Device, Json, Seed, new_app
 from fastdd.core import files
+from fastdd.core.space import check_room
 from fastdd.report.page import write_page
 from fastdd.report.record import read_record
 
 app = new_app()
 
 _IPC, _NETS, _EPOCHS, _WHOLE_EPOCHS = 10, 3, 200, 40
+# Of a set, its picture, and its share of the page.
+_BYTES_A_SET = 2 << 20
 _SETS = [("dm", "none"), ("dm", "fairdd")]
 _FULL_SETS = [*_SETS, ("dm", "kde"), ("dc", "none"), ("dc", "fairdd")]
 
@@ -42,6 +45,7 @@ def demo(
     folders = {kind: out / "-".join(kind) for kind in (_FULL_SETS if full else _SETS)}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
+    check_room(out, len(folders) * _BYTES_A_SET, "the demo")
     began = time.perf_counter()
     data = datasets.load("c-digits")
     console.print(

@@ -1,5 +1,6 @@
 """``fastdd distill``."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, n
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.data.initial import input_digest
+from fastdd.data.initial import INITS, input_digest
 from fastdd.debias import mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
@@ -43,7 +44,7 @@ class Distill(Command):
     section = "run"
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
-        others = content.keys() - {self.section, settings_file.DATA_DIGEST}
+        others = content.keys() - {self.section, settings_file.DATA_DIGEST, settings_file.STORE}
         return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}}
 
 
@@ -132,7 +133,8 @@ def distill(
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)
     method, debias = settings["method"], settings["debias"]
-    if config is not None and groups is None and mode(debias).needs != "weights":
+    of_its_own = groups is not None or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
+    if config is not None and not of_its_own:
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
     synthetic = distill_with_bar(
@@ -166,7 +168,8 @@ def distill(
 def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:
     """Those that are given, and, where the run's name has them, those that are not."""
     usual = {name: Settings.model_fields[name].default for name in ("method", "ipc", "debias")}
-    if experts is not None:
+    kind = METHODS.get(given(options).get("method"))
+    if experts is not None and kind is not None and kind.debias_of_experts:
         usual["debias"] = experts.manifest["config"]["debias"]
     return {**usual, **given(options)}
 
@@ -195,7 +198,7 @@ def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) ->
 def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
     """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
-    announced = False
+    announced, told = False, set()
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -214,6 +217,11 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
                 console.print(f"on the way, {row['tested_on']} set, {report.networks(row)}:")
                 announced = True
             console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
+            for line in row.get("warnings", ()):
+                kind = re.sub(r"\(.*?\)", "", line)  # without the numbers, which differ every time
+                if kind not in told:
+                    told.add(kind)
+                    console.print(f"  warning: {line}")
 
         calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
         return api.distill(data, **calls, **settings)

@@ -15,6 +15,7 @@ from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_ap
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
+from fastdd.session.folder import store_of_run
 
 app = new_app()
 
@@ -170,10 +171,47 @@ def to_evaluate(
     ipc_of_set = synthetic.metadata.get("ipc", ipc)
     if ipc not in (None, ipc_of_set):
         raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
-    dataset = dataset or synthetic.metadata.get("dataset")
-    if dataset is not None and dataset == synthetic.metadata.get("dataset"):
+    if dataset is None:
+        return synthetic, _own_dataset(target, synthetic, data_root, options), ipc_of_set
+    if dataset == synthetic.metadata.get("dataset"):
         options = datasets.built_with(synthetic.metadata, dataset) | options
     return synthetic, load_dataset(dataset, data_root, options), ipc_of_set
+
+
+def _own_dataset(target: str, synthetic: SyntheticSet, data_root: Path | None, options: dict[str, Any]) -> Dataset:
+    """The data set that a set was made from: the packed store that its run names, or that of its metadata's name."""
+    name, store = synthetic.metadata.get("dataset"), store_of_run(target)
+    if store is None:
+        if name is not None and name not in datasets.available():
+            raise ValueError(
+                f"{target} is of {name!r}, which is no data set's name here: give the packed store that it was made "
+                "from, --dataset STORE"
+            )
+        own = {} if name is None else datasets.built_with(synthetic.metadata, name)
+        return load_dataset(name, data_root, own | options)
+    if options or not datasets.is_store(store):
+        data = _by_name(name, data_root, synthetic, options)
+        if data is None:
+            raise ValueError(
+                f"{target} was made from the packed store {store}, which is not there: give --dataset STORE"
+            )
+    else:
+        data = load_dataset(str(store), None, {})
+    if data.digest() != synthetic.metadata.get("dataset_digest"):
+        warnings.warn(f"{data.name} is not, bit for bit, what {target} was made from", stacklevel=2)
+    return data
+
+
+def _by_name(
+    name: str | None, data_root: Path | None, synthetic: SyntheticSet, options: dict[str, Any]
+) -> Dataset | None:
+    """The data set of a name; None where there is none, or its files are not here."""
+    if name not in datasets.available():
+        return None
+    try:
+        return load_dataset(name, data_root, datasets.built_with(synthetic.metadata, name) | options)
+    except FileNotFoundError:
+        return None
 
 
 def _check_results(run: Path) -> None:
@@ -184,7 +222,10 @@ def _check_results(run: Path) -> None:
 
 
 def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
-    """Add results to those that a run's folder has, and write them to ``json``."""
+    """Add results to those that a run's folder has, and write them to ``json``; with the names of the data set, as a
+    set may number its classes otherwise."""
+    names = {"class_names": list(data.class_names), "group_names": list(data.group_names)}
+    rows = [{**row, **names} for row in rows]
     if run is not None:
         path = run / report.RESULT
         with files.alone_in(run):  # evaluations may end together

@@ -47,14 +47,19 @@ def end(error: BaseException, text: str, code: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # it is what they ask for
         signal.signal(number, signal.SIG_IGN)
     told = False
-    if isinstance(error, KeyboardInterrupt | Interrupted):
+    orphaned = ranks.orphaned()
+    if orphaned:  # and with it what ranks tell each other by
+        text, code, told = f"error: {orphaned}", 1, ranks.rank() > 0
+    elif isinstance(error, KeyboardInterrupt | Interrupted):
         told = ranks.end_explained()
         if not told and not ranks.everyone_answers():
             error = ranks.RankLost()
             text, code = f"error: {error}", 1
-    if isinstance(error, ranks.RankLost):
+    if not orphaned and isinstance(error, ranks.RankLost):
         told = ranks.end_explained()
-    if not told and text:
+    if orphaned and not told:
+        print(text, file=sys.stderr)
+    elif not told and text:
         ranks.explain_end(text, lambda: print(text, file=sys.stderr, flush=True))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

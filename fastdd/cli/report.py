@@ -13,6 +13,7 @@ from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report.page import write_page
 from fastdd.report.record import Record, read_record
+from fastdd.session.folder import store_of_run
 
 app = new_app()
 
@@ -43,7 +44,7 @@ def report(
         out = first / NAME if len(records) == 1 and first.is_dir() else Path(NAME)
     files.check_writable(out)
     data, why = _dataset(records, dataset, data_root, options)
-    write_page(out, records, data, embedding=embedding, seed=seed)
+    write_page(out, records, data, embedding=embedding, seed=seed, **({"without": why} if why else {}))
     if why:
         console.print(f"without real images and embeddings: {why}")
     console.print(f"report in {out}")
@@ -62,6 +63,9 @@ def _dataset(
                 raise ValueError(f"{why}: give --dataset")
             return None, why
         (name,) = names
+        stores = {store_of_run(record.path) for record in records}
+        if len(stores) == 1 and not asked and None not in stores and datasets.is_store(*stores):
+            return datasets.load(*stores), ""
     try:
         return datasets.load(name, root, **records[0].data_options(name) | options), ""
     except (ValueError, OSError) as error:

@@ -248,14 +248,17 @@ def _write(
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
     text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, compared))
-    write_page(stem.with_suffix(".html"), records, _shown(shop, [one.cell for one in distilled]), table=text)
+    data, why = _shown(shop, [one.cell for one in distilled])
+    write_page(stem.with_suffix(".html"), records, data, table=text, without=why)
 
 
-def _shown(shop: recipes.Workshop, cells: list[recipes.Cell]) -> Dataset | None:
-    """The data set of all cells, to be shown beside theirs; None where they have several, or it is not here."""
-    if not cells or any((cell.dataset, cell.options) != (cells[0].dataset, cells[0].options) for cell in cells):
-        return None
+def _shown(shop: recipes.Workshop, cells: list[recipes.Cell]) -> tuple[Dataset | None, str]:
+    """The data set of all cells, to be shown beside theirs, or why it can't be."""
+    if not cells:
+        return None, "nothing was distilled"
+    if any((cell.dataset, cell.options) != (cells[0].dataset, cells[0].options) for cell in cells):
+        return None, "the table is of several data sets"
     try:
-        return shop.dataset(cells[0])
-    except (ValueError, OSError):  # all is done, so the table needs no files
-        return None
+        return shop.dataset(cells[0]), ""
+    except (ValueError, OSError) as error:  # all is done, so the table needs no files
+        return None, str(error)

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import typer
 import yaml
 
 from fastdd.core import bounds
+from fastdd.core.reading import damage_of
+from fastdd.core.text import closest, shown
 
 # Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
 SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
-DATA_DIGEST = "data_digest"  # beside a run's settings
+# Beside a run's settings.
+DATA_DIGEST, STORE = "data_digest", "store"
+_LARGEST = 16 << 20
 
 
 class Reader:
@@ -27,11 +32,21 @@ class Reader:
         return content[self.section]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if any(parameter.name == "config" for parameter in self.params):
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-            if given.get("config") and not given.get("help"):
-                args = [*self._words(ctx, Path(given["config"]), given), *args]
-        return super().parse_args(ctx, args)
+        if not any(parameter.name == "config" for parameter in self.params):
+            return super().parse_args(ctx, args)
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not given.get("config") or given.get("help"):
+            return super().parse_args(ctx, args)
+        words = self._words(ctx, Path(given["config"]), given)
+        try:
+            return super().parse_args(ctx, [*words, *args])
+        except typer.BadParameter as error:
+            name = getattr(error.param, "name", None)
+            if name is None or name in given:
+                raise
+            values = [word.partition("=")[2] for word in words if word.partition("=")[0] in error.param.opts]
+            value = shown(values[0] if len(values) == 1 else values)
+            raise ValueError(f"{given['config']}: {error.param.opts[0]} is {value}: {error.message}") from None
 
     def _words(self, ctx: Any, path: Path, given: Mapping[str, Any]) -> list[str]:
         """The file's options as words; of those that can be repeated, only such as the command line has not."""
@@ -39,15 +54,18 @@ class Reader:
         section = next((name for name in SECTIONS if isinstance(content.get(name), dict)), None)
         if section not in (None, self.section):
             raise ValueError(f"{path} is {SECTIONS[section]}, which {ctx.command_path} can't take its options from")
-        values = content if section is None else self.from_section(content)
+        with damage_of(path, "is no such file", ValueError):
+            values = content if section is None else self.from_section(content)
         known = {}
         for parameter in self.params:
             if parameter.param_type_name == "option" and parameter.name != "config":
                 known[parameter.opts[0].removeprefix("--").replace("-", "_")] = parameter
         unknown = [str(name) for name in values if name not in known]
         if unknown:
+            close = {name: closest(name, known) for name in unknown}
+            told = [name if meant is None else f"{name} (did you mean {meant}?)" for name, meant in close.items()]
             raise ValueError(
-                f"{path}: {ctx.command_path} has no {', '.join(unknown)}; {ctx.command_path} --help shows what it has"
+                f"{path}: {ctx.command_path} has no {', '.join(told)}; {ctx.command_path} --help shows what it has"
             )
         words = []
         for name, value in values.items():
@@ -60,7 +78,11 @@ class Reader:
 def read(path: Path) -> dict[str, Any]:
     """The content of a YAML (or JSON) file; ValueError if there is none, or it has no names with values."""
     try:
-        content = bounds.load_yaml(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:  # also a pipe, as the shell's <(...) is one
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError(f"--config {path} is larger than any file of settings ({_LARGEST >> 20} MiB)")
+        content = bounds.load_yaml(text.decode())
     except OSError as error:
         raise ValueError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -75,7 +97,7 @@ def _words_of(parameter: Any, value: Any, where: str) -> list[str]:
     flag = parameter.opts[0]
     if parameter.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"{where} must be true or false, not {value!r}")
+            raise ValueError(f"{where} must be true or false, not {shown(value)}")
         return [flag] if value else parameter.secondary_opts[:1]
     if parameter.multiple:
         if isinstance(value, dict):  # NAME=VALUE
@@ -85,5 +107,5 @@ def _words_of(parameter: Any, value: Any, where: str) -> list[str]:
         values = [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise ValueError(f"{where} must be a number or a word, not {one!r} (quotes make it a word)")
+            raise ValueError(f"{where} must be a number or a word, not {shown(one)} (quotes make it a word)")
     return [f"{flag}={one}" for one in values]

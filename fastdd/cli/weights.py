@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastdd import api, report
+from fastdd.api.samples import bytes_of_samples
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
 from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app, output_file
@@ -79,6 +80,8 @@ def weights(
     if out is None:
         out = Path("runs") / f"weights-{data.name}.safetensors"
         ranks.first(lambda: out.parent.mkdir(exist_ok=True))
+    if not (embedding or earlier):
+        ranks.first(lambda: files.check_writable(out, bytes_of_samples(len(data.train))))
     with bar(f"bias embedding of {data.name}") as update:
         weights = api.kde_weights(
             data, embedding=embedding or earlier, seed=seed, device=device, progress=update, **settings

@@ -43,18 +43,35 @@ def load_npy(path: Path) -> np.ndarray:
         RuntimeError: naming the file: it holds anything else, or fewer bytes than its header asks for.
         OSError: it can't be read.
     """
+    return np.array(map_npy(path))
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The one array of numbers of a ``.npy`` file, mapped; what is written to it stays in memory.
+
+    Raises:
+        RuntimeError, OSError: as :func:`load_npy`.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise RuntimeError(f"{path} is not a .npy file of numbers, but a folder, pipe or device")
     try:
-        # Mapped first: numpy takes the memory for what a header says before it reads, but compares what it maps.
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":  # of an .npz, which numpy.load takes too
+                file.seek(0)
+                _check_header(file, path.name, path.stat().st_size)
+        # numpy takes the memory for what a header says before it reads, but compares what it maps. Copy on write, as
+        # torch has no arrays that can't be written.
         with np.errstate(over="ignore"):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # a damaged header is parsed as Python, and can raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise RuntimeError(f"{path} is not a .npy file of numbers, or is cut short: {reason}") from None
     if not isinstance(array, np.ndarray):
         raise RuntimeError(f"{path} holds several arrays; save one with numpy.save")
-    return np.array(array)
+    return array
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -68,23 +85,36 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                _check_header(file, member)
+                _check_header(file, member.filename, member.file_size)
             with archive.open(member) as file:
                 arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
     return arrays
 
 
-def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
+def _check_header(file: IO[bytes], name: str, size: int) -> None:
+    """ValueError where the header of a ``.npy`` file of ``size`` bytes is none, or asks for more than there is."""
     header = np.lib.format
-    version = header.read_magic(file)
-    read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
     try:
+        version = header.read_magic(file)
+        read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
         shape, _, dtype = read(file)
     except Exception as error:  # it is parsed as Python, and can raise nearly anything
-        raise ValueError(f"{member.filename} has no header of an array ({error})") from None
-    wanted, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-    if wanted > there and not dtype.hasobject:
-        raise ValueError(f"{member.filename} has {there:,} bytes of values, its header asks for {wanted:,}")
+        raise ValueError(f"{name} has no header of an array ({' '.join(str(error).split())[:200]})") from None
+    if dtype.hasobject:
+        return  # numpy refuses it, in words that are known
+    # numpy divides by the size of a value, and ends the process where that is 0.
+    if dtype.itemsize == 0 or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise ValueError(f"{name} has no header of an array ({dtype.str} {shape})")
+    wanted, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if wanted > there:
+        raise ValueError(f"{name} has {there:,} bytes of values, its header asks for {wanted:,}")
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor is on the CPU with all its values: a small file can repeat some by strides of zero."""
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 class _Loader(yaml.SafeLoader):

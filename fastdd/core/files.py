@@ -1,6 +1,8 @@
 """Writes that are whole or absent: a reader, or the next start after a kill, never sees half a file."""
 
 import csv
+import ctypes
+import errno
 import io
 import os
 import re
@@ -16,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from fastdd.core.space import check_room
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -23,6 +27,10 @@ except ImportError:  # not a POSIX system
 
 # What a run's folder, and that of experts, keep of KDE reweighting, and of clusters in place of a protected attribute.
 WEIGHTS, GROUPS = "weights.safetensors", "groups.npy"
+# What a run's folder keeps of a stored set that it started from.
+INITIAL = "initial.safetensors"
+# Of a folder that one process holds.
+LOCK = ".lock"
 
 STDOUT = Path("/dev/stdout")
 # What the parsers of numpy, zip, csv and JSON raise at a file that is damaged, or was made to harm.
@@ -34,6 +42,14 @@ DAMAGE = (
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 # A temporary file or folder is named ".NAME.RANDOM.partial".
 _PARTIAL = ".partial"
+# Of Linux's renameat2(2): paths are relative to the working folder, and change places.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Of a disk that is as good as full: no result fits.
+_LEAST_FREE = 1 << 16
+
+
+class WriteError(OSError):
+    """A file can't be written. Not a FileNotFoundError where its folder is gone: that is said of what is read."""
 
 
 def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
@@ -47,7 +63,8 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
         write: gets a binary file; what it returns is ignored.
 
     Raises:
-        OSError: naming ``path``, when the disk is full or the folder can't be written. ``path`` is then as it was.
+        WriteError: naming ``path``, when the disk is full or the folder can't be written, or is gone. ``path`` is then
+            as it was.
     """
     path = Path(path)
     try:
@@ -58,7 +75,14 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
         else:
             _replace(Path(os.path.realpath(path)), write)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> WriteError:
+    """What to raise where ``path`` can't be written."""
+    gone = error.errno == errno.ENOENT and not os.path.isdir(os.path.dirname(os.path.realpath(path)))
+    why = "its folder is gone" if gone else os.strerror(error.errno or 0)
+    return WriteError(error.errno, f"cannot write {path}: {why}")
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -130,6 +154,14 @@ def partial_folder(path: Path) -> Iterator[Path]:
             os.close(claimed)
 
 
+def take_place(folder: Path, path: Path) -> None:
+    """Make the temporary ``folder`` what ``path`` is, which must be an empty folder or nothing."""
+    os.chmod(folder, 0o777 & ~_umask())
+    if path.exists():
+        path.rmdir()
+    os.rename(folder, path)
+
+
 def _claim(descriptor: int, path: str | os.PathLike) -> bool:
     """Lock a temporary file as that of a living writer; False where it was taken for a leftover before that."""
     if fcntl is None:
@@ -140,6 +172,22 @@ def _claim(descriptor: int, path: str | os.PathLike) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def held(folder: str | os.PathLike) -> bool:
+    """Whether a living process works in a temporary folder, or holds a folder (:func:`hold`)."""
+    if fcntl is None:
+        return False
+    for path in (Path(folder), Path(folder, LOCK)):
+        with suppress(OSError):  # not there, or a file system without locks
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+    return False
 
 
 def is_partial(name: str) -> bool:
@@ -177,6 +225,13 @@ def remove_partials(folder: str | os.PathLike, of: str | None = None) -> None:
                     leftover.unlink()
             finally:
                 os.close(descriptor)
+
+
+def empty_place(path: str | os.PathLike) -> None:
+    """Remove the file at ``path``; a link stays, and what it points to goes. Pipes and devices stay too."""
+    target = Path(os.path.realpath(path))
+    if target.is_file():
+        target.unlink(missing_ok=True)
 
 
 def is_stream(path: str | os.PathLike) -> bool:
@@ -230,8 +285,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """OSError unless a file can be written at ``path``: to be told before the work whose result goes there."""
+def check_writable(path: str | os.PathLike, size: int = _LEAST_FREE) -> None:
+    """OSError unless a file of ``size`` bytes can be written at ``path``: told before the work whose result goes there.
+
+    That holds as far as it can be known: quotas are not looked at, and other processes fill the disk too.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file")
@@ -244,6 +302,22 @@ def check_writable(path: str | os.PathLike) -> None:
         raise NotADirectoryError(f"the folder of {path} does not exist")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"the folder of {path} can't be written")
+    check_room(folder, size, path.name)
+
+
+def exchange(one: str | os.PathLike, other: str | os.PathLike) -> bool:
+    """Let two paths change places, in one step that no kill can divide; False where the system has none (not Linux)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    paths = os.fsencode(one), os.fsencode(other)
+    if renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # an old kernel, or a file system without it
+        return False
+    raise OSError(number, f"cannot put {one} in the place of {other}: {os.strerror(number)}")
 
 
 @contextmanager
@@ -252,7 +326,10 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
 
     It is another lock than that of :func:`hold`, which a run keeps for hours.
     """
-    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    except OSError as error:
+        raise WriteError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
     try:
         if descriptor is not None:
             with suppress(OSError):  # a file system without locks of folders
@@ -261,6 +338,14 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def check_regular(folder: str | os.PathLike) -> None:
+    """OSError if something in a folder is a pipe or a device, at which reads and writes may wait for ever."""
+    for name in sorted(os.listdir(folder)):
+        path = Path(folder, name)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"{path} is a pipe or a device: take it out of the folder")
 
 
 def hold(folder: str | os.PathLike) -> TextIO | None:
@@ -272,9 +357,12 @@ def hold(folder: str | os.PathLike) -> TextIO | None:
     if fcntl is None:
         return None
     try:
-        lock = open(Path(folder) / ".lock", "w")  # noqa: SIM115  held open for as long as it is wanted
+        check_regular(folder)
+        lock = open(Path(folder) / LOCK, "w")  # noqa: SIM115  held open for as long as it is wanted
     except OSError as error:
-        raise OSError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
+        if error.errno is None:
+            raise
+        raise WriteError(error.errno, f"cannot write in the folder {folder}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -22,12 +22,18 @@ class Messages:
             self._store, self._name = job.store, job.name()
             self._read = {} if job.rank else dict.fromkeys(range(1, job.world), 0)
 
+    def _there(self):
+        """The job's store; RankLost where it is gone with torchrun, of which PyTorch would print pages."""
+        if gone := ranks.orphaned():
+            raise ranks.RankLost(gone)
+        return self._store
+
     def send(self, message: Any) -> None:
         """To rank 0, which may do so too."""
         if self._rank == 0:
             self._own.append(message)
         else:
-            self._store.set(f"{self._name}/{self._rank}/{self._sent}", json.dumps(message))
+            self._there().set(f"{self._name}/{self._rank}/{self._sent}", json.dumps(message))
             self._sent += 1
 
     def received(self) -> Iterator[Any]:
@@ -35,7 +41,7 @@ class Messages:
         while self._own:
             yield self._own.pop(0)
         for sender in self._read:
-            while self._store.check([key := f"{self._name}/{sender}/{self._read[sender]}"]):
+            while self._there().check([key := f"{self._name}/{sender}/{self._read[sender]}"]):
                 self._read[sender] += 1
                 message = json.loads(self._store.get(key))
                 self._store.delete_key(key)
@@ -43,8 +49,8 @@ class Messages:
 
     def ask_to_stop(self) -> None:
         if self._store is not None:
-            self._store.set(f"{self._name}/stop", "1")
+            self._there().set(f"{self._name}/stop", "1")
 
     def stop_asked(self) -> bool:
         """Whether any rank has asked for it."""
-        return self._store is not None and self._store.check([f"{self._name}/stop"])
+        return self._store is not None and self._there().check([f"{self._name}/stop"])

@@ -12,6 +12,7 @@ The job is torchrun's, or, in a script that has called ``torch.distributed.init_
 
 import atexit
 import bisect
+import ctypes
 import hashlib
 import itertools
 import os
@@ -23,7 +24,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastdd.core.version import __version__
-from fastdd.core.watch import LOOK_SECONDS, SAME, Watch, quietly
+from fastdd.core.watch import LOOK_SECONDS, ORPHANED, SAME, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ class _Job:
         self.store = dist.PrefixStore(f"fastdd/{start}", dist.distributed_c10d._get_default_store())
         self._operations = itertools.count()
         self.broken = False  # what is under way may never end
-        self.watch = Watch(self.store, self.rank, self.world)
+        self.watch = Watch(self.store, self.rank, self.world, launched=launched())
 
     def group(self, tensor: "Tensor"):
         if not tensor.is_cuda:
@@ -139,11 +140,18 @@ def leave() -> None:
         return
     job, _job = _job, None
     job.watch.end()
-    if job.own and not job.broken:
-        import torch.distributed as dist
+    if not job.own:
+        return
+    import torch.distributed as dist
 
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    if job.broken:
+        # Their destructors, at the interpreter's end, would wait for what never comes.
+        for group in (dist.distributed_c10d._get_default_group(), job.gloo, job.probe):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    else:
+        dist.destroy_process_group()
 
 
 def joined() -> _Job:
@@ -339,14 +347,19 @@ def everyone_answers() -> bool:
     return True
 
 
+def orphaned() -> str:
+    """That torchrun has ended before this rank, in one line; empty while it is there."""
+    return ORPHANED if _job is not None and _job.watch.orphaned() else ""
+
+
 def first_to_say(text: str) -> bool:
     """Whether no other rank has said this, nor this one before; of a message that many may have, the one to print."""
-    return _job is None or quietly(lambda: _job.store.add(_said(text), 1) == 1, True)
+    return _job is None or _job.watch.ask(lambda: _job.store.add(_said(text), 1) == 1, True)
 
 
 def end_explained() -> bool:
     """Whether a rank has said why the job ends."""
-    return _job is not None and quietly(lambda: _job.store.check(["end"]), False)
+    return _job is not None and _job.watch.ask(lambda: _job.store.check(["end"]), False)
 
 
 def explain_end(text: str, say: Callable[[], object]) -> None:
@@ -357,13 +370,13 @@ def explain_end(text: str, say: Callable[[], object]) -> None:
     if _job is None:
         say()
         return
-    quietly(lambda: _job.store.set("end", "1"), None)
+    _job.watch.ask(lambda: _job.store.set("end", "1"), None)
     done = _said(text) + "/done"
     if first_to_say(text):
         say()
-        quietly(lambda: _job.store.set(done, "1"), None)
+        _job.watch.ask(lambda: _job.store.set(done, "1"), None)
     else:
-        quietly(lambda: _job.store.wait([done], timedelta(seconds=_PROBE_SECONDS)), None)
+        _job.watch.ask(lambda: _job.store.wait([done], timedelta(seconds=_PROBE_SECONDS)), None)
 
 
 def _said(text: str) -> str:

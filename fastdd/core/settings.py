@@ -1,9 +1,25 @@
 """Settings that are declared once: a line is default, limit, help, option of the command line, and documentation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastdd.core.text import did_you_mean, shown
+
+# What a value has to be, by pydantic's name of what is wrong; bounds are in its context.
+_WANTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    "string_type": "a word",
+    "finite_number": "a finite number",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "literal_error": "one of {expected}",
+}
 
 
 def setting(help: str, default: Any = ..., *, default_help: str | None = None, **limits: Any) -> Any:
@@ -35,17 +51,43 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     ...     width: int = setting("filters", 8, ge=1)
     >>> parse(Some, {"width": 0})
     Traceback (most recent call last):
-    ValueError: width: Input should be greater than or equal to 1 (got 0)
+    ValueError: width must be at least 1, not 0
     """
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:  # of several settings together, which it names
-            raise ValueError(reason) from None
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {reason} (got {first['input']!r})") from None
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        raise unknown_setting(where, kind.model_fields)
+    if first["type"] == "missing":
+        raise ValueError(f"{where} is missing, and no preset has it")
+    if first["type"] in _WANTED:
+        raise ValueError(f"{where} {wanted(first)}")
+    reason = first["msg"].removeprefix("Value error, ")
+    # Without a place it is of several settings together, which it names.
+    raise ValueError(f"{where}: {reason} (got {shown(first['input'])})" if first["loc"] else reason)
+
+
+def wanted(problem: Mapping[str, Any]) -> str:
+    """What a value has to be, and is, of one of the problems that pydantic lists.
+
+    >>> wanted({"type": "greater_than_equal", "ctx": {"ge": 1}, "input": 0})
+    'must be at least 1, not 0'
+    """
+    limits = {
+        name: f"{limit:g}" if isinstance(limit, float) else str(limit).replace("'", "").replace(" or ", ", ")
+        for name, limit in problem.get("ctx", {}).items()
+    }
+    what = _WANTED.get(problem["type"])
+    what = problem["msg"] if what is None else f"must be {what.format(**limits)}"
+    is_number = problem["type"].startswith(("greater", "less"))  # which a command line has as a word
+    return f"{what}, not {problem['input'] if is_number else shown(problem['input'])}"
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> ValueError:
+    """What to raise for a setting that nothing has."""
+    return ValueError(f"there is no setting {name!r}{did_you_mean(name, known)}")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The data sets by name: one door, :func:`load`, to the embedded, the published, the biased and one's own."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdd.core.text import did_you_mean
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.building import build_store
 from fastdd.data.files.plan import Plan
@@ -165,7 +165,8 @@ def _option_values(name, entry: Entry | None, given: dict[str, Any]) -> dict[str
         if value is None:
             continue
         if option not in defaults:
-            raise ValueError(f"{name} has no {option}: it can't be {value!r}; leave it out")
+            hint = did_you_mean(option, defaults) or "; leave it out"
+            raise ValueError(f"{name} has no {option}: it can't be {value!r}{hint}")
         if option in paths and not isinstance(value, str | os.PathLike):
             raise ValueError(f"{option} of {name} must be a path, not {value!r}")
         values[option] = _checked(name, option, value, defaults[option])
@@ -194,6 +195,5 @@ def _unknown(name: str | os.PathLike) -> ValueError:
     names = list(available())
     if Path(name).is_dir():
         return ValueError(f"{name} is not a packed store; if it holds images, load 'folder' with it as the root")
-    close = difflib.get_close_matches(str(name), names, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return ValueError(f"unknown data set {str(name)!r}: {hint}known are {', '.join(names)}, or a packed store's folder")
+    hint = did_you_mean(str(name), names)
+    return ValueError(f"unknown data set {str(name)!r}{hint} (one of: {', '.join(names)}, or a packed store's folder)")

@@ -3,14 +3,40 @@
 import functools
 import hashlib
 import json
+import math
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 
+from fastdd.core.text import shown
+
 # Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
 _HASH_ROWS = 4096
+# Of a mean or std. Pixels are of 0 to 1, or some say 0 to 255; beyond this, differences of pixels are lost.
+_MOST = 1e6
+# Gray, colour, colour with opacity.
+_CHANNELS = (1, 3, 4)
+
+
+def check_channels_first(shape: Sequence[int]) -> None:
+    """ValueError for images of a shape that is [N, height, width, channels]: a width of 1, 3 or 4 pixels, and many
+    channels, is what nobody means.
+
+    >>> check_channels_first((5, 32, 16, 3))
+    Traceback (most recent call last):
+    ValueError: images are [N, channels, height, width]; [5, 32, 16, 3] looks like [N, height, width, channels]: \
+transpose them, in NumPy by images.transpose(0, 3, 1, 2)
+    """
+    _, channels, height, width = shape
+    if width in _CHANNELS and min(channels, height) > max(_CHANNELS):
+        raise ValueError(
+            f"images are [N, channels, height, width]; {list(shape)} looks like [N, height, width, channels]: "
+            "transpose them, in NumPy by images.transpose(0, 3, 1, 2)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +70,7 @@ class Split:
                 raise TypeError(f"{name} must be a numpy array of {np.dtype(dtype)}, not {found}")
         if self.images.ndim != 4 or 0 in self.images.shape[1:]:
             raise ValueError(f"images must have the shape [N, C, H, W], not {list(self.images.shape)}")
+        check_channels_first(self.images.shape)
         if len(self.images) == 0:
             raise ValueError("a split needs at least one image")
         for name in ("labels", "groups"):
@@ -74,6 +101,23 @@ class Split:
         """Images of every class and group, int64 [num_classes, num_groups]."""
         cells = np.bincount(self.labels * num_groups + self.groups, minlength=num_classes * num_groups)
         return cells.reshape(num_classes, num_groups)
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: int, of: str = "") -> None:
+    """ValueError unless there is a mean and a std a channel, numbers of a size that pixels can have."""
+    for name, values in (("mean", mean), ("std", std)):
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != channels:
+            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {shown(values)}")
+        if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"{of}{name} needs {channels} numbers, not {shown(values)}")
+        if not all(math.isfinite(value) for value in values):
+            raise ValueError(f"{of}{name} needs {channels} finite values, one a channel, not {values}")
+    if min(std) <= 0:
+        raise ValueError(f"{of}std must be positive, not {std}")
+    if min(std) < 1 / _MOST or max(map(abs, (*mean, *std))) > _MOST:
+        raise ValueError(
+            f"{of}mean {mean} and std {std} are of no pixels: their sizes must lie in {1 / _MOST:g}..{_MOST:g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +157,7 @@ class Dataset:
                     f"training images of shape {list(self.train.images.shape[1:])} and {split_name} images of shape "
                     f"{list(split.images.shape[1:])}: all splits need one shape"
                 )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) != self.channels or not np.isfinite(values).all():
-                raise ValueError(f"{name} needs {self.channels} finite values, one a channel, not {values}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, not {self.std}")
+        check_normalisation(self.mean, self.std, self.channels)
         for split_name, split in self.splits.items():
             for what, array, names in (
                 ("label", split.labels, self.class_names),
@@ -168,10 +207,11 @@ class Dataset:
             ValueError: another shape or type, or a group below 0 or beyond the number of images.
         """
         groups = np.asarray(groups)
+        numbers = groups.dtype.kind in "biuf" and groups.size > 0
         if groups.shape != self.train.labels.shape or groups.dtype != np.int64 or groups.min() < 0:
             raise ValueError(
                 f"groups must be int64 [{len(self.train)}] from 0, one a training image, "
-                f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if groups.size else ''}"
+                f"not {groups.dtype} {list(groups.shape)}{f' from {groups.min()}' if numbers else ''}"
             )
         if groups.max() >= len(self.train):
             raise ValueError(f"group {groups.max()} of {len(self.train)} training images: number groups from 0 on")

@@ -1,6 +1,7 @@
 """What a run starts from: first synthetic sets, which are also the baseline to beat, and a digest of the rest."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,19 +11,45 @@ from torch import Tensor
 from fastdd.core import rng
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, Sampler, SyntheticSet, Zca
+from fastdd.data.class_names import places
+
+# What ``init`` can be besides the path of a stored set.
+INITS = ("real", "balanced", "noise", "mix", "kmean")
+_LISTED = 20
 
 
-def check_ipc(dataset: Dataset, ipc: int) -> None:
-    """ValueError if a class has fewer than ``ipc`` real images."""
-    counts = dataset.train.counts(dataset.num_classes, dataset.num_groups).sum(1)
-    smallest = int(counts.argmin())
+def check_ipc(dataset: Dataset, ipc: int, init: str) -> None:
+    """ValueError for an IPC below 1, a class without real images, or, to start from real ones, too few in all classes.
+
+    An IPC that some classes have images for is fine (:func:`first_images`); one that none has is a slip.
+    """
+    counts = _at_least_one(ipc, dataset)
+    if not counts.min():
+        name = dataset.class_names[int(counts.argmin())]
+        raise ValueError(f"class {name!r} of {dataset.name} has no training images: there is nothing to condense")
+    if init in ("real", "balanced") and counts.max() < ipc:
+        raise ValueError(
+            f"IPC {ipc} is larger than every class of {dataset.name}, the largest of which has {counts.max()} training "
+            "images: lower it, or start from noise (init noise)"
+        )
+
+
+def small_classes(dataset: Dataset, ipc: int) -> str | None:
+    """The classes with fewer than ``ipc`` real images, for people; None if there are none."""
+    counts = _class_counts(dataset)
+    small = [f"{dataset.class_names[number]!r} has {counts[number]}" for number in np.flatnonzero(counts < ipc)]
+    more = [f"{len(small) - _LISTED} more have too few"] if len(small) > _LISTED else []
+    return ", ".join([*small[:_LISTED], *more]) or None
+
+
+def _at_least_one(ipc: int, dataset: Dataset) -> np.ndarray:
     if ipc < 1:
         raise ValueError(f"IPC must be at least 1, not {ipc}")
-    if counts[smallest] < ipc:
-        raise ValueError(
-            f"IPC {ipc} is larger than class {dataset.class_names[smallest]!r} of {dataset.name}, "
-            f"which has {counts[smallest]} training images"
-        )
+    return _class_counts(dataset)
+
+
+def _class_counts(dataset: Dataset) -> np.ndarray:
+    return np.bincount(dataset.train.labels, minlength=dataset.num_classes)
 
 
 def describe(dataset: Dataset, ipc: int, zca: Zca | None = None, **more: object) -> dict:
@@ -75,18 +102,30 @@ def random_set(
     zca: Zca | None = None,
     *,
     balanced: bool = False,
-    factor: int = 1,
 ) -> SyntheticSet:
     """``ipc`` random real images per class, class-major, normalised: the baseline, and the start of ``init=real``.
 
     With ``zca`` the same images, whitened by it. With ``balanced`` (``init=balanced``) every group that a class has
-    gives as many, or all that it has (:class:`fastdd.data.Sampler`, ``stratified``). With a ``factor`` (``init=mix``)
-    every image is of ``factor`` x ``factor`` real ones (:func:`mosaics`); a class that has too few gives some again.
+    gives as many, or all that it has (:class:`fastdd.data.Sampler`, ``stratified``).
 
     Raises:
         ValueError: a class with fewer than ``ipc`` images, or a ``zca`` of another size.
     """
-    check_ipc(dataset, ipc)
+    counts = _at_least_one(ipc, dataset)
+    if counts.min() < ipc:
+        raise ValueError(
+            f"IPC {ipc} is larger than class {dataset.class_names[int(counts.argmin())]!r} of {dataset.name}, "
+            f"which has {counts.min()} training images"
+        )
+    images, labels = _real_images(dataset, ipc, seed, zca, balanced)
+    metadata = describe(dataset, ipc, zca, method="random", debias="none", seed=seed)
+    return SyntheticSet(images, labels, metadata, zca=zca)
+
+
+def _real_images(
+    dataset: Dataset, ipc: int, seed: int, zca: Zca | None, balanced: bool, factor: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Up to ``ipc`` real images a class, as :func:`random_set` has them, or mosaics of them, and their classes."""
     labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
     mode = "stratified" if balanced else "random"
     sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc * factor**2, mode=mode)
@@ -100,18 +139,116 @@ def random_set(
     else:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
         images = (torch.from_numpy(pixels).float() / 255 - mean) / std
-    if factor > 1:
-        images = torch.cat([mosaics(of_class, factor) for of_class in images.chunk(dataset.num_classes)])
-    metadata = describe(dataset, ipc, zca, method="random", debias="none", seed=seed)
-    classes = labels[rows].view(dataset.num_classes, -1)[:, :ipc] if factor > 1 else labels[rows]
-    return SyntheticSet(images, classes.flatten().clone(), metadata, zca=zca)
+    if factor == 1:
+        return images, labels[rows].clone()
+    mixed = [mosaics(of_class, factor) for of_class in images.chunk(dataset.num_classes)]
+    return torch.cat(mixed), torch.arange(dataset.num_classes).repeat_interleave(ipc)
+
+
+def first_images(
+    dataset: Dataset,
+    ipc: int,
+    seed: int,
+    init: str,
+    zca: Zca | None = None,
+    *,
+    factor: int = 1,
+    as_noise: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """What a run starts from: float32 [C * IPC, channels, H, W], class-major, normalised or whitened.
+
+    Args:
+        init: real or balanced, as :func:`random_set` draws them, or noise. A class with fewer real images than ``ipc``
+            gives all that it has, and the rest of its images are noise: copies of real ones would get the same
+            gradients at every step, and so stay copies. With mix, every image is of ``factor`` x ``factor`` real ones
+            (:func:`mosaics`), of which a class that has too few gives some again. Another word is as real.
+        as_noise: makes noise of standard normal numbers; None: these are it.
+
+    Raises:
+        ValueError: a class without real images, or a ``zca`` of another size.
+    """
+    shape = (dataset.num_classes * ipc, dataset.channels, *dataset.size)
+    short = init != "mix" and bool((_class_counts(dataset) < ipc).any())
+    if init == "noise" or short:
+        noise = rng.normal(rng.key(seed, "noise-images"), int(np.prod(shape))).view(shape)
+        noise = noise if as_noise is None else as_noise(noise)
+    if init == "noise":
+        return noise
+    real, labels = _real_images(dataset, ipc, seed, zca, init == "balanced", factor if init == "mix" else 1)
+    if not short:
+        return real
+    counts = torch.bincount(labels, minlength=dataset.num_classes)
+    in_class = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels]
+    noise[labels * ipc + in_class] = real
+    return noise
+
+
+def images_of_set(
+    synthetic: SyntheticSet, dataset: Dataset, ipc: int, zca: Zca | None = None, factor: int = 1
+) -> Tensor:
+    """A stored set's images as a run on ``dataset`` starts from them (:func:`first_images`).
+
+    Classes go by their names (:func:`fastdd.data.class_names.places`). Images that are normalised otherwise than
+    ``dataset`` are converted; of the same normalisation, they are the same bits. Its labels are those of the classes:
+    soft ones, and a learned step size, are not looked at.
+
+    Raises:
+        ValueError: images of another shape or of another ``factor`` of multi-formation, other classes, not ``ipc``
+            images of each, values that are not finite, or another whitening than ``zca``.
+    """
+    images, metadata = synthetic.images, synthetic.metadata
+    shape, wanted = list(images.shape[1:]), [dataset.channels, *dataset.size]
+    if shape != wanted:
+        raise ValueError(f"its images are {shape}, those of {dataset.name} are {wanted} (channels, height, width)")
+    if synthetic.formation != factor:
+        own = synthetic.formation
+        raise ValueError(f"its images hold {own} x {own} each, those of the run {factor} x {factor}: give the factor")
+    names = metadata["class_names"]
+    if len(names) != dataset.num_classes:
+        raise ValueError(f"it has {len(names)} classes, {dataset.name} has {dataset.num_classes}")
+    place = places(names, dataset.class_names)
+    if place is None:
+        raise ValueError(
+            f"classes go by their names, and its are called {names[0]!r} ..., those of {dataset.name} "
+            f"{dataset.class_names[0]!r} ...: rename them"
+        )
+    labels = torch.tensor(place)[synthetic.labels]
+    counts = torch.bincount(labels, minlength=dataset.num_classes)
+    if (counts != ipc).any():
+        other = int((counts != ipc).nonzero()[0])
+        cure = f": give an IPC of {counts[0]}" if (counts == counts[0]).all() and counts[0] else ""
+        raise ValueError(
+            f"it has {counts[other]} images of class {dataset.class_names[other]!r}, and the IPC is {ipc}{cure}"
+        )
+    if not images.isfinite().all():
+        raise ValueError("some values of its images are not finite")
+    if (synthetic.zca and synthetic.zca.digest()) != (zca and zca.digest()):
+        kinds = "not whitened" if synthetic.zca is None else "whitened (ZCA)"
+        here = "does not whiten" if zca is None else "whitens by the ZCA of its experts"
+        raise ValueError(f"its images are {kinds}, and the run {here}: they have to be whitened alike")
+    images = images[labels.argsort(stable=True)].clone()
+    if zca is None and (metadata["mean"], metadata["std"]) != (list(dataset.mean), list(dataset.std)):
+        own_mean, own_std, mean, std = (
+            torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+            for values in (metadata["mean"], metadata["std"], dataset.mean, dataset.std)
+        )
+        images = ((images * own_std + own_mean - mean) / std).float()
+    return images
 
 
 def input_digest(
-    dataset: Dataset, weights: np.ndarray | None, groups: np.ndarray | None, experts: str | None = None
+    dataset: Dataset,
+    weights: np.ndarray | None,
+    groups: np.ndarray | None,
+    experts: str | None = None,
+    initial: Tensor | None = None,
 ) -> str:
-    """SHA-256 of everything besides the configuration that decides a run; ``experts`` by their own digest."""
-    arrays = [np.ascontiguousarray(values) for values in (weights, groups) if values is not None]
+    """SHA-256 of everything besides the configuration that decides a run; ``experts`` by their own digest.
+
+    ``initial``: the images that it starts from, where they are those of a stored set.
+    """
+    initial = None if initial is None else initial.numpy()
+    arrays = [np.ascontiguousarray(values) for values in (weights, groups, initial) if values is not None]
     extra = [a.dtype.str.encode() + a.tobytes() for a in arrays]
     if experts is not None:
         extra.append(experts.encode())

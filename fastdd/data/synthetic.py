@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from fastdd import ops
-from fastdd.core.files import write_atomic
+from fastdd.core.files import DAMAGE, reason, write_atomic
+from fastdd.core.reading import is_count, is_number, parse_json
+from fastdd.core.text import shown
+from fastdd.data.dataset import check_channels_first, check_normalisation
 from fastdd.data.zca import Zca
 
 # 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others. 3 has images that
@@ -18,6 +21,14 @@ from fastdd.data.zca import Zca
 SCHEMAS = (1, 2, 3)
 _KEY = "fastdd"
 _LARGEST_HEADER = 100_000_000
+# Of an image, in units of the real images' deviation: runs stop at 10,000 times what they begin with.
+_LARGEST_VALUE = 1e6
+_NONE = type(None)
+# What entries of the metadata are, where there are any.
+_KINDS = {
+    **dict.fromkeys(("run", "provenance", "kde", "versions", "source"), ((dict, _NONE), "names with values")),
+    **dict.fromkeys(("method", "debias", "dataset"), ((str, _NONE), "a word")),
+}
 # Of the sum of a row of soft labels, which float32 rounds.
 _ROW_TOLERANCE = 1e-4
 
@@ -58,16 +69,14 @@ class SyntheticSet:
             raise TypeError(f"labels must be int64, not {self.labels.dtype}")
         if self.images.ndim != 4:
             raise ValueError(f"images must have the shape [M, C, H, W], not {list(self.images.shape)}")
+        check_channels_first(self.images.shape)
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must have the shape [{len(self.images)}], not {list(self.labels.shape)}")
         missing = [field for field in ("class_names", "mean", "std") if field not in self.metadata]
         if missing:
             raise ValueError(f"metadata needs {', '.join(missing)}")
-        for field in ("mean", "std"):
-            if len(self.metadata[field]) != self.images.shape[1]:
-                raise ValueError(
-                    f"metadata {field} needs {self.images.shape[1]} values, one a channel, not {self.metadata[field]}"
-                )
+        check_normalisation(self.metadata["mean"], self.metadata["std"], self.images.shape[1], of="metadata ")
+        check_about(self.metadata)
         classes = len(self.metadata["class_names"])
         if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
@@ -117,6 +126,14 @@ class SyntheticSet:
         for field, value in (("mean", 0), ("std", 1)):
             if any(own != value for own in self.metadata[field]):
                 raise ValueError(f"metadata {field} must be {value} with zca, not {self.metadata[field]}")
+
+    def check_values(self) -> None:
+        """ValueError where an image has values that are not finite, or of a size that no network can train on."""
+        sizes = self.images.detach().flatten(1).abs().amax(1) if self.images.numel() else self.images.new_zeros(0)
+        wrong = (~(sizes <= _LARGEST_VALUE)).nonzero()  # NaN is wrong too
+        if len(wrong):
+            what = f"reach {sizes[int(wrong[0])]:.3g}" if sizes[int(wrong[0])].isfinite() else "are not finite"
+            raise ValueError(f"the values of image {int(wrong[0])} {what}: no network can train on them")
 
     def _check_formation(self) -> None:
         factor = self.metadata.get("formation", 1)
@@ -183,16 +200,17 @@ class SyntheticSet:
         content = path.read_bytes()
         header = _header(content, path)
         try:
-            metadata = json.loads(header["__metadata__"][_KEY])
-        except (KeyError, TypeError, ValueError, RecursionError):
+            metadata = parse_json(header["__metadata__"][_KEY])
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise RuntimeError(f"{path} is a safetensors file but not a synthetic set of fastdd") from None
         schema = metadata.get("schema") if isinstance(metadata, dict) else None
-        if schema not in SCHEMAS:
-            raise RuntimeError(f"{path} has the schema {schema}, this version reads {' and '.join(map(str, SCHEMAS))}")
-        _check_about(metadata, path)
+        if not is_count(schema) or schema not in SCHEMAS:
+            raise RuntimeError(
+                f"{path} has the schema {shown(schema)}, this version reads {' and '.join(map(str, SCHEMAS))}"
+            )
         try:
             tensors = load(content)
-            return cls(
+            made = cls(
                 tensors["images"],
                 tensors["labels"],
                 metadata,
@@ -200,8 +218,12 @@ class SyntheticSet:
                 soft_labels=tensors.get("soft_labels"),
                 zca=Zca(tensors["zca.mean"], tensors["zca.matrix"]) if "zca.mean" in tensors else None,
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RuntimeError(f"{path} is damaged: {error}") from None
+            made.check_values()
+        except KeyError as error:
+            raise RuntimeError(f"{path} is damaged: it has no {error}") from None
+        except (SafetensorError, *DAMAGE, RuntimeError) as error:
+            raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
+        return made
 
     @property
     def parts(self) -> Tensor:
@@ -246,14 +268,37 @@ class SyntheticSet:
         return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
 
 
-def _check_about(metadata: dict, path: Path) -> None:
-    """RuntimeError where what evaluation and reports go by is not what fastdd writes."""
-    for name in ("run", "provenance"):
-        if not isinstance(metadata.get(name, {}), dict):
-            raise RuntimeError(f"{path} is damaged: its metadata has {name} {metadata[name]!r:.40}")
-    missing = [name for name in ("arch", "dsa_strategy") if name not in metadata.get("run", {})]
-    if metadata.get("run") and missing:
-        raise RuntimeError(f"{path} is damaged: the run in its metadata has no {missing[0]}")
+def check_about(metadata: dict) -> None:
+    """ValueError where what evaluation and reports go by is of another kind than fastdd writes."""
+    words = metadata["class_names"]
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"metadata class_names must be words, one a class, not {shown(words)}")
+    for name, (kinds, wanted) in _KINDS.items():
+        if not isinstance(metadata.get(name), kinds):
+            raise ValueError(f"metadata has {name} {shown(metadata[name])}, not {wanted}")
+    run, parameters = metadata.get("run") or {}, (metadata.get("provenance") or {}).get("parameters")
+    missing = [name for name in ("arch", "dsa_strategy") if run and not isinstance(run.get(name), str)]
+    if missing:
+        raise ValueError(f"the run in its metadata has no {missing[0]}")
+    for name in ("width", "depth"):
+        if run.get(name) is not None and not (is_count(run[name]) and run[name]):
+            raise ValueError(f"the run in its metadata has {name} {shown(run[name])}")
+    counted = metadata.get("ipc") is None or is_count(metadata["ipc"])
+    if not counted or not isinstance(parameters, dict | None):
+        raise ValueError(f"metadata has ipc {metadata.get('ipc')!r:.60}, parameters {parameters!r:.60}")
+    _check_diagnostics((metadata.get("kde") or {}).get("diagnostics"), len(words))
+
+
+def _check_diagnostics(diagnostics: object, classes: int) -> None:
+    if diagnostics is None:
+        return
+    for name in ("counts", "ess", "conflict_share", "conflict_mass"):
+        row = diagnostics.get(name) if isinstance(diagnostics, dict) else diagnostics
+        if row is None and name.startswith("conflict"):
+            continue
+        figures = isinstance(row, list | tuple) and all(part is None or is_number(part) for part in row)
+        if not figures or len(row) != classes or (None in row and not name.startswith("conflict")):
+            raise ValueError(f"metadata has of its weights' diagnostics {name} {shown(row)}, not a number a class")
 
 
 def _dump(metadata: dict) -> str:
@@ -269,10 +314,12 @@ def _header(content: bytes, path: Path) -> dict:
     if len(content) < 8 + length:
         raise truncated
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = parse_json(content[8 : 8 + length])
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise RuntimeError(f"{path} is not a safetensors file") from None
+    if not is_count(end):
+        raise RuntimeError(f"{path} is not a safetensors file")
     if len(content) < 8 + length + end:
         raise truncated
     return header

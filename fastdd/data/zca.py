@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd.core.files import write_atomic
+from fastdd.core.files import DAMAGE, reason, write_atomic
 from fastdd.data.device import DeviceImages
 
 # Pixels less 128 are at most 128 in size, so that a sum of 1024 products is at most 2^24: exact in float32.
 _EXACT_ROWS, _CENTRE = 1024, 128
+# Of the matrix's diagonal.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Zca:
 
     Raises:
         TypeError: another dtype.
-        ValueError: shapes that don't fit, or a value that is not finite.
+        ValueError: shapes that don't fit, a value that is not finite, or a matrix that whitens nothing.
     """
 
     mean: Tensor
@@ -48,6 +50,14 @@ class Zca:
         if self.mean.ndim != 1 or self.matrix.shape != (len(self.mean), len(self.mean)):
             raise ValueError(
                 f"ZCA needs a mean [D] and a matrix [D, D], not {list(self.mean.shape)} and {list(self.matrix.shape)}"
+            )
+        # Positive definite, as a power of a covariance is; of an eps that is far from any use, within these sizes.
+        wrong = (~((self.matrix.diagonal() >= _LEAST) & (self.matrix.diagonal() <= 1 / _LEAST))).nonzero()
+        if len(wrong):
+            place = int(wrong[0])
+            raise ValueError(
+                f"ZCA's matrix has {self.matrix[place, place]:g} at [{place}, {place}], and must lie in "
+                f"{_LEAST:g}..{1 / _LEAST:g} there"
             )
 
     @classmethod
@@ -168,8 +178,8 @@ class Zca:
                 if missing := {"zca.mean", "zca.matrix"} - set(file.keys()):
                     raise RuntimeError(f"{path} is a safetensors file but has no {', '.join(sorted(missing))}")
                 return cls(file.get_tensor("zca.mean"), file.get_tensor("zca.matrix"))
-        except (SafetensorError, TypeError, ValueError) as error:
-            raise RuntimeError(f"{path} is damaged, or no safetensors file: {error}") from None
+        except (SafetensorError, *DAMAGE) as error:
+            raise RuntimeError(f"{path} is damaged, or no safetensors file: {reason(error)}") from None
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         size = int(np.prod(shape[1:]))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastdd.core import bounds
+from fastdd.core import bounds, reading
 from fastdd.core.files import DAMAGE, reason
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
@@ -82,7 +82,11 @@ def read(
         raise ValueError(f"{path} is not {wanted}: it holds {content.describe()}")
     known = inspect.signature(chosen.read).parameters
     hints = {name: value for name, value in (hints or {}).items() if name in known}
-    found = chosen.read(content, **_options(format, chosen.read, hints | options))
+    given = _options(format, chosen.read, hints | options)
+    try:
+        found = chosen.read(content, **given)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:  # what no check of its foresaw
+        raise ValueError(f"{path} is damaged: {reason(error)}") from None
     found.origin = Path(path)
     return format, found
 
@@ -170,14 +174,17 @@ def assemble(
             found.notes.append("its classes are not called as the data set's: they are taken in their order")
         elif place != list(range(len(class_names))):
             classes, soft = renumbered(classes, soft, place, len(class_names))
-    return SyntheticSet(
-        images,
-        classes,
-        {**metadata, "mean": mean, "std": std, "class_names": list(class_names)},
-        learning_rate=found.learning_rate if learning_rate is None else learning_rate,
-        soft_labels=soft,
-        zca=zca,
-    )
+    with reading.damage_of(path, "can't be a synthetic set", ValueError):
+        made = SyntheticSet(
+            images,
+            classes,
+            {**metadata, "mean": mean, "std": std, "class_names": list(class_names)},
+            learning_rate=found.learning_rate if learning_rate is None else learning_rate,
+            soft_labels=soft,
+            zca=zca,
+        )
+        made.check_values()
+    return made
 
 
 def _counted_classes(classes: torch.Tensor, own: Sequence[str] | None, path: Path) -> int:
@@ -228,13 +235,15 @@ def _open(path: Path) -> Content:
         return Content(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is a pipe or a device, not a file")
     if zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+            bounds.check_zip(path)
         except DAMAGE as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
-        bounds.check_zip(path)
         if names and all(name.endswith(".npy") for name in names):
             return Content(path, _arrays(path))
     with open(path, "rb") as file:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdd.core.reading import parse_json
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.found import Content, Export, Found, as_record, check_free
@@ -63,7 +64,7 @@ def _results(folder: Path) -> list[Path]:
 
 def _record(value: dict) -> dict[str, Any] | None:
     try:
-        return as_record(json.loads(value[_RECORD]))
+        return as_record(parse_json(value[_RECORD]))
     except (LookupError, TypeError, ValueError):
         return None
 

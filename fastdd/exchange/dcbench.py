@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fastdd.core.files import empty_place
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import dc, mtt, torch_files
 from fastdd.exchange.found import Content, Export, Found, check_free, write_record
@@ -92,6 +93,9 @@ def write(made: SyntheticSet, path: Path, *, method: str | None = None, force: b
     pairs = [[folder / f"{kind}_best{ending}.pt" for ending in endings] for kind in ("labels", "images")]
     check_free([*pairs[0], *pairs[1]], force)
     folder.mkdir(parents=True, exist_ok=True)
+    # Images first, which come last again: what a kill leaves is no set, and not one of two.
+    for place in (*pairs[1], *pairs[0]):
+        empty_place(place)
     for paths, tensor in zip(pairs, (made.labels, made.images), strict=True):
         for file, part in zip(paths, tensor.chunk(len(paths)), strict=True):
             torch_files.save(dc.plain(part), file)

@@ -1,12 +1,13 @@
 """Images in a folder a class: CLASS/IMAGE.png, as ImageFolder (torchvision) and DD-Ranking read them; 8 bits."""
 
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
+from fastdd.core import files
 from fastdd.core.files import partial_folder
+from fastdd.core.reading import damage_of
 from fastdd.data.files.decode import opened, read_item, shown
 from fastdd.data.files.tree import Tree, lines
 from fastdd.data.synthetic import SyntheticSet
@@ -44,8 +45,9 @@ def read(content: Content) -> Found:
     record = read_record(content.path, paths)
     names = list(by_class)
     if record and (folders := record.pop("folders", None)):
-        labels = np.array([folders.index(name) for name in names])[labels]
-        names = record["class_names"]
+        with damage_of(content.path / RECORD, "names other folders than there are", ValueError):
+            labels = np.array([folders.index(name) for name in names])[labels]
+            names = [record["class_names"][number] for number in range(len(folders))]
     notes = lines(_left_out(tree, by_class))
     return Found(stack, labels, "pixels", paths, record, class_names=tuple(names), notes=notes)
 
@@ -82,9 +84,7 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
         raise ValueError(f"images of {made.images.shape[1]} channels are neither gray nor colour")
     folders = _folder_names(made.metadata["class_names"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial_folder(path) as partial:
-        building = partial / "images"
-        building.mkdir()
+    with partial_folder(path) as building:
         seen = [0] * len(folders)
         images = []
         for image, label in zip(made.to_uint8().numpy(), made.labels.tolist(), strict=True):
@@ -93,13 +93,11 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
             try:
                 Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file)
             except OSError as error:
-                raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+                raise files.write_error(path, error) from error
             images.append(file)
             seen[label] += 1
         write_record(building, sorted(images), made, folders=folders)
-        if path.exists():
-            path.rmdir()
-        os.rename(building, path)
+        files.take_place(building, path)
     notes = ["pixels are rounded to 8 bits and clamped to 0..255", *learned_rate(made)]
     if made.zca is not None:
         notes.append("the whitening is taken back")

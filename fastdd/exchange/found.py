@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdd.core import bounds, files
-from fastdd.data.synthetic import SyntheticSet
+from fastdd.core import bounds, files, reading
+from fastdd.data.dataset import check_channels_first
+from fastdd.data.synthetic import SyntheticSet, check_about
 from fastdd.data.zca import Zca
 
 RECORD = "fastdd.json"
@@ -99,9 +100,13 @@ def checked_images(found: Found, path: Path) -> Tensor:
     Raises:
         ValueError: naming the file: other shapes, dtypes or values.
     """
-    images = _tensor(found.images, path, "images")
+    images = plain_tensor(found.images, path, "images")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"{path}: images must have the shape [M, C, H, W], not {list(images.shape)}")
+    try:
+        check_channels_first(images.shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if images.dtype == torch.uint8 and found.space == "pixels":
         return images.float() / 255
     if not images.is_floating_point():
@@ -127,7 +132,7 @@ def checked_labels(found: Found, count: int, path: Path, meaning: str) -> tuple[
     Raises:
         ValueError: naming the file: another number of labels, broken numbers, soft labels that are no probabilities.
     """
-    labels = _tensor(found.labels, path, "labels")
+    labels = plain_tensor(found.labels, path, "labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     if labels.ndim not in (1, 2) or len(labels) != count or labels.is_complex():
@@ -145,7 +150,7 @@ def checked_labels(found: Found, count: int, path: Path, meaning: str) -> tuple[
         raise ValueError(f"{path}: label {row} is {labels[row]:g}, not a class's number")
     soft = found.soft_labels
     if soft is not None:
-        soft = _probabilities(_tensor(soft, path, "soft labels"), path, meaning)
+        soft = _probabilities(plain_tensor(soft, path, "soft labels"), path, meaning)
     return labels.to(torch.int64), soft
 
 
@@ -164,16 +169,18 @@ def _probabilities(rows: Tensor, path: Path, meaning: str) -> Tensor:
     return rows if rows.dtype == torch.float32 and meaning != "logits" else (exact / sums).float()
 
 
-def _tensor(value: Any, path: Path, what: str) -> Tensor:
+def plain_tensor(value: Any, path: Path, what: str) -> Tensor:
+    """A tensor, or an array as one, with values of its own; ValueError, naming the file, where it is none."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         try:
-            value = torch.from_numpy(value.copy())
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))  # a copy, in this machine's order
         except TypeError:
             raise ValueError(f"{path}: {what} are {value.dtype}") from None
     if not isinstance(value, Tensor):
         raise ValueError(f"{path}: {what} must be a tensor, not {type(value).__name__}")
-    if value.layout != torch.strided or value.is_quantized:
-        raise ValueError(f"{path}: {what} must be a plain tensor, not {value.layout}")
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        kind = value.layout if value.layout != torch.strided else f"quantized or on {value.device}"
+        raise ValueError(f"{path}: {what} must be a plain tensor, not {kind}")
     value = value.detach()
     # A small file can repeat its values by strides of zero.
     bounds.check_unpacked(f"{path}: {what}", value.numel() * value.element_size(), value.untyped_storage().nbytes())
@@ -205,7 +212,7 @@ def write_record(folder: Path, paths: list[Path], made: SyntheticSet, **more: An
 def read_record(folder: Path, paths: list[Path]) -> dict[str, Any] | None:
     """The metadata in ``fastdd.json``; None if there is none, or if it is of other files."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = reading.parse_json(reading.content(folder / RECORD))
         return as_record(record["metadata"]) if record["sha256"] == sha256(paths) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -219,6 +226,10 @@ def as_record(value: Any) -> dict[str, Any] | None:
     for name, kind in kinds.items():
         if not isinstance(value.get(name), list) or not all(isinstance(part, kind) for part in value[name]):
             return None
+    try:
+        check_about(value)
+    except ValueError:
+        return None
     return value
 
 

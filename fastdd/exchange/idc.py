@@ -15,7 +15,7 @@ from fastdd import ops
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain, several
-from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, read_record, write_record
+from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
 
 DESCRIPTION = "data.pt, a list [images, labels], or its folder"
 DECODERS = ("single", "multi", "bound")
@@ -40,11 +40,11 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
         raise ValueError(f"{path} is not {DESCRIPTION}: it holds {Content(path, value).describe()}")
     if decoder not in DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}; one of: {', '.join(DECODERS)}")
-    images, labels = value
+    images, labels = (plain_tensor(part, path, what) for part, what in zip(value, ("images", "labels"), strict=True))
     found = Found(images, labels, "pixels", [path], read_record(path.parent, [path]), about={"method": "idc"})
     factor = _factor(path, factor, found.record)
     if factor != 1:
-        if images.ndim != 4 or not images.is_floating_point() or len(labels) != len(images) or labels.ndim != 1:
+        if images.ndim != 4 or not images.is_floating_point() or labels.ndim != 1 or len(labels) != len(images):
             raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
         _check_factor(images, factor)
         found.about["source"] = {"factor": factor, "decoder": decoder, "stored": len(images)}

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from fastdd.core.files import empty_place
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import normalisation, plain
-from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, read_record, write_record
+from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
 
 DESCRIPTION = "a folder with images_best.pt and labels_best.pt (or of a step), or such a file of images"
 # DC-Bench has Tiny-ImageNet's 10,000 images in five parts.
@@ -94,6 +95,8 @@ def _joined(paths: list[Path]) -> Any:
 
 
 def _rate(value: Any, path: Path) -> float:
+    if isinstance(value, torch.Tensor):
+        value = plain_tensor(value, path, "the step size")
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
         return float(value.item())
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -105,11 +108,15 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     """A folder with ``_best`` files, ``lr_best.pt`` if a step size was learned, and ``fastdd.json``."""
     if path.is_file():
         raise ValueError(f"{path} is a file; mtt is a folder of files")
-    names = ("images_best.pt", "labels_best.pt", "lr_best.pt", "images_zca_best.pt", RECORD)
-    check_free([path / name for name in names], force)
+    absent = {"lr_best.pt": made.learning_rate is None, "images_zca_best.pt": made.zca is None}
+    places = [path / name for name in ("images_best.pt", "labels_best.pt", *absent, RECORD)]
+    check_free(places, force)
     path.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (path / name).unlink(missing_ok=True)
+    # Images first, which come last again: what a kill leaves is no set, and not one of two.
+    for place in places:
+        empty_place(place)
+        if absent.get(place.name):
+            place.unlink(missing_ok=True)
     files = [save_labels(made, path / "labels_best.pt")]
     notes = normalisation(made)
     if made.learning_rate is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fastdd.core.files import write_atomic
+from fastdd.core.reading import parse_json
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 from fastdd.exchange.dc import normalisation, several
@@ -55,7 +56,7 @@ def _record(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     record: dict[str, Any] = {}
     if "metadata" in arrays:
         try:
-            record = as_record(json.loads(str(arrays["metadata"]))) or {}
+            record = as_record(parse_json(str(arrays["metadata"]))) or {}
         except ValueError:
             raise ValueError(f"{path}: metadata is not JSON") from None
     if {"mean", "std"} <= set(arrays):

@@ -5,6 +5,7 @@ from fastdd.experts.store import Experts
 from fastdd.experts.training import (
     ExpertProgress,
     check_experts_out,
+    check_experts_room,
     check_processes,
     describe_experts,
     train_experts,
@@ -15,6 +16,7 @@ __all__ = [
     "ExpertSettings",
     "Experts",
     "check_experts_out",
+    "check_experts_room",
     "check_processes",
     "describe_experts",
     "train_experts",

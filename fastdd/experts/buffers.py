@@ -10,9 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdd.core import files
+from fastdd.core import bounds, files
 from fastdd.data.zca import Zca
-from fastdd.experts.store import VALUES, ZCA, Experts, TrajectoryFile, check_parameters, stored_shape, write_manifest
+from fastdd.experts.store import (
+    MANIFEST,
+    VALUES,
+    ZCA,
+    Experts,
+    TrajectoryFile,
+    check_parameters,
+    stored_shape,
+    write_manifest,
+)
 
 
 def export_buffers(
@@ -47,6 +56,8 @@ def export_buffers(
         # A storage of its own for each: torch.save would write the whole vector with each view of it.
         return [part.view(shape).clone() for part, shape in zip(parts, shapes, strict=True)]
 
+    for place in there:  # those that a kill leaves are all of these experts
+        files.empty_place(place)
     written = []
     for number, first in enumerate(range(0, experts.number, per_file)):
         chosen = range(first, min(first + per_file, experts.number))
@@ -54,9 +65,9 @@ def export_buffers(
         path = folder / f"replay_buffer_{number}.pt"
         files.write_atomic(path, lambda file, content=content: torch.save(content, file))
         written.append(path)
-    for path in there:  # of an earlier export into more files
+    for path in there:  # links of an earlier export into more files
         if path not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return written
 
 
@@ -80,26 +91,30 @@ def import_buffers(
         ValueError: no files, an ``out`` that is not empty, a file that is no buffer, or one of another network.
         RuntimeError: a damaged file.
         FileNotFoundError: a file that is not there.
+        OSError: another process writes there, or the disk is full.
     """
     out, paths = Path(out), [Path(path) for path in paths]
     if not paths:
         raise ValueError("no buffers to import")
-    if out.exists() and files.entries(out):
-        raise ValueError(f"{out} is not empty; give another folder")
+    _check_empty(out)
     counts, lengths = [], set()
     for path in paths:
         buffer = _read_buffer(path, manifest["parameters"])
         counts.append(len(buffer))
         lengths |= {len(expert) for expert in buffer}
-    if len(lengths) > 1:
-        raise ValueError(f"the experts differ in their epochs: from {min(lengths) - 1} to {max(lengths) - 1}")
+        if len(lengths) > 1:
+            least, most = min(lengths) - 1, max(lengths) - 1
+            raise ValueError(f"{path}: the experts differ in their epochs: from {least} to {most}")
     epochs, experts = lengths.pop() - 1, sum(counts)
     dtype = manifest["config"]["dtype"]
     config = {**manifest["config"], "epochs": epochs, "num_experts": experts}
     zca = None if fit_zca is None else fit_zca()
     manifest = {**manifest, "config": config, "experts": [None] * experts, "zca_digest": zca and zca.digest()}
     out.mkdir(parents=True, exist_ok=True)
+    lock = files.hold(out)
     try:
+        _check_empty(out)
+        (out / ZCA).unlink(missing_ok=True)
         shape = stored_shape(manifest)
         TrajectoryFile.create(out / VALUES, shape, dtype)
         if zca is not None:
@@ -117,10 +132,20 @@ def import_buffers(
             target.sync()
         write_manifest(out, manifest)
     except BaseException:
-        for name in (VALUES, ZCA):
+        for name in (VALUES, ZCA, files.LOCK):
             (out / name).unlink(missing_ok=True)
         raise
+    finally:
+        if lock is not None:
+            lock.close()
     return Experts.open(out)
+
+
+def _check_empty(out: Path) -> None:
+    """ValueError if a folder has anything but what a killed import leaves: values without a manifest."""
+    left = () if (out / MANIFEST).exists() else (VALUES, ZCA)
+    if out.exists() and files.entries(out, (files.LOCK, *left)):
+        raise ValueError(f"{out} is not empty; give another folder")
 
 
 def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list[Tensor]]]:
@@ -140,7 +165,7 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
             raise ValueError(f"{path} is not a replay buffer ({described}): expert {number} has fewer than 2 epochs")
         for epoch, snapshot in enumerate(expert):
             tensors = isinstance(snapshot, list) and all(isinstance(part, Tensor) for part in snapshot)
-            if not tensors or any(part.dtype != torch.float32 for part in snapshot):
+            if not tensors or not all(part.dtype == torch.float32 and bounds.is_plain(part) for part in snapshot):
                 raise ValueError(f"{path}: epoch {epoch} of expert {number} is not a list of float32 tensors")
             found = [
                 {"name": parameters[i]["name"] if i < len(parameters) else str(i), "shape": list(part.shape)}

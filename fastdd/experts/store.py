@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdd.core import files
+from fastdd.core import bounds, files, reading
+from fastdd.core.text import shown
 from fastdd.data.zca import Zca
 
 MANIFEST, VALUES, ZCA = "manifest.json", "trajectories.npy", "zca.safetensors"
@@ -48,6 +49,7 @@ class Experts:
 
     Attributes:
         number, epochs, parameters: K, E and P.
+        path: their folder, where they were opened.
     """
 
     def __init__(self, values: Tensor, manifest: dict[str, Any], zca: Zca | None = None):
@@ -56,7 +58,7 @@ class Experts:
         size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
         if values.ndim != 3 or values.shape[2] != size:
             raise ValueError(f"trajectories must be [experts, epochs + 1, {size}], not {list(values.shape)}")
-        self.values, self.manifest, self.zca = values, manifest, zca
+        self.values, self.manifest, self.zca, self.path = values, manifest, zca, None
         self.number, self.epochs, self.parameters = values.shape[0], values.shape[1] - 1, values.shape[2]
 
     @classmethod
@@ -77,20 +79,22 @@ class Experts:
         shape = stored_shape(manifest)
         dtype, stored = DTYPES[manifest["config"]["dtype"]]
         check_values_file(path / VALUES, shape, stored)
-        # Copy on write, as torch has no read-only tensors: what is written to the tensor stays in memory.
-        values = torch.from_numpy(np.load(path / VALUES, mmap_mode="c")).view(dtype)
+        values = torch.from_numpy(bounds.map_npy(path / VALUES)).view(dtype)
         zca = None
         if manifest["zca_digest"] is not None:
             zca = Zca.load(path / ZCA)
             if zca.digest() != manifest["zca_digest"]:
                 raise RuntimeError(f"{path / ZCA} is not the whitening of these experts: its digest differs")
-        return cls(values, manifest, zca)
+        opened = cls(values, manifest, zca)
+        opened.path = path
+        return opened
 
     def about(self, *names: str) -> list[Any]:
         """Entries of the manifest; RuntimeError where one is missing, as of experts that other code wrote."""
         missing = [name for name in names if name not in self.manifest]
         if missing:
-            raise RuntimeError(f"{MANIFEST} of the experts has no {missing[0]}: train or import them again")
+            where = MANIFEST if self.path is None else self.path / MANIFEST
+            raise RuntimeError(f"{where} of the experts has no {missing[0]}: train or import them again")
         return [self.manifest[name] for name in names]
 
     def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -150,19 +154,37 @@ def read_manifest(path: Path) -> dict[str, Any]:
     path = path / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"there are no experts in {path.parent}: {MANIFEST} is missing")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+    with reading.damage_of(path, "is not a manifest of experts"):
+        manifest = reading.parse_json(reading.text(path))
         schema = manifest["schema"]
         if schema != SCHEMA:
-            raise RuntimeError(f"{path} has schema {schema}; this version reads {SCHEMA}")
+            raise RuntimeError(f"{path} has schema {shown(schema)}; this version reads {SCHEMA}")
         missing = {"config", "parameters", "experts", "zca_digest"} - manifest.keys()
         if missing:
-            raise KeyError(*sorted(missing))
-        stored_shape(manifest)
-        DTYPES[manifest["config"]["dtype"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RuntimeError(f"{path} is not a manifest of experts: {error!r}") from None
+            raise KeyError(sorted(missing)[0])
+        _check_manifest(manifest)
     return manifest
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """ValueError where an entry is of another kind than training and import write."""
+    kinds = {"dataset": str, "channels": int, "num_classes": int, "size": list, "config": dict, "class_names": list}
+    for name, kind in kinds.items():
+        if name in manifest and not isinstance(manifest[name], kind):
+            raise ValueError(f"{name} is {shown(manifest[name])}")
+    if manifest["config"]["dtype"] not in DTYPES:
+        raise ValueError(f"dtype is {shown(manifest['config']['dtype'])}")
+    for parameter in manifest["parameters"]:
+        if not isinstance(parameter["name"], str) or not all(map(reading.is_count, parameter["shape"])):
+            raise ValueError(f"a parameter is {shown(parameter)}")
+    for expert in manifest["experts"]:
+        if expert is not None and not isinstance(expert["sha256"], str):
+            raise ValueError(f"an expert is {shown(expert)}")
+    if not all(map(reading.is_count, stored_shape(manifest))) or not manifest["experts"]:
+        raise ValueError(f"it is of {len(manifest['experts'])} experts of {shown(manifest['config']['epochs'])} epochs")
+    size = manifest.get("size", [1, 1])
+    if len(size) != 2 or not all(map(reading.is_count, size)):
+        raise ValueError(f"size is {shown(size)}")
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
@@ -234,7 +256,9 @@ class TrajectoryFile:
         try:
             files.write_atomic(path, write)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)") from error
+            raise files.WriteError(
+                error.errno, f"{error.strerror} ({size / 2**20:.1f} MiB for the trajectories)"
+            ) from error
 
     def write(self, expert: int, epoch: int, parameters: Tensor) -> memoryview:
         """Store float32 [P]; on the disk only after :meth:`sync`. Returns the bytes."""

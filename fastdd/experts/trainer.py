@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from fastdd import models
-from fastdd.core import files, rng
+from fastdd.core import bounds, files, rng
+from fastdd.core.reading import is_count, is_number
+from fastdd.core.text import shown
 from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation import count_right
 from fastdd.experts.settings import ExpertSettings
@@ -23,7 +25,7 @@ from fastdd.methods.parts.training import train_epoch
 
 # Of an expert that is not done, or not yet in the manifest.
 STATE = "expert-{:05d}.pt"
-_STATE_SCHEMA = 1
+_STATE_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,7 @@ class ExpertTrainer:
         """The network, and all else, as the expert's state has it, or fresh."""
         loaded = self._load(number)
         if loaded is not None:
-            state, sha = loaded
-            self._net.load_state_dict(state["net"])
-            sgd = self._optimiser(state["epoch"] - 1)
-            sgd.load_state_dict(state["sgd"])
-            return _Expert(state["epoch"], sgd, sha, state["losses"], state["evaluations"], state["seconds"])
+            return loaded
         self._init.fill(rng.key(self._config.seed, "expert-net", number))
         sha = hashlib.sha256(self._file.write(number, 0, self._init.flat))
         return _Expert(0, self._optimiser(0), sha)
@@ -196,25 +194,46 @@ class ExpertTrainer:
             "seconds": progress.seconds,
             "sha256": progress.sha256.hexdigest(),
         }
+        state["digest"] = _digest(state)
         files.write_atomic(self._path / STATE.format(number), lambda file: torch.save(state, file))
 
-    def _load(self, number: int) -> tuple[dict[str, Any], "hashlib._Hash"] | None:
-        """The expert's state and the hash of what is stored; None, with a warning, where they do not fit together."""
+    def _load(self, number: int) -> "_Expert | None":
+        """The expert as its state has it; None, with a warning, where that does not fit what is stored."""
         path = self._path / STATE.format(number)
         if not path.exists():
             return None
         try:
+            if not path.is_file():
+                raise ValueError("it is not a regular file")
             state = torch.load(path, weights_only=True, map_location="cpu")
             if state["schema"] != _STATE_SCHEMA:
-                raise ValueError(f"it has schema {state['schema']}, this version reads {_STATE_SCHEMA}")
+                raise ValueError(f"it has schema {shown(state['schema'])}, this version reads {_STATE_SCHEMA}")
+            if state["digest"] != _digest(state):
+                raise ValueError("its digest does not match its content")
             sha = self._file.sha256(number, state["epoch"])
             if state["sha256"] != sha.hexdigest():
                 raise ValueError(f"{VALUES} has other values than it says")
+            return self._of_state(state, sha)
         except Exception as error:  # torch.load raises whatever its parser meets
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             warnings.warn(f"{path} is not used, expert {number} starts again: {reason}", RuntimeWarning, stacklevel=2)
             return None
-        return state, sha
+
+    def _of_state(self, state: dict[str, Any], sha: "hashlib._Hash") -> "_Expert":
+        """The expert of a state; ValueError, or what torch raises, where it is none that training can have."""
+        epoch, losses, evaluations = state["epoch"], state["losses"], state["evaluations"]
+        counted = is_count(epoch) and 0 < epoch <= self._config.epochs and is_number(state["seconds"])
+        if not counted or not isinstance(losses, list) or not all(map(is_number, losses)) or len(losses) != epoch:
+            raise ValueError(f"it is of epoch {shown(epoch)} with the losses {shown(losses)}")
+        if not isinstance(evaluations, list) or not all(isinstance(row, dict) for row in evaluations):
+            raise ValueError(f"its evaluations are {shown(evaluations)}")
+        self._net.load_state_dict(state["net"])
+        sgd = self._optimiser(epoch - 1)
+        sgd.load_state_dict(state["sgd"])
+        tensors = [part for kept in sgd.state.values() for part in kept.values() if isinstance(part, Tensor)]
+        if not all(part.isfinite().all() for part in (*tensors, *self._net.parameters())):
+            raise ValueError("it has values that are not finite")
+        return _Expert(epoch, sgd, sha, losses, evaluations, state["seconds"])
 
     def _check_finite(self, number: int, epoch: int, losses: list[float]) -> None:
         """RuntimeError if the expert has diverged: it is not finite, or does ever worse than guessing."""
@@ -229,6 +248,31 @@ class ExpertTrainer:
     def _evaluate(self) -> dict[str, float | None]:
         counts = count_right(self._net, self._test, self._test_labels, self._test_groups, self._dataset)
         return {name: None if math.isnan(value) else value for name, value in asdict(counts.metrics()).items()}
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 (hex) over all that a state holds, but its digest: names, numbers, and tensors with shape and type."""
+    sha = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, dict):
+            for name in sorted(part, key=str):
+                if name != "digest":
+                    sha.update(f"{name!r}:".encode())
+                    add(part[name])
+        elif isinstance(part, list | tuple):
+            for one in part:
+                add(one)
+        elif isinstance(part, Tensor):
+            if not bounds.is_plain(part):
+                raise ValueError("it has tensors that are not plain values")
+            sha.update(f"{part.dtype} {list(part.shape)}".encode())
+            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            sha.update(f"{part!r};".encode())
+
+    add(value)
+    return sha.hexdigest()
 
 
 def _last_full_epoch(config: ExpertSettings) -> int:

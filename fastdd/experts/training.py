@@ -1,8 +1,6 @@
 """Experts: networks trained on the real data, whose parameters after every epoch trajectory matching follows."""
 
-import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from fastdd import models
 from fastdd.core import files, ranks
 from fastdd.core.files import GROUPS, WEIGHTS, hold
 from fastdd.core.messages import Messages
+from fastdd.core.space import bytes_in, check_room
 from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, Zca
@@ -74,7 +73,7 @@ def check_experts_out(path: str | os.PathLike, resume: bool, config: ExpertSetti
         if config is not None:
             _check_settings(path, config.model_dump())
     elif path.is_dir():
-        known = (".lock", WEIGHTS, GROUPS, ZCA)
+        known = (files.LOCK, WEIGHTS, GROUPS, ZCA)
         stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no experts (it has {stray[0]!r}); give an empty folder")
@@ -182,7 +181,7 @@ def train_experts(
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
+            raise files.WriteError(error.errno, f"cannot create the folder {path}: {error.strerror}") from error
         lock = hold(path)
         return _prepare(path, config, dataset, manifest, resume, str(device))
 
@@ -213,7 +212,8 @@ def _prepare(
     else:
         _begin(path, manifest, dataset, device)
     if not any(manifest["experts"]) and not (path / VALUES).exists():
-        _reserve(path, stored_shape(manifest), config)
+        check_experts_room(path, manifest["config"], dataset)
+        TrajectoryFile.create(path / VALUES, stored_shape(manifest), config.dtype)
     return manifest
 
 
@@ -256,17 +256,21 @@ def _continued(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _reserve(path: Path, shape: tuple[int, int, int], config: ExpertSettings) -> None:
-    """Make the file of the trajectories, of full size; OSError where the disk has no space for it and the states."""
-    row = 4 * shape[2]
-    needed = math.prod(shape) * DTYPES[config.dtype][1].itemsize + 8 * row
-    free = shutil.disk_usage(path).free
-    if free < needed:
-        raise OSError(
-            f"{path} has {free / 2**20:.1f} MiB free; {shape[0]} experts of {shape[1] - 1} epochs need "
-            f"{needed / 2**20:.1f} MiB{' (half of it with dtype bf16)' if config.dtype == 'fp32' else ''}"
-        )
-    TrajectoryFile.create(path / VALUES, shape, config.dtype)
+def check_experts_room(path: Path, config: Mapping[str, Any], dataset: Dataset, samples: int = 0) -> None:
+    """TooSmallError where the disk has no space for the trajectories that a training makes, and its states.
+
+    Args:
+        path: the folder.
+        config: the settings.
+        dataset: the data set.
+        samples: bytes of weights and groups that are kept beside.
+    """
+    manifest = {**describe_experts(config, dataset), "experts": [None] * config["num_experts"]}
+    experts, rows, parameters = stored_shape(manifest)
+    size = experts * rows * parameters * DTYPES[config["dtype"]][1].itemsize
+    needed = size + 32 * parameters + samples - bytes_in(path)
+    cures = ["make room, or store half of it with dtype bf16"] if config["dtype"] == "fp32" else []
+    check_room(path, needed, f"the training of {experts} experts for {rows - 1} epochs", *cures)
 
 
 class _Record:

@@ -1,10 +1,11 @@
 """What every method has: settings, declared once, and steps that move the synthetic images."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import field_validator
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from fastdd import debias, models, ops
 from fastdd.core import settings
 from fastdd.core.settings import setting
-from fastdd.data import Dataset, Zca
+from fastdd.data import Dataset
 from fastdd.debias import Mode
+from fastdd.methods.parts.expert_networks import Experts
 from fastdd.methods.parts.formation import Formation, Pixels
 
 # Values that no image has, in units of the largest that the run begins with, or of 1.
@@ -27,7 +29,9 @@ class Settings(settings.Settings):
     """Settings of a run that every method has; :func:`fastdd.methods.configure` fills them from presets."""
 
     method: str = setting("how the synthetic images are learned (fastdd methods)", "dm")
-    debias: str = setting("how bias is handled (fastdd modes)", "none", default_help="none; with experts, theirs")
+    debias: str = setting(
+        "how bias is handled (fastdd modes)", "none", default_help="none; with experts in place of real images, theirs"
+    )
     dataset: str = setting("name of the data set")
     ipc: int = setting("synthetic images per class", 10, ge=1)
     iterations: int = setting(
@@ -38,8 +42,10 @@ class Settings(settings.Settings):
     depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
     lr_img: float = setting("learning rate of the synthetic images", gt=0)
     momentum: float = setting("momentum of the synthetic images' updates", ge=0, lt=1)
-    init: Literal["real", "balanced", "noise"] = setting(
-        "what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise"
+    inits: ClassVar[tuple[str, ...]] = ("real", "balanced", "noise")
+    init: str = setting(
+        "what the synthetic images are at first: real ones at random (real), as many of every group (balanced), noise, "
+        "or those of a stored set (its file or run folder)"
     )
     dsa_strategy: str = setting(
         "augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none"
@@ -53,6 +59,14 @@ class Settings(settings.Settings):
     @classmethod
     def _known_network(cls, value: str) -> str:
         return models.canonical_name(value)
+
+    @field_validator("init")
+    @classmethod
+    def _word_or_path(cls, value: str) -> str:
+        # The file may be gone when a run that started from it is resumed: only the spelling can be judged here.
+        if value not in cls.inits and not {"/", os.sep, "."} & set(value):
+            raise ValueError(f"must be one of {', '.join(cls.inits)}, or the path of a stored set, such as ./{value}")
+        return value
 
     @field_validator("debias")
     @classmethod
@@ -79,21 +93,6 @@ class Settings(settings.Settings):
     def usual(cls, ipc: int) -> dict[str, Any]:
         """Settings that follow from the IPC, where neither the user nor a preset gives them."""
         return {}
-
-
-class Experts(Protocol):
-    """Stored experts, as a method follows them (:class:`fastdd.experts.Experts`)."""
-
-    number: int
-    epochs: int
-    manifest: dict[str, Any]
-    zca: Zca | None
-
-    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
-
-    def check_network(self, net: nn.Module, name: str) -> None: ...
-
-    def check_epochs(self, max_start_epoch: int, expert_epochs: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,9 @@ class Method:
         Settings: the model of its settings.
         presets: the file of its presets; None: one of its name.
         quick: settings of a run of minutes (``fastdd reproduce --budget quick``).
-        needs_experts: whether it follows experts, and looks at no real images: its debias mode is that of the experts.
+        needs_experts: whether it follows stored experts.
+        experts: settings of experts that it is published with, where they are not the shipped ones.
+        debias_of_experts: whether its debias mode is that of its experts, as it looks at no real images itself.
         classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
         formation: what networks see of the stored images.
 
@@ -167,6 +168,8 @@ class Method:
     presets: ClassVar[str | None] = None
     quick: ClassVar[Mapping[str, Any]] = {}
     needs_experts: ClassVar[bool] = False
+    debias_of_experts: ClassVar[bool] = False
+    experts: ClassVar[Mapping[str, Any]] = {}
     classes_apart: ClassVar[bool] = True
     formation: Formation
 
@@ -187,7 +190,12 @@ class Method:
     @classmethod
     def takes(cls, what: str, mode: Mode) -> bool:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
-        return mode.needs == what and not cls.needs_experts
+        return mode.needs == what and not cls.debias_of_experts
+
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        """The first images of ``init=noise``, normalised, of standard normal numbers: these themselves by default."""
+        return normal
 
     def _make_formation(self, context: Context) -> Formation:
         """What networks see of the stored images; themselves by default."""
@@ -208,6 +216,10 @@ class Method:
         momentum.mul_(self._config.momentum).add_(gradient)
         self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
 
+    def of_classes(self) -> list[Tensor]:
+        """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
+        return [self.images, self.momentum]
+
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""
         return {"images": self.images.detach(), "momentum": self.momentum}
@@ -217,6 +229,13 @@ class Method:
         tensors = self.state()
         if tensors.keys() != state.keys():
             raise ValueError(f"a checkpoint of other tensors: {', '.join(sorted(tensors.keys() ^ state.keys()))}")
+        for name, tensor in tensors.items():
+            found = state[name]
+            if found.shape != tensor.shape or found.dtype != tensor.dtype:  # a digest knows bytes only
+                raise ValueError(
+                    f"a checkpoint of other tensors: {name} are {found.dtype} {list(found.shape)}, "
+                    f"not {tensor.dtype} {list(tensor.shape)}"
+                )
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 

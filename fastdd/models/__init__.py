@@ -1,6 +1,7 @@
 """Networks by the names that the field uses, and their initialisation from a counter-based key."""
 
 from fastdd.models.convnet import ConvNet
+from fastdd.models.encoder import DIM as EMBEDDING_DIM
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit, initialised
 from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
@@ -11,6 +12,7 @@ from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
 from fastdd.models.vit import ViT
 
 __all__ = [
+    "EMBEDDING_DIM",
     "ENCODERS",
     "MLP",
     "VGG",

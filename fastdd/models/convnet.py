@@ -6,7 +6,7 @@ from torch import nn
 
 from fastdd import ops
 from fastdd.models.blocks import Blocks
-from fastdd.models.network import FeatureNetwork, chosen
+from fastdd.models.network import FeatureNetwork, chosen, too_small
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -51,7 +51,8 @@ def convnet_features(
             height, columns = height // 2, columns // 2
         inputs = width
     if height < 1 or columns < 1:
-        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for {depth} poolings; lower the depth")
+        side = max(1, 2**depth - (4 if channels == 1 else 0))
+        raise too_small(size, f"a ConvNet of depth {depth}", (side, side))
     return Blocks(*layers), height, columns
 
 

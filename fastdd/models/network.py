@@ -103,25 +103,38 @@ def couples_samples(net: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
 
 
-def too_small(size: tuple[int, int], name: str) -> ValueError:
-    """What to raise for images that a network of fixed depth can't take."""
-    return ValueError(f"images of {size[0]}x{size[1]} pixels are too small for {name}; use ConvNet with a lower depth")
+def too_small(size: tuple[int, int], name: str, smallest: tuple[int, int]) -> ValueError:
+    """What to raise for images that a network can't take; ``smallest`` are some that it can."""
+    depth = min(size).bit_length() - 1
+    fits = f"a ConvNet of depth {depth}" if depth else "an MLP"
+    return ValueError(
+        f"images of {size[0]}x{size[1]} pixels are too small for {name}, which takes {smallest[0]}x{smallest[1]} and "
+        f"more; {fits} takes them"
+    )
 
 
-def output_size(layers: nn.Sequential, size: tuple[int, int], name: str) -> tuple[int, int]:
-    """Height and width of what convolutions and poolings make of images of ``size``; ``name`` is the network's.
+def halves(side: int, least: int = 2) -> int:
+    """By what a 2x2 pooling divides a side: by 1, where a half would be below ``least`` pixels.
 
-    Raises:
-        ValueError: images too small for them.
+    The least is 2 where layers follow: instance norm of a single pixel is 0, whatever the image.
+
+    >>> [halves(side) for side in (3, 4)], halves(2, least=1)
+    ([1, 2], 2)
     """
+    return 2 if side // 2 >= least else 1
+
+
+def output_size(layers: nn.Sequential, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what convolutions and poolings make of images of ``size``; below 1 where they can't."""
     height, width = size
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-            (kernel, *_), (stride, *_), (padding, *_) = (
-                value if isinstance(value, tuple) else (value,)
+            kernels, strides, paddings = (
+                value if isinstance(value, tuple) else (value, value)
                 for value in (layer.kernel_size, layer.stride, layer.padding)
             )
-            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-        if height < 1 or width < 1:
-            raise too_small(size, name)
+            height, width = (
+                (side + 2 * padding - kernel) // stride + 1
+                for side, kernel, stride, padding in zip((height, width), kernels, strides, paddings, strict=True)
+            )
     return height, width

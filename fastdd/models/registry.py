@@ -1,11 +1,11 @@
 """Network names of the published code, and what each stands for."""
 
-import difflib
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastdd.core.text import did_you_mean
 from fastdd.models.convnet import ConvNet
 from fastdd.models.init import initialised
 from fastdd.models.network import Network
@@ -80,9 +80,7 @@ def canonical_name(name: str) -> str:
     by_lower = {known.lower(): known for known in _NETWORKS}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    hint = f"; did you mean {by_lower[close[0]]}?" if close else ""
-    raise ValueError(f"unknown network {name!r}{hint} (one of: {', '.join(_NETWORKS)})")
+    raise ValueError(f"unknown network {name!r}{did_you_mean(name, _NETWORKS)} (one of: {', '.join(_NETWORKS)})")
 
 
 def build(

@@ -1,7 +1,8 @@
 """Residual networks as the distillation literature has them: a 3x3 stem, for small images; heads of the images' size.
 
 Sizes, layer order, ``state_dict`` keys and parameter order are those of the published code (Zhao et al., 2021). Its
-heads are for 32x32 pixels (28x28 of one channel; FairDD's ``ResNet18`` for 64x64); here they follow from the images.
+heads are for 32x32 pixels (28x28 of one channel; FairDD's ``ResNet18`` for 64x64); here they follow from the images. Of
+smaller ones, no side is halved to less than 2 pixels, and means are over fewer pixels.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from fastdd import ops
 from fastdd.models.blocks import run_block
 from fastdd.models.layout import fast_layout
-from fastdd.models.network import INSTANCE_OR_BATCH_NORM, Network, chosen, too_small
+from fastdd.models.network import INSTANCE_OR_BATCH_NORM, Network, chosen, halves, too_small
 
 _STAGES = (64, 128, 256, 512)
 
@@ -21,7 +22,7 @@ _STAGES = (64, 128, 256, 512)
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with norms, ``conv1``, ``bn1``, ..., and the input, through ``shortcut``.
 
-    Halves images where ``stride`` is 2: the first convolution does, and the shortcut's; where ``pooled``, 2x2 average
+    Halves the sides whose ``stride`` is 2: the first convolution does, and the shortcut's; where ``pooled``, average
     poolings behind them do. Strides other than 1 and 2 have no place in a ResNet.
     """
 
@@ -30,8 +31,9 @@ class BasicBlock(nn.Module):
     # Kernel sizes; the strided convolution is the first of 3x3.
     kernels: ClassVar[tuple[int, ...]] = (3, 3)
 
-    def __init__(self, in_planes: int, planes: int, stride: int = 1, norm: str = "instancenorm"):
+    def __init__(self, in_planes: int, planes: int, stride: int | tuple[int, int] = 1, norm: str = "instancenorm"):
         super().__init__()
+        halved = stride not in (1, (1, 1))
         normalise, step = INSTANCE_OR_BATCH_NORM[norm], 1 if self.pooled else stride
         inputs, outputs = in_planes, self.expansion * planes
         strided, last = self.kernels.index(3), len(self.kernels) - 1
@@ -42,12 +44,12 @@ class BasicBlock(nn.Module):
             self.add_module(f"bn{i + 1}", normalise(width))
             inputs = width
         self.shortcut = nn.Sequential()
-        if stride != 1 or in_planes != outputs:
+        if halved or in_planes != outputs:
             pool = [nn.AvgPool2d(stride)] if self.pooled else []
             conv = nn.Conv2d(in_planes, outputs, 1, step, bias=False)
             self.shortcut = nn.Sequential(conv, *pool, normalise(outputs))
         self.relu = nn.ReLU()
-        self.pool = nn.AvgPool2d(2) if self.pooled and stride != 1 else None
+        self.pool = nn.AvgPool2d(stride) if self.pooled and halved else None
         self._pool_behind = strided
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ class ResNet(Network):
         imagenet: instead, a 7x7 stem of stride 2, 3x3 max pooling of stride 2, and the means over all pixels.
 
     Raises:
-        ValueError: an unknown norm; images too small for it.
+        ValueError: an unknown norm; images of which instance norm would see a single pixel.
     """
 
     def __init__(
@@ -111,28 +113,31 @@ class ResNet(Network):
         self.bn1 = INSTANCE_OR_BATCH_NORM[norm](inputs)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else None
+        sides = [(side + 3) // 4 for side in size] if imagenet else list(size)
+        if norm == "instancenorm" and sides == [1, 1]:
+            raise too_small(size, "ResNet", (5, 5) if imagenet else (2, 2))
         for stage, (planes, count) in enumerate(zip(_STAGES, counts, strict=True)):
+            strides = (1, 1)
+            if stage:
+                # Strided convolutions round up, poolings down.
+                strides = tuple(halves(side + (not block.pooled)) for side in sides)
+                sides = [
+                    (side if block.pooled else side + step - 1) // step
+                    for side, step in zip(sides, strides, strict=True)
+                ]
             blocks = []
             for i in range(count):
-                blocks.append(block(inputs, planes, 2 if stage and not i else 1, norm))
+                blocks.append(block(inputs, planes, 1 if i else strides, norm))
                 inputs = planes * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self._means = "all" if imagenet else "none" if block.pooled else "4x4"
-        pixels = 1
-        if not imagenet:
-            for side in size:
-                for _ in range(3):
-                    side = side // 2 if block.pooled else -(-side // 2)
-                pixels *= side if block.pooled else side // 4
-        if not pixels:
-            raise too_small(size, "ResNet")
-        self.embedding_dim = inputs * pixels
+        # None: all pixels.
+        self._window = None if imagenet else (1, 1) if block.pooled else tuple(min(4, side) for side in sides)
+        height, width = (side // window for side, window in zip(sides, self._window or sides, strict=True))
+        self.embedding_dim = inputs * height * width
         self.classifier = nn.Linear(self.embedding_dim, num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
         x = run_block(fast_layout(images), self.conv1, self.bn1, self.relu, self.maxpool)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        if self._means == "all":
-            return x.mean((2, 3))
-        return (F.avg_pool2d(x, 4) if self._means == "4x4" else x).flatten(1)
+        return x.mean((2, 3)) if self._window is None else F.avg_pool2d(x, self._window).flatten(1)

@@ -1,17 +1,26 @@
 """MLP, LeNet, AlexNet and VGG as the distillation literature has them: for small images, heads of the images' size.
 
 Sizes, layer order, ``state_dict`` keys and parameter order are those of the published code (Zhao et al., 2021), which
-writes the heads for 32x32 pixels (28x28 of one channel; FairDD's for 64x64); here they follow from the images.
+writes the heads for 32x32 pixels (28x28 of one channel; FairDD's for 64x64); here they follow from the images. Of
+smaller ones, AlexNet and VGG leave out poolings that would leave less than 2 pixels to the layers behind.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd import ops
 from fastdd.models.blocks import Blocks
-from fastdd.models.network import INSTANCE_OR_BATCH_NORM, FeatureNetwork, Network, chosen, output_size
+from fastdd.models.network import (
+    INSTANCE_OR_BATCH_NORM,
+    FeatureNetwork,
+    Network,
+    chosen,
+    halves,
+    output_size,
+    too_small,
+)
 
 _MLP_UNITS = 128
 _LENET_UNITS = 120, 84
@@ -62,7 +71,10 @@ class LeNet(FeatureNetwork):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
         )
-        height, width = output_size(self.features, size, "LeNet")
+        height, width = output_size(self.features, size)
+        if min(height, width) < 1:
+            smallest = next(n for n in range(1, 32) if min(output_size(self.features, (n, n))) > 0)
+            raise too_small(size, "LeNet", (smallest, smallest))
         self.fc_1 = nn.Linear(16 * height * width, _LENET_UNITS[0])
         self.fc_2 = nn.Linear(*_LENET_UNITS)
         self.fc_3 = nn.Linear(_LENET_UNITS[1], num_classes)
@@ -71,17 +83,21 @@ class LeNet(FeatureNetwork):
         return F.relu(self.fc_2(F.relu(self.fc_1(super().embed(images)))))
 
 
-def _features(layers: Iterable, channels: int, norm: str) -> list[nn.Module]:
+def _features(layers: Sequence, channels: int, norm: str, size: tuple[int, int]) -> list[nn.Module]:
     """Convolution, norm and ReLU for each of the layers but the poolings. The first convolution pads by two more for
     one-channel images, which makes 28x28 digits 32x32."""
     made: list[nn.Module] = []
-    inputs = channels
-    for layer in layers:
+    inputs, sides = channels, list(size)
+    for i, layer in enumerate(layers):
         if layer == "M":
-            made.append(nn.MaxPool2d(2))
+            least = 1 if set(layers[i:]) == {"M"} else 2
+            windows = tuple(halves(side, least) for side in sides)
+            made.append(nn.MaxPool2d(windows))
+            sides = [side // window for side, window in zip(sides, windows, strict=True)]
             continue
         outputs, kernel, padding = layer
         padding += 2 if channels == 1 and not made else 0
+        sides = [side + 2 * padding - kernel + 1 for side in sides]
         made.append(ops.Conv2d(inputs, outputs, kernel, padding=padding))
         if norm != "none":
             made.append(INSTANCE_OR_BATCH_NORM[norm](outputs))
@@ -98,7 +114,7 @@ class AlexNet(FeatureNetwork):
         norm: none, or batchnorm (AlexNetBN) or instancenorm after every convolution.
 
     Raises:
-        ValueError: an unknown norm; images too small for it.
+        ValueError: an unknown norm.
     """
 
     head = "fc"
@@ -106,8 +122,8 @@ class AlexNet(FeatureNetwork):
     def __init__(self, channels: int, num_classes: int, norm: str = "none", size: tuple[int, int] = (32, 32)):
         super().__init__()
         chosen("norm", norm, {**INSTANCE_OR_BATCH_NORM, "none": None})
-        self.features = Blocks(*_features(_ALEXNET, channels, norm))
-        height, width = output_size(self.features, size, "AlexNet")
+        self.features = Blocks(*_features(_ALEXNET, channels, norm, size))
+        height, width = output_size(self.features, size)
         self.embedding_dim = 192 * height * width
         self.fc = nn.Linear(self.embedding_dim, num_classes)
 
@@ -121,7 +137,7 @@ class VGG(FeatureNetwork):
         norm: instancenorm (which the published VGG11 has) or batchnorm.
 
     Raises:
-        ValueError: an unknown name or norm; images of less than 32x32 pixels (28x28 of one channel).
+        ValueError: an unknown name or norm; images of a single pixel.
     """
 
     def __init__(
@@ -136,7 +152,9 @@ class VGG(FeatureNetwork):
         chosen("norm", norm, INSTANCE_OR_BATCH_NORM)
         layers = [layer if layer == "M" else (layer, 3, 1) for layer in VGG_LAYERS[chosen("VGG", name, VGG_LAYERS)]]
         # The published list ends with a pooling over 1x1, which does nothing but have a number.
-        self.features = Blocks(*_features(layers, channels, norm), nn.AvgPool2d(1))
-        height, width = output_size(self.features, size, name)
+        self.features = Blocks(*_features(layers, channels, norm, size), nn.AvgPool2d(1))
+        if norm == "instancenorm" and channels > 1 and size[0] * size[1] == 1:
+            raise too_small(size, name, (2, 2))
+        height, width = output_size(self.features, size)
         self.embedding_dim = 512 * height * width
         self.classifier = nn.Linear(self.embedding_dim, num_classes)

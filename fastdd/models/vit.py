@@ -59,10 +59,12 @@ class ViT(Network):
     ):
         super().__init__()
         common = math.gcd(*size)
-        patch = next(side for side in range(1, common + 1) if common % side == 0 and min(size) <= side * _PATCHES)
+        sides = (side for side in range(1, common + 1) if common % side == 0 and min(size) <= side * _PATCHES)
+        patch = next(sides, min(size))
         if patch == min(size):
             raise ValueError(
-                f"ViT can't cut images of {size[0]}x{size[1]} pixels into at most {_PATCHES} patches a side"
+                f"ViT can't cut images of {size[0]}x{size[1]} pixels into at most {_PATCHES} square patches a side; "
+                "an MLP or a ResNet18 takes them"
             )
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         count = size[0] // patch * (size[1] // patch)

@@ -2,6 +2,8 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.augment_stored import augment_stored
+from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
@@ -9,7 +11,7 @@ from fastdd.ops.cutmix import CutMix, cutmix, cutmix_rectangle
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
-from fastdd.ops.formation import GREY, all_parts, formation, formation_adjoint
+from fastdd.ops.formation import GREY, all_parts, check_factor, formation, formation_adjoint
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
@@ -33,6 +35,10 @@ __all__ = [
     "augment",
     "augment_adjoint",
     "augment_passes",
+    "augment_stored",
+    "cf_frequencies",
+    "cf_match",
+    "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
     "cutmix",

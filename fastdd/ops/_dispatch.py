@@ -8,11 +8,14 @@ backend.
 
 import functools
 import importlib.util
+import inspect
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +24,7 @@ from fastdd.ops import _faiss
 from fastdd.reference.contents import check_range
 
 BACKENDS = ("auto", "native", "triton", "reference")
+_Parameters, _Result = ParamSpec("_Parameters"), TypeVar("_Result")
 
 _library = torch.library.Library("fastdd", "DEF")
 _warned = False
@@ -55,13 +59,37 @@ def define_plain(name: str, backend: str) -> None:
 
 def register_fake(name: str, fake: Callable) -> None:
     """Shape and dtype of the result, for tracing."""
-    torch.library.register_fake(name, fake, lib=_library)
+
+    @functools.wraps(fake)
+    def checked(*arguments):
+        # PyTorch comes here as soon as one tensor is on meta; memory of another device would never be written.
+        devices = {str(argument.device) for argument in arguments if isinstance(argument, Tensor)}
+        if len(devices) > 1:
+            raise RuntimeError(f"{name} has arguments on {' and '.join(sorted(devices))}: move them to one device")
+        return fake(*arguments)
+
+    torch.library.register_fake(name, checked, lib=_library)
 
 
-def register_autograd(name: str, backward: Callable, setup_context: Callable) -> None:
-    """The op's derivative, in terms of ops that have derivatives themselves (:func:`peer`)."""
-    _derivatives[name.removeprefix("fastdd::")] = backward, setup_context
-    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_Guarded())
+def register_autograd(name: str, backward: Callable, setup_context: Callable, constant: Sequence[str] = ()) -> None:
+    """The op's derivative, in terms of ops that have derivatives themselves (:func:`peer`).
+
+    Args:
+        constant: arguments that it has no derivative in, which is told where one is asked for.
+    """
+    short = name.removeprefix("fastdd::")
+    names = [argument.name for argument in getattr(torch.ops.fastdd, short).default._schema.arguments]
+    places = {names.index(argument): argument for argument in constant}
+
+    @functools.wraps(backward)
+    def checked(ctx, *gradients):
+        for place, argument in places.items():
+            if ctx.needs_input_grad[place]:
+                raise RuntimeError(f"torch.ops.fastdd.{short} has no derivative in {argument}: detach it")
+        return backward(ctx, *gradients)
+
+    _derivatives[short] = checked, setup_context
+    torch.library.register_autograd(name, checked, setup_context=setup_context, lib=_Guarded())
 
 
 def register_no_autograd(name: str) -> None:
@@ -70,6 +98,7 @@ def register_no_autograd(name: str) -> None:
     def backward(ctx, *_):
         raise RuntimeError(f"{name} has no derivative: detach its inputs")
 
+    _derivatives[name.removeprefix("fastdd::")] = backward, lambda ctx, inputs, output: None
     torch.library.register_autograd(name, backward, lib=_Guarded())
 
 
@@ -257,6 +286,75 @@ def implementations(device: str) -> list[Implementation]:
             others[active] = why
         rows.append(Implementation(op, device, active, others))
     return rows
+
+
+def public(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """A function of ``fastdd.ops``: its arguments are of the kinds that it is annotated with, and autocast changes
+    nothing in it: it computes in the types of its inputs, whichever backend runs.
+
+    Raises:
+        TypeError: an argument of another kind; a sparse or nested tensor.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    kinds = {parameter.name: _KINDS.get(parameter.annotation, "") for parameter in parameters}
+
+    @functools.wraps(function)
+    def checked(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        device = "cpu"
+        for name, value in (*zip(kinds, arguments, strict=False), *options.items()):
+            _check_kind(name, kinds.get(name, ""), value)
+            device = value.device.type if isinstance(value, Tensor) else device
+        rounds = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        try:
+            if not rounds:
+                return function(*arguments, **options)
+            with torch.autocast(device, enabled=False):
+                return function(*arguments, **options)
+        except RuntimeError as error:
+            if _NO_MEMORY in str(error):
+                raise MemoryError(f"{function.__qualname__}: the memory is not enough for its result") from error
+            raise
+
+    return checked
+
+
+# What the stable ABI makes of every error of PyTorch's in a kernel of ours, which asks it for nothing but memory.
+_NO_MEMORY = "torch_call_dispatcher("
+# Annotation -> what an argument is called that has it; words, which torch.compile can compare.
+_KINDS = {
+    **{Tensor: "tensor", Tensor | None: "tensor or None"},
+    **{str: "string", int: "integer", float: "number", bool: "bool"},
+}
+
+
+def _check_kind(name: str, kind: str, value: object) -> None:
+    if kind in ("tensor", "tensor or None"):
+        check_tensor(name, value, optional=kind != "tensor")
+        return
+    right = (
+        not kind
+        or (kind == "string" and isinstance(value, str))
+        or (
+            kind == "integer"
+            and not isinstance(value, bool)
+            and (isinstance(value, int) or hasattr(value, "__index__"))
+        )
+        or (kind == "number" and (isinstance(value, int | float) or hasattr(value, "__float__")))
+        or (kind == "bool" and isinstance(value, int | np.bool_))
+    )
+    if not right:
+        raise TypeError(f"{name} must be a{'n' if kind == 'integer' else ''} {kind}, not {type(value).__name__}")
+
+
+def check_tensor(name: str, value: object, *, optional: bool = False) -> None:
+    """Raises TypeError for what is not a tensor with strides."""
+    if optional and value is None:
+        return
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor{' or None' if optional else ''}, not {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a dense tensor, not a {layout} one")
 
 
 def transformed() -> bool:

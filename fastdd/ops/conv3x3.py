@@ -51,6 +51,7 @@ _dispatch.register_autograd(_CONV, _conv_backward, _conv_setup)
 _dispatch.register_autograd(_WEIGHT, _weight_backward, _weight_setup)
 
 
+@_dispatch.public
 def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """``conv2d(x, filters, bias, padding=1)`` for 3x3 filters, made for passes forward and backward on the CPU.
 
@@ -113,7 +114,9 @@ class Conv2d(nn.Conv2d):
     def fits(self, x: Tensor) -> bool:
         """Whether x goes through :func:`conv3x3`'s own kernels."""
         return (
-            x.device.type == "cpu"
+            isinstance(x, Tensor)
+            and x.layout == torch.strided
+            and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and not _dispatch.transformed()

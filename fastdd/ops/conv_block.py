@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fastdd.ops import _dispatch
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -17,6 +18,16 @@ _BLOCK = _dispatch.define(
     reference.conv_block,
     _KERNELS,
 )
+
+
+def _pack_fake(filters, winograd):
+    # How large it is, the kernels of this processor decide: they are asked, with real filters.
+    with unset_fake_temporarily():
+        packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), winograd)
+    return filters.new_empty(packed.numel())
+
+
+_dispatch.register_fake(_PACK, _pack_fake)
 _dispatch.register_no_autograd(_PACK)
 _dispatch.register_no_autograd(_BLOCK)
 
@@ -52,6 +63,7 @@ class ConvBlock:
     torch.Size([1, 1, 2, 2])
     """
 
+    @_dispatch.public
     def __init__(
         self,
         filters: Tensor,
@@ -76,6 +88,7 @@ class ConvBlock:
             and _dispatch.has_kernel("conv_block", filters.device)
         )
 
+    @_dispatch.public
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """y [N, O, H', W'] of x [N, I, H, W], in channels-last memory."""

@@ -63,6 +63,7 @@ _dispatch.register_autograd(_FORWARD, _derivative, _setup)
 _dispatch.register_no_autograd(_BACKWARD)
 
 
+@_dispatch.public
 def conv_norm_act_pool(
     x: Tensor,
     filters: Tensor,

@@ -5,6 +5,7 @@ import warnings
 
 from torch import Tensor
 
+from fastdd.ops import _dispatch
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import knn_kde
 
@@ -13,6 +14,7 @@ METHODS = ("auto", "exact", "knn")
 _WIDEST_GAP = math.log(2)
 
 
+@_dispatch.public
 def log_density(
     x: Tensor,
     *,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastdd.core import rng
+from fastdd.ops import _dispatch
 from fastdd.ops.augment import Param, augment, identity_params
 
 DSA_OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -21,6 +22,7 @@ _SCALE = 1.2
 _ROTATE = 15.0  # degrees
 
 
+@_dispatch.public
 def parse_strategy(strategy: str) -> tuple[str, ...]:
     """The operations of a strategy, joined by underscores; ``none`` and the empty string name none.
 
@@ -41,6 +43,7 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
     return ops
 
 
+@_dispatch.public
 def pixel_matrix(theta: Tensor, size: tuple[int, int]) -> Tensor:
     """The 2x3 matrix of ``F.affine_grid(theta, ..., align_corners=False)``, in pixels.
 
@@ -61,6 +64,8 @@ def pixel_matrix(theta: Tensor, size: tuple[int, int]) -> Tensor:
     >>> pixel_matrix(torch.tensor([[-1.0, 0, 0], [0, 1, 0]]), (4, 4))
     tensor([-1., 0., 3., 0., 1., 0.])
     """
+    if not theta.is_floating_point() or theta.shape[-2:] != (2, 3):
+        raise ValueError(f"theta must be floating point [*, 2, 3], not {theta.dtype} {list(theta.shape)}")
     height, width = size
     (t00, t01, t02), (t10, t11, t12) = (row.unbind(-1) for row in theta.unbind(-2))
     b, d = t01 * (width / height), t10 * (height / width)
@@ -82,6 +87,7 @@ def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
 
 
+@_dispatch.public
 def dsa_params(
     strategy: str | tuple[str, ...],
     keys: Tensor,
@@ -162,6 +168,7 @@ def dsa_params(
     return params.to(dtype)
 
 
+@_dispatch.public
 def diff_augment(
     x: Tensor, strategy: str = DSA_STRATEGY, *, seed: int, siamese: bool = False, backend: str = "auto"
 ) -> Tensor:
@@ -189,6 +196,8 @@ def diff_augment(
     (torch.Size([8, 3, 16, 16]), torch.Size([2, 3, 16, 16]))
     """
     ops = parse_strategy(strategy)
+    if x.dim() != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"x must be images [N, C, H, W], not {list(x.shape)}")
     if not ops:
         return x
     keys = rng.lanes(rng.key(seed, "diff_augment"), 1 if siamese else x.shape[0], x.device)

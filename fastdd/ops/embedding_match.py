@@ -99,10 +99,11 @@ def _pull_backward(ctx, g):
 
 _dispatch.register_fake(_MATCH, _match_fake)
 _dispatch.register_fake(_PULL, _pull_fake)
-_dispatch.register_autograd(_MATCH, _match_backward, _match_setup)
-_dispatch.register_autograd(_PULL, _pull_backward, _pull_setup)
+_dispatch.register_autograd(_MATCH, _match_backward, _match_setup, constant=["weights"])
+_dispatch.register_autograd(_PULL, _pull_backward, _pull_setup, constant=["totals"])
 
 
+@_dispatch.public
 def embedding_match(
     real: Tensor,
     synthetic: Tensor,

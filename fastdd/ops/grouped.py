@@ -176,13 +176,10 @@ def _run(name: str, backend: str, *arguments) -> Tensor:
         if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in arguments):
             raise RuntimeError(f"{name} has no derivative in Triton's interpreter: call it under torch.no_grad()")
         return _triton(name, *arguments)
-    # The reference is made of ops that autocast would round to bfloat16.
-    with torch.autocast(arguments[0].device.type, enabled=False):
-        if chosen == "reference":
-            return getattr(reference, name)(*arguments)
-        return getattr(torch.ops.fastdd, name)(*arguments)
+    return getattr(reference if chosen == "reference" else torch.ops.fastdd, name)(*arguments)
 
 
+@_dispatch.public
 def grouped_outer(
     a: Tensor,
     b: Tensor,
@@ -231,6 +228,7 @@ def grouped_outer(
     return _run("grouped_outer", backend, a, b, weights, offsets, rows_per_sample)
 
 
+@_dispatch.public
 def grouped_matmul(
     x: Tensor,
     g: Tensor,
@@ -271,10 +269,15 @@ def grouped_matmul(
     return _run("grouped_matmul", backend, x, g, weights, offsets, rows_per_sample)
 
 
-def _pair(value: int | tuple[int, int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else [*value]
+def _pair(name: str, value: int | tuple[int, int]) -> list[int]:
+    pair = [value, value] if isinstance(value, int) else [*value] if isinstance(value, tuple | list) else []
+    least = 0 if name == "padding" else 1
+    if len(pair) != 2 or not all(isinstance(part, int) and part >= least for part in pair):
+        raise ValueError(f"{name} must be one or two integers, at least {least}, not {value!r}")
+    return pair
 
 
+@_dispatch.public
 def grouped_conv_weight(
     x: Tensor,
     b: Tensor,
@@ -316,7 +319,8 @@ def grouped_conv_weight(
         raise TypeError(f"x must be float32, float64, bfloat16 or float16, not {x.dtype}")
     if x.dim() != 4:
         raise ValueError(f"x must be [N, C, H, W], not {list(x.shape)}")
-    geometry = [_pair(value) for value in (kernel_size, stride, padding, dilation)]
+    named = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+    geometry = [_pair(name, value) for name, value in named.items()]
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(f"groups={groups} does not divide the {x.shape[1]} channels of x")
     size = [

@@ -99,6 +99,7 @@ def _check_weights(x: Tensor, weights: Tensor | None) -> None:
         raise ValueError(f"weights must be finite and at least 0; the smallest is {weights.min()}")
 
 
+@_dispatch.public
 def kde(
     x: Tensor,
     queries: Tensor | None = None,

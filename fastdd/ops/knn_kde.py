@@ -97,6 +97,7 @@ def _segment(
     return tuple(torch.cat(column) - normaliser for column in zip(*parts, strict=True))
 
 
+@_dispatch.public
 def knn_kde(
     x: Tensor,
     queries: Tensor | None = None,

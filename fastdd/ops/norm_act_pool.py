@@ -111,10 +111,11 @@ _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_fake(_SECOND, _second_fake)
 _dispatch.register_autograd(_FORWARD, _forward_backward, _forward_setup)
-_dispatch.register_autograd(_BACKWARD, _backward_backward, _backward_setup)
+_dispatch.register_autograd(_BACKWARD, _backward_backward, _backward_setup, constant=["stats"])
 _dispatch.register_autograd(_SECOND, _second_backward, lambda ctx, inputs, output: None)
 
 
+@_dispatch.public
 def norm_act_pool(
     x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5, pool: str = "avg", backend: str = "auto"
 ) -> Tensor:

@@ -64,8 +64,8 @@ def _spread_backward(ctx, g):
 
 _dispatch.register_fake(_MEAN, _mean_fake)
 _dispatch.register_fake(_SPREAD, _spread_fake)
-_dispatch.register_autograd(_MEAN, _mean_backward, _mean_setup)
-_dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup)
+_dispatch.register_autograd(_MEAN, _mean_backward, _mean_setup, constant=["weights"])
+_dispatch.register_autograd(_SPREAD, _spread_backward, _spread_setup, constant=["weights"])
 
 
 def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
@@ -86,6 +86,7 @@ def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device
         raise ValueError("weights are not differentiable here: pass weights.detach()")
 
 
+@_dispatch.public
 def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """Weighted mean of the rows of every segment: ``out[s] = sum w_i x_i / sum w_i``, i in segment s.
 
@@ -132,6 +133,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, b
     return torch.ops.fastdd.segment_mean(x, offsets, weights)
 
 
+@_dispatch.public
 def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int, *, backend: str = "auto") -> Tensor:
     """The adjoint of :func:`segment_mean`: row i of the result is ``w_i / sum w`` times row s of g, s the segment of i.
 

@@ -30,10 +30,11 @@ def _taps(matrix: Tensor, height: int, width: int) -> Iterator[tuple[Tensor, Ten
 
 
 def _warp(x: Tensor, matrix: Tensor) -> Tensor:
-    """Bilinear samples of x [N, C, H, W], zeros outside."""
+    """Bilinear samples of x [N, C, H, W], zeros outside: a pixel of weight 0 is not there, even if it is NaN."""
     pixels, total = x.flatten(2), torch.zeros_like(x).flatten(2)
     for index, weight in _taps(matrix, *x.shape[2:]):
-        total = total + weight[:, None] * pixels.gather(2, index[:, None].expand_as(pixels))
+        taken = pixels.gather(2, index[:, None].expand_as(pixels))
+        total = total + torch.where(weight[:, None] == 0, 0, weight[:, None] * taken)
     return total.view_as(x)
 
 
@@ -41,7 +42,8 @@ def _warp_adjoint(g: Tensor, matrix: Tensor) -> Tensor:
     """Transpose of :func:`_warp`: every result pixel adds to the four that it was interpolated from."""
     pixels, total = g.flatten(2), torch.zeros_like(g).flatten(2)
     for index, weight in _taps(matrix, *g.shape[2:]):
-        values, index = weight[:, None] * pixels, index[:, None].expand_as(pixels)
+        values = torch.where(weight[:, None] == 0, 0, weight[:, None] * pixels)
+        index = index[:, None].expand_as(pixels)
         if g.is_cuda:
             # There scatter_add adds in any order, and index_put sorts first; on the CPU it is the other way round.
             where = [torch.arange(size, device=g.device) for size in pixels.shape[:2]]

@@ -21,7 +21,7 @@ def readable(t: Tensor) -> bool:
 
 def values_of(t: Tensor) -> np.ndarray:
     """The contents of a readable tensor; also under transforms of torch.func, whose views have no memory to look at."""
-    return np.array(t.tolist()) if torch._C._are_functorch_transforms_active() else t.numpy()
+    return np.array(t.tolist()) if torch._C._are_functorch_transforms_active() else t.detach().resolve_neg().numpy()
 
 
 def offsets_rise(offsets: Tensor, n: int) -> Tensor:

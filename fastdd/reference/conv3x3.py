@@ -9,6 +9,10 @@ from fastdd.reference import norm_act_pool
 
 def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
     """[N, H, W, O] of x [N, H, W, I] and filters [O, I, 3, 3]; of the adjoint, which takes filters [I, O, 3, 3]."""
+    if filters.numel() == 0:  # oneDNN has no primitive for no channels
+        zeros = (x.sum(3, keepdim=True) + filters.sum()) * 0  # of which both have a derivative
+        y = zeros.expand(*x.shape[:3], filters.shape[1 if adjoint else 0])
+        return (y if bias is None else y + bias).contiguous()
     convolve = F.conv_transpose2d if adjoint else F.conv2d
     return convolve(x.permute(0, 3, 1, 2), filters, bias, padding=1).permute(0, 2, 3, 1).contiguous()
 

@@ -43,11 +43,16 @@ def segment_totals(
     return segment, w, _told(_sums(w, segment, segments), offsets, n)
 
 
-def segment_shares(offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Segment of every row, int64 [n], and its share of the segment's weight, [n]; zero where that weight is zero."""
+def segment_shares(
+    offsets: Tensor, weights: Tensor | None, n: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Segment of every row, int64 [n]; its share of the segment's weight, [n], zero where that weight is zero; and
+    whether that weight is not zero, bool [n].
+    """
     segment, w, totals = segment_totals(offsets, weights, n, dtype)
     totals = totals[segment]
-    return segment, torch.where(totals == 0, 0, w / torch.where(totals == 0, 1, totals))
+    present = totals != 0
+    return segment, torch.where(present, w / torch.where(present, totals, 1), 0), present
 
 
 def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -57,11 +62,13 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None) -> T
     tensor([[2.], [0.], [7.]])
     """
     dtype = accumulation_dtype(x.dtype)
-    segment, share = segment_shares(offsets, weights, x.shape[0], dtype)
-    return _told(_sums(x.to(dtype) * share[:, None], segment, offsets.shape[0] - 1), offsets, x.shape[0])
+    segment, share, present = segment_shares(offsets, weights, x.shape[0], dtype)
+    # Not by a share of 0 alone, which leaves what is not finite NaN.
+    rows = torch.where(present[:, None], x.to(dtype), 0) * share[:, None]
+    return _told(_sums(rows, segment, offsets.shape[0] - 1), offsets, x.shape[0])
 
 
 def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int) -> Tensor:
     """The adjoint: row i gets ``w_i / sum w`` times row s of g, s its segment; [S, D] -> [n, D]."""
-    segment, share = segment_shares(offsets, weights, n, accumulation_dtype(g.dtype))
-    return g[segment] * share[:, None]
+    segment, share, present = segment_shares(offsets, weights, n, accumulation_dtype(g.dtype))
+    return torch.where(present[:, None], g[segment], 0) * share[:, None]

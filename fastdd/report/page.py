@@ -34,6 +34,7 @@ DEFINITIONS = {
     "ba": ("BA", "mean accuracy over all (class, group) pairs, each counting alike"),
 }
 EMBEDDINGS = ("pca", "tsne", "none")
+_NOT_GIVEN = "no data set was given"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ def write_page(
     embedding: str = "pca",
     seed: int = 0,
     table: TextTable | None = None,
+    without: str = _NOT_GIVEN,
 ) -> None:
     """Write the page of ``records``, atomically; see :func:`page`."""
-    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed, table=table))
+    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed, table=table, without=without))
 
 
 def page(
@@ -74,6 +76,7 @@ def page(
     embedding: str = "pca",
     seed: int = 0,
     table: TextTable | None = None,
+    without: str = _NOT_GIVEN,
 ) -> str:
     """The page's HTML.
 
@@ -89,6 +92,7 @@ def page(
             ConvNet, which is what distribution matching matches.
         seed: which real images are shown.
         table: to stand first, under its own title.
+        without: why there is no data set.
 
     Raises:
         ValueError: no records, another embedding, or a synthetic set that does not fit the data set.
@@ -121,6 +125,7 @@ def page(
         course=_course(runs),
         real=_real_tiles(dataset, seed) if dataset is not None else {},
         dataset=dataset,
+        without=without.rstrip("."),
     )
 
 
@@ -166,7 +171,7 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "evaluations": record.evaluations,
         "rows": record.rows,
         "groups": _group_names(record, dataset),
-        "class_names": [] if shown is None else shown.metadata["class_names"],
+        "row_names": _row_names(record, dataset),
         "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
         "embeddings": _embeddings(shown, dataset, embedding, seed)
         if shown is not None and dataset is not None and embedding != "none"
@@ -174,7 +179,10 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "config": {name: value for name, value in record.config.items() if value is not None},
         "learned": {} if made is None else _learned(made),
         "versions": {} if made is None else made.metadata.get("versions", {}),
-        "meta": {name: value for name, value in record.meta.items() if name not in ("argv", "dataset_digest")},
+        # A run that was not evaluated has a file of results too, with what made its set.
+        "meta": {name: record.meta[name] for name in record.meta if name not in ("argv", "dataset_digest")}
+        if record.rows
+        else {},
     }
 
 
@@ -220,9 +228,29 @@ def _group_names(record: Record, dataset: Dataset | None) -> list[str]:
     if not record.rows:
         return []
     count = len(record.rows[-1]["group_accuracy"][0])
+    known = record.rows[-1].get("group_names")
+    if isinstance(known, list) and len(known) == count:
+        return known
     if dataset is not None and dataset.num_groups == count:
         return list(dataset.group_names)
     return [f"group {number}" for number in range(count)]
+
+
+def _row_names(record: Record, dataset: Dataset | None) -> list[str]:
+    """Of the classes of the last evaluation, whose order is that of the data set that it was on, not the set's."""
+    if not record.rows:
+        return []
+    count = len(record.rows[-1]["group_accuracy"])
+    for known in (record.rows[-1].get("class_names"), dataset and dataset.class_names, _own_names(record)):
+        if isinstance(known, list | tuple) and len(known) == count:
+            return list(known)
+    return [f"class {number}" for number in range(count)]
+
+
+def _own_names(record: Record) -> list[str] | None:
+    """The set's, where its classes have the order of the data set that it was made from: not of an imported one."""
+    made = record.synthetic
+    return None if made is None or "source" in made.metadata else made.metadata["class_names"]
 
 
 def _png(image: np.ndarray) -> str:

@@ -1,18 +1,13 @@
 """What a run left in its folder, finished or not, read for a report."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fastdd.core import bounds
 from fastdd.data import SyntheticSet, built_with
-from fastdd.evaluation import METRICS
 from fastdd.methods import stored
-from fastdd.report.results import CURVE_METRICS, RESULT, read_json
+from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_json
 from fastdd.session import folder as run_folder
 
 
@@ -92,7 +87,7 @@ def read_record(path: str | os.PathLike) -> Record:
         for log in (path / run_folder.METRICS, path / run_folder.EVALUATIONS)
     )
     for row in evaluated:
-        _check_row(row, ("arch", "nets", "epochs", "tested_on"), CURVE_METRICS, path / run_folder.EVALUATIONS)
+        check_row(row, ("arch", "nets", "epochs", "tested_on"), CURVE_METRICS, path / run_folder.EVALUATIONS)
     losses = [(entry["step"], entry["loss"]) for entry in logged]
     found = _results(path / RESULT)
     return Record(
@@ -110,24 +105,9 @@ def read_record(path: str | os.PathLike) -> Record:
 
 def _configuration(path: Path) -> tuple[dict[str, Any], int]:
     """What was run, and its steps."""
-    try:
-        config = bounds.load_yaml(path.read_text(encoding="utf-8"))["run"]
-        return config, stored(config).steps
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a run's configuration: {error}") from None
+    config = run_folder.read_config(path)["run"]
+    return config, stored(config).steps
 
 
 def _results(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.exists() else {"rows": [], "meta": {}}
-    for row in found["rows"]:
-        _check_row(row, ("method", "debias", "arch", "nets"), METRICS, path)
-    return found
-
-
-def _check_row(row: dict[str, Any], names: Sequence[str], figures: Sequence[str], path: Path) -> None:
-    missing = [name for name in (*names, *figures) if name not in row]
-    if missing:
-        raise ValueError(f"{path}: a row has no {missing[0]}")
-    for name in figures:
-        if not isinstance(row[name], dict) or not {"mean", "std"} <= row[name].keys():
-            raise ValueError(f"{path}: a row's {name} is {row[name]!r:.40}, and needs mean and std")
+    return read_json(path) if path.exists() else {"rows": [], "meta": {}}

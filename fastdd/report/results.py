@@ -6,11 +6,12 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastdd.core import files
+from fastdd.core import files, reading
+from fastdd.core.text import shown
 from fastdd.core.version import __version__
 from fastdd.evaluation import METRICS, Evaluation
 
@@ -126,20 +127,67 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Read a document that :func:`write_json` wrote; ValueError if it is none, or of another schema."""
-    with open(path, encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+    with reading.damage_of(path, kind=ValueError):
+        content = reading.parse_json(reading.text(path))
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"{path} has schema {content['schema']!r}, not {SCHEMA}")
+        raise ValueError(f"{path} has schema {shown(content['schema'])}, not {SCHEMA}")
     if not isinstance(content, dict) or not {"schema", "rows", "meta"} <= content.keys():
         raise ValueError(f"{path} is not a document of results: it needs schema, rows and meta")
     if not isinstance(content["meta"], dict):
-        raise ValueError(f"{path} is damaged: its meta is {content['meta']!r:.40}, not what made the rows")
+        raise ValueError(f"{path} is damaged: its meta is {shown(content['meta'])}, not what made the rows")
     if not isinstance(content["rows"], list) or not all(isinstance(row, dict) for row in content["rows"]):
         raise ValueError(f"{path} is damaged: its rows are not all of names and values")
+    for row in content["rows"]:
+        check_row(
+            row, ("method", "debias", "ipc", "arch", "nets", "epochs", "seconds", "group_accuracy"), METRICS, path
+        )
     return content
+
+
+def check_row(row: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str], path: str | os.PathLike) -> None:
+    """ValueError, naming the file, where a row has not what :func:`result_row` gives these names and metrics."""
+    missing = [name for name in (*names, *metrics) if name not in row]
+    if missing:
+        raise ValueError(f"{path}: a row has no {missing[0]}")
+    for name in metrics:
+        figure = row[name]
+        if not isinstance(figure, dict) or not {"mean", "std"} <= figure.keys():
+            raise ValueError(f"{path}: a row's {name} is {shown(figure)}, and needs mean and std")
+        if not all(map(_is_figure, figure.values())) or (figure["mean"] is None) != (figure["std"] is None):
+            raise ValueError(f"{path}: a row's {name} is {shown(figure)}, not numbers")
+    for name, (fits, wanted) in _KINDS.items():
+        if name in row and not fits(row[name]):
+            raise ValueError(f"{path}: a row's {name} is {shown(row[name])}, not {wanted}")
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or reading.is_number(value)
+
+
+def _is_matrix(value: Any) -> bool:
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(
+        isinstance(row, list) and row and len(row) == len(rows[0]) and all(map(_is_figure, row)) for row in rows
+    )
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_positive(value: Any) -> bool:
+    return reading.is_count(value) and value > 0
+
+
+# What values of a row are.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("method", "debias", "arch", "tested_on"), (_is_word, "a word")),
+    **dict.fromkeys(("nets", "epochs"), (_is_positive, "a number of them")),
+    "ipc": (lambda value: value is None or _is_positive(value), "a number of images"),
+    "seconds": (reading.is_number, "a number"),
+    "group_accuracy": (_is_matrix, "figures of every class and group"),
+    "warnings": (lambda value: isinstance(value, list) and all(map(_is_word, value)), "lines"),
+}
 
 
 def _cell(figure: dict[str, float | None], runs: int) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastdd import models, ops
 from fastdd.core import rng
 from fastdd.data import Dataset, DeviceImages, Split, Zca
-from fastdd.data.initial import random_set
+from fastdd.data.initial import first_images
 from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
 from fastdd.evaluation import Protocol
 from fastdd.evaluation import evaluate as _evaluate
@@ -113,7 +113,7 @@ def distillation(
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
     train = dataset if groups is None else dataset.with_groups(groups)
-    images = random_set(dataset, config.ipc, config.seed, None if experts is None else experts.zca).images
+    images = first_images(dataset, config.ipc, config.seed, "real", None if experts is None else experts.zca)
     weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
     few = min(dataset.num_classes, _FEW_CLASSES) if kind.classes_apart else dataset.num_classes
 
@@ -148,7 +148,8 @@ def _untrained(config: Settings, dataset: Dataset) -> Experts:
     network = {name: getattr(config, name) for name in ("arch", "width", "depth", "debias")}
     manifest = {**describe_experts(network, dataset), "dataset_digest": None}
     size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
-    epochs = config.max_start_epoch + config.expert_epochs
+    # As many as a student of trajectory matching needs; beginning and end.
+    epochs = getattr(config, "max_start_epoch", 1) + getattr(config, "expert_epochs", 1)
     values = 0.05 * rng.normal(rng.key(config.seed, "stand-in"), epochs * size).view(1, epochs, size)
     return Experts(values, manifest)
 

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +18,21 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastdd.core import bounds, files
-from fastdd.core.files import GROUPS, WEIGHTS, hold
+from fastdd.core import bounds, files, reading
+from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
+from fastdd.core.space import bytes_in, check_room
+from fastdd.core.text import shown
 from fastdd.methods import Settings, stored
 
+# In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
+DATA_DIGEST, STORE = "data_digest", "store"
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
-_FIELDS = {METRICS: {"step", "loss"}, EVALUATIONS: {"iteration"}}  # that every row of a log has
+# What every row of a log has.
+_FIELDS = {
+    METRICS: {"step": reading.is_count, "loss": reading.is_number},
+    EVALUATIONS: {"iteration": reading.is_count},
+}
 SYNTHETIC = "synthetic.safetensors"
 _CHECKPOINT_SCHEMA = 2
 
@@ -57,7 +64,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
     """ValueError if the folder ``path`` holds a run that is not to be continued, or files of something else.
 
     With ``config`` also if the run there has other settings; it may have done fewer iterations, or more.
-    The weights and groups that a run is about to use may be there before it.
+    The weights, groups and first images that a run is about to use may be there before it.
     """
     path = Path(path)
     if (path / CONFIG).exists():
@@ -66,7 +73,7 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
         if config is not None:
             _check_settings(path, config)
     elif path.is_dir():
-        known = (".lock", WEIGHTS, GROUPS)
+        known = (files.LOCK, WEIGHTS, GROUPS, INITIAL)
         stray = files.entries(path, known)
         if stray:
             raise ValueError(f"{path} is not empty and holds no run (it has {stray[0]!r}); give an empty folder")
@@ -74,15 +81,36 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
 
 def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
-    try:
-        header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
-        found, _ = stored(header["run"]), header["data_digest"]
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path / CONFIG} is not a run's configuration: {error}") from None
+    header = read_config(path / CONFIG)
+    found = stored(header["run"])
     for name, value in config.model_dump(exclude={"iterations"}).items():
         other = getattr(found, name, None)  # None: of another method
         if other != value:
             raise ValueError(f"{path} holds a run with {name}={other}, not {value}; choose another --out")
+    return header
+
+
+def store_of_run(path: str | os.PathLike) -> Path | None:
+    """The packed store that the run of a folder, or of the set in it, was made from; None where none is recorded."""
+    path = Path(path)
+    folder = path.parent if path.name == SYNTHETIC else path
+    try:
+        store = bounds.load_yaml((folder / CONFIG).read_text(encoding="utf-8"))[STORE]
+    except (*files.DAMAGE, yaml.YAMLError):
+        return None
+    return Path(store) if isinstance(store, str) else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a run's ``config.yaml`` says, with its ``run`` checked; ValueError, naming the file, where it is none."""
+    written = reading.text(path)
+    try:
+        with reading.damage_of(path, "is not a run's configuration", ValueError):
+            header = bounds.load_yaml(written)
+            stored(header["run"])
+            header["data_digest"]
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a run's configuration: {error}") from None
     return header
 
 
@@ -93,6 +121,7 @@ class RunFolder:
         path: the folder.
         config: what is about to run.
         data_digest: digest of the data set that it runs on.
+        store: the packed store that the data set is; None: it is none.
         resume: continue the run that is there, if any.
         size: bytes that one checkpoint takes, to tell a full disk before the work starts.
 
@@ -101,33 +130,41 @@ class RunFolder:
         OSError: it can't be created or written, the disk is full, or another process is running in it.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Settings, data_digest: str, *, resume: bool, size: int):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: Settings,
+        data_digest: str,
+        *,
+        resume: bool,
+        size: int,
+        store: Path | None = None,
+    ):
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(error.errno, f"cannot create the run folder {self.path}: {error.strerror}") from error
+            raise files.WriteError(
+                error.errno, f"cannot create the run folder {self.path}: {error.strerror}"
+            ) from error
         self._lock = hold(self.path)
         check_out(self.path, resume)
         files.remove_partials(self.path)
         if (self.path / CONFIG).exists():
             self._check_same(config, data_digest)
         # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.
-        needed = 4 * size - sum(entry.stat().st_size for entry in self.path.iterdir())
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise OSError(
-                f"{self.path} has {free / 2**20:.1f} MiB free; the run needs {needed / 2**20:.1f} MiB for its files"
-            )
-        header = {"run": config.model_dump(), "data_digest": data_digest}
+        check_room(self.path, 4 * size - bytes_in(self.path), "the run")
+        header = {"run": config.model_dump(), DATA_DIGEST: data_digest}
+        if store is not None:
+            header[STORE] = str(store)
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:
         header = _check_settings(self.path, config)
-        if header["data_digest"] != data_digest:
+        if header[DATA_DIGEST] != data_digest:
             raise ValueError(
-                f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights or "
-                "groups"
+                f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights, "
+                "groups or first images"
             )
 
     def save(self, state: State) -> None:
@@ -157,12 +194,17 @@ class RunFolder:
             if not path.exists():
                 continue
             try:
+                if not path.is_file():
+                    raise ValueError("it is not a regular file")
                 content = torch.load(path, weights_only=True, map_location="cpu")
                 if content["schema"] != _CHECKPOINT_SCHEMA:
                     raise ValueError(f"it has schema {content['schema']}, this version reads {_CHECKPOINT_SCHEMA}")
                 state = State(content["step"], content["tensors"], content["seconds"])
+                if not all(map(bounds.is_plain, state.tensors.values())):
+                    raise ValueError("it has tensors that are not plain values")
                 if state.digest() != content["digest"]:
                     raise ValueError("its digest does not match its content")
+                _check_state(state)
             except Exception as error:  # torch.load raises whatever its parser meets
                 damaged.append(path)
                 warnings.warn(f"{path} is damaged and is not used: {_first_line(error)}", RuntimeWarning, stacklevel=2)
@@ -197,7 +239,16 @@ class RunFolder:
                     file.truncate(before)
                     raise
         except OSError as error:
-            raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+            raise files.write_error(path, error) from error
+
+
+def _check_state(state: State) -> None:
+    """ValueError unless a state, whatever its digest, is one that a run can have."""
+    if not reading.is_count(state.step) or not reading.is_number(state.seconds):
+        raise ValueError(f"its step is {shown(state.step)}, after {shown(state.seconds)} seconds")
+    for name, tensor in state.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"its {name} are not finite")
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -207,14 +258,15 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
         ValueError: a line that is no row of this log.
     """
     rows, path = [], Path(path)
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    fields = _FIELDS[path.name].items()
+    for number, line in enumerate(reading.content(path).splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:
-            row = json.loads(line)
+            row = reading.parse_json(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not _FIELDS[path.name] <= row.keys():
+        if not isinstance(row, dict) or not all(fits(row.get(name)) for name, fits in fields):
             raise ValueError(f"{path} is damaged: line {number} is no row of it")
         rows.append(row)
     return rows

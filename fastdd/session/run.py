@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from fastdd import models
-from fastdd.core import ranks, rng
+from fastdd.core import ranks
+from fastdd.core.reading import damage_of
 from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.data import Dataset, SyntheticSet, Zca
-from fastdd.data.initial import check_ipc, describe, input_digest, random_set
+from fastdd.data.files.store import store_of
+from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
 from fastdd.experts import Experts
 from fastdd.methods import Context, Settings, method, methods_that_need_experts
 from fastdd.methods.base import moved
@@ -30,7 +32,7 @@ _SYNTHETIC_COST = 3
 
 
 def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -> None:
-    """ValueError unless a run whose method follows experts, and no other, has some, of its data set and debias mode."""
+    """ValueError unless a run whose method follows experts, and no other, has some that fit its data set and mode."""
     if not method(config.method).needs_experts:
         if experts is not None:
             raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {config.method}")
@@ -48,8 +50,8 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
         )
     if about["dataset_digest"] not in (None, dataset.digest()):
         raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
-    trained = about["config"]["debias"]
-    if trained != config.debias:
+    trained = about["config"].get("debias")
+    if method(config.method).debias_of_experts and trained != config.debias:
         raise ValueError(
             f"the experts were trained with debias={trained}, not {config.debias}: {config.method}'s debias is that of "
             "its experts"
@@ -94,7 +96,9 @@ class Run:
         checkpoint_seconds: least time between two checkpoints.
         weights: [N], of the training images, for debias modes that need them; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
-        experts: for methods that follow them, trained on ``dataset`` with ``config.debias``.
+        initial: the first images, where ``config.init`` names a stored set (:func:`fastdd.data.initial.images_of_set`).
+        experts: for methods that follow them, trained on ``dataset``, and for those whose debias mode is theirs with
+            ``config.debias``.
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
         callbacks: told where the run is; another start of the run may have others.
 
@@ -130,18 +134,20 @@ class Run:
         checkpoint_seconds: float = 30.0,
         weights: np.ndarray | None = None,
         groups: np.ndarray | None = None,
+        initial: torch.Tensor | None = None,
         experts: Experts | None = None,
         about: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ):
-        check_ipc(dataset, config.ipc)
+        check_ipc(dataset, config.ipc, config.init)
         check_experts(config, dataset, experts)
         check_samples(config, weights, groups)
         self.config, self.dataset, self._about = config, dataset, dict(about or {})
         self._zca: Zca | None = None if experts is None else experts.zca
         self._parts = shares(config, dataset)
         train = dataset if groups is None else dataset.with_groups(groups)
-        images, self._labels = self._first_images(train)
+        images = self._first_images(train) if initial is None else initial
+        self._labels = torch.arange(dataset.num_classes).repeat_interleave(config.ipc)
         self.method = method(config.method)(
             config,
             Context(
@@ -154,9 +160,8 @@ class Run:
                 gather=None if self._parts is None else self._gather_images,
             ),
         )
-        formation = self.method.formation
         # Of what is stored: what is rounded on the way has not moved.
-        self._start = formation.normalised(formation.store(images.to(device))).cpu()
+        self._start = self.method.formation.normalised(self.method.images.detach()).cpu().clone()
         self.step, self.total = 0, config.steps
         self.steps_per_iteration = self.total // config.iterations
         self.loss, self.saved_step = math.nan, 0
@@ -167,7 +172,7 @@ class Run:
         self._paused_seconds, self._earlier_seconds = 0.0, 0.0
         digest = None
         if out is not None or self._parts is not None:
-            digest = input_digest(dataset, weights, groups, experts and experts.digest())
+            digest = input_digest(dataset, weights, groups, experts and experts.digest(), initial)
         agreement = [list(callback.agreement) for callback in self.callbacks]
         ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds, agreement)
         self.folder: RunFolder | None = None
@@ -299,8 +304,8 @@ class Run:
 
     def _checkpoint(self) -> None:
         if self._parts is not None:
-            self._gather_images()
-            self._gather(self.method.momentum)
+            for rows in self.method.of_classes():
+                self._gather(rows)
         self.tell("checkpoint")
 
     def _pauses(self) -> bool:
@@ -320,31 +325,39 @@ class Run:
         finally:
             self._paused_seconds += time.perf_counter() - began
 
-    def _first_images(self, train: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the run starts from, and its classes."""
-        config, balanced = self.config, self.config.init == "balanced"
-        source = train if balanced else self.dataset
-        factor = config.factor if config.init == "mix" else 1
-        start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced, factor=factor)
-        images = start.images
-        if config.init == "noise":
-            images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
-        return images, start.labels
+    def _first_images(self, train: Dataset) -> torch.Tensor:
+        """What the run starts from, where it is no stored set; a class that is too small for it is told."""
+        config = self.config
+        if config.init not in INITS:
+            raise ValueError(f"init {config.init} names a stored set: give its images (initial)")
+        small = small_classes(self.dataset, config.ipc) if config.init in ("real", "balanced") else None
+        if small is not None and ranks.rank() == 0:
+            cure = "the rest of their first images is noise"
+            warnings.warn(f"fewer training images than IPC {config.ipc}: {small}; {cure}", RuntimeWarning, stacklevel=2)
+        return first_images(
+            train if config.init == "balanced" else self.dataset,
+            config.ipc,
+            config.seed,
+            config.init,
+            self._zca,
+            factor=getattr(config, "factor", 1),
+            as_noise=lambda normal: method(config.method).noise(normal, self.dataset),
+        )
 
     def _gather_images(self) -> None:
         self._gather(self.method.images)
 
     def _gather(self, rows: torch.Tensor) -> None:
         """Make the rows of all classes those of whoever changed them."""
-        ipc = self.config.ipc
-        ranks.collect(rows, [range(part.start * ipc, part.stop * ipc) for part in self._parts])
+        each = len(rows) // self.dataset.num_classes
+        ranks.collect(rows, [range(part.start * each, part.stop * each) for part in self._parts])
 
     def _open(self, out: str | os.PathLike, digest: str, resume: bool) -> None:
         """Take the folder, on rank 0, and go on from what it holds, on all."""
 
         def take() -> tuple[State | None, set[int]]:
             size = sum(tensor.nbytes for tensor in self.method.state().values()) + 2**16
-            self.folder = RunFolder(out, self.config, digest, resume=resume, size=size)
+            self.folder = RunFolder(out, self.config, digest, resume=resume, size=size, store=store_of(self.dataset))
             saved = self.folder.load() if resume else None
             if saved is not None and saved.step > self.total:
                 done = saved.step // self.steps_per_iteration
@@ -357,7 +370,8 @@ class Run:
         saved, self.evaluated = ranks.first(take)
         if saved is not None:
             self.step, self._earlier_seconds = saved.step, saved.seconds
-            self.method.restore(saved.tensors)
+            with damage_of(out, "can't be continued", ValueError):
+                self.method.restore(saved.tensors)
             trouble = self.method.absurd(self.method.reach())
             if trouble is not None:
                 raise RuntimeError(f"{out}: in its checkpoint of step {saved.step} {trouble}, in another folder")

@@ -1,13 +1,16 @@
 """Commands as a user types them: what they print, write and return, and one clear line for every bad input."""
 
+import dataclasses
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fastdd import __version__, report
@@ -17,6 +20,7 @@ from fastdd.data import Dataset, Split, SyntheticSet, Zca, load, save_store
 from fastdd.data.initial import random_set
 from fastdd.debias import modes_that_need
 from fastdd.evaluation import EvaluationPlan
+from fastdd.methods.dm import Dm
 
 SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "--batch-real", 8]
 
@@ -101,6 +105,69 @@ def test_baselines(run, tmp_path):
     assert (row["method"], row["ipc"]) == ("whole", None)
 
 
+def test_a_run_goes_on_from_another_ones_set(run, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("distill", *SMALL, "--out", first)[0] == 0
+    code, _, error = run("distill", *SMALL, "--init", first, "--lr-img", 1e-30, "--out", second)
+    assert (code, error.count("\n")) == (0, 1)  # that nothing has changed
+    assert torch.equal(*(SyntheticSet.load(out / "synthetic.safetensors").images for out in (first, second)))
+    shutil.rmtree(first)
+    again = ("distill", *SMALL, "--init", first, "--lr-img", 1e-30)
+    assert run(*again, "--out", second, "--resume")[0] == 0
+    one_line(run(*again, "--out", tmp_path / "third"), 2, f"init {first}: there is no stored set")
+    one_line(run("estimate", "distill", *SMALL, "--init", first), 2, f"init {first}: there is no stored set")
+    one_line(run("distill", *SMALL, "--init", "reel"), 2, "init: must be one of real, balanced, noise, or the path")
+
+
+def test_what_is_wrong_with_figures_on_the_way_is_told_when_it_first_occurs(run, tmp_path, monkeypatch):
+    def doubts(number, loss, *_):
+        return f"network {number} learned nothing (loss {loss:.9g}): more --epochs"
+
+    monkeypatch.setattr("fastdd.evaluation.protocol.doubt_of_network", doubts)
+    options = ("--eval-every", 1, "--eval-nets", 2, "--eval-epochs", 1, "--out", tmp_path / "r")
+    code, text, _ = run("distill", *SMALL, *options)
+    assert code == 0
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["iteration", "warning:", "warning:", "iteration", "iteration"]
+    assert lines[2].startswith("  warning: network 0 learned nothing (loss ")
+    rows = [json.loads(line) for line in (tmp_path / "r" / "evaluations.jsonl").read_text().splitlines()]
+    assert all(len(row["warnings"]) == 2 for row in rows)
+
+
+def test_a_run_made_from_a_store_is_evaluated_on_it(run, tmp_path, monkeypatch):
+    """The run's folder tells where the store lay, wherever the command is given."""
+    monkeypatch.chdir(tmp_path)
+    digits = load("c-digits")
+    train, test = digits.train.take(np.arange(400)), digits.test.take(np.arange(60))
+    half = dataclasses.replace(digits, name="mine", train=train, test=test)
+    save_store(half, "store")
+    assert run("distill", "--dataset", "store", "--ipc", 1, "--iterations", 1, "--width", 4, "--out", "made")[0] == 0
+    monkeypatch.chdir("/")
+    made, once = tmp_path / "made", ("--nets", 1, "--epochs", 1)
+    for target in (made, made / "synthetic.safetensors"):
+        code, output, error = run("evaluate", target, *once, "--json", tmp_path / "x.json")
+        assert code == 0, error
+        assert report.read_json(tmp_path / "x.json")["meta"]["dataset_digest"] == half.digest()
+        assert "mine, test set" in output
+        assert "bit for bit" not in error
+    code, output, _ = run("report", made, "--embedding", "none")
+    assert (code, "without real images" in output) == (0, False)
+    save_store(dataclasses.replace(half, test=half.train), tmp_path / "store", overwrite=True)
+    assert "mine is not, bit for bit, what" in run("evaluate", made, *once)[2]
+    shutil.rmtree(tmp_path / "store")
+    one_line(
+        run("evaluate", made), 2, "was made from the packed store", str(tmp_path / "store"), "give --dataset STORE"
+    )
+    shutil.copy(made / "synthetic.safetensors", tmp_path / "alone.safetensors")
+    one_line(
+        run("evaluate", tmp_path / "alone.safetensors"), 2, "is of 'mine', which is no data set", "--dataset STORE"
+    )
+    # Its options are another run's, and know the store no more than they know the digest of its data.
+    assert (
+        run("distill", "--dataset", "c-digits", "--config", made / "config.yaml", "--out", tmp_path / "again")[0] == 0
+    )
+
+
 def test_several_networks(run, tmp_path):
     arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
     assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
@@ -109,9 +176,12 @@ def test_several_networks(run, tmp_path):
 
 def test_networks_that_the_images_do_not_fit_are_told_before_any_is_trained(run, monkeypatch):
     monkeypatch.setattr(EvaluationPlan, "evaluate", lambda *arguments: pytest.fail("trained"))
-    code, _, error = run("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--arch", "lenet,vgg11")
+    code, _, error = run("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--arch", "lenet,convnetd6")
     assert code == 2
-    assert error == "error: images of 16x16 pixels are too small for VGG11; use ConvNet with a lower depth\n"
+    assert error == (
+        "error: images of 16x16 pixels are too small for a ConvNet of depth 6, which takes 64x64 and more; "
+        "a ConvNet of depth 4 takes them\n"
+    )
 
 
 @pytest.fixture
@@ -231,7 +301,7 @@ def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_pat
     assert run("weights", "--dataset", "c-digits", "--steps", 1, "--out", tmp_path / "short.safetensors")[0] == 0
     for other in ("rising.npy", "short.safetensors"):
         again = ("--method", "dc", "--out", out, "--resume", "--weights", tmp_path / other)
-        one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights or groups")
+        one_line(run("distill", *SMALL, "--debias", "kde", *again), 2, "other weights, groups or first images")
     assert (out / "weights.safetensors").read_bytes() == before
 
 
@@ -312,7 +382,7 @@ class TestBadInput:
 
     def test_ipc_larger_than_a_class(self, run, tmp_path):
         result = run("distill", "--dataset", "c-digits", "--ipc", 5000, "--out", tmp_path / "r")
-        one_line(result, 2, "IPC 5000 is larger than class")
+        one_line(result, 2, "IPC 5000 is larger than every class")
         assert not (tmp_path / "r").exists()
 
     @pytest.mark.parametrize(
@@ -388,7 +458,36 @@ class TestBadInput:
 
     def test_no_space(self, run, tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "MiB free; the run needs")
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "KiB free; the run needs")
+
+    def test_a_full_disk_is_told_before_any_network_is_trained(self, run, tmp_path, monkeypatch):
+        assert run("distill", *SMALL, "--out", "r")[0] == 0
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0})())
+        for trainer in ("fastdd.debias.density.embedding.train_embedding", "fastdd.evaluation.protocol.train_epoch"):
+            monkeypatch.setattr(trainer, None)
+        digits, full = ("--dataset", "c-digits"), r"has 0.0 KiB free"
+        one_line(run("distill", *SMALL, "--debias", "kde", "--out", "k"), 1, full, "the run needs")
+        one_line(run("distill", *SMALL, "--debias", "fairdd", "--groups", "kmeans", "--out", "k"), 1, full)
+        one_line(
+            run("experts", *digits, "--debias", "kde", "--out", "e"), 1, "0.0 MiB free; the training of 20 experts"
+        )
+        one_line(run("weights", *digits, "--out", "w.safetensors"), 1, full, "w.safetensors needs")
+        one_line(run("evaluate", "r", "--nets", 1, "--epochs", 1), 1, full, "result.json needs")
+        one_line(run("evaluate", "random", *digits, "--ipc", 1, "--json", "x.json"), 1, full, "x.json needs")
+        one_line(run("demo"), 1, "has 0.0 MiB free; the demo needs")
+        assert sorted(os.listdir(tmp_path)) == ["r", "runs"]
+
+    def test_a_run_whose_folder_goes_away_fails_in_one_line(self, run, tmp_path, monkeypatch):
+        step = Dm.step
+
+        def remove_and_step(self, number):
+            if number == 1:
+                shutil.rmtree(tmp_path / "r")
+            return step(self, number)
+
+        monkeypatch.setattr(Dm, "step", remove_and_step)
+        gone = "metrics.jsonl: its folder is gone"
+        one_line(run("distill", *SMALL, "--out", tmp_path / "r"), 1, "cannot write", gone)
 
     def test_unknown_options_and_words(self, run):
         one_line(run("distill", "--colour", "red"), 2, "--colour")

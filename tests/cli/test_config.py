@@ -96,14 +96,18 @@ def test_evaluate_and_estimate(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "content", "words"),
     [
-        ("distill", "ipc: 1\ncolour: red\nlrimg: 3\n", ["f.yaml", "colour", "lrimg", "fastdd distill --help"]),
+        (
+            "distill",
+            "ipc: 1\ncolour: red\nlrimg: 3\n",
+            ["f.yaml", "colour", "lrimg (did you mean lr_img?)", "fastdd distill --help"],
+        ),
         ("distill", "config: other.yaml\n", ["config"]),
         ("distill", "run: {method: dm}\ndata_digest: x\n", ["dataset"]),
         ("experts", "run: {method: dm}\ndata_digest: x\n", ["f.yaml is a run's configuration", "fastdd experts"]),
         ("distill", "config: {epochs: 3}\nparameters: []\n", ["f.yaml is the manifest of experts"]),
         ("evaluate", "run: {method: dm}\n", ["f.yaml is a run's configuration"]),
-        ("distill", "ipc: ten\n", ["--ipc", "integer"]),
-        ("distill", "ipc: 1.5\n", ["--ipc", "integer"]),
+        ("distill", "ipc: ten\n", ["--ipc must be a whole number, not 'ten'"]),
+        ("distill", "ipc: 1.5\n", ["--ipc must be a whole number, not '1.5'"]),
         ("distill", "dataset: c-digits\nipc: 0\n", ["IPC must be at least 1, not 0"]),
         ("distill", "dsa_strategy: no\n", ["dsa_strategy", "False", "quotes"]),
         ("distill", "lr_img: [1, 2]\n", ["lr_img", "[1, 2]"]),

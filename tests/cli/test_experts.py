@@ -110,7 +110,7 @@ def test_bad_input_in_one_line(run, tmp_path):
         ((*FEW, "--weights", "w.npy"), "weights are for debias "),
         ((*FEW, "--groups", "kmeans"), "groups are for debias "),
         ((*FEW, "--debias", "kde", "--weights", "w.npy"), "there is no file w.npy"),
-        ((*FEW, "--lr-teacher", 0), "lr_teacher: Input should be greater than 0"),
+        ((*FEW, "--lr-teacher", 0), "lr_teacher must be above 0, not 0.0"),
         ((*FEW, "--processes", 0), "processes must be at least 1, not 0"),
         ((*FEW, "--json", "missing/e.json"), "the folder of missing/e.json does not exist"),
         ((*FEW, "--lr-teacher", 1e20), "lower lr_teacher (1e+20)"),

@@ -106,12 +106,12 @@ def one_line(result, code, *parts):
         (["--arch", "ConvNetD1"], ["the experts have", "ConvNetD1 has"]),
         (["--width", 8], ["the experts have", "ConvNet has"]),
         (["--debias", "fairdd"], ["trained with debias=none, not fairdd"]),
-        (["--unroll", "half"], ["unroll: ", "'half'"]),
+        (["--unroll", "half"], ["unroll must be one of exact, full, tesla, not 'half'"]),
         (["--soft-labels", "learned"], ["lr_label goes with soft_labels=learned"]),
         (["--published-factor"], ["published_factor is TESLA's"]),
         (["--precision", "bf16"], ["precision is a setting of", "not of mtt"]),
         (["--batch-real", 8], ["batch_real is a setting of", "not of mtt"]),
-        (["--lr-teacher", -0.01], ["lr_teacher: ", "-0.01"]),
+        (["--lr-teacher", -0.01], ["lr_teacher must be above 0, not -0.01"]),
     ],
 )
 def test_settings_that_do_not_fit(run, experts, tmp_path, options, parts):
@@ -128,7 +128,9 @@ def test_experts_that_are_not_there_damaged_or_of_other_data(run, experts, tmp_p
     one_line(run(*command, "--experts", experts / "none", "--groups", "kmeans"), 2, "mtt looks at no real images")
     one_line(run(*command, "--experts", experts / "fairdd", "--groups", "kmeans"), 2, "mtt looks at no real images")
     one_line(
-        run("distill", *DATA, "--experts", experts / "none", "--out", "r"), 2, "experts are for method mtt, not dm"
+        run("distill", *DATA, "--experts", experts / "none", "--out", "r"),
+        2,
+        "experts are for method mtt or ncfm, not dm",
     )
     cut = tmp_path / "cut"
     cut.mkdir()

@@ -102,6 +102,14 @@ def test_sigterm_is_one_line(run, monkeypatch):
 
 
 def test_too_little_memory_is_one_line():
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8")):
-        text, code = _report(error)
-        assert (text[:32], code) == ("error: the memory is not enough ", 1)
+    cure = "; fastdd estimate tells what a run takes"
+    for error, figure in (
+        (MemoryError(), ""),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000 bytes."), "8 MB"),
+        (MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"), "7.45 GiB"),
+        (OSError(12, "Cannot allocate memory", "weights.npy"), ""),
+        (RuntimeError('torch_call_dispatcher( "aten::new_empty", "") API call failed'), ""),
+    ):
+        told = f" ({figure} were asked for at once)" if figure else ""
+        line = f"error: the memory is not enough for fastdd distill{told}{cure}"
+        assert _report(error, ["distill", "--ipc", "1"]) == (line, 1)

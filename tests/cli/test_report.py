@@ -1,12 +1,15 @@
 """``fastdd report``, ``fastdd reproduce`` and protocols by name, with next to no work in them."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from fastdd import api, reproduce
 from fastdd.data import SyntheticSet, load
 from fastdd.data.initial import random_set
+from fastdd.report import document, read_json, write_json
 from fastdd.reproduce.budgets import Budget
 from fastdd.session import estimate
 
@@ -21,7 +24,10 @@ def made(run, tmp_path):
 
 def test_a_report_lies_in_the_run_or_here_for_several(run, made, tmp_path):
     assert run("report", made)[1].endswith(f"report in {made / 'report.html'}\n")
-    assert "Not evaluated yet" in (made / "report.html").read_text()
+    shown = (made / "report.html").read_text()
+    assert "Not evaluated yet" in shown
+    assert ", evaluated</dt>" not in shown
+    assert "Without real images" not in shown
     code, out, _ = run("report", made, made / "synthetic.safetensors", "--embedding", "none")
     assert (code, out) == (0, "report in report.html\n")
     assert (tmp_path / "report.html").exists()
@@ -34,8 +40,29 @@ def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, m
     code, out, _ = run("report", tmp_path / "other.safetensors", "--out", tmp_path / "other.html")
     assert code == 0
     assert "without real images and embeddings: MNIST needs its files" in out
+    assert "Without real images and embeddings: MNIST needs its files" in (tmp_path / "other.html").read_text()
     code, _, err = run("report", tmp_path / "nowhere")
     assert (code, err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
+
+
+def test_classes_of_the_last_evaluation_have_the_names_of_the_data_it_was_on(run, made, tmp_path):
+    """Also where the set numbers them otherwise and the report has no data set."""
+    own = SyntheticSet.load(made / "synthetic.safetensors")
+    turned = {**own.metadata, "class_names": own.metadata["class_names"][::-1], "dataset": "elsewhere"}
+    replace(own, labels=9 - own.labels, metadata=turned).save(made / "synthetic.safetensors")
+    evaluation = ("--nets", 1, "--epochs", 1, "--dataset", "c-digits")
+    assert run("evaluate", made, *evaluation)[0] == 0
+    row = read_json(made / "result.json")["rows"][-1]
+    (made / "config.yaml").unlink()  # which would name the data set
+    for known in (True, False):
+        if not known:  # as an earlier version wrote it, of a set from elsewhere
+            old = {name: row[name] for name in row if name not in ("class_names", "group_names")}
+            write_json(made / "result.json", document([old]))
+            replace(own, metadata={**turned, "source": {"format": "dc"}}).save(made / "synthetic.safetensors")
+        assert run("report", made)[0] == 0
+        heat = (made / "report.html").read_text().split('class="heat"')[1].split("</table>")[0]
+        names = re.findall(r'<th scope="row">(.*?)</th>', heat)
+        assert names == (list("0123456789") if known else [f"class {number}" for number in range(10)])
 
 
 @pytest.mark.parametrize(
@@ -115,6 +142,7 @@ def test_rows_of_a_table_are_run_once_and_stand_beside_the_published(run, tmp_pa
     # The run's result and its real images are on the page, though they do not lie in its folder.
     assert "Accuracy of every class in every group" in page
     assert "Features of a random" in page
+    assert "Without real images" not in page
     results = sorted((tmp_path / "R" / "results").iterdir())
     before = [path.stat().st_mtime_ns for path in results]
     assert run(*words)[0] == 0

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from fastdd.core import files
+from fastdd.core import files, space
 
 
 def test_replaces_and_leaves_nothing_behind(tmp_path):
@@ -107,6 +108,70 @@ def test_a_pipe_and_a_device_are_written_to(tmp_path):
     assert os.read(receiver, 100) == b"by number"
     os.write(sender, b"still open")
     os.close(sender), os.close(receiver)
+
+
+def test_what_a_link_points_to_is_removed_and_no_device(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("link", "null", "nothing"):
+        files.empty_place(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["link", "null"]
+    assert os.path.exists(os.devnull)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such step")
+def test_two_folders_change_places(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"of-{name}").touch()
+    assert files.exchange(tmp_path / "a", tmp_path / "b")
+    assert (os.listdir(tmp_path / "a"), os.listdir(tmp_path / "b")) == (["of-b"], ["of-a"])
+    with pytest.raises(OSError, match=r"cannot put .*nothing in the place of .*a: No such file"):
+        files.exchange(tmp_path / "nothing", tmp_path / "a")
+
+
+def test_a_folder_is_held_as_long_as_who_holds_it_lives(tmp_path):
+    assert not files.held(tmp_path)
+    assert not files.held(tmp_path / "nothing")
+    with files.hold(tmp_path):
+        assert files.held(tmp_path)
+    assert not files.held(tmp_path)
+    with files.partial_folder(tmp_path / "a") as folder:
+        assert files.held(folder)
+
+
+def test_a_temporary_folder_takes_its_place_with_the_rights_of_a_new_one(tmp_path):
+    (tmp_path / "new").mkdir()
+    with files.partial_folder(tmp_path / "a") as folder:
+        (folder / "x").touch()
+        files.take_place(folder, tmp_path / "a")
+    assert (tmp_path / "a" / "x").exists()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "new").stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ["a", "new"]
+
+
+def test_a_folder_that_is_gone_is_no_file_that_was_not_found(tmp_path):
+    with pytest.raises(files.WriteError, match=r"cannot write .*x: its folder is gone") as error:
+        files.write_text(tmp_path / "gone" / "x", "y")
+    assert not isinstance(error.value, FileNotFoundError)  # which commands take for bad usage
+    assert error.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize(
+    ("free", "needed", "told"),
+    [
+        (0, 1, "has 0.0 KiB free; x needs 0.1 KiB: make room"),
+        (2**20 - 1, 2**20, "has 0.9 MiB free; x needs 1.0 MiB: make room"),
+        (2**20, 2**20 + 1, "has 1.0 MiB free; x needs 1.1 MiB: make room"),
+        (3 * 2**30, 10**13, "has 3.0 GiB free; x needs 9,313.3 GiB: make room"),
+    ],
+)
+def test_what_is_free_and_what_is_needed_never_look_alike(tmp_path, monkeypatch, free, needed, told):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free})())
+    space.check_room(tmp_path / "not" / "there", free, "x")
+    with pytest.raises(space.TooSmallError, match=re.escape(f"{tmp_path} {told}")):
+        space.check_room(tmp_path / "not" / "there", needed, "x")
 
 
 def test_standard_output_in_a_file_goes_on_where_it_is(tmp_path):

@@ -85,10 +85,10 @@ def test_the_published_normalisation(mnist_root, cifar_root, name, mean, std):
 
 
 def test_an_unknown_name_lists_the_names_and_guesses():
-    with pytest.raises(ValueError, match=r"unknown data set 'c-minst-fg': did you mean c-mnist-fg\?") as error:
+    with pytest.raises(ValueError, match=r"unknown data set 'c-minst-fg'; did you mean c-mnist-fg\?") as error:
         load("c-minst-fg")
     assert all(name in str(error.value) for name in available())
-    with pytest.raises(ValueError, match=r"unknown data set 'omniglot': did you mean mnist\? known are"):
+    with pytest.raises(ValueError, match=r"unknown data set 'omniglot'; did you mean mnist\? \(one of:"):
         load("omniglot")
 
 

@@ -5,10 +5,12 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdd.data import Dataset, Split
+from fastdd import import_synthetic
+from fastdd.data import Dataset, Split, SyntheticSet
 
 
 def split(n=12, classes=10, shape=(1, 2, 2), seed=0):
@@ -32,6 +34,25 @@ def dataset(**changes):
         "provenance": {"files": []},
     }
     return Dataset(**(fields | changes))
+
+
+@pytest.mark.parametrize("shape", [(32, 16, 3), (28, 28, 1), (8, 8, 4)])
+def test_images_with_channels_last_are_told_apart(shape, tmp_path):
+    """Taken as they are, the rows of an image would be its channels."""
+    message = rf"\[{', '.join(map(str, (12, *shape)))}\] looks like \[N, height, width, channels\]: transpose them"
+    with pytest.raises(ValueError, match=message):
+        split(shape=shape)
+    images, names = torch.zeros(12, *shape), {"class_names": ["a"], "mean": [0.5] * shape[0], "std": [1] * shape[0]}
+    with pytest.raises(ValueError, match=message):
+        SyntheticSet(images, torch.zeros(12, dtype=torch.int64), names)
+    np.savez(tmp_path / "set.npz", images=images.numpy(), labels=np.arange(12))
+    with pytest.raises(ValueError, match="set.npz: images are .*" + message):
+        import_synthetic(tmp_path / "set.npz", mean=[0.5], std=[1])
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 8, 3), (1, 28, 28), (4, 5, 1), (200, 1, 1), (64, 3, 3), (2, 9, 4)])
+def test_images_with_channels_first_are_taken(shape):
+    assert split(shape=shape).images.shape == (12, *shape)
 
 
 def test_properties():

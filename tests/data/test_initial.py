@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fastdd.data import Dataset, Split
-from fastdd.data.initial import mosaics, random_set
+from fastdd.data.initial import first_images, mosaics
 
 
 @pytest.mark.parametrize(("size", "factor"), [((8, 8), 2), ((7, 10), 3), ((5, 5), 1)])
@@ -31,10 +31,9 @@ def test_a_set_of_mosaics_has_images_of_their_own_class_and_repeats_where_there_
     images = np.arange(1, 24, dtype=np.uint8)[:, None, None, None].repeat(4, 2).repeat(4, 3)
     split = Split(images, labels, np.zeros(23, np.int64))
     data = Dataset("made", split, split, ("a", "b"), ("x",), (0.0,), (1.0,), {})
-    found = random_set(data, 2, factor=2)
-    assert found.labels.tolist() == [0, 0, 1, 1]
-    drawn = (found.images[:, 0, ::2, ::2] * 255).round().long()
+    images = first_images(data, 2, 0, "mix", factor=2)
+    drawn = (images[:, 0, ::2, ::2] * 255).round().long()
     assert sorted(set(drawn[:2].flatten().tolist())) == sorted(drawn[:2].flatten().tolist())
     assert set(drawn[:2].flatten().tolist()) <= set(range(1, 21))
     assert set(drawn[2:].flatten().tolist()) == {21, 22, 23}
-    assert (found.images[:, :, :2, :2] == found.images[:, :, :1, :1]).all()
+    assert (images[:, :, :2, :2] == images[:, :, :1, :1]).all()

@@ -184,7 +184,7 @@ def test_whitened_images_become_the_pixels_that_they_were(pixels, zca):
         ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels must have the shape \[4\], not \[3\]"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, ValueError, r"labels 0\.\.2 are outside 0\.\.1"),
         ({"metadata": {"mean": (0.5,) * 3}}, ValueError, "metadata needs class_names, std"),
-        ({"metadata": METADATA | {"std": (1.0,)}}, ValueError, "metadata std needs 3 values, one a channel"),
+        ({"metadata": METADATA | {"std": (1.0,)}}, ValueError, "metadata std needs 3 finite values, one a channel"),
         ({"metadata": METADATA | {"net": object()}}, TypeError, "metadata must be JSON-able"),
         ({"metadata": METADATA | {"loss": float("nan")}}, TypeError, "metadata must be JSON-able"),
     ],
@@ -229,7 +229,7 @@ def test_a_newer_schema_is_told(tmp_path):
 def test_a_set_without_labels_is_told(tmp_path):
     text = json.dumps(METADATA | {"schema": 1})
     save_file({"images": torch.zeros(1, 3, 2, 2)}, tmp_path / "s", metadata={"fastdd": text})
-    with pytest.raises(RuntimeError, match="s is damaged: 'labels'"):
+    with pytest.raises(RuntimeError, match="s is damaged: it has no 'labels'"):
         SyntheticSet.load(tmp_path / "s")
 
 

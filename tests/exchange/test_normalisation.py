@@ -48,7 +48,7 @@ def test_a_data_set_that_published_code_does_not_have_says_its_own(result, c_dig
     assert read.metadata["provenance"]["parameters"]["bias_ratio"] == 0.5
     with refused(ValueError, "c-digits has no colour"):
         fastdd.import_synthetic(path, dataset="c-digits", data_options={"colour": 1})
-    with refused(ValueError, "unknown data set 'mnits': did you mean mnist"):
+    with refused(ValueError, "unknown data set 'mnits'; did you mean mnist"):
         fastdd.import_synthetic(path, dataset="mnits")
     with refused(FileNotFoundError, "root"):
         fastdd.import_synthetic(path, dataset="cmnist-lff")

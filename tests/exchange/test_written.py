@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 from PIL import Image
 
 import fastdd
+from fastdd.exchange import torch_files
 from tests.exchange.samples import images, made, read_mnist, refused, same
 
 
@@ -119,3 +121,37 @@ def test_tiny_imagenet_for_dc_bench_is_in_five_parts(tmp_path):
     written = fastdd.export_synthetic(original, tmp_path, to="dcbench")
     assert [file.name for file in written.files[:5]] == [f"images_best_{part}.pt" for part in range(5)]
     assert torch.equal(fastdd.import_synthetic(tmp_path).images, original.images)
+
+
+def test_links_stay_and_what_they_point_to_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    for to, names in (("mtt", ("images_best.pt", "labels_best.pt", "lr_best.pt")), ("idc", ("data.pt",))):
+        folder = tmp_path / to
+        fastdd.export_synthetic(made(learning_rate=0.5), folder, to=to)
+        for name in names:
+            (folder / name).rename(tmp_path / "far" / name)
+            (folder / name).symlink_to(tmp_path / "far" / name)
+        with refused(ValueError, "exists; give another place, or --force"):
+            fastdd.export_synthetic(made(), folder, to=to)
+        fastdd.export_synthetic(made(learning_rate=0.25), folder, to=to, force=True)
+        assert all((folder / name).is_symlink() for name in names)
+    assert torch.load(tmp_path / "far" / "lr_best.pt", weights_only=True).item() == 0.25
+    fastdd.export_synthetic(made(), tmp_path / "mtt", to="mtt", force=True)
+    assert not (tmp_path / "mtt" / "lr_best.pt").is_symlink()
+    assert torch.equal(torch.load(tmp_path / "far" / "images_best.pt", weights_only=True), made().images)
+
+
+@pytest.mark.parametrize(("to", "method"), [("mtt", None), ("dcbench", "mtt")])
+def test_a_kill_while_a_set_is_replaced_leaves_no_mix_of_two(tmp_path, monkeypatch, to, method):
+    other = replace(made(), images=made().images + 1, labels=made().labels.flip(0))
+    fastdd.export_synthetic(made(), tmp_path / "out", to=to, method=method)
+    seen = []
+
+    def spy(value, path):
+        seen.append(sorted(file.name for file in tmp_path.rglob("*_best.pt")))
+        save(value, path)
+
+    save = torch_files.save
+    monkeypatch.setattr(torch_files, "save", spy)
+    fastdd.export_synthetic(other, tmp_path / "out", to=to, method=method, force=True)
+    assert seen == [[], ["labels_best.pt"]]

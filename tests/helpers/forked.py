@@ -13,7 +13,16 @@ import time
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["fastdd.session", "fastdd.evaluation", "fastdd.experts.training", "fastdd.methods"])
+_COMMANDS = ("data", "distill", "evaluate", "experts", "export", "import_", "report", "reproduce", "weights")
+_FORKS.set_forkserver_preload(
+    [
+        *("fastdd.session", "fastdd.evaluation", "fastdd.experts.training", "fastdd.methods"),
+        *(f"fastdd.cli.{command}" for command in _COMMANDS),
+        # What they import where they need it, each time for a second or more.
+        *("torch._refs", "torch._dynamo", "sklearn.cluster", "sklearn.datasets", "safetensors.torch", "jinja2"),
+        *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+    ]
+)
 
 
 class Script:

@@ -60,7 +60,7 @@ def test_blocks_are_conv_norm_activation_pool():
 def test_errors():
     with pytest.raises(ValueError, match="did you mean ConvNet"):
         models.build("ConvNett", 3, 10)
-    with pytest.raises(ValueError, match="too small for 5 poolings"):
+    with pytest.raises(ValueError, match="too small for a ConvNet of depth 5, which takes 32x32"):
         models.build("ConvNetD5", 3, 10, (16, 16))
     with pytest.raises(ValueError, match="unknown norm 'weird'"):
         models.ConvNet(3, 10, norm="weird")

@@ -1,9 +1,12 @@
 """The other networks against the published layout: sizes, keys, counts (Zhao et al.'s networks.py), and their use."""
 
 import copy
+import re
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import fastdd
@@ -13,6 +16,7 @@ from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.data.initial import random_set
 from fastdd.methods import dc, dm, unroll
+from fastdd.models.registry import _make
 
 # Parameters of the published networks for 10 classes, by (channels, pixels); 64: FairDD's heads.
 COUNTS = {
@@ -106,22 +110,63 @@ def test_values_are_those_of_plain_layers(name):
         assert (net(images) - truth).abs().max() <= 1e-5 * truth.abs().max()
 
 
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("VGG11", 31), ("ResNet18", 24), ("ResNet18_AP", 7), ("LeNet", 15), ("AlexNet", 7)],
+@given(
+    name=st.sampled_from(["ConvNet", "ConvNetD5", *sorted({*OTHERS} - DEEP)]),
+    channels=st.sampled_from([1, 3]),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
 )
-def test_too_small_images_are_refused(name, size):
-    with pytest.raises(ValueError, match=f"images of {size}x{size} pixels are too small for "):
-        models.build(name, 3, 10, (size, size))
-    smallest = models.build(name, 3, 10, (size + 1, size + 1))
-    assert smallest(draws(4, 2, 3, size + 1, size + 1)).shape == (2, 10)
+@settings(max_examples=25)
+@example(name="ResNet18", channels=3, size=(16, 16))
+@example(name="ResNet18BN_AP", channels=3, size=(24, 40))
+@example(name="VGG11", channels=3, size=(24, 40))
+@example(name="ResNet18ImageNet", channels=1, size=(8, 8))
+@example(name="ViT", channels=3, size=(17, 19))
+def test_images_of_any_size_are_taken_or_one_line_names_what_takes_them(name, channels, size):
+    def forward(name, size):
+        with torch.device("meta"):
+            net = _make(name, channels, 5, size, None, None)
+            assert net.embed(torch.empty(2, channels, *size)).shape == (2, net.embedding_dim)
+            assert net(torch.empty(2, channels, *size)).shape == (2, 5)
+
+    try:
+        forward(name, size)
+    except ValueError as error:
+        told = str(error)
+        assert told.startswith(("images of {}x{} pixels are too small for ".format(*size), "ViT can't cut images of "))
+        (other,) = re.findall(r"; an? (MLP|ConvNet of depth \d)", told)
+        forward(other.replace("ConvNet of depth ", "ConvNetD"), size)
+        for smallest in re.findall(r"takes (\d+)x\1 and more", told):
+            forward(name, (int(smallest), int(smallest)))
+            with pytest.raises(ValueError, match="too small"):
+                forward(name, (int(smallest) - 1, int(smallest) - 1))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_images_that_are_not_square():
-    for name in sorted({*OTHERS} - DEEP):
-        assert models.build(name, 3, 4, (48, 36))(draws(5, 2, 3, 48, 36)).shape == (2, 4)
+SMALL_SIZES = [(2, 2), (8, 8), (24, 40)]
+
+
+@pytest.mark.parametrize(
+    "name", ["AlexNet", "VGG11", "VGG11BN", "ResNet18", "ResNet18BN", "ResNet18_AP", "ResNet6ImageNet"]
+)
+def test_networks_on_small_images_see_them(name):
+    """Instance norm of a single pixel is 0: a network that is pooled to one would say the same of every image."""
+    for size in SMALL_SIZES[name.endswith("ImageNet") :]:
+        net = models.build(name, 3, 4, size, key=3)
+        images = draws(5, 3, 3, *size)
+        with torch.no_grad():
+            logits, truth = net(images), copy.deepcopy(net).double()(images.double())
+        assert (logits - truth).abs().max() <= 1e-4 * truth.abs().max(), size
+        assert (logits - logits.mean(0)).norm() > 1e-3 * logits.norm(), size
+
+
+def test_small_maps_are_pooled_as_far_as_they_go():
+    """ResNet18's last maps of 16x16 pixels are 2x2, whose mean is what it embeds to; of 24x40, means of 3x4 of 3x5."""
+    for size, last in (((16, 16), (2, 2)), ((24, 40), (3, 5))):
+        net, maps = models.build("ResNet18", 3, 2, size), []
+        net.layer4.register_forward_hook(lambda *call, maps=maps: maps.append(call[2]))
+        with torch.no_grad():
+            embedded = net.embed(draws(6, 2, 3, *size))
+        assert maps[0].shape[2:] == last
+        assert torch.allclose(embedded, maps[0][:, :, :4, :4].mean((2, 3)), atol=1e-6)
 
 
 def test_width_and_depth_are_convnets():

@@ -49,5 +49,5 @@ def test_a_layer_is_pytorchs_encoder_layer():
 
 
 def test_images_that_do_not_fit():
-    with pytest.raises(ValueError, match="ViT can't cut images of 31x31 pixels into at most 8 patches a side"):
+    with pytest.raises(ValueError, match="ViT can't cut images of 31x31 pixels into at most 8 square patches a side"):
         models.build("ViT", 3, 10, (31, 31))

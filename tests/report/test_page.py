@@ -162,7 +162,8 @@ def test_an_unfinished_run_says_so(runs, tmp_path, data):
     text = page([read_record(tmp_path)])
     assert "dm, c-digits, IPC 2 is unfinished: 2 of 3 steps are logged" in text
     assert [line[1:3] for line in course(text)[2]] == [["2", "51.2 ± 0.2"]]
-    assert "The data set was not at hand" in text
+    assert "Without real images and embeddings: no data set was given." in text
+    assert ", evaluated" not in text
 
 
 def test_what_does_not_fit_is_one_line(runs, data, tmp_path):

@@ -135,7 +135,7 @@ def test_parts_of_experts_and_of_weights_that_are_not_given(brief):
 
 def test_settings_that_a_run_would_refuse_are_refused():
     data = fastdd.data.load("c-digits")
-    with pytest.raises(ValueError, match="IPC 500 is larger than class"):
+    with pytest.raises(ValueError, match="IPC 500 is larger than every class"):
         fastdd.estimate(data, ipc=500)
     with pytest.raises(ValueError, match="zca=True does not fit"):
         fastdd.estimate(data, method="mtt", zca=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from forked import Script
 
+import fastdd
 from fastdd import models, session
 from fastdd.core import rng
 from fastdd.data import DeviceImages, SyntheticSet, Zca, load
@@ -145,6 +146,19 @@ def test_published_factor_halves_the_images_gradient(digits, experts):
     torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=0, atol=0)
 
 
+def test_a_stored_set_gives_its_images_but_not_what_was_learned_beside_them(digits, experts, tmp_path):
+    settings = {"method": "mtt", "experts": experts, "ipc": 2, "lr_img": 1e-30, "lr_lr": 0.0, "syn_steps": 2}
+    settings |= {"iterations": 1, "expert_epochs": 2, "max_start_epoch": 3, "lr_teacher": 0.02, "batch_syn": 20}
+    start = random_set(digits, 2, 9)
+    soft = torch.full((20, 10), 0.1)
+    SyntheticSet(start.images, start.labels, start.metadata, 0.5, soft).save(tmp_path / "set.safetensors")
+    with pytest.warns(RuntimeWarning, match="no synthetic image has changed"):
+        made = fastdd.distill(digits, init=tmp_path / "set.safetensors", **settings)
+    assert torch.equal(made.images, start.images)
+    assert made.soft_labels is None
+    assert made.learning_rate == pytest.approx(0.02)
+
+
 @pytest.mark.parametrize("unroll", mtt.UNROLLS)
 def test_unrolls_agree_where_they_should(digits, experts, unroll):
     made = session.run(config(unroll=unroll, iterations=1, arch="ConvNetD2"), digits, experts=experts)
@@ -238,7 +252,7 @@ def test_divergence_stops_the_run_and_names_the_knob(digits, experts, settings, 
         ({"width": 16}, r"features.0.weight.*\[8, 3, 3, 3\].*\[16, 3, 3, 3\]"),
         ({"debias": "fairdd"}, "trained with debias=none, not fairdd"),
         ({"zca": True}, r"images that are not whitened: zca=True does not fit them"),
-        ({"method": "dm", "iterations": 1}, "experts are for method mtt, not dm"),
+        ({"method": "dm", "iterations": 1}, "experts are for method mtt or ncfm, not dm"),
     ],
 )
 def test_experts_that_do_not_fit(digits, experts, settings, message):

@@ -234,7 +234,7 @@ def test_weights_and_groups_are_part_of_a_run(digits, tmp_path):
     groups = np.arange(len(digits.train.labels)) % 3
     first = session.run(config(debias="fairdd"), digits, out=tmp_path, groups=groups)
     assert not torch.equal(first.images, session.run(config(debias="fairdd"), digits).images)
-    with pytest.raises(ValueError, match="or other weights or groups"):
+    with pytest.raises(ValueError, match="or other weights, groups or first images"):
         session.run(config(debias="fairdd"), digits, out=tmp_path, resume=True)
     for wrong in (groups[1:], groups.astype(np.int32), groups - 1):
         with pytest.raises(ValueError, match="groups must be int64"):
@@ -311,7 +311,7 @@ def test_unwritable_out(digits, tmp_path):
 
 def test_full_disk_before_the_start(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(OSError, match="MiB free; the run needs"):
+    with pytest.raises(OSError, match=r"KiB free; the run needs .* KiB: make room"):
         session.run(config(), digits, out=tmp_path)
 
 
@@ -349,12 +349,43 @@ def test_sigterm_leaves_a_checkpoint(digits, tmp_path):
     assert content["step"] >= 2
 
 
-def test_ipc_larger_than_a_class():
-    images = np.zeros((5, 1, 8, 8), np.uint8)
-    split = Split(images, np.array([0, 0, 0, 1, 1]), np.zeros(5, np.int64))
-    data = Dataset("tiny", split, split, ("many", "few"), ("all",), (0.5,), (0.5,), {})
+@pytest.fixture
+def unequal():
+    """Classes of 3 and 2 images, which are all of one value each."""
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.full((1, 1, 8, 8), 50, np.uint8)
+    split = Split(images, np.array([0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, 1]))
+    return Dataset("tiny", split, split, ("many", "few"), ("a", "b"), (0.5,), (0.25,), {})
+
+
+@pytest.mark.parametrize("init", ["real", "balanced"])
+@pytest.mark.parametrize("method", ["dm", "dc"])
+def test_a_class_smaller_than_the_ipc_gives_all_it_has_and_the_rest_is_noise(unequal, init, method):
+    settings = config(ipc=3, iterations=1, lr_img=1e-30, init=init, method=method, depth=1, debias="fairdd")
+    with pytest.warns(RuntimeWarning) as told:
+        made = session.run(settings, unequal)
+    assert any("fewer training images than IPC 3: 'few' has 2; the rest" in str(one.message) for one in told)
+    # Real images are flat: the two of class 'few' come first, in any order, and what is behind them is normal.
+    assert sorted(made.to_uint8()[3:5, 0, 0, 0].tolist()) == [50, 150]
+    assert [bool((image == image[0, 0, 0]).all()) for image in made.images] == [True] * 5 + [False]
+    noise = session.run(settings.model_copy(update={"init": "noise"}), unequal).images
+    assert torch.equal(made.images[5], noise[5])
+
+
+def test_noise_needs_no_real_images(unequal, recwarn):
+    made = session.run(config(ipc=20, iterations=1, init="noise", depth=1), unequal)
+    assert made.labels.tolist() == [0] * 20 + [1] * 20
+    assert not [one for one in recwarn if "training images" in str(one.message)]
+
+
+def test_an_ipc_that_no_class_has_images_for_and_a_class_without_any_are_refused(unequal):
+    with pytest.raises(ValueError, match="IPC 4 is larger than every class of tiny, the largest of which has 3 trai"):
+        session.run(config(ipc=4), unequal)
+    nothing = dataclasses.replace(unequal, class_names=("many", "few", "none"))
+    for init in ("real", "noise"):
+        with pytest.raises(ValueError, match="class 'none' of tiny has no training images"):
+            session.run(config(ipc=1, init=init), nothing)
     with pytest.raises(ValueError, match="IPC 3 is larger than class 'few' of tiny, which has 2 training images"):
-        session.run(config(ipc=3), data)
+        random_set(unequal, 3)
 
 
 @pytest.mark.gpu

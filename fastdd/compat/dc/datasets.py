@@ -15,7 +15,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from fastdd import data
 from fastdd.compat.shared.statistics import IMAGENET
+from fastdd.core.reading import damage_of
 from fastdd.data import Split
+from fastdd.exchange import torch_files
 
 __all__ = ["TensorDataset", "get_dataset"]
 
@@ -136,17 +138,18 @@ def nine_values(dataset: data.Dataset, names: list[str] | None = None, *, with_g
 
 def _tiny_tensors(path: Path) -> data.Dataset:
     """DC's ``tinyimagenet.pt``: the names of the classes, uint8 images and labels of both splits."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = torch_files.load(path)
     wanted = ("classes", "images_train", "labels_train", "images_val", "labels_val")
-    missing = [name for name in wanted if name not in content]
+    missing = [name for name in wanted if not isinstance(content, dict) or name not in content]
     if missing:
         raise RuntimeError(f"{path} has no {', '.join(missing)}: it is not the published tinyimagenet.pt")
-    splits = []
-    for part in ("train", "val"):
-        images, labels = content[f"images_{part}"].numpy(), content[f"labels_{part}"].long().numpy()
-        splits.append(Split(images, labels, np.zeros_like(labels)))
-    provenance = {"builder": "tiny-imagenet", "files": [{"file": path.name}]}
-    return data.Dataset("tiny-imagenet", *splits, tuple(content["classes"]), ("all",), *IMAGENET, provenance)
+    with damage_of(path, "is not the published tinyimagenet.pt"):
+        splits = []
+        for part in ("train", "val"):
+            images, labels = content[f"images_{part}"].numpy(), content[f"labels_{part}"].long().numpy()
+            splits.append(Split(images, labels, np.zeros_like(labels)))
+        provenance = {"builder": "tiny-imagenet", "files": [{"file": path.name}]}
+        return data.Dataset("tiny-imagenet", *splits, tuple(content["classes"]), ("all",), *IMAGENET, provenance)
 
 
 def get_dataset(dataset: str, data_path: str | os.PathLike) -> tuple:

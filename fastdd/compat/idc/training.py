@@ -4,6 +4,7 @@ Names, arguments and results are the published ones; figures stay on the device 
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from fastdd.compat.idc.networks import ResNet, define_model
 from fastdd.compat.shared import randomness
 from fastdd.compat.shared.clock import get_time
 from fastdd.core import rng as keys
+from fastdd.core.reading import damage_of
+from fastdd.exchange import torch_files
 
 __all__ = [
     "load_ckpt",
@@ -245,8 +248,9 @@ def test_data(
 def load_ckpt(model: nn.Module, file_dir: str, verbose: bool = True) -> None:
     """Load a network's parameters from a checkpoint (``state_dict`` or bare, of a DataParallel network or not), which
     can hold no code."""
-    content = torch.load(file_dir, map_location="cpu", weights_only=True)
-    content = content.get("state_dict", content)
-    model.load_state_dict({name.removeprefix("module."): value for name, value in content.items()})
+    content = torch_files.load(Path(file_dir))
+    with damage_of(file_dir, "is not a checkpoint of this network"):
+        content = content.get("state_dict", content)
+        model.load_state_dict({name.removeprefix("module."): value for name, value in content.items()})
     if verbose:
         print(f"\n=> loaded checkpoint '{file_dir}'")

@@ -11,19 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdd.core.files import hold, remove_partials
+from fastdd.core import reading
+from fastdd.core.files import LOCK, WriteError, hold, remove_partials
+from fastdd.core.space import TooSmallError, check_room
+from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import Plan, Tally
 from fastdd.data.files.store import (
-    TooSmallError,
+    FINISHED,
     check_place,
-    check_space,
     install,
     is_store,
     open_finished,
     open_store,
     write_arrays,
     write_meta,
+    written_digest,
 )
 
 _JOURNAL, _SOURCES = "journal.jsonl", "sources.bin"
@@ -64,11 +67,11 @@ def build_store(
     """
     path = Path(path)
     building = path.parent / f".{path.name}.building"
-    if resume and not overwrite and is_store(path):
+    if resume and is_store(path) and (not overwrite or _installed(building, path)):
         done = open_finished(path, plan)
         if building.exists():  # killed after the store was whole
             with hold(building) or contextlib.nullcontext():
-                shutil.rmtree(building, ignore_errors=True)
+                _discard(building)
         return done
     check_place(path, overwrite)
     if building.exists() and not resume and not overwrite:
@@ -77,16 +80,16 @@ def build_store(
     with hold(building) or contextlib.nullcontext():
         build = _Build(plan, building, resume)
         try:
-            check_space(path, build.missing)
+            check_room(path.parent, build.missing, "the store")
             build.run(workers, progress)
             install(building, path, overwrite)
-            shutil.rmtree(building, ignore_errors=True)
+            _discard(building)
         except TooSmallError:
             raise
         except FileExistsError as error:
             raise FileExistsError(f"{error}, or move it away and continue with --resume; {build.kept}") from None
         except OSError as error:
-            raise OSError(
+            raise WriteError(
                 error.errno,
                 f"cannot write {building}: {os.strerror(error.errno or 0)}; {build.kept}: make room and continue with "
                 "--resume",
@@ -95,8 +98,36 @@ def build_store(
             raise KeyboardInterrupt(f"{build.kept}; continue with --resume") from None
         finally:
             if not any(build.rows.values()):
-                shutil.rmtree(building, ignore_errors=True)
+                _discard(building)
     return open_store(path)
+
+
+def _empty(building: Path) -> None:
+    """Remove all but the lock, first the journal: what a kill leaves of it promises nothing."""
+    (building / _JOURNAL).unlink(missing_ok=True)
+    for path in building.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _discard(building: Path) -> None:
+    with contextlib.suppress(OSError):
+        _empty(building)
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def _lines(journal: Path) -> list[dict]:
+    """The whole lines of a journal, if there is one."""
+    content = journal.read_bytes() if journal.exists() else b""
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def _installed(building: Path, path: Path) -> bool:
+    """Whether the build in ``building`` has put its store at ``path``; what it still holds is then the old one."""
+    lines = _lines(building / _JOURNAL)
+    return bool(lines) and lines[-1].get("digest", "") == written_digest(path)
 
 
 class _Build:
@@ -108,9 +139,14 @@ class _Build:
 
     def __init__(self, plan: Plan, building: Path, resume: bool):
         self.plan, self.building, self.tally = plan, building, Tally(plan)
-        self.store = building / "store"
+        self.store = building / FINISHED
+        for path in (building / _JOURNAL, building / _SOURCES, *self.store.glob("*")):
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} is damaged: it is not a regular file; start anew with --force")
         first = {"plan": plan.fingerprint(), "name": plan.name}
         lines = self._journal() if resume else []
+        if lines and lines[-1].get("digest") not in (None, written_digest(self.store)):
+            lines = []  # its store was installed, and is there no more: what is here is the one that it replaced
         if lines and lines[0] != first:
             raise ValueError(
                 f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
@@ -119,9 +155,7 @@ class _Build:
         if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
             raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
-            shutil.rmtree(self.store, ignore_errors=True)
-            for name in (_SOURCES, _JOURNAL):
-                (building / name).unlink(missing_ok=True)
+            _empty(building)
             self.store.mkdir()
             self._note(first)
         remove_partials(self.store)
@@ -142,11 +176,32 @@ class _Build:
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
         file = self.building / _JOURNAL
-        content = file.read_bytes() if file.exists() else b""
+        content = reading.content(file) if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             os.truncate(file, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
+            lines = [reading.parse_json(line) for line in whole.splitlines()]
+            for line in lines[1:]:
+                self._check_line(line)
+        return lines
+
+    def _check_line(self, line: dict) -> None:
+        """ValueError where a line of the journal is none that :meth:`_stream` notes."""
+        for name in ("rows", "stops"):
+            counts = [line[name][split] for split in self.plan.splits]
+            most = [len(rows) for rows in self.plan.splits.values()]
+            if not all(reading.is_count(count) and count <= top for count, top in zip(counts, most, strict=True)):
+                raise ValueError(f"{name} are {shown(line[name])}")
+        levels, pixels = line["levels"], line["rows"]["train"] * self.plan.recipe.size**2
+        whole = all(len(row) == 256 and all(map(reading.is_count, row)) and sum(row) == pixels for row in levels)
+        if len(levels) != 3 or not whole:
+            raise ValueError(f"levels are {shown(levels)}")
+        failed = [entry for split in line["failed"] for entry in line["failed"][split]]
+        if not line["failed"].keys() <= self.plan.splits.keys() or not all(
+            len(entry) == 2 and reading.is_count(entry[0]) and isinstance(entry[1], str) for entry in failed
+        ):
+            raise ValueError(f"failed are {shown(line['failed'])}")
 
     def _note(self, entry: dict) -> None:
         with (self.building / _JOURNAL).open("ab", buffering=0) as file:
@@ -177,7 +232,18 @@ class _Build:
             write_arrays(self.store, split, getattr(dataset, split), ("labels", "groups"))
         # With images left out, what was hashed as it was written had the wrong numbers of rows.
         skipped = any(self.tally.failed.values())
-        write_meta(self.store, dataset, dataset.digest() if skipped else self.sha.hexdigest())
+        digest = dataset.digest() if skipped else self.sha.hexdigest()
+        write_meta(self.store, dataset, digest)
+        self._note({**self._state(self.rows, failed={}), "digest": digest})
+
+    def _state(self, rows: dict[str, int], failed: dict[str, list]) -> dict:
+        """An entry of the journal; ``failed``: images left out since the one before."""
+        return {"rows": rows, "stops": self.tally.stops, "levels": self.tally.levels.tolist(), "failed": failed}
+
+    def _check_length(self, file: io.FileIO, noted: int) -> None:
+        """What the journal notes is on the disk, unless someone took it away: zeros would be in its place."""
+        if os.fstat(file.fileno()).st_size < noted:
+            raise RuntimeError(f"{file.name} is shorter than {self.building / _JOURNAL} says: start anew with --force")
 
     def _stream(self, split: str, workers: int | None, progress) -> None:
         tally, rows = self.tally, self.rows
@@ -192,6 +258,8 @@ class _Build:
         ):
             # The rows are known when all is decoded; a header has the same length whatever they are.
             start = len(_header(len(getattr(self.plan, split)), self.plan.recipe.size))
+            self._check_length(pixels, rows[split] and start + rows[split] * size)
+            self._check_length(sources, 32 * sum(rows.values()))
             pixels.truncate(start + rows[split] * size)
             self.sha.update(repr(self.plan.shape(split)).encode())
             pixels.seek(start)
@@ -207,8 +275,7 @@ class _Build:
                 os.fsync(pixels.fileno())
                 os.fsync(sources.fileno())
                 now = rows | {split: rows[split] + written}
-                failed = {split: tally.failed[split][noted:]}
-                self._note({"rows": now, "stops": tally.stops, "levels": tally.levels.tolist(), "failed": failed})
+                self._note(self._state(now, {split: tally.failed[split][noted:]}))
                 rows.update(now)
                 written, noted = 0, len(tally.failed[split])
 

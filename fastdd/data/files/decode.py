@@ -120,7 +120,7 @@ def opened(content: bytes):
     except UnidentifiedImageError:  # its line names the buffer and its address
         raise ValueError(f"not an image ({', '.join(FORMATS)})") from None
     except Exception as error:  # a damaged image can raise nearly anything
-        raise ValueError(str(error) or type(error).__name__) from None
+        raise ValueError(str(error).rstrip(".") or type(error).__name__) from None
 
 
 def shown(image):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastdd.core.text import is_unicode
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.decode import Batch, Decoded, Recipe, cores, decode_all
 from fastdd.data.files.statistics import level_statistics
@@ -56,7 +57,7 @@ class Plan:
         skip_corrupt: leave out images that can't be decoded, and list them in the provenance.
 
     Raises:
-        ValueError: a split without an image, or a class without training images.
+        ValueError: a split without an image, a class without training images, or a name that is not UTF-8.
     """
 
     name: str
@@ -76,6 +77,10 @@ class Plan:
     def __post_init__(self):
         if self.recipe.size < 1:
             raise ValueError(f"size must be at least 1 pixel, not {self.recipe.size}")
+        for names in (self.class_names, self.group_names, *(rows.names for rows in self.splits.values())):
+            odd = next((name for name in names if not is_unicode(name)), None)
+            if odd is not None:
+                raise ValueError(f"{self.tree.path}: the name {odd!r} is not UTF-8: rename it")
         for name, rows in self.splits.items():
             if len(rows) == 0:
                 raise ValueError(f"{self.tree.path}: {self.name} has no {name} image")

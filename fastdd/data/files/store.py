@@ -1,16 +1,19 @@
 """The packed store: a data set as a folder of ``.npy`` files, opened memory-mapped, and ``meta.json``."""
 
 import errno
+import glob
 import json
+import mmap
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fastdd.core import bounds
+from fastdd.core import bounds, files, reading
 from fastdd.core.files import DAMAGE, partial_folder, reason, write_atomic, write_text
+from fastdd.core.space import check_room
+from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import Plan
 
@@ -20,15 +23,31 @@ _META = "meta.json"
 _ARRAYS = ("images", "labels", "groups")
 # Every store has the first two; versions that know no third read a store that has it, without.
 _SPLITS = ("train", "test", "validation")
+# Of the folder in which a store is made: the new one, and the one that it replaces.
+FINISHED, _REPLACED = "store", "replaced"
 
 
 def is_store(path: str | os.PathLike) -> bool:
-    """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked)."""
+    """Whether ``path`` is a folder with the ``meta.json`` of a packed store (its content is not checked).
+
+    One that a killed ``overwrite`` had moved aside is put back.
+    """
+    _put_back(Path(path))
     try:
-        meta = json.loads((Path(path) / _META).read_text(encoding="utf-8"))
+        meta = reading.parse_json(reading.content(Path(path) / _META))
     except DAMAGE:
         return False
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
+
+
+def _put_back(path: Path) -> None:
+    """Where a kill came between the two renames of :func:`install`: the store that was there, in its place again."""
+    if os.path.lexists(path):
+        return
+    for making in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if (making / _REPLACED).is_dir() and not files.held(making):
+            os.rename(making / _REPLACED, path)
+            return
 
 
 def check_place(path: str | os.PathLike, overwrite: bool) -> None:
@@ -39,6 +58,7 @@ def check_place(path: str | os.PathLike, overwrite: bool) -> None:
         FileNotFoundError: the parent folder does not exist.
     """
     path = Path(path)
+    _put_back(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
     if path.exists():
@@ -49,19 +69,6 @@ def check_place(path: str | os.PathLike, overwrite: bool) -> None:
                 f"the packed store {path} exists: choose another path, or replace it with --force "
                 "(overwrite=True in Python)"
             )
-
-
-class TooSmallError(OSError):
-    """The disk is too small, before anything is written."""
-
-
-def check_space(path: Path, needed: int) -> None:
-    """TooSmallError unless the disk of ``path`` has so many bytes free."""
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise TooSmallError(
-            errno.ENOSPC, f"{path.parent} has {free / 2**20:,.0f} MiB free; the store needs {needed / 2**20:,.0f} MiB"
-        )
 
 
 def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -80,9 +87,9 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
     path = Path(path)
     check_place(path, overwrite)
     arrays = [getattr(split, array) for split in dataset.splits.values() for array in _ARRAYS]
-    check_space(path, sum(array.nbytes for array in arrays))
+    check_room(path.parent, sum(array.nbytes for array in arrays), "the store")
     with partial_folder(path) as building:
-        content = building / "store"
+        content = building / FINISHED
         content.mkdir()
         for split_name, split in dataset.splits.items():
             write_arrays(content, split_name, split, _ARRAYS)
@@ -123,33 +130,59 @@ def write_meta(folder: Path, dataset: Dataset, digest: str) -> None:
 def install(building: Path, path: Path, overwrite: bool) -> None:
     """Put ``building/store`` at ``path``, in the place of the store that is there if ``overwrite``.
 
+    That one is then somewhere in ``building``. At any moment one of them is at ``path``; on systems that can't let two
+    folders change places, it is put back there when next it is looked for.
+
     Raises:
         FileExistsError: what :func:`check_place` refuses came there while the store was built; it stays.
     """
     check_place(path, overwrite)
-    replaced = building / "replaced"
+    finished, replaced = building / FINISHED, building / _REPLACED
+    if path.exists() and files.exchange(finished, path):
+        return
     try:
         if path.exists():
-            # A folder can't be renamed over one that is not empty; a kill between the two renames leaves the old
-            # store in the temporary folder, not lost.
-            os.rename(path, replaced)
+            os.rename(path, replaced)  # a folder can't be renamed over one that is not empty
         try:
-            os.rename(building / "store", path)
+            os.rename(finished, path)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise FileExistsError(f"{path} exists, and did not a moment ago: choose another path") from None
             raise
     finally:
-        if replaced.exists() and not path.exists():
-            os.rename(replaced, path)
+        if replaced.exists():  # under its name it would be put back where the new one is not, later
+            os.rename(replaced, building / "discarded" if path.exists() else path)
+
+
+def written_digest(path: Path) -> str | None:
+    """The digest in the ``meta.json`` of a store; None where there is no store."""
+    return json.loads((path / _META).read_text(encoding="utf-8")).get("digest") if is_store(path) else None
+
+
+def store_of(dataset: Dataset) -> Path | None:
+    """The packed store that the data set was opened from; None for one of memory."""
+    images = dataset.train.images
+    if not isinstance(images, np.memmap) or not isinstance(images.base, mmap.mmap):
+        return None
+    folder = Path(os.path.abspath(images.filename)).parent
+    return folder if is_store(folder) else None
 
 
 def _read_meta(path: Path) -> dict:
     if not is_store(path):
         raise FileNotFoundError(f"{path} is not a packed store: it has no {_META} of one")
-    meta = json.loads((path / _META).read_text(encoding="utf-8"))
+    meta = reading.parse_json(reading.content(path / _META))
     if meta.get("schema") != SCHEMA:
-        raise RuntimeError(f"{path}: schema {meta.get('schema')} can't be read, only {SCHEMA}; build the store again")
+        schema = shown(meta.get("schema"))
+        raise RuntimeError(f"{path}: schema {schema} can't be read, only {SCHEMA}; build the store again")
+    kinds = {"name": str, "class_names": list, "group_names": list, "mean": list, "std": list, "provenance": dict}
+    for name, kind in {**kinds, "digest": str}.items():
+        names = meta.get(name, []) if name.endswith("names") else []
+        if not isinstance(meta.get(name), kind) or not all(isinstance(word, str) for word in names):
+            value = shown(meta.get(name))
+            raise RuntimeError(f"{path} is damaged ({_META} has {name} {value}); build the store again")
+    if not isinstance(meta["provenance"].get("parameters", {}), dict):
+        raise RuntimeError(f"{path} is damaged ({_META} has provenance without parameters); build the store again")
     return meta
 
 
@@ -177,13 +210,14 @@ def open_store(path: str | os.PathLike) -> Dataset:
         for array_name in _ARRAYS:
             file = path / f"{split_name}-{array_name}.npy"
             try:
-                # "c": torch warns about arrays that can't be written; writes here never reach the file.
-                arrays[array_name] = np.load(file, mmap_mode="c") if array_name == "images" else bounds.load_npy(file)
+                arrays[array_name] = (bounds.map_npy if array_name == "images" else bounds.load_npy)(file)
             except (*DAMAGE, RuntimeError) as error:
                 raise RuntimeError(f"{file} is missing or damaged ({reason(error)}); build the store again") from None
             expected = shapes.get(file.name)
             if list(arrays[array_name].shape) != expected:
-                raise RuntimeError(f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {expected}")
+                raise RuntimeError(
+                    f"{file} has the shape {list(arrays[array_name].shape)}, {_META} says {shown(expected)}"
+                )
         splits[split_name] = arrays
     try:
         dataset = Dataset(
@@ -210,6 +244,7 @@ def open_finished(path: str | os.PathLike, made: Dataset | Plan) -> Dataset:
         RuntimeError: as :func:`open_store`.
     """
     found = open_store(path)
+    files.remove_partials(Path(path).parent, of=Path(path).name)
     names = ("name", "class_names", "group_names")
     same = all(getattr(found, name) == getattr(made, name) for name in names)
     same = same and _parameters(found) == _parameters(made)

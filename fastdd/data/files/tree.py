@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fastdd.core.files import DAMAGE, reason
+from fastdd.core.text import printable
 from fastdd.data.files.decode import read_item
 from fastdd.data.files.readers import no_root
 
@@ -164,7 +165,7 @@ def lines(left_out: Mapping[str, Sequence[str]]) -> list[str]:
     ['left out, hidden files: 2 (a/.x.png, ...)']
     """
     return [
-        f"left out, {reason}: {len(names)} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        printable(f"left out, {reason}: {len(names)} ({names[0]}{', ...' if len(names) > 1 else ''})")
         for reason, names in left_out.items()
     ]
 

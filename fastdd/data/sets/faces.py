@@ -6,12 +6,12 @@ system, which can't be repeated: here numpy's RandomState draws from sorted rows
 Pixels are as stored, as published code has them: not turned by EXIF orientation, nothing laid on white.
 """
 
-import difflib
 import os
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from fastdd.core.text import did_you_mean
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import CIFAR10_NORMALISATION, describe
@@ -87,7 +87,9 @@ def celeba(
     split = np.array([partition[name] for name in names])
     file = "list_eval_partition.txt"
     files = [described, describe(file, content, _CELEBA_MD5[file])]
-    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    labels, class_names, groups, group_names = _attributes(
+        attributes, target, protected, tree.shown("list_attr_celeba.txt")
+    )
     paths = [f"{folder}/{name}" for name in names]
     rows = Rows(paths, labels, groups)
     train, test = (rows.take(np.flatnonzero(split == part)) for part in (0, 2))
@@ -170,7 +172,7 @@ def celeba_hq(
         if f"CelebA-HQ-img/{name}" not in images:
             shown = tree.shown(f"CelebA-HQ-img/{name}")
             raise FileNotFoundError(f"CelebA-HQ: {shown} is missing; offered at {CELEBA_HQ_PAGE}")
-    labels, class_names, groups, group_names = _attributes(attributes, target, protected)
+    labels, class_names, groups, group_names = _attributes(attributes, target, protected, tree.shown(annotations))
     rows = Rows([f"CelebA-HQ-img/{name}" for name in names], labels, groups)
     if split is None:
         train = rows.take(np.flatnonzero(number < _CELEBA_VALID))
@@ -279,15 +281,14 @@ def _celeba_attributes(tree: Tree, file: str) -> tuple[list[str], dict[str, np.n
     )
 
 
-def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str):
+def _attributes(attributes: dict[str, np.ndarray], target: str, protected: str, file: str):
     """Labels, class names, groups and group names of attributes by name."""
     by_lower = {name.lower(): name for name in attributes}
     asked = []
     for name in (target, *protected.split("+")):
         if name.strip().lower() not in by_lower:
-            close = difflib.get_close_matches(name.strip().lower(), by_lower, 1)
-            hint = f"did you mean {by_lower[close[0]]}? " if close else ""
-            raise ValueError(f"no attribute {name.strip()!r}: {hint}there are {', '.join(attributes)}")
+            hint = did_you_mean(name.strip(), attributes)
+            raise ValueError(f"no attribute {name.strip()!r}{hint} (one of: {', '.join(attributes)}, in {file})")
         asked.append(by_lower[name.strip().lower()])
     if len(set(asked)) < len(asked):
         raise ValueError(f"target {target!r} and protected {protected!r} name an attribute twice")

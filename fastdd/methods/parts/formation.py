@@ -56,7 +56,7 @@ class Pixels:
         return stored if parts is None else stored[parts[:, 0]]
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment(self(stored, parts), params, rows)
+        return ops.augment_passes(self(stored, parts), params, rows)
 
     def store(self, images: Tensor) -> Tensor:
         return images
@@ -94,7 +94,16 @@ class MultiFormation:
         return normalised if parts is None else ops.formation(normalised, self.factor, parts, fill=self._fill)
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment(self(stored, parts), params, rows)
+        parts = self._parts(stored, parts)
+        if parts is None:
+            return ops.augment_passes(self.normalised(stored), params, rows)
+        first, *others = params.unbind(1) if params.dim() == 3 else (params,)
+        images = ops.augment_stored(
+            self.normalised(stored), first.contiguous(), rows, factor=self.factor, parts=parts, fill=self._fill
+        )
+        for of_pass in others:
+            images = ops.augment(images, of_pass.contiguous(), rows)
+        return images
 
     def _parts(self, stored: Tensor, parts: Tensor | None) -> Tensor | None:
         """Addresses of what is seen; None for all that is stored, whole."""

@@ -400,11 +400,47 @@ class TestBuild:
 
     def test_too_little_space_is_told_before_the_start(self, photos, tmp_path, monkeypatch):
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 2**16})())
-        with pytest.raises(OSError, match="0 MiB free; the store needs 0 MiB"):
+        with pytest.raises(OSError, match=r"has 64\.0 KiB free; the store needs 1\d\d\.\d KiB: make room"):
             build("folder", tmp_path / "a", photos, options={"size": 16})
-        with pytest.raises(OSError, match="0 MiB free; the store needs 0 MiB"):
+        with pytest.raises(OSError, match=r"has 64\.0 KiB free; the store needs 1\d\d\.\d KiB: make room"):
             save_store(load("folder", photos, size=16), tmp_path / "b")
         assert os.listdir(tmp_path) == []
+
+    def test_what_was_taken_from_an_unfinished_build_is_told(self, photos, tmp_path, small_steps):
+        def stop(done, _):
+            if done >= 48:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build("folder", tmp_path / "a", photos, options={"size": 16}, progress=stop)
+        shutil.rmtree(tmp_path / ".a.building" / "store")
+        (tmp_path / ".a.building" / "store").mkdir()
+        with pytest.raises(RuntimeError, match=r"train-images\.npy is shorter than .* says: start anew with --force"):
+            build("folder", tmp_path / "a", photos, options={"size": 16}, resume=True)
+        assert not (tmp_path / "a").exists()
+
+    @pytest.mark.parametrize("system", ["that exchanges", "of two renames"])
+    @pytest.mark.parametrize(("forced", "gone"), [(True, False), (True, True), (False, True)])
+    def test_a_build_in_the_place_of_a_store_is_continued_after_it_took_it(
+        self, photos, tmp_path, small_steps, monkeypatch, system, forced, gone
+    ):
+        if system == "of two renames":
+            monkeypatch.setattr("fastdd.core.files.exchange", lambda *_: False)
+        old = build("c-digits", tmp_path / "a").digest()
+        monkeypatch.setattr(building, "_discard", lambda _: os._exit(3))
+        child = os.fork()
+        if not child:
+            build("folder", tmp_path / "a", photos, options={"size": 16}, overwrite=True, workers=1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        monkeypatch.undo()
+        new = load("folder", photos, size=16).digest()
+        assert open_store(tmp_path / "a").digest() == new != old
+        if gone:
+            shutil.rmtree(tmp_path / "a")
+        asked = {"options": {"size": 16}, "overwrite": forced, "resume": True}
+        assert build("folder", tmp_path / "a", photos, **asked).digest() == new
+        assert os.listdir(tmp_path) == ["a"]
+        assert check_store(tmp_path / "a") == []
 
     def test_two_builds_of_one_store_do_not_meet(self, photos, tmp_path):
         def second(done, total):

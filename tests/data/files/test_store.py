@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
+from fastdd.core import files
 from fastdd.data import Dataset, Split, build, check_store, is_store, load, open_store, save_store
 from fastdd.data.files import store as store_module
 
@@ -171,6 +173,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, overwrite):
 
 
 def test_a_failed_rename_puts_the_old_store_back(store, monkeypatch):
+    monkeypatch.setattr(files, "exchange", lambda *_: False)
     rename = os.rename
 
     def fail_once(source, target):
@@ -182,6 +185,32 @@ def test_a_failed_rename_puts_the_old_store_back(store, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         save_store(toy(1), store, overwrite=True)
     assert open_store(store).digest() == toy().digest()
+    assert os.listdir(store.parent) == ["store"]
+
+
+def test_a_store_that_a_kill_left_between_two_renames_is_found(store):
+    digest = toy().digest()
+    for making in (".store.abc.partial", ".store.building"):
+        (store.parent / making).mkdir()
+        os.rename(store, store.parent / making / "replaced")
+        assert is_store(store)
+        assert open_store(store).digest() == digest
+        os.rename(store, store.parent / making / "replaced")
+        with pytest.raises(FileExistsError, match=r"the packed store .* exists"):
+            save_store(toy(1), store)
+    held = store.parent / ".store.building"
+    os.rename(store, held / "replaced")
+    with files.hold(held):  # by whoever is about to put a new one there
+        assert not is_store(store)
+    assert is_store(store)
+
+
+def test_a_store_takes_the_place_of_another_in_one_step(store, monkeypatch):
+    seen, exchange = [], files.exchange
+    monkeypatch.setattr(files, "exchange", lambda *paths: seen.append(exchange(*paths)) or seen[-1])
+    save_store(toy(1), store, overwrite=True)
+    assert seen == [sys.platform == "linux"]
+    assert open_store(store).digest() == toy(1).digest()
     assert os.listdir(store.parent) == ["store"]
 
 

@@ -98,7 +98,7 @@ def test_celeba_in_its_zip_archive(celeba):
 
 
 def test_celeba_that_does_not_fit(celeba):
-    with pytest.raises(ValueError, match=r"no attribute 'Yuong': did you mean Young\? there are Attractive, Male"):
+    with pytest.raises(ValueError, match=r"no attribute 'Yuong'; did you mean Young\? \(one of: Attractive, Male"):
         load("celeba", celeba, target="Yuong")
     with pytest.raises(ValueError, match="target 'Male' and protected 'Male' name an attribute twice"):
         load("celeba", celeba, target="Male")

@@ -2,11 +2,14 @@
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
+
+from fastdd.core.files import reason
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -115,12 +118,20 @@ def unpickled_lists(content: bytes, name: str, what: str) -> dict[str, list]:
     return fields
 
 
+def _check_places(content: bytes) -> None:
+    """UnpicklingError where a pickle numbers its objects beyond its bytes: Python takes memory for all up to them."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("LONG_BINPUT", "PUT") and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers an object {argument:,}, and has {len(content):,} bytes")
+
+
 def unpickled(content: bytes, name: str, what: str, unpickler: type[_BatchUnpickler] = _BatchUnpickler) -> dict:
     """The fields of a pickled dict; none of something else."""
     try:
+        _check_places(content)
         batch = unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise RuntimeError(f"{name} is not a {what}: {str(error) or type(error).__name__}") from None
+        raise RuntimeError(f"{name} is not a {what}: {reason(error)}") from None
     if not isinstance(batch, dict):
         return {}
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}

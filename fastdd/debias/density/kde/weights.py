@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.core import bounds
+from fastdd.core import bounds, reading
 from fastdd.core.files import DAMAGE, reason, write_atomic
+from fastdd.core.text import shown
 from fastdd.data import Dataset
 from fastdd.debias.density.kde.checks import check_weights
 from fastdd.debias.density.kde.diagnostics import Diagnostics, diagnose
@@ -71,14 +72,30 @@ class KdeWeights:
                 text = (file.metadata() or {}).get(_KEY)
                 if text is None:
                     raise RuntimeError(f"{path} is a safetensors file but has no weights of fastdd")
-                metadata = json.loads(text)
+                metadata = reading.parse_json(text)
                 if (schema := metadata.pop("schema", None)) != SCHEMA:
-                    raise RuntimeError(f"{path} has the schema {schema}, this version reads {SCHEMA}")
+                    raise RuntimeError(f"{path} has the schema {shown(schema)}, this version reads {SCHEMA}")
+                _check_about(metadata)
                 weights = cls(*(file.get_tensor(name) for name in ("weights", "log_density", "embeddings")), metadata)
             check_weights(weights.weights, len(weights.embeddings))
-        except (SafetensorError, ValueError, AttributeError) as error:
-            raise RuntimeError(f"{path} is damaged, or no safetensors file: {error}") from None
+            for name in ("log_density", "embeddings"):
+                array, rank = getattr(weights, name), 1 + (name == "embeddings")
+                if array.ndim != rank or len(array) != len(weights.weights) or array.dtype.kind != "f":
+                    raise ValueError(f"its {name} are {array.dtype} {list(array.shape)}")
+                if not np.isfinite(array).all():
+                    raise ValueError(f"its {name} are not finite")
+        except (SafetensorError, *DAMAGE) as error:
+            raise RuntimeError(f"{path} is damaged, or no safetensors file: {reason(error)}") from None
         return weights
+
+
+def _check_about(metadata: dict[str, Any]) -> None:
+    """ValueError where what is gone by is of another kind than :func:`fastdd.kde_weights` writes."""
+    for name in ("dataset", "dataset_digest"):
+        if not isinstance(metadata.get(name), str | None):
+            raise ValueError(f"its {name} is {shown(metadata[name])}")
+    if metadata.get("gap") is not None and not reading.is_number(metadata["gap"]):
+        raise ValueError(f"its gap is {shown(metadata['gap'])}")
 
 
 def load_weights(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:

@@ -1,0 +1,80 @@
+"""The stored set that a run starts from (``init``): as a user names it, and as the folder of the run keeps it."""
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastdd.api.exchange import load_synthetic
+from fastdd.core import ranks
+from fastdd.core.files import INITIAL
+from fastdd.data import Dataset, SyntheticSet, Zca
+from fastdd.data.initial import INITS, describe, images_of_set
+from fastdd.methods import Settings
+from fastdd.session.folder import CONFIG
+
+
+def init_text(init: object) -> object:
+    """``init`` as settings have it: of a path, its text, which does not look like one of the words."""
+    if not isinstance(init, os.PathLike):
+        return init
+    text = os.fspath(init)
+    return text if os.sep in text else os.path.join(os.curdir, text)
+
+
+def read_initial(data: Dataset, config: Settings, zca: Zca | None) -> Tensor | None:
+    """The images that ``config.init`` names, where it names a stored set that is there.
+
+    Raises:
+        ValueError: a set that does not fit the data, the IPC or ``zca``, or another project's.
+        RuntimeError: no synthetic set, or a damaged one.
+    """
+    if config.init in INITS:
+        return None
+    try:
+        return images_of_set(load_synthetic(config.init), data, config.ipc, zca, getattr(config, "factor", 1))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"init {config.init}: {error}") from None
+
+
+def initial_of_run(
+    data: Dataset, config: Settings, given: Tensor | None, zca: Zca | None, folder: Path | None, resume: bool
+) -> Tensor | None:
+    """The images of a stored set that a run starts from; None where ``config.init`` names none.
+
+    The run's folder keeps them, and a run that is resumed has those, whatever has become of the file.
+
+    Args:
+        given: from :func:`read_initial`.
+
+    Raises:
+        FileNotFoundError: the file is not there, and no run that is resumed has its images.
+    """
+    if config.init in INITS:
+        return None
+    kept = None if folder is None else folder / INITIAL
+    if ranks.first(lambda: resume and kept is not None and kept.exists() and (folder / CONFIG).exists()):
+        images = SyntheticSet.load(kept).images
+        if given is not None and not torch.equal(images, given) and ranks.rank() == 0:
+            warnings.warn(
+                f"{config.init} has changed since the run in {folder} began; it goes on from what it began with",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return images
+    if given is None:
+        raise FileNotFoundError(f"init {config.init}: there is no stored set (a run writes its own when it ends)")
+    if kept is not None:
+        labels = torch.arange(data.num_classes).repeat_interleave(config.ipc)
+        copy = SyntheticSet(given, labels, describe(data, config.ipc, zca, source=config.init))
+        ranks.first(lambda: _keep(copy, kept))
+    return given
+
+
+def _keep(copy: SyntheticSet, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy.save(path)
