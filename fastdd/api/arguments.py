@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
 
 MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
 DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
+RecipeName = Literal["erm", "lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff", "dfr"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
 
 
@@ -202,7 +204,7 @@ class TrainNetworkSettings(TypedDict, total=False):
 
     training: str | None
     """recipe: how the network is trained (fastdd recipes); by default erm."""
-    constants: dict[str, Any] | None
+    constants: Mapping[str, Any] | None
     """constants of the recipe, in place of its defaults; by default its own."""
     use: Literal["none", "usb", "asb", "ffr"] | None
     """what fake images are for: none, usb (they top every class and group up to the largest), asb (as many of each,
@@ -253,6 +255,8 @@ class EvaluateSettings(TypedDict, total=False):
     dsa_strategy: str | None
     learning_rate: float | None
     factor: int | None
+    training: str | None
+    constants: Mapping[str, Any] | None
     seed: int
 
 

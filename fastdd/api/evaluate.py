@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
@@ -18,7 +18,7 @@ from fastdd.session import estimate as estimates
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastdd.api.arguments import EvaluateSettings
+    from fastdd.api.arguments import EvaluateSettings, RecipeName
 
 # Sets that are made of a data set; a string that is none of them is a path.
 _OF_DATA: tuple[Literal["random", "whole"], ...] = ("random", "whole")
@@ -38,6 +38,8 @@ def evaluate(
     dsa_strategy: str | None = None,
     learning_rate: float | None = None,
     factor: int | None = None,
+    training: "RecipeName | None" = None,
+    constants: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int, float], None] | None = None,
@@ -61,6 +63,10 @@ def evaluate(
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
         learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
         factor: of multi-formation (IDC): the set's own, which decodes its images anyway; another is refused.
+        training: the recipe by which networks are trained (:data:`fastdd.training.RECIPES`), with the protocol's own
+            optimiser; by default plain training (erm). Groups of a synthetic set's images are those of the real images
+            that it started from, where it started from single ones.
+        constants: of the recipe, in place of its defaults.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks, their mean accuracy so far).
@@ -71,7 +77,8 @@ def evaluate(
     Raises:
         ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
             step size that is not positive and not replaced, another ``factor`` than the set's, a protocol for whole
-            without ``epochs``, or settings that are not allowed.
+            without ``epochs``, a recipe that needs groups, classes or validation images that there are not, or settings
+            that are not allowed.
 
     Warns:
         RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
@@ -92,6 +99,8 @@ def evaluate(
         dsa_strategy=dsa_strategy,
         learning_rate=learning_rate,
         factor=factor,
+        training=training,
+        constants=constants,
         seed=seed,
     )
     result = plan.evaluate(progress)

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from fastdd.debias.density.kde import KdeSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
-from fastdd.training import TrainSettings
+from fastdd.training import RECIPES, TrainSettings
 
 FILE = Path(__file__).with_name("arguments.py")
 _WIDTH = 120
@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
@@ -61,6 +62,7 @@ def text() -> str:
         _HEAD,
         _names("MethodName", METHODS),
         _names("DebiasName", MODES),
+        _names("RecipeName", RECIPES),
         _names("ExpertDebiasName", [name for name, mode in MODES.items() if mode.in_training]),
         _typed_dict("DistillSettings", "Settings of all methods (:mod:`fastdd.methods`).", _of_methods()),
         _typed_dict(
@@ -160,8 +162,8 @@ def _parts(annotation: Any) -> list[str]:
         return [f"Literal[{', '.join(map(_quoted, typing.get_args(annotation)))}]"]
     if annotation is type(None):
         return ["None"]
-    if typing.get_origin(annotation) is dict:
-        return ["dict[str, Any]"]
+    if typing.get_origin(annotation) in (dict, Mapping):
+        return ["Mapping[str, Any]"]
     if isinstance(annotation, type) and annotation.__module__ == "builtins":
         return [str(annotation).removeprefix("<class '").removesuffix("'>")]
     raise TypeError(f"settings are plain values or Literals of them, not {annotation}: teach fastdd.api.generate")

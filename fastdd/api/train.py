@@ -11,11 +11,15 @@ from torch import nn
 from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
+from fastdd.api.exchange import load_synthetic
 from fastdd.api.signature import settings_of, with_keywords
-from fastdd.data import Dataset, Split, SyntheticSet
+from fastdd.data import Dataset, Split, SyntheticSet, load
+from fastdd.data.files.store import is_store
+from fastdd.data.stand_in import read_fakes
 from fastdd.evaluation import check_fits, in_order_of
 from fastdd.exchange import torch_files
 from fastdd.models.pretrained import load_weights
+from fastdd.session.folder import SYNTHETIC
 from fastdd.session.training import NETWORK, TrainedNetwork, TrainingRun, check_train_out, read_network
 from fastdd.training import TrainSettings
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 def train_network(
     data: Dataset,
     *,
-    fakes: Dataset | Split | SyntheticSet | None = None,
+    fakes: Dataset | Split | SyntheticSet | str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     stages: str = "both",
     lr_grid: Sequence[float] | None = None,
@@ -47,7 +51,8 @@ def train_network(
     Args:
         data: from :func:`fastdd.data.load`, or built by hand.
         fakes: fake images for ``use`` usb, asb or ffr: a data set, whose training images they are, images with labels
-            and groups, or for ffr a synthetic set, all of which is trained on.
+            and groups, or for ffr a synthetic set, all of which is trained on; or the path of a packed store, of a run
+            or synthetic set, or of folders CLASS/GROUP of images.
         weights: a file that the network begins with: one of this package's, or a state dict of PyTorch's (torchvision's
             and timm's ResNets fit); a last layer of other classes keeps its random start.
         stages: of ffr, both, 1 (fake images only) or 2 (real images only, from ``weights``).
@@ -112,7 +117,21 @@ def _worst_group(trained: TrainedNetwork) -> tuple[float, float]:
     return kept["wa"], kept["ba"]
 
 
-def _fakes(fakes: Dataset | Split | SyntheticSet | None, data: Dataset) -> dict[str, Any]:
+def _opened(path: str | os.PathLike, data: Dataset) -> Dataset | Split | SyntheticSet:
+    """Fake images by their path: a packed store, a run or synthetic set, or folders of classes and groups."""
+    path = Path(path)
+    if is_store(path):
+        return load(path)
+    if path.is_file() or (path / SYNTHETIC).exists():
+        return load_synthetic(path)
+    if data.size[0] != data.size[1]:
+        raise ValueError(f"folders of images are read as squares, and those of {data.name} are {data.size}")
+    return read_fakes(path, data.class_names, data.group_names, data.size[0], data.channels)
+
+
+def _fakes(fakes: Dataset | Split | SyntheticSet | str | os.PathLike | None, data: Dataset) -> dict[str, Any]:
+    if isinstance(fakes, str | os.PathLike):
+        fakes = _opened(fakes, data)
     if isinstance(fakes, Dataset):
         names = fakes.class_names, fakes.group_names
         if names != (data.class_names, data.group_names):

@@ -10,12 +10,13 @@ import typer
 from fastdd import api, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
-from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset
+from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
 from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_app
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
 from fastdd.session.folder import store_of_run
+from fastdd.training import RECIPES
 
 app = new_app()
 
@@ -77,6 +78,24 @@ Factor = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
+Training = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Recipe by which networks are trained (fastdd recipes): {', '.join(RECIPES)}.",
+        show_default="erm",
+        rich_help_panel=EVALUATION,
+    ),
+]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="A constant of the recipe; repeatable.",
+        show_default=False,
+        rich_help_panel=EVALUATION,
+    ),
+]
 Deo = Annotated[
     str,
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
@@ -100,6 +119,8 @@ def evaluate(
     dsa_strategy: Strategy = None,
     lr_net: LearningRate = None,
     factor: Factor = None,
+    training: Training = None,
+    constant: Constants = None,
     deo: Deo = "range",
     seed: Seed = 0,
     config: Config = None,
@@ -124,7 +145,8 @@ def evaluate(
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-    same = {**settings, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
+    of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
+    same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
     rows = []
     for name in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)

@@ -38,8 +38,7 @@ Constants = Annotated[
 Fakes = Annotated[
     str | None,
     typer.Option(
-        help="Fake images, for --use: a folder CLASS/GROUP/*.png, a packed store, for ffr a distilled run or set, or "
-        "stand-in:SEVERITY for degraded validation images.",
+        help="Fake images, for --use: a folder CLASS/GROUP/*.png, a packed store, or for ffr a distilled run or set.",
         metavar="DIR|STORE|RUN",
         show_default=False,
         rich_help_panel=_TRAINING,

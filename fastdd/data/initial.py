@@ -126,13 +126,7 @@ def _real_images(
     dataset: Dataset, ipc: int, seed: int, zca: Zca | None, balanced: bool, factor: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Up to ``ipc`` real images a class, as :func:`random_set` has them, or mosaics of them, and their classes."""
-    labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
-    mode = "stratified" if balanced else "random"
-    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc * factor**2, mode=mode)
-    rows = sampler.draw(rng.key(seed, "real-images"))
-    if factor > 1:
-        wanted = torch.arange(ipc * factor**2)
-        rows = torch.cat([of_class[wanted % len(of_class)] for of_class in rows.split(sampler.counts.tolist())])
+    rows = _real_rows(dataset, ipc, seed, balanced, factor)
     pixels = dataset.train.images[rows.numpy()]
     if zca is not None:
         images = zca.whiten(pixels)
@@ -140,9 +134,38 @@ def _real_images(
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
         images = (torch.from_numpy(pixels).float() / 255 - mean) / std
     if factor == 1:
-        return images, labels[rows].clone()
+        return images, torch.as_tensor(dataset.train.labels)[rows].clone()
     mixed = [mosaics(of_class, factor) for of_class in images.chunk(dataset.num_classes)]
     return torch.cat(mixed), torch.arange(dataset.num_classes).repeat_interleave(ipc)
+
+
+def _real_rows(dataset: Dataset, ipc: int, seed: int, balanced: bool, factor: int = 1) -> Tensor:
+    """Rows of the training images that :func:`_real_images` takes, class by class."""
+    labels, groups = torch.as_tensor(dataset.train.labels), torch.as_tensor(dataset.train.groups)
+    mode = "stratified" if balanced else "random"
+    sampler = Sampler(labels, groups, dataset.num_classes, dataset.num_groups, ipc * factor**2, mode=mode)
+    rows = sampler.draw(rng.key(seed, "real-images"))
+    if factor > 1:
+        wanted = torch.arange(ipc * factor**2)
+        rows = torch.cat([of_class[wanted % len(of_class)] for of_class in rows.split(sampler.counts.tolist())])
+    return rows
+
+
+def starting_groups(synthetic: SyntheticSet, dataset: Dataset) -> Tensor | None:
+    """The protected group of the real image that every image of a set was at first, int64 [M].
+
+    None where that can't be known: a set of other data, or one that did not start from single real images of all
+    classes, in the class's order. Nothing is stored for it: the draw is a function of the run's seed.
+    """
+    about = synthetic.metadata
+    run = about.get("run") or {}
+    ipc, seed, init = about.get("ipc"), about.get("seed"), run.get("init", "real")
+    known = init in ("real", "balanced") and about.get("dataset_digest") == dataset.digest() and "groups" not in about
+    if not known or synthetic.formation > 1 or ipc is None or seed is None or (_class_counts(dataset) < ipc).any():
+        return None
+    if not torch.equal(synthetic.labels, torch.arange(dataset.num_classes).repeat_interleave(ipc)):
+        return None
+    return torch.as_tensor(dataset.train.groups)[_real_rows(dataset, ipc, seed, init == "balanced")].clone()
 
 
 def first_images(

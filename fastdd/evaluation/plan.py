@@ -1,6 +1,6 @@
 """What an evaluation is of: from a set, a protocol and what the user overrides, everything that it depends on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fastdd import models
 from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
 from fastdd.data.class_names import places, renumbered
-from fastdd.data.initial import random_set
+from fastdd.data.initial import random_set, starting_groups
 from fastdd.evaluation.dc_augmentation import dc_strategy
 from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
 from fastdd.evaluation.published import PublishedProtocol, published_protocol
@@ -33,6 +33,7 @@ class EvaluationPlan:
         arch, width, depth: the network.
         protocol: how it is trained.
         zca: what whitened the images, if anything did.
+        groups: int64 [N], the images' protected groups, where they are known.
     """
 
     images: DeviceImages
@@ -45,6 +46,7 @@ class EvaluationPlan:
     depth: int | None
     protocol: Protocol
     zca: Zca | None
+    groups: Tensor | None = None
 
     @property
     def network(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class EvaluationPlan:
             seed=self.seed,
             protocol=self.protocol,
             zca=self.zca,
+            groups=self.groups,
             progress=progress,
             **self.network,
         )
@@ -113,6 +116,8 @@ def plan_evaluation(
     dsa_strategy: str | None = None,
     learning_rate: float | None = None,
     factor: int | None = None,
+    training: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> EvaluationPlan:
     """The plan of an evaluation; arguments that are None are the set's or the protocol's.
@@ -121,7 +126,8 @@ def plan_evaluation(
         what: a synthetic set; ``random`` for ``ipc`` real images per class, ``whole`` for the whole training split.
         data: the data set to test on (and to draw from).
         device: where.
-        ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, factor, seed: as
+        ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, factor, training,
+            constants, seed: as
             :func:`fastdd.evaluate` takes them.
 
     Raises:
@@ -161,10 +167,22 @@ def plan_evaluation(
         dsa_strategy=strategy,
         dc_strategy=dc,
         cutmix=cutmix,
+        training=training or Protocol.training,
+        constants=constants or {},
         **({} if published is None else published.training),
     )
     return EvaluationPlan(
-        part.images, part.labels, part.dataset, nets, seed, arch, width, depth, protocol=trained, zca=part.zca
+        part.images,
+        part.labels,
+        part.dataset,
+        nets,
+        seed,
+        arch,
+        width,
+        depth,
+        protocol=trained,
+        zca=part.zca,
+        groups=part.groups,
     )
 
 
@@ -194,15 +212,18 @@ class _Trained:
     run: dict[str, Any]
     zca: Zca | None
     learning_rate: float | None
+    groups: Tensor | None
 
 
 def _whole(data: Dataset, device: torch.device) -> _Trained:
     images = DeviceImages.of(data.train.images, data.mean, data.std, device)
-    return _Trained(images, torch.as_tensor(data.train.labels).to(device), data, "whole", {}, None, None)
+    labels, groups = (torch.as_tensor(values).to(device) for values in (data.train.labels, data.train.groups))
+    return _Trained(images, labels, data, "whole", {}, None, None, groups if data.num_groups > 1 else None)
 
 
 def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replaced_rate: float | None) -> _Trained:
     check_fits(synthetic, data)
+    groups = starting_groups(synthetic, data) if data.num_groups > 1 else None
     synthetic = in_order_of(data, synthetic).decoded()
     metadata, learned = synthetic.metadata, synthetic.learning_rate
     if replaced_rate is None and learned is not None and learned <= 0:
@@ -220,4 +241,5 @@ def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replac
         metadata.get("run", {}),
         synthetic.zca,
         learned,
+        None if groups is None else groups.to(device),
     )

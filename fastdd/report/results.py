@@ -45,7 +45,7 @@ def result_row(
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
-    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about.
+    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` the recipe where it is not plain.
     """
     return {
         "dataset": dataset,
@@ -61,6 +61,7 @@ def result_row(
         "learning_rate": evaluation.protocol.learning_rate,
         "dsa_strategy": evaluation.protocol.dsa_strategy,
         "dc_strategy": evaluation.protocol.dc_strategy,
+        **({} if evaluation.protocol.training == "erm" else {"training": evaluation.protocol.training}),
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,

@@ -146,7 +146,7 @@ class Lff:
         of_d = [self.net(x[i : i + 1])[0] for i in range(len(rows))]
         l_b = [ce(o, y) for o, y in zip(of_b, labels, strict=True)]
         l_d = [ce(o, y) for o, y in zip(of_d, labels, strict=True)]
-        w = self.weights(rows.tolist(), [float(v) for v in l_b], [float(v) for v in l_d])
+        w = self.weights(rows.tolist(), [v.item() for v in l_b], [v.item() for v in l_d])
         gce = [0.7 * float(o.softmax(0)[y]) ** 0.7 * v for o, y, v in zip(of_b, labels, l_b, strict=True)]
         return sum(gce) / len(rows) + sum(wi * v for wi, v in zip(w, l_d, strict=True)) / len(rows)
 
@@ -193,7 +193,7 @@ def test_disentangled_features_are_the_loop_over_images_before_and_after_swappin
 
         conflict, _ = terms(range(8), labels)
         plain = [float(ce(head_b(torch.cat([z_i[i], z_b[i]])), labels[i])) for i in range(8)]
-        w = tables.weights(rows.tolist(), plain, [float(v) for v in conflict])
+        w = tables.weights(rows.tolist(), plain, [v.item() for v in conflict])
         conflict, biased = terms(range(8), labels)
         expected = sum(a * b for a, b in zip(w, conflict, strict=True)) / 8 + 3 * sum(biased) / 8
         if step == 1:
@@ -284,7 +284,7 @@ def test_a_recipe_says_what_it_is_and_refuses_what_it_can_not_use(name):
 def test_constants_are_checked_by_name_and_value():
     with pytest.raises(ValueError, match="training lff has no constant 'p'; it has: q, decay"):
         constants("lff", {"p": 1})
-    with pytest.raises(ValueError, match="q: "):
+    with pytest.raises(ValueError, match="q must be at most 1, not 2"):
         constants("lff", {"q": 2})
     with pytest.raises(ValueError, match="unknown training 'adam'; one of: erm, lw"):
         recipe("adam")

@@ -1,0 +1,67 @@
+"""Evaluation by other recipes than plain training."""
+
+import pytest
+import torch
+
+import fastdd
+from fastdd.data.initial import random_set, starting_groups
+from fastdd.evaluation import Protocol
+
+FAST = {"nets": 2, "epochs": 3, "width": 4, "depth": 1, "dsa_strategy": "none"}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return fastdd.data.load("c-digits")
+
+
+def right(evaluation):
+    return [counts.right for counts in evaluation.counts]
+
+
+def test_plain_training_is_what_it_was(digits):
+    synthetic = random_set(digits, 2)
+    for ours, theirs in zip(
+        right(fastdd.evaluate(synthetic, digits, training="erm", **FAST)),
+        right(fastdd.evaluate(synthetic, digits, **FAST)),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("training", ["lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff"])
+def test_a_set_of_real_images_is_trained_on_by_every_recipe(digits, training):
+    synthetic = random_set(digits, 2)
+    first = fastdd.evaluate(synthetic, digits, training=training, **FAST)
+    again = fastdd.evaluate(synthetic, digits, training=training, **FAST)
+    for ours, theirs in zip(right(first), right(again), strict=True):
+        assert torch.equal(ours, theirs)
+    assert first.protocol.training == training
+
+
+def test_the_groups_of_first_images_follow_from_the_seed(digits):
+    made = fastdd.distill(digits, ipc=3, iterations=1, width=4, depth=1, batch_real=4, seed=5)
+    groups = starting_groups(made, digits)
+    start = random_set(digits, 3, seed=5)
+    # c-digits' groups are colours: an image of the group is that colour where it is brightest.
+    for image, group, label in zip(start.images, groups, start.labels, strict=True):
+        same = (digits.train.groups == group.item()) & (digits.train.labels == label.item())
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (digits.mean, digits.std))
+        real = (torch.from_numpy(digits.train.images[same]).float() / 255 - mean) / std
+        assert (real == image).flatten(1).all(1).any()
+    noise = fastdd.distill(digits, ipc=1, iterations=1, width=4, depth=1, batch_real=4, init="noise")
+    assert starting_groups(noise, digits) is None
+    with pytest.raises(ValueError, match="training lw looks at groups, and those of these images are not known"):
+        fastdd.evaluate(noise, digits, training="lw", **FAST)
+
+
+def test_what_a_recipe_needs_is_told(digits):
+    synthetic = random_set(digits, 1)
+    with pytest.raises(ValueError, match="unknown training 'x'; one of: erm"):
+        fastdd.evaluate(synthetic, digits, training="x", **FAST)
+    with pytest.raises(ValueError, match="training lff has no constant 'z'"):
+        fastdd.evaluate(synthetic, digits, training="lff", constants={"z": 1}, **FAST)
+    with pytest.raises(ValueError, match="training dfr fits on held-out images"):
+        fastdd.evaluate(synthetic, digits, training="dfr", **FAST)
+    with pytest.raises(ValueError, match="which CutMix does not mix"):
+        Protocol(training="lff", cutmix=0.5)
