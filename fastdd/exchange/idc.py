@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastdd.core.reading import damage_of
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain
@@ -49,7 +50,8 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
     if factor is not None and factor != 1:
         if images.ndim != 4 or not images.is_floating_point() or labels.ndim != 1 or len(labels) != len(images):
             raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
-        found.images, rows = decode(images.detach(), labels, factor, decoder)
+        with damage_of(path, "can't be decoded", ValueError):
+            found.images, rows = decode(images.detach(), labels, factor, decoder)
         found.labels = labels[rows]
         found.about["source"] = {"factor": factor, "decoder": decoder, "stored": len(images)}
         found.notes.append(f"{len(images)} images decoded into {len(rows)} (factor {factor}, {decoder})")
