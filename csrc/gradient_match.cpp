@@ -1,5 +1,5 @@
-// fastdd::gradient_match_products, _combine, _distances and _pull for CPU tensors. Shapes and dtypes are checked in
-// fastdd/ops/gradient_match.py; what would read or write out of bounds is checked again here.
+// fastdd::gradient_match_products, _combine, _distances, _pull, _absolutes and _signs for CPU tensors. Shapes and dtypes are
+// checked in fastdd/ops/gradient_match.py; what would read or write out of bounds is checked again here.
 #include "gradient_match_cpu.h"
 
 #include <torch/csrc/stable/library.h>
@@ -15,6 +15,7 @@
 namespace {
 
 using fastdd::Dtype;
+using fastdd::Terms;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -25,7 +26,7 @@ struct Prepared {
   fastdd::RowsCall call{};
   int64_t segments, classes;
 
-  Prepared(const Tensor& real, const Tensor& synthetic, const Tensor& owners, bool differences)
+  Prepared(const Tensor& real, const Tensor& synthetic, const Tensor& owners, Terms terms)
       : a(torch::stable::contiguous(real)), b(torch::stable::contiguous(synthetic)), of(checked(owners, real, synthetic)),
         lists(of.const_data_ptr<int64_t>(), real.size(0), synthetic.size(0)) {
     switch (a.scalar_type()) {
@@ -48,7 +49,7 @@ struct Prepared {
     call.rows = a.size(1);
     call.columns = a.size(2);
     call.block = std::max<int64_t>(1, fastdd::kBlockElements / std::max<int64_t>(1, call.columns));
-    call.differences = differences;
+    call.terms = terms;
   }
 
   static Tensor checked(const Tensor& owners, const Tensor& real, const Tensor& synthetic) {
@@ -105,7 +106,7 @@ struct Prepared {
 };
 
 std::tuple<Tensor, Tensor, Tensor> gradient_match_products(const Tensor& a, const Tensor& b, const Tensor& classes) {
-  Prepared p(a, b, classes, false);
+  Prepared p(a, b, classes, Terms::products);
   Tensor ab = p.row_output(), aa = p.row_output(), bb = p.row_output();
   p.call.ab = ab.mutable_data_ptr();
   p.call.aa = aa.mutable_data_ptr();
@@ -115,26 +116,42 @@ std::tuple<Tensor, Tensor, Tensor> gradient_match_products(const Tensor& a, cons
 }
 
 Tensor gradient_match_combine(const Tensor& p, const Tensor& q, const Tensor& a, const Tensor& b, const Tensor& classes) {
-  Prepared prepared(a, b, classes, false);
+  Prepared prepared(a, b, classes, Terms::products);
   const Tensor of_a = prepared.row_input(p), of_b = prepared.row_input(q);
   prepared.call.p = of_a.const_data_ptr();
   prepared.call.q = of_b.const_data_ptr();
   return prepared.combine();
 }
 
-Tensor gradient_match_distances(const Tensor& a, const Tensor& b, const Tensor& classes) {
-  Prepared p(a, b, classes, true);
+Tensor sums_of_differences(const Tensor& a, const Tensor& b, const Tensor& classes, Terms terms) {
+  Prepared p(a, b, classes, terms);
   Tensor out = p.row_output();
   p.call.ab = out.mutable_data_ptr();
   p.multiply();
   return out;
 }
 
-Tensor gradient_match_pull(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes) {
-  Prepared prepared(a, b, classes, true);
+Tensor pull_of_differences(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes, Terms terms) {
+  Prepared prepared(a, b, classes, terms);
   const Tensor of_difference = prepared.row_input(p);
   prepared.call.p = of_difference.const_data_ptr();
   return prepared.combine();
+}
+
+Tensor gradient_match_distances(const Tensor& a, const Tensor& b, const Tensor& classes) {
+  return sums_of_differences(a, b, classes, Terms::squares);
+}
+
+Tensor gradient_match_pull(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes) {
+  return pull_of_differences(p, a, b, classes, Terms::squares);
+}
+
+Tensor gradient_match_absolutes(const Tensor& a, const Tensor& b, const Tensor& classes) {
+  return sums_of_differences(a, b, classes, Terms::absolutes);
+}
+
+Tensor gradient_match_signs(const Tensor& p, const Tensor& a, const Tensor& b, const Tensor& classes) {
+  return pull_of_differences(p, a, b, classes, Terms::absolutes);
 }
 
 }  // namespace
@@ -144,4 +161,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
   m.impl("gradient_match_combine", TORCH_BOX(&gradient_match_combine));
   m.impl("gradient_match_distances", TORCH_BOX(&gradient_match_distances));
   m.impl("gradient_match_pull", TORCH_BOX(&gradient_match_pull));
+  m.impl("gradient_match_absolutes", TORCH_BOX(&gradient_match_absolutes));
+  m.impl("gradient_match_signs", TORCH_BOX(&gradient_match_signs));
 }

@@ -61,16 +61,23 @@ inline Acc sum_of(const Vector<Acc, lanes>& v) {
   }
 }
 
-// What a row gives: of differences, the sum of (left - right)^2; else that of left * right, with squares of left or of both.
-enum class Of { differences, left, both };
+// What a row gives: of differences left - right, the sum of their squares or absolutes; else that of left * right, with squares
+// of left or of both.
+enum class Of { squares, absolutes, left, both };
 
 template <Of of, class Number>
 struct Sums {
+  static constexpr bool kSquares = of == Of::left || of == Of::both;
   Number product = {}, left = {}, right = {};
 
   inline void add(const Number& x, const Number& y) {
-    product += of == Of::differences ? (x - y) * (x - y) : x * y;
-    if (of != Of::differences) left += x * x;
+    if constexpr (of == Of::absolutes) {
+      const Number difference = x - y;
+      product += difference < 0 ? -difference : difference;
+    } else {
+      product += of == Of::squares ? (x - y) * (x - y) : x * y;
+    }
+    if (kSquares) left += x * x;
     if (of == Of::both) right += y * y;
   }
 };
@@ -95,7 +102,7 @@ inline Sums<of, double> sums_of(const In* left, const Acc* right, int64_t column
       i += wide;
     }
     out.product += sum_of<Acc, wide>(even.product + odd.product);
-    if (of != Of::differences) out.left += sum_of<Acc, wide>(even.left + odd.left);
+    if (out.kSquares) out.left += sum_of<Acc, wide>(even.left + odd.left);
     if (of == Of::both) out.right += sum_of<Acc, wide>(even.right + odd.right);
   }
   Sums<of, Narrow> few;
@@ -103,7 +110,7 @@ inline Sums<of, double> sums_of(const In* left, const Acc* right, int64_t column
   Sums<of, Acc> last;
   for (; i < columns; ++i) last.add(load(left + i), right[i]);
   out.product += sum_of<Acc, narrow>(few.product) + last.product;
-  if (of != Of::differences) out.left += sum_of<Acc, narrow>(few.left) + last.left;
+  if (out.kSquares) out.left += sum_of<Acc, narrow>(few.left) + last.left;
   if (of == Of::both) out.right += sum_of<Acc, narrow>(few.right) + last.right;
   return out;
 }
@@ -136,8 +143,10 @@ void multiply(const RowsCall& call, int64_t item) {
       const In* left = a + r * call.columns;
       const Acc* right = b + r * call.columns;
       const int64_t at = *s * call.rows + r;
-      if (call.differences) {
-        ab[at] = static_cast<Acc>(sums_of<Of::differences>(left, right, call.columns).product);
+      if (call.terms == Terms::squares) {
+        ab[at] = static_cast<Acc>(sums_of<Of::squares>(left, right, call.columns).product);
+      } else if (call.terms == Terms::absolutes) {
+        ab[at] = static_cast<Acc>(sums_of<Of::absolutes>(left, right, call.columns).product);
       } else if (s == block.first) {
         const auto sums = sums_of<Of::both>(left, right, call.columns);
         ab[at] = static_cast<Acc>(sums.product);
@@ -153,16 +162,23 @@ void multiply(const RowsCall& call, int64_t item) {
   }
 }
 
-// out += scale * a, or of differences, scale * (b - a).
-template <bool differences, class In, class Acc>
+// What a row's gradient has at an element: a, b - a or its sign, times scale.
+template <Terms terms, class Acc>
+inline Acc pull_of(Acc scale, Acc a, Acc b) {
+  if (terms == Terms::products) return scale * a;
+  if (terms == Terms::squares) return scale * (b - a);
+  return b > a ? scale : b < a ? -scale : Acc(0);
+}
+
+template <Terms terms, class In, class Acc>
 inline void add_row(Acc scale, const In* a, const Acc* b, int64_t columns, Acc* __restrict out) {
   constexpr int64_t step = 32;
   int64_t i = 0;
   for (; i + step <= columns; i += step) {
     prefetch<step>(a + i);
-    for (int64_t k = i; k < i + step; ++k) out[k] += scale * (differences ? b[k] - load(a + k) : load(a + k));
+    for (int64_t k = i; k < i + step; ++k) out[k] += pull_of<terms, Acc>(scale, load(a + k), b[k]);
   }
-  for (; i < columns; ++i) out[i] += scale * (differences ? b[i] - load(a + i) : load(a + i));
+  for (; i < columns; ++i) out[i] += pull_of<terms, Acc>(scale, load(a + i), b[i]);
 }
 
 // The sum is kept in the output: a block of it stays in a near cache while one segment after the other is added.
@@ -173,13 +189,14 @@ void combine(const RowsCall& call, int64_t item) {
   const Acc* q = static_cast<const Acc*>(call.q);
   const Acc* b = static_cast<const Acc*>(call.b) + block.c * call.rows * call.columns;
   Acc* out = static_cast<Acc*>(call.out) + block.c * call.rows * call.columns;
+  const bool products = call.terms == Terms::products;
   for (int64_t r = block.begin; r < block.end; ++r) {
     double of_b = 0;
-    for (const int64_t* s = block.first; !call.differences && s != block.last; ++s) of_b += q[*s * call.rows + r];
+    for (const int64_t* s = block.first; products && s != block.last; ++s) of_b += q[*s * call.rows + r];
     const Acc scale = static_cast<Acc>(of_b);
     const Acc* from = b + r * call.columns;
     Acc* __restrict to = out + r * call.columns;
-    const bool none = call.differences || block.first == block.last;
+    const bool none = !products || block.first == block.last;
     for (int64_t k = 0; k < call.columns; ++k) to[k] = none ? Acc(0) : scale * from[k];
   }
   for (const int64_t* s = block.first; s != block.last; ++s) {
@@ -187,10 +204,10 @@ void combine(const RowsCall& call, int64_t item) {
     for (int64_t r = block.begin; r < block.end; ++r) {
       const Acc scale = p[*s * call.rows + r];
       const int64_t at = r * call.columns;
-      if (call.differences) {
-        add_row<true>(scale, a + at, b + at, call.columns, out + at);
-      } else {
-        add_row<false>(scale, a + at, b + at, call.columns, out + at);
+      switch (call.terms) {
+        case Terms::products: add_row<Terms::products>(scale, a + at, b + at, call.columns, out + at); break;
+        case Terms::squares: add_row<Terms::squares>(scale, a + at, b + at, call.columns, out + at); break;
+        case Terms::absolutes: add_row<Terms::absolutes>(scale, a + at, b + at, call.columns, out + at);
       }
     }
   }

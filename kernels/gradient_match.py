@@ -46,6 +46,7 @@ def row_multiply(
     n_columns,
     ACC: tl.constexpr,
     DIFFERENCES: tl.constexpr,
+    ABSOLUTE: tl.constexpr,
     WHOLE: tl.constexpr,
     SEGMENTS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -82,7 +83,9 @@ def row_multiply(
             b_a = tl.load(b_segment + o_rc + i_c, mask=mask, other=0.0).to(ACC)
             if not WHOLE:
                 b_b = tl.load(b_class + o_rc + i_c, mask=mask, other=0.0)
-            if DIFFERENCES:
+            if ABSOLUTE:
+                b_ab += tl.abs(b_a - b_b)
+            elif DIFFERENCES:
                 b_ab += (b_a - b_b) * (b_a - b_b)
             else:
                 b_ab += b_a * b_b
@@ -108,6 +111,7 @@ def row_sums(
     n_columns,
     ACC: tl.constexpr,
     DIFFERENCES: tl.constexpr,
+    ABSOLUTE: tl.constexpr,
     SEGMENTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -132,7 +136,9 @@ def row_sums(
         m_mine = o_r < tl.where(mine, n_rows, 0)
         b_p = tl.load(p + i_s * n_rows + o_r, mask=m_mine, other=0.0)
         b_a = tl.load(a + i_s * n_rows * n_columns + o_rc, mask=m_mine[:, None] & m_c, other=0.0).to(ACC)
-        if DIFFERENCES:
+        if ABSOLUTE:
+            b_sum += b_p[:, None] * ((b_b > b_a).to(ACC) - (b_b < b_a).to(ACC))
+        elif DIFFERENCES:
             b_sum += b_p[:, None] * (b_b - b_a)
         else:
             b_sum += b_p[:, None] * b_a
@@ -142,7 +148,9 @@ def row_sums(
     tl.store(out + o_class + o_rc, b_sum, mask=(o_r < n_rows)[:, None] & m_c)
 
 
-def _multiply(a: Tensor, b: Tensor, classes: Tensor, differences: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _multiply(
+    a: Tensor, b: Tensor, classes: Tensor, *, differences: bool = False, absolute: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     a, b, classes = a.contiguous(), b.contiguous(), classes.contiguous()
     segments, rows, columns = a.shape
     n_classes = b.shape[0]
@@ -156,12 +164,12 @@ def _multiply(a: Tensor, b: Tensor, classes: Tensor, differences: bool) -> tuple
     whole = columns <= options["COLUMNS"]
     with on(a.device):
         row_multiply[(grid,)](
-            a, b, classes, ab, aa, bb, segments, n_classes, rows, columns, acc, differences, whole, **options
+            a, b, classes, ab, aa, bb, segments, n_classes, rows, columns, acc, differences, absolute, whole, **options
         )
     return ab, aa, bb
 
 
-def _sums(p: Tensor, q: Tensor | None, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+def _sums(p: Tensor, q: Tensor | None, a: Tensor, b: Tensor, classes: Tensor, absolute: bool = False) -> Tensor:
     p, a, b, classes = p.contiguous(), a.contiguous(), b.contiguous(), classes.contiguous()
     segments, rows, columns = a.shape
     _, acc = accumulator(a.dtype)
@@ -172,13 +180,13 @@ def _sums(p: Tensor, q: Tensor | None, a: Tensor, b: Tensor, classes: Tensor) ->
     grid = b.shape[0] * -(-rows // options["ROWS"]) * -(-columns // options["COLUMNS"])
     of_b = p if q is None else q.contiguous()
     with on(a.device):
-        row_sums[(grid,)](p, of_b, a, b, classes, out, segments, rows, columns, acc, q is None, **options)
+        row_sums[(grid,)](p, of_b, a, b, classes, out, segments, rows, columns, acc, q is None, absolute, **options)
     return out
 
 
 def gradient_match_products(a: Tensor, b: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Launches for ``fastdd::gradient_match_products``: one."""
-    return _multiply(a, b, classes, False)
+    return _multiply(a, b, classes)
 
 
 def gradient_match_combine(p: Tensor, q: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
@@ -188,9 +196,19 @@ def gradient_match_combine(p: Tensor, q: Tensor, a: Tensor, b: Tensor, classes: 
 
 def gradient_match_distances(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
     """Launches for ``fastdd::gradient_match_distances``: one."""
-    return _multiply(a, b, classes, True)[0]
+    return _multiply(a, b, classes, differences=True)[0]
 
 
 def gradient_match_pull(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
     """Launches for ``fastdd::gradient_match_pull``: one."""
     return _sums(p, None, a, b, classes)
+
+
+def gradient_match_absolutes(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Launches for ``fastdd::gradient_match_absolutes``: one."""
+    return _multiply(a, b, classes, differences=True, absolute=True)[0]
+
+
+def gradient_match_signs(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Launches for ``fastdd::gradient_match_signs``: one."""
+    return _sums(p, None, a, b, classes, absolute=True)

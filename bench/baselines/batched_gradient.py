@@ -1,5 +1,7 @@
 """Steps of DC, DSA and FairDD's DC in the best plain PyTorch: every real image once, weights only, nothing kept."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,11 +32,27 @@ class BatchedGradientSteps(BatchedSteps):
     def network_of_step(self) -> nn.Module:
         return self._net
 
+    def weights(self, net: nn.Module) -> list[nn.Parameter]:
+        """Those whose gradients are matched."""
+        return [p for p in net.parameters() if p.dim() > 1]
+
+    def distances(self, real: Tensor, synthetic: Tensor) -> Tensor:
+        """Of a parameter's real gradients of every segment [S, *shape] to the synthetic ones [*shape], [S]."""
+        return _row_distances(real, synthetic)
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the network sees of stored images."""
+        return images
+
+    def augment(self, images: Tensor, augmentation: Any) -> Tensor:
+        """Images of one class, augmented."""
+        return plain.augment(images, *augmentation)
+
     def gradient(
         self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]
     ) -> tuple[Tensor, Tensor]:
         # Others do not count, and their gradients cost a pass over every activation.
-        weights = [p.requires_grad_() for p in net.parameters() if p.dim() > 1]
+        weights = [p.requires_grad_() for p in self.weights(net)]
         segments, ipc = self._problem.segments(rows), self._problem.config.ipc
         classes = by_class(segments, len(counts), torch.float32)
         gradients, losses = [], []
@@ -42,10 +60,10 @@ class BatchedGradientSteps(BatchedSteps):
         for label, (of_class, images, augmentation) in enumerate(per_class):
             real = self._real_gradients(net, weights, of_class, augmentation, label)
             images = images.clone().requires_grad_()
-            augmented = plain.augment(images, *augmentation).contiguous(memory_format=torch.channels_last)
-            cross_entropy = F.cross_entropy(net(augmented), self._labels.new_full((ipc,), label))
+            seen = self.augment(self.seen(images), augmentation).contiguous(memory_format=torch.channels_last)
+            cross_entropy = F.cross_entropy(net(seen), self._labels.new_full((len(seen),), label))
             synthetic = torch.autograd.grad(cross_entropy, weights, create_graph=True)
-            distances = sum(_row_distances(r, s) for r, s in zip(real, synthetic, strict=True))
+            distances = sum(self.distances(r, s) for r, s in zip(real, synthetic, strict=True))
             weighted = distances * distances.new_tensor([segment.importance for segment in of_class])
             loss = weighted.max() if segments.worst else weighted.sum()
             gradients += torch.autograd.grad(loss, images)
@@ -63,7 +81,7 @@ class BatchedGradientSteps(BatchedSteps):
     ) -> list[Tensor]:
         """[S, *shape] of every weight, of the segments of one class."""
         rows, shares = (torch.cat(tensors) for tensors in zip(*((s.rows, s.weights) for s in segments), strict=True))
-        images = plain.augment(self._real[rows], *augmentation).contiguous(memory_format=torch.channels_last)
+        images = self.augment(self._real[rows], augmentation).contiguous(memory_format=torch.channels_last)
         labels = rows.new_full((len(rows),), label)
         sizes = [len(segment.rows) for segment in segments]
         of_segments = []

@@ -63,6 +63,13 @@ class ConvNet(nn.Module):
         return self.classifier(self.embed(images))
 
 
+def identity_row(like: Tensor) -> Tensor:
+    """A parameter row [13] that changes nothing, of ``like``'s type."""
+    row = torch.zeros_like(like)
+    row[[Param.A, Param.E, Param.SATURATION, Param.CONTRAST]] = 1
+    return row
+
+
 def augment(x: Tensor, row: Tensor, operation: str) -> Tensor:
     """One DSA operation on ``x`` [N, C, H, W] with the parameters of ``row`` [13], on the CPU: slices and one grid."""
     height, width = x.shape[2:]

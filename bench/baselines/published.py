@@ -43,7 +43,24 @@ def draw(strategy: str, seed: int, size: tuple[int, int], device: torch.device |
 
     names = strategy.split("_")
     operation = names[int(torch.randint(0, len(names), (1,), generator=generator("cpu")))]
-    return _rows(operation, 1, size, uniform, whole)[0], operation
+    return drawn_rows(operation, 1, size, uniform, whole)[0], operation
+
+
+def draw_in_turn(strategy: str, random: np.random.RandomState, size: tuple[int, int]) -> list[tuple[Tensor, str]]:
+    """The augmentation of a batch as IDC draws it: the operations, each as :func:`draw` returns it, in their turn."""
+    names = strategy.split("_")
+    others = [name for name in names if name not in ("flip", "color", "cutout")]
+    turns = [name for name in ("flip", "color") if name in names]
+    turns += [others[random.randint(len(others))]] if others else []
+    turns += ["cutout"] if "cutout" in names else []
+
+    def uniform(*_: object) -> Tensor:
+        return torch.tensor([random.uniform()], dtype=torch.float64)
+
+    def whole(low: int, high: int) -> Tensor:
+        return torch.tensor([random.randint(low, high)])
+
+    return [(drawn_rows(name, 1, size, uniform, whole)[0], name) for name in turns]
 
 
 def draw_each(strategy: str, n: int, size: tuple[int, int], device: torch.device | str = "cpu") -> tuple[Tensor, str]:
@@ -64,10 +81,10 @@ def draw_each(strategy: str, n: int, size: tuple[int, int], device: torch.device
     def whole(low: int, high: int) -> Tensor:
         return torch.randint(low, high, (n,), device=device)
 
-    return _rows(operation, n, size, uniform, whole), operation
+    return drawn_rows(operation, n, size, uniform, whole), operation
 
 
-def _rows(
+def drawn_rows(
     operation: str,
     n: int,
     size: tuple[int, int],

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.baselines.published import PublishedLoop
 from fastdd.bench.oracles import dc
-from fastdd.bench.oracles.segments import by_class, class_loss
+from fastdd.bench.oracles.segments import Segment, by_class, class_loss
 
 
 class PublishedGradientLoop(PublishedLoop):
@@ -61,23 +61,30 @@ class PublishedGradientLoop(PublishedLoop):
 
     def loss(self, net: nn.Module, rows: Tensor, drawn: Sequence) -> Tensor:
         config, segments = self._problem.config, self._problem.segments(rows)
-        parameters = [p.requires_grad_() for p in net.parameters()]
         classes = by_class(segments, len(drawn), self._dtype)
         loss = torch.zeros((), dtype=self._dtype, device=self._problem.device)
         for label, (of_class, images, of_images) in enumerate(
             zip(classes, self.images.split(config.ipc), drawn, strict=True)
         ):
             real = self.augment(self._real[torch.cat([part.rows for part in of_class])], of_images)
-            losses = self._cross_entropies(net, real, label)
-            mean = self._cross_entropies(net, self.augment(images, of_images), label).mean()
-            synthetic = torch.autograd.grad(mean, parameters, create_graph=True)
-            distances = []
-            for part, own in zip(of_class, losses.split([len(part.rows) for part in of_class]), strict=True):
-                # Back through the whole batch, though other groups' losses have no part in it.
-                gradients = torch.autograd.grad((part.weights * own).sum(), parameters, retain_graph=len(of_class) > 1)
-                distances.append(self.match_loss(synthetic, [g.detach().clone() for g in gradients]))
+            distances = self.distances(net, of_class, real, self.augment(images, of_images), label)
             loss = loss + class_loss(of_class, distances, segments.worst)
         return loss
+
+    def distances(
+        self, net: nn.Module, of_class: Sequence[Segment], real: Tensor, synthetic: Tensor, label: int
+    ) -> list[Tensor]:
+        """Of every segment of a class, from its augmented real images, segment by segment, and synthetic ones."""
+        parameters = [p.requires_grad_() for p in net.parameters()]
+        losses = self._cross_entropies(net, real, label)
+        mean = self._cross_entropies(net, synthetic, label).mean()
+        matched = torch.autograd.grad(mean, parameters, create_graph=True)
+        found = []
+        for part, own in zip(of_class, losses.split([len(part.rows) for part in of_class]), strict=True):
+            # Back through the whole batch, though other groups' losses have no part in it.
+            gradients = torch.autograd.grad((part.weights * own).sum(), parameters, retain_graph=len(of_class) > 1)
+            found.append(self.match_loss(matched, [g.detach().clone() for g in gradients]))
+        return found
 
     def _cross_entropies(self, net: nn.Module, images: Tensor, label: int) -> Tensor:
         labels = torch.ones(len(images), dtype=torch.long, device=images.device) * label

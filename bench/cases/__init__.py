@@ -8,6 +8,7 @@ from fastdd.bench.cases import (
     density,
     evaluate,
     formation,
+    formation_steps,
     gradient_steps,
     group_grad,
     matching,
@@ -29,6 +30,7 @@ _MODULES = (
     density,
     steps,
     gradient_steps,
+    formation_steps,
     trajectory_steps,
     evaluate,
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fastdd.bench.oracles import datadam, dc, dm, mtt
+from fastdd.bench.oracles import datadam, dc, dm, idc, mtt
 
 ORACLES: dict[str, Callable[..., Tensor]] = {
     "dm": dm.loss,
@@ -22,4 +22,6 @@ ORACLES: dict[str, Callable[..., Tensor]] = {
     "dsa": dc.loss,
     "mtt": mtt.loss,
     "datadam": datadam.loss,
+    "idc": idc.loss,
+    "dream": idc.loss,
 }

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
 
-MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam"]
+MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream"]
 DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
 
@@ -28,12 +28,22 @@ class DistillSettings(TypedDict, total=False):
     depth: int | None
     """blocks of layers; by default the network's own."""
     lr_img: float | None
-    """learning rate of the synthetic images; by default the preset's."""
+    """learning rate of the synthetic images; by default the preset's; or learning rate of the synthetic images at
+    IPC 10 and of base_size; it is multiplied by IPC / 10 and by their area over that of base_size; by default the
+    preset's."""
     momentum: float | None
     """momentum of the synthetic images' updates; by default the preset's."""
-    init: Literal["real", "balanced", "noise"] | None
+    init: (
+        Literal["real", "balanced", "noise"]
+        | Literal["real", "balanced", "noise", "mix"]
+        | Literal["real", "balanced", "noise", "mix", "kmean"]
+        | None
+    )
     """what the synthetic images are at first: real ones at random, balanced (as many of every group), or noise; by
-    default the preset's."""
+    default the preset's; or what the synthetic images are at first: real ones at random, balanced (as many of every
+    group), noise, or mix (factor x factor real ones in each); by default the preset's; or what the synthetic images
+    are at first: real ones at random, balanced (as many of every group), noise, mix (factor x factor real ones in
+    each), or kmean (as mix, of representative ones); by default the preset's."""
     dsa_strategy: str | None
     """augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none; by default
     the preset's."""
@@ -42,27 +52,32 @@ class DistillSettings(TypedDict, total=False):
     memory: Literal["auto", "low"] | None
     """auto, or low to compute small parts at a time on GPUs too: slower, in less memory; by default auto."""
     batch_real: int | None
-    """Of dm, dc, dsa, datadam: real images of every class that a step sees; by default the preset's."""
+    """Of dm, dc, dsa, datadam, idc, dream: real images of every class that a step sees; by default the preset's."""
     sampling: Literal["random", "stratified", "weighted"] | None
-    """Of dm, dc, dsa, datadam: how real images are drawn: random (as published), stratified (evenly over groups),
-    or weighted (in proportion to the weights); by default random."""
+    """Of dm, dc, dsa, datadam, idc, dream: how real images are drawn: random (as published), stratified (evenly
+    over groups), or weighted (in proportion to the weights); by default random."""
     precision: Literal["fp32", "bf16"] | None
-    """Of dm, dc, dsa, datadam: precision of the real images' pass through the network; by default fp32."""
+    """Of dm, dc, dsa, datadam, idc, dream: precision of the real images' pass through the network; by default
+    fp32."""
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
-    metric: Literal["ours", "mse", "cos"] | None
-    """Of dc, dsa: distance between gradients: ours (cosines of their rows, as published), mse or cos; by default
-    ours."""
+    metric: Literal["ours", "mse", "cos"] | Literal["l1", "mse"] | None
+    """Of dc, dsa, idc, dream: distance between gradients: ours (cosines of their rows, as published), mse or cos;
+    by default ours; or distance between gradients of convolutions: l1 (absolute differences) or mse (squared ones);
+    by default the preset's."""
     outer_loop: int | None
-    """Of dc, dsa: matching steps of every random network; by default published for the IPC."""
+    """Of dc, dsa, idc, dream: matching steps of every random network; by default published for the IPC; or matching
+    steps of every random network; by default 100."""
     inner_loop: int | None
     """Of dc, dsa: epochs that the network trains on the synthetic images between two matching steps; by default
     published for the IPC."""
     lr_net: float | None
-    """Of dc, dsa: learning rate of the network when it trains on the synthetic images; by default the preset's."""
+    """Of dc, dsa, idc, dream: learning rate of the network when it trains on the synthetic images; by default the
+    preset's; or learning rate of the network when it trains on real images; by default the preset's."""
     batch_train: int | None
-    """Of dc, dsa: synthetic images of a step of that training; by default the preset's."""
+    """Of dc, dsa, idc, dream: synthetic images of a step of that training; by default the preset's; or real images
+    of a step of that training; by default the preset's."""
     expert_epochs: int | None
     """Of mtt: epochs of an expert between the student's start and its target; by default the preset's."""
     max_start_epoch: int | None
@@ -94,6 +109,25 @@ class DistillSettings(TypedDict, total=False):
     """Of datadam: weight of the embeddings beside the attention maps; by default 0.01."""
     attention_power: float | None
     """Of datadam: power of features in attention maps (published code 1, its tables 4); by default 1.0."""
+    base_size: int | None
+    """Of idc, dream: side, in pixels, of images that lr_img is for; by default 32."""
+    factor: int | None
+    """Of idc, dream: parts a side of a synthetic image: factor x factor images, which networks see enlarged; by
+    default the preset's."""
+    batch_synthetic: int | None
+    """Of idc, dream: parts of a class's synthetic images that a step sees at most; by default 128."""
+    train_images: int | None
+    """Of idc, dream: real images that the network trains on between two matching steps; by default the preset's."""
+    cutmix: float | None
+    """Of idc, dream: probability of CutMix when the network trains; by default the preset's."""
+    warm_epochs: int | None
+    """Of idc, dream: passes over the real images that a network trains for before it is matched on; by default
+    0."""
+    interval: int | None
+    """Of dream: matching steps between two clusterings of the real images; by default 10."""
+    cluster_by: Literal["class", "group"] | None
+    """Of dream: what is clustered by itself: each class (as published), or each group of a class, so that none is
+    left out; by default class."""
 
 
 class DistillationArguments(DistillSettings, total=False):

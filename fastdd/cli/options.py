@@ -155,12 +155,13 @@ def _parameter(setting: str, fields: Mapping[str, FieldInfo], panel: str, values
     for name, info in fields.items():
         said.setdefault(setting_help(info, more), []).append(name)
     (info, *_) = fields.values()
+    words = dict.fromkeys(word for one in fields.values() for word in choices(one))
     flag, plain = f"--{setting.replace('_', '-')}", _plain(info.annotation)
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if plain is bool else flag,
         help=" ".join(text if len(said) == 1 else f"{', '.join(names)}: {text}" for text, names in said.items()),
         show_default=False,
-        metavar=f"[{'|'.join(choices(info))}]" if choices(info) else None,
+        metavar=f"[{'|'.join(words)}]" if words else None,
         rich_help_panel=panel,
     )
     annotation = Annotated[plain | None, option]

@@ -92,7 +92,7 @@ class Sampler:
         if mode == "weighted":
             takes = torch.full_like(sizes, batch)
         else:
-            takes = torch.cat([_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
+            takes = torch.cat([even_shares(sizes[lane_classes == c].tolist(), batch) for c in range(num_classes)])
 
         lanes, longest = len(sizes), int(sizes.max())
         table = torch.zeros(lanes, longest, dtype=torch.int64)
@@ -160,10 +160,10 @@ class Sampler:
         return self._table.gather(1, drawn).flatten()[self._positions]
 
 
-def _shares(sizes: list[int], batch: int) -> Tensor:
+def even_shares(sizes: list[int], batch: int) -> Tensor:
     """Rows to take from each group of the given sizes: as even as can be, ``min(batch, sum(sizes))`` in all.
 
-    >>> _shares([100, 2, 100], 9).tolist()
+    >>> even_shares([100, 2, 100], 9).tolist()
     [4, 2, 3]
     """
     total = min(batch, sum(sizes))

@@ -9,10 +9,20 @@ from fastdd.methods.base import Context, Method, Part, Settings
 from fastdd.methods.datadam import DataDam
 from fastdd.methods.dc import Dc
 from fastdd.methods.dm import Dm
+from fastdd.methods.dream import Dream
 from fastdd.methods.dsa import Dsa
+from fastdd.methods.idc import Idc
 from fastdd.methods.mtt import Mtt
 
-METHODS: dict[str, type[Method]] = {"dm": Dm, "dc": Dc, "dsa": Dsa, "mtt": Mtt, "datadam": DataDam}
+METHODS: dict[str, type[Method]] = {
+    "dm": Dm,
+    "dc": Dc,
+    "dsa": Dsa,
+    "mtt": Mtt,
+    "datadam": DataDam,
+    "idc": Idc,
+    "dream": Dream,
+}
 
 
 def method(name: str) -> type[Method]:

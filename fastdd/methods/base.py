@@ -189,6 +189,11 @@ class Method:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
         return mode.needs == what and not cls.needs_experts
 
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        """The first images of ``init=noise``, normalised, of standard normal numbers: these themselves by default."""
+        return normal
+
     def _make_formation(self, context: Context) -> Formation:
         """What networks see of the stored images; themselves by default."""
         return Pixels()
@@ -207,6 +212,10 @@ class Method:
         momentum = self.momentum[self._rows]
         momentum.mul_(self._config.momentum).add_(gradient)
         self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
+
+    def of_classes(self) -> list[Tensor]:
+        """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
+        return [self.images, self.momentum]
 
     def state(self) -> dict[str, Tensor]:
         """What the steps to come depend on, besides the run's configuration: the tensors themselves, not copies."""

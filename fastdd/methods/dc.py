@@ -65,6 +65,8 @@ def loss_and_gradient(
     first_class: int = 0,
     at_once: int | None = None,
     formation: Formation = _PIXELS,
+    parameters: str | None = None,
+    parts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of one matching step and its gradient in the synthetic images; the network's weights are constants.
 
@@ -77,14 +79,18 @@ def loss_and_gradient(
         real: the real images.
         segments: the step's real samples, for C classes, the same number of segments for each.
         synthetic: float [C * IPC, channels, H, W], normalised, class-major.
-        params: [C, P], augmentation parameters (:mod:`fastdd.ops.augment`), one row a class, shared by its real and
-            its synthetic images.
-        metric: ``ours`` (the rows' cosines), ``mse`` or ``cos``; the latter two match biases and norms too.
+        params: [C, P] or [C, passes, P], augmentation parameters (:func:`fastdd.ops.augment_passes`), one row a class,
+            shared by its real and its synthetic images.
+        metric: of :func:`fastdd.ops.gradient_match`.
         precision: ``fp32``, or ``bf16`` for the real images' forward and backward pass; gradients are summed and
             matched in float32.
         first_class: the network's output of the first of the C classes; the others' follow.
         at_once: classes at a time, which bounds memory; None: all.
         formation: what the network sees of the synthetic images.
+        parameters: whose gradients are matched (:func:`fastdd.ops.group_grad`); None: with ``ours`` those of more than
+            one dimension, otherwise all.
+        parts: int64 [C, P], of what the network would see of a class, IPC times ``formation.per_image`` images, those
+            that it does see; None: all.
 
     Returns:
         Scalar loss (a sum over segments, not a mean, as published) and its gradient, of the synthetic images' shape.
@@ -99,18 +105,19 @@ def loss_and_gradient(
     of_real, dtype = net, None
     if precision == "bf16":
         of_real, dtype = copy.deepcopy(net).to(torch.bfloat16), torch.bfloat16
-    parameters = "weights" if metric == "ours" else "all"
+    parameters = parameters or ("weights" if metric == "ours" else "all")
     # Filled in place: what outlives the temporaries around it would break malloc's heap up.
     gradient, found = torch.empty_like(synthetic), []
     for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
-        seen_of_class = ipc * formation.per_image
+        seen_of_class = ipc * formation.per_image if parts is None else parts.shape[1]
+        addresses = None if parts is None else _addresses(parts[first:last], ipc, formation.per_image)
         classes = torch.arange(last - first, device=synthetic.device).repeat_interleave(seen_of_class)
         own_params, to_label = params[first:last], first_class + first
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
             graphs = ops.group_grad(
                 net,
-                formation.augmented(images, own_params, classes),
+                formation.augmented(images, own_params, classes, addresses),
                 classes + to_label,
                 torch.arange(last - first + 1, device=classes.device) * seen_of_class,
                 parameters=parameters,
@@ -138,6 +145,12 @@ def loss_and_gradient(
         gradient[first * ipc : last * ipc] = torch.autograd.grad([*graphs], images, pulls)[0]
         give_back_growth()
     return segments.to(synthetic.device).total(torch.cat(found)), gradient
+
+
+def _addresses(parts: Tensor, ipc: int, per_image: int) -> Tensor:
+    """Stored image, among those of all classes, and part of each of the ``parts`` of every class: int64 [N, 2]."""
+    stored = parts // per_image + ipc * torch.arange(len(parts), device=parts.device)[:, None]
+    return torch.stack([stored, parts % per_image], -1).flatten(0, 1)
 
 
 def _affordable(segments: Segments, bytes_each: int, device: torch.device) -> Iterator[Segments]:
@@ -171,7 +184,7 @@ def calibrate_norms(net: nn.Module, real: DeviceImages, rows: Tensor) -> None:
 # As published: real images a class whose statistics batch norms are frozen at.
 _BATCH_NORM_IMAGES = 16
 # A cross-entropy that no network comes back from.
-_DIVERGED = 100.0
+DIVERGED = 100.0
 # Fewer steps between the networks' epochs would match networks that know nothing but colour: then a vanilla set of a
 # biased data set learns nothing else (C-MNIST, IPC 10: 27 % after 90 steps with 5 epochs each, 47 % after 50 with 20).
 _QUICK = MappingProxyType({"iterations": 10, "outer_loop": 10, "inner_loop": 20, "batch_real": 64, "lr_img": 1.0})
@@ -238,14 +251,18 @@ class Dc(Matching):
     def step(self, number: int) -> Tensor:
         loss = self.match(number)
         if (number + 1) % self._config.outer_loop:
-            self._networks.train(number)
+            self.train(number)
         return loss
+
+    def train(self, number: int) -> None:
+        """The training of the network that follows step ``number``."""
+        self._networks.train(number)
 
     def parts(self) -> list[Part]:
         steps = self._config.outer_loop
         matching = Part(lambda count: self.match(count * steps), steps, True)
         # The last matching step of an iteration is not followed by training.
-        return [matching, Part(self._networks.train, steps - 1, False)] if steps > 1 else [matching]
+        return [matching, Part(self.train, steps - 1, False)] if steps > 1 else [matching]
 
     def _train(self, net: nn.Module, number: int) -> None:
         config = self._config
@@ -269,7 +286,7 @@ class Dc(Matching):
         training = self._trainings.of(number - 1) if number % config.outer_loop else None
         if training is not None:
             of_network, reach = training
-            if self.absurd(reach) is None and not of_network <= _DIVERGED:
+            if self.absurd(reach) is None and not of_network <= DIVERGED:
                 knobs = f"lower lr_net ({config.lr_net:g}) or inner_loop ({config.inner_loop})"
                 return f"the network diverged on the synthetic images (loss {of_network:.4g}); {knobs}"
         return super().trouble(number, loss)

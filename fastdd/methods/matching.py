@@ -10,7 +10,7 @@ from fastdd import models, ops
 from fastdd.core import rng
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
-from fastdd.debias import Segments, modes_that_need
+from fastdd.debias import Batch, Segments, modes_that_need
 from fastdd.methods.base import Context, Method, Settings, build_network
 from fastdd.methods.parts.draws import SAMPLINGS, Draws, RealSamples
 from fastdd.methods.parts.networks import Fresh, Networks
@@ -75,16 +75,23 @@ class Matching(Method):
 
     def match(self, number: int) -> Tensor:
         """The matching of step ``number``. Returns its loss."""
-        seed = self._config.seed
         net = self._network(number)
-        batch = self._draws.batch(rng.key(seed, "batch", number), net)
+        batch = self._batch(number, net)
         first, last = self.classes.start, self.classes.stop
-        keys = rng.lanes(rng.key(seed, "dsa", number), last, self.images.device)[first:]
-        params = ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
+        keys = rng.lanes(rng.key(self._config.seed, "dsa", number), last, self.images.device)[first:]
+        params = self._augmentation(keys)
         images = self.images.detach()[self._rows]
         loss, gradient = self._loss_and_gradient(net, self._config.mode.segments(batch), images, params)
         self._update(gradient)
         return loss
+
+    def _batch(self, number: int, net: nn.Module) -> Batch:
+        """The real images of step ``number``, which ``net`` is about to see."""
+        return self._draws.batch(rng.key(self._config.seed, "batch", number), net)
+
+    def _augmentation(self, keys: Tensor) -> Tensor:
+        """Augmentation parameters (:func:`fastdd.ops.augment_passes`), a row a key."""
+        return ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
 
     def _network(self, number: int) -> nn.Module:
         """The network of step ``number``."""

@@ -10,7 +10,7 @@ from fastdd.ops.cutmix import CutMix, cutmix, cutmix_rectangle
 from fastdd.ops.density import log_density
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
-from fastdd.ops.formation import GREY, all_parts, formation, formation_adjoint
+from fastdd.ops.formation import GREY, all_parts, check_factor, formation, formation_adjoint
 from fastdd.ops.gradient_match import gradient_match
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
@@ -35,6 +35,7 @@ __all__ = [
     "augment_adjoint",
     "augment_passes",
     "augment_stored",
+    "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
     "cutmix",

@@ -9,12 +9,14 @@ from fastdd.ops import _dispatch
 from fastdd.reference import gradient_match as reference
 from fastdd.reference.segment_mean import accumulation_dtype
 
-METRICS = ("ours", "mse", "cos")
+METRICS = ("ours", "mse", "cos", "l1")
 
 _KERNELS = {"cpu": "native", "cuda": "triton"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # As published: added to the product of the norms.
 _EPS = 1e-6
+# Metrics of differences, which sum over all parameters, and their ops.
+_DIFFERENCES = {"mse": "gradient_match_distances", "l1": "gradient_match_absolutes"}
 
 
 def _define(schema: str) -> str:
@@ -34,6 +36,8 @@ _PRODUCTS = _define("gradient_match_products(Tensor a, Tensor b, Tensor classes)
 _COMBINE = _define("gradient_match_combine(Tensor p, Tensor q, Tensor a, Tensor b, Tensor classes) -> Tensor")
 _DISTANCES = _define("gradient_match_distances(Tensor a, Tensor b, Tensor classes) -> Tensor")
 _PULL = _define("gradient_match_pull(Tensor p, Tensor a, Tensor b, Tensor classes) -> Tensor")
+_ABSOLUTES = _define("gradient_match_absolutes(Tensor a, Tensor b, Tensor classes) -> Tensor")
+_SIGNS = _define("gradient_match_signs(Tensor p, Tensor a, Tensor b, Tensor classes) -> Tensor")
 
 
 def _rows_fake(a, b, classes):
@@ -104,14 +108,43 @@ def _pull_backward(ctx, h):
     return g_p, real, synthetic, None
 
 
+def _absolutes_backward(ctx, g):
+    a, b, classes = ctx.saved_tensors
+    real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        signs = (reference.present_rows(a, classes) - reference.rows_of(b, classes)).sign()
+        real = (g[..., None] * signs).to(a.dtype)
+    if ctx.needs_input_grad[1]:
+        synthetic = _dispatch.peer(ctx, "gradient_match_signs")(g, a, b, classes)
+    return real, synthetic, None
+
+
+def _signs_backward(ctx, h):
+    _, a, b, classes = ctx.saved_tensors
+    g_p = real = synthetic = None
+    if ctx.needs_input_grad[0]:
+        signs = (reference.rows_of(b, classes) - reference.present_rows(a, classes)).sign()
+        g_p = (reference.rows_of(h, classes) * signs).sum(2)
+    # A sign is constant but at 0, where its slope is taken to be 0 too.
+    if ctx.needs_input_grad[1]:
+        real = torch.zeros_like(a)
+    if ctx.needs_input_grad[2]:
+        synthetic = torch.zeros_like(b)
+    return g_p, real, synthetic, None
+
+
 _dispatch.register_fake(_PRODUCTS, _products_fake)
 _dispatch.register_fake(_COMBINE, _combine_fake)
 _dispatch.register_fake(_DISTANCES, _rows_fake)
 _dispatch.register_fake(_PULL, _pull_fake)
+_dispatch.register_fake(_ABSOLUTES, _rows_fake)
+_dispatch.register_fake(_SIGNS, _pull_fake)
 _dispatch.register_autograd(_PRODUCTS, _products_backward, _save)
 _dispatch.register_autograd(_COMBINE, _combine_backward, _save)
 _dispatch.register_autograd(_DISTANCES, _distances_backward, _save)
 _dispatch.register_autograd(_PULL, _pull_backward, _save)
+_dispatch.register_autograd(_ABSOLUTES, _absolutes_backward, _save)
+_dispatch.register_autograd(_SIGNS, _signs_backward, _save)
 
 
 def _op(name: str, chosen: str) -> Callable:
@@ -175,13 +208,16 @@ def gradient_match(
 ) -> Tensor:
     """Distance of every segment's real gradients r to the synthetic gradients s of its class, summed over the layers.
 
-    As in published code of gradient matching (DC; Zhao, Mopuri and Bilen, ICLR 2021):
+    As in published code of gradient matching (DC; Zhao, Mopuri and Bilen, ICLR 2021), ``l1`` in that of IDC (Kim et
+    al., ICML 2022):
 
     - ``ours``: the sum over the rows of every layer of ``1 - <r, s> / (|r| |s| + 1e-6)``. A row is an output channel
       of a convolution [out, in, h, w], a channel of a layer norm [C, H, W], an output of a linear layer; 1-D
       parameters are left out.
     - ``mse``: ``|r - s|^2`` over all parameters.
     - ``cos``: ``1 - <r, s> / (|r| |s| + 1e-6)``, all parameters being one vector.
+    - ``l1``: the sum of ``|r - s|`` over all parameters, with slope 0 where they agree. (IDC hands over those of
+      convolutions only: ``parameters="conv"`` of :func:`fastdd.ops.group_grad`.)
 
     With segments that are the protected groups of a class this is FairDD's distance, where a synthetic gradient meets
     every group of its class. A norm has slope 0 at a row of zeros, in all orders of derivative.
@@ -191,7 +227,7 @@ def gradient_match(
         synthetic: for every layer [C, *shape], float64 where ``real`` is and float32 otherwise; differentiable to any
             order.
         classes: int64 [S], class of each segment, in any order; contents are checked on the CPU only.
-        metric: ``ours``, ``mse`` or ``cos``.
+        metric: ``ours``, ``mse``, ``cos`` or ``l1``.
         present: bool [S]; a segment that is not has distance 0 and pulls nothing, and its gradients are not read.
             None means that all are.
         backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
@@ -226,8 +262,8 @@ def gradient_match(
     owners = classes if present is None else torch.where(present, classes, -1)
     dtype = layers[0][1].dtype
     # Sums over rows and layers are float64: they are small, and it leaves no rounding but that of the rows.
-    if metric == "mse":
-        distances = _op("gradient_match_distances", chosen)
+    if metric in _DIFFERENCES:
+        distances = _op(_DIFFERENCES[metric], chosen)
         return sum(distances(a, b, owners).sum(1, dtype=torch.float64) for a, b in layers).to(dtype)
     products = _op("gradient_match_products", chosen)
     rows = zip(*[products(a, b, owners) for a, b in layers], strict=True)

@@ -17,7 +17,12 @@ from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
 from fastdd.reference.segment_mean import accumulation_dtype
 
 METHODS = ("auto", "slices", "fused")
-PARAMETERS = ("weights", "all")
+# Which parameters -> the dimensions that theirs may have, in words and as a test.
+PARAMETERS = {
+    "weights": ("more than one dimension", lambda dimensions: dimensions > 1),
+    "conv": ("four dimensions", lambda dimensions: dimensions == 4),
+    "all": ("any dimension", lambda dimensions: dimensions >= 0),
+}
 _Result = TypeVar("_Result")
 # 32 images of 32x32 a pass: of more, the activations of a block of ConvNet would be blocks that malloc maps anew at
 # every use, unless the block is one op.
@@ -246,13 +251,14 @@ def group_grad(
         weights: [N] floating point, at least 0; None means 1.
         loss: (net(images), labels) -> [N].
         parameters: ``weights``: those of more than one dimension, which is what DC's row-wise cosine distance
-            compares (of convolutions and linear layers, and of a LayerNorm over [C, H, W]); ``all``: all.
+            compares (of convolutions and linear layers, and of a LayerNorm over [C, H, W]); ``conv``: those of four,
+            the convolutions', which is what IDC compares (Kim et al., ICML 2022); ``all``: all.
         create_graph: whether the result is differentiable in images and weights, in which case the graph is kept.
             Take ``torch.autograd.grad`` with respect to them; ``backward`` would also work out what nobody reads.
         method: ``slices``: a forward and a backward a segment, any layers. ``fused``: one forward and one backward
             to the layers' outputs for all segments, then a grouped product a layer; nothing waits for the device.
             Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
-            (in eval mode). ``auto``: fused on GPUs for ``weights``, else slices (the reason is below).
+            (in eval mode). ``auto``: fused on GPUs, but for ``all``, else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
             on GPUs, and 32,768 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
@@ -316,9 +322,10 @@ def group_grad(
         on_cpu = method == "slices" and images.device.type == "cpu"
         chunk = max(1, _CHUNK_PIXELS // pixels) if on_cpu else max(1, n)
     tensors = {name: p.detach() for name, p in net.named_parameters()}
-    leaves = {name: p.requires_grad_() for name, p in tensors.items() if parameters == "all" or p.dim() > 1}
+    dimensions, asked = PARAMETERS[parameters]
+    leaves = {name: p.requires_grad_() for name, p in tensors.items() if asked(p.dim())}
     if not leaves:
-        raise ValueError("net has no parameters of more than one dimension: ask for parameters='all'")
+        raise ValueError(f"net has no parameters of {dimensions}: ask for parameters='all'")
     tensors |= {name: buffer.clone() for name, buffer in net.named_buffers()}
     if not create_graph:
         images, weights = images.detach(), None if weights is None else weights.detach()

@@ -56,6 +56,20 @@ def gradient_match_pull(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Ten
     return _class_sums(p[..., None] * (rows_of(b, classes) - present_rows(a, classes)), b, classes)
 
 
+def gradient_match_absolutes(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """``|a - b|``, summed over every segment's rows, [S, R].
+
+    >>> gradient_match_absolutes(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 5.0]]]), torch.tensor([0]))
+    tensor([[3.]])
+    """
+    return (present_rows(a, classes) - rows_of(b, classes)).abs().sum(2)
+
+
+def gradient_match_signs(p: Tensor, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """``out[c] = sum of p[s] sign(b[c] - a[s])`` over the segments s of class c, with p [S, R]; [C, R, K]."""
+    return _class_sums(p[..., None] * (rows_of(b, classes) - present_rows(a, classes)).sign(), b, classes)
+
+
 def _class_sums(terms: Tensor, b: Tensor, classes: Tensor) -> Tensor:
     owners = classes.clamp(0, max(len(b) - 1, 0))
     return torch.zeros_like(b).index_add(0, owners, present_rows(terms, classes))

@@ -154,9 +154,8 @@ class Run:
                 gather=None if self._parts is None else self._gather_images,
             ),
         )
-        formation = self.method.formation
         # Of what is stored: what is rounded on the way has not moved.
-        self._start = formation.normalised(formation.store(images.to(device))).cpu()
+        self._start = self.method.formation.normalised(self.method.images.detach()).cpu().clone()
         self.step, self.total = 0, config.steps
         self.steps_per_iteration = self.total // config.iterations
         self.loss, self.saved_step = math.nan, 0
@@ -299,8 +298,8 @@ class Run:
 
     def _checkpoint(self) -> None:
         if self._parts is not None:
-            self._gather_images()
-            self._gather(self.method.momentum)
+            for rows in self.method.of_classes():
+                self._gather(rows)
         self.tell("checkpoint")
 
     def _pauses(self) -> bool:
@@ -328,7 +327,8 @@ class Run:
         start = random_set(source, config.ipc, config.seed, self._zca, balanced=balanced, factor=factor)
         images = start.images
         if config.init == "noise":
-            images = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            normal = rng.normal(rng.key(config.seed, "noise-images"), images.numel()).view_as(images)
+            images = method(config.method).noise(normal, self.dataset)
         return images, start.labels
 
     def _gather_images(self) -> None:
@@ -336,8 +336,8 @@ class Run:
 
     def _gather(self, rows: torch.Tensor) -> None:
         """Make the rows of all classes those of whoever changed them."""
-        ipc = self.config.ipc
-        ranks.collect(rows, [range(part.start * ipc, part.stop * ipc) for part in self._parts])
+        each = len(rows) // self.dataset.num_classes
+        ranks.collect(rows, [range(part.start * each, part.stop * each) for part in self._parts])
 
     def _open(self, out: str | os.PathLike, digest: str, resume: bool) -> None:
         """Take the folder, on rank 0, and go on from what it holds, on all."""

@@ -30,6 +30,8 @@ def main() -> None:
                 ),
                 (kernels.gradient_match_distances(a, b, classes), reference.gradient_match_distances(*exact)),
                 (kernels.gradient_match_pull(p, a, b, classes), reference.gradient_match_pull(p.double(), *exact)),
+                (kernels.gradient_match_absolutes(a, b, classes), reference.gradient_match_absolutes(*exact)),
+                (kernels.gradient_match_signs(p, a, b, classes), reference.gradient_match_signs(p.double(), *exact)),
             ):
                 torch.testing.assert_close(
                     got, right if isinstance(right, torch.Tensor) else tuple(right), check_dtype=False, **tolerance
@@ -44,7 +46,7 @@ def main() -> None:
     )
     real, synthetic = torch.randn(2, 1, 2, dtype=torch.float64), torch.randn(1, 1, 2, dtype=torch.float64)
     leaves = real.requires_grad_(), synthetic.requires_grad_()
-    for metric in ("ours", "mse"):
+    for metric in ("ours", "mse", "l1"):
 
         def match(r, s, metric=metric):
             return gradient_match([r], [s], torch.tensor([0, 0]), metric=metric, backend="triton")

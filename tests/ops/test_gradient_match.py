@@ -37,6 +37,8 @@ def literal(real, synthetic, classes, metric="ours", present=None, dtype=torch.f
             r, s = (torch.cat([t.reshape(-1) for t in of]) for of in (r, s))
             if metric == "mse":
                 distance = torch.sum((s - r) ** 2)
+            elif metric == "l1":
+                distance = torch.sum(torch.abs(s - r))
             else:
                 distance = 1 - torch.sum(r * s) / (torch.norm(r) * torch.norm(s) + 0.000001)
         distances.append(distance)
@@ -232,6 +234,25 @@ def test_rows_of_zeros_have_finite_derivatives(device, backend, metric):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_l1_has_slope_0_where_gradients_agree(device, backend):
+    """By hand; rows longer than a register, with agreement in the vectors and in the rest."""
+    synthetic = torch.arange(70.0, device=device).view(1, 2, 35)
+    real = synthetic.repeat(3, 1, 1)
+    real[0, 0, 3:20] += 2
+    real[1, 1, 34] -= 0.5
+    leaves = real.requires_grad_(), synthetic.clone().requires_grad_()
+    classes = torch.tensor([0, 0, 0], device=device)
+    distances = gradient_match([leaves[0]], [leaves[1]], classes, metric="l1", backend=backend)
+    assert distances.tolist() == [34, 0.5, 0]
+    of_real, of_synthetic = torch.autograd.grad(distances @ torch.tensor([1.0, 3.0, 5.0], device=device), leaves)
+    expected = torch.zeros_like(real)
+    expected[0, 0, 3:20], expected[1, 1, 34] = 1, -3
+    assert torch.equal(of_real, expected)
+    assert torch.equal(of_synthetic, -expected.sum(0, keepdim=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_is_absent_is_not_read(device, backend, metric):
     real, synthetic, classes = case(5, [1, 0, 0], 2, torch.float64, device)
@@ -261,6 +282,8 @@ def test_opcheck(device, dtype):
         torch.library.opcheck(torch.ops.fastdd.gradient_match_combine, (p, q, real, b, of))
         torch.library.opcheck(torch.ops.fastdd.gradient_match_distances, (real, b, of))
         torch.library.opcheck(torch.ops.fastdd.gradient_match_pull, (p, real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_absolutes, (real, b, of))
+        torch.library.opcheck(torch.ops.fastdd.gradient_match_signs, (p, real, b, of))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -331,8 +354,8 @@ def test_results_do_not_depend_on_the_number_of_threads(metric):
 
 def test_what_does_not_fit_is_refused():
     real, synthetic, classes = case(10, [1, 0], 2, torch.float32, shapes=[(2, 3), (4,)])
-    with pytest.raises(ValueError, match="metric='l1' is not one of ours, mse, cos"):
-        gradient_match(real, synthetic, classes, metric="l1")
+    with pytest.raises(ValueError, match="metric='mae' is not one of ours, mse, cos, l1"):
+        gradient_match(real, synthetic, classes, metric="mae")
     with pytest.raises(ValueError, match="one gradient a layer; got 1 and 2"):
         gradient_match(real[:1], synthetic, classes)
     with pytest.raises(ValueError, match="one gradient a layer; got 0 and 0"):

@@ -102,7 +102,8 @@ def case(name, lengths=LENGTHS, dtype=torch.float64, device="cpu"):
 def literal(net, images, labels, offsets, weights, parameters, create_graph=False):
     """Segment by segment, from the definition."""
     net = copy.deepcopy(net).requires_grad_()
-    asked = {k: p for k, p in net.named_parameters() if parameters == "all" or p.dim() > 1}
+    dimensions = {"all": range(9), "weights": range(2, 9), "conv": [4]}[parameters]
+    asked = {k: p for k, p in net.named_parameters() if p.dim() in dimensions}
     rows = []
     for start, end in pairwise(offsets.tolist()):
         w = weights[start:end]
@@ -137,6 +138,18 @@ def test_agrees_with_a_literal_loop(name, method, parameters, device):
         ones = torch.ones_like(weights) if w is None else w
         assert_equal(got, literal(net, images, labels, offsets, ones, parameters))
         assert not any(t.requires_grad for t in got.values())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_of_convolutions_alone(create_graph, method, device):
+    net, images, labels, offsets, weights = case("convnet", device=device)
+    options = {"parameters": "conv", "create_graph": create_graph}
+    got = group_grad(net, images, labels, offsets, weights, method=method, **options)
+    assert got
+    assert all(g.dim() == 5 for g in got.values())
+    assert_equal(got, literal(net, images, labels, offsets, weights, **options))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -394,7 +407,7 @@ def test_what_does_not_fit_is_refused():
     net, images, labels, offsets, weights = case("mlp")
     for options, message in (
         ({"method": "loop"}, "method='loop' is not one of auto, slices, fused"),
-        ({"parameters": "biases"}, "parameters='biases' is not one of weights, all"),
+        ({"parameters": "biases"}, "parameters='biases' is not one of weights, conv, all"),
         ({"chunk_size": 0}, "chunk_size must be at least 1, not 0"),
         ({"weights": weights[1:]}, r"weights must be floating point \[8\]"),
         ({"labels": labels[1:]}, r"labels must be \[8\]"),
@@ -407,6 +420,8 @@ def test_what_does_not_fit_is_refused():
             group_grad(net, images, labels, offsets, loss=lambda y, _: y.detach().sum(1), method=method)
     with pytest.raises(ValueError, match="no parameters of more than one dimension"):
         group_grad(nn.Flatten(), images, labels, offsets)
+    with pytest.raises(ValueError, match="no parameters of four dimensions: ask for parameters='all'"):
+        group_grad(net, images, labels, offsets, parameters="conv")
 
 
 # The grouped products.

@@ -23,6 +23,8 @@ CALLS = {
     "gradient_match_combine": (f(2, 3), f(2, 3), *gradients),
     "gradient_match_distances": gradients,
     "gradient_match_pull": (f(2, 3), *gradients),
+    "gradient_match_absolutes": gradients,
+    "gradient_match_signs": (f(2, 3), *gradients),
     "grouped_outer": (f(4, 3), f(4, 2), f(4), offsets, 1),
     "grouped_matmul": (f(4, 3), f(2, 3, 2), f(4), offsets, 1),
     "grouped_conv_weight": (f(4, 2, 5, 5), f(4, 3, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1),

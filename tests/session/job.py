@@ -27,6 +27,8 @@ RUNS = {
         **{"eval_every": 1, "eval_nets": 1, "eval_epochs": 1},
     },
     "dsa-none": {"iterations": 1, "method": "dsa", "outer_loop": 2, "inner_loop": 1},
+    "idc-fairdd": {"iterations": 2, "method": "idc", "debias": "fairdd", "outer_loop": 2, "train_images": 64},
+    "dream-none": {"iterations": 1, "method": "dream", "outer_loop": 3, "interval": 2, "train_images": 64},
 }
 
 

@@ -69,10 +69,13 @@ class Draws:
 
     def batch(self, key: int, net: nn.Module) -> Batch:
         """The batch of a key. These draws do not look at the network, ``net``, that is about to see it."""
-        rows = self._sampler.draw(key)
+        return self.of_rows(self._sampler.draw(key), self._sampler.classes - self._classes.start)
+
+    def of_rows(self, rows: Tensor, classes: Tensor) -> Batch:
+        """The batch of some rows, chosen otherwise, and their classes, ascending, counted from the first."""
         return Batch(
             rows,
-            self._sampler.classes - self._classes.start,
+            classes,
             self._samples.groups[rows],
             len(self._classes),
             self._samples.num_groups,

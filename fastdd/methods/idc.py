@@ -1,0 +1,174 @@
+"""Gradient matching of images that hold several, beside networks that train on real images (IDC; Kim et al., "Dataset
+Condensation via Efficient Synthetic-Data Parameterization", ICML 2022), for every debias mode.
+
+    L = sum over segments s of D( sum_i w_i grad l(A(x_i), y_s), mean_j grad l(A(x~_j), y_s) ),
+
+with D the sum of absolute (``l1``) or squared (``mse``) differences, grad with respect to the weights of convolutions,
+j over the parts of the stored images of the segment's class, each enlarged (multi-formation), and A the augmentation of
+:func:`fastdd.ops.idc_params`. FairDD's form is the sum over a class's groups.
+
+As in the published code: images are pixels in [0, 1], put back there before the first step of a network; one optimiser
+steps class by class, so that every class coasts while the others have their turn
+(:class:`~fastdd.methods.parts.coasting.Coasting`); the learning rate grows with IPC and area; the network trains on
+real images with CutMix, and without cutout then. Where it is not: real images are drawn anew at every step (published:
+in random order, all before one again), batches of the network's training are never smaller, and the last training of a
+network, which nothing would look at, is left out.
+"""
+
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastdd import ops
+from fastdd.core import rng
+from fastdd.core.settings import setting
+from fastdd.data import Dataset
+from fastdd.debias import Segments
+from fastdd.methods.base import Context, Part
+from fastdd.methods.dc import DIVERGED, Dc, loss_and_gradient
+from fastdd.methods.matching import RealSettings
+from fastdd.methods.parts.coasting import Coasting
+from fastdd.methods.parts.formation import MultiFormation
+from fastdd.methods.parts.networks import Networks
+from fastdd.methods.parts.real_networks import RealTraining, TrainedOnReal
+
+# That the published learning rates are for.
+_BASE_IPC = 10
+_QUICK = MappingProxyType({"iterations": 1, "outer_loop": 100})
+
+
+class IdcSettings(RealSettings):
+    """Settings of gradient matching as IDC does it."""
+
+    lr_img: float = setting(
+        "learning rate of the synthetic images at IPC 10 and of base_size; it is multiplied by IPC / 10 and by their "
+        "area over that of base_size",
+        gt=0,
+    )
+    base_size: int = setting("side, in pixels, of images that lr_img is for", 32, ge=1)
+    factor: int = setting(
+        "parts a side of a synthetic image: factor x factor images, which networks see enlarged", ge=1
+    )
+    init: Literal["real", "balanced", "noise", "mix"] = setting(
+        "what the synthetic images are at first: real ones at random, balanced (as many of every group), noise, or mix "
+        "(factor x factor real ones in each)"
+    )
+    metric: Literal["l1", "mse"] = setting(
+        "distance between gradients of convolutions: l1 (absolute differences) or mse (squared ones)"
+    )
+    batch_synthetic: int = setting("parts of a class's synthetic images that a step sees at most", 128, ge=1)
+    outer_loop: int = setting("matching steps of every random network", 100, ge=1)
+    train_images: int = setting("real images that the network trains on between two matching steps", ge=0)
+    batch_train: int = setting("real images of a step of that training", ge=1)
+    lr_net: float = setting("learning rate of the network when it trains on real images", gt=0)
+    cutmix: float = setting("probability of CutMix when the network trains", ge=0, le=1)
+    warm_epochs: int = setting("passes over the real images that a network trains for before it is matched on", 0, ge=0)
+
+    @property
+    def steps(self) -> int:
+        return self.iterations * self.outer_loop
+
+
+class Idc(Dc):
+    """Gradient matching of images in parts: an iteration is one network, matched and trained on real images in turns.
+
+    A step is one matching step of every class and, unless it is the iteration's last, the training of the network that
+    follows it. Ranks share the classes; all train the network, on the same batches.
+    """
+
+    about = "gradient matching of images that hold several, on networks that train on real images"
+    source = "Kim et al., ICML 2022"
+    Settings = IdcSettings
+    quick = _QUICK
+    _networks: TrainedOnReal
+
+    def __init__(self, config: IdcSettings, context: Context):
+        super().__init__(config, context)
+        dataset, of_class = context.dataset, config.ipc * self.formation.per_image
+        height, width = dataset.size
+        lr = config.lr_img * (config.ipc / _BASE_IPC) * (height * width / config.base_size**2)
+        owners = [label for label in self.classes for _ in range(config.ipc)]
+        self._coasting = Coasting(owners, dataset.num_classes, lr, config.momentum, context.device)
+        self._of_class = of_class if of_class > config.batch_synthetic else None
+        self._parts: Tensor | None = None  # of every class, that the step at hand sees
+
+    @classmethod
+    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+        return ((normal / 4 + 0.5).clamp(0, 1) - mean) / std
+
+    def _make_formation(self, context: Context) -> MultiFormation:
+        dataset = context.dataset
+        ops.check_factor(self._config.factor, dataset.size)
+        return MultiFormation(self._config.factor, dataset.mean, dataset.std, context.device)
+
+    def _make_networks(self, net: nn.Module) -> Networks:
+        config = self._config
+        always = ops.parse_strategy(config.dsa_strategy)
+        # What CutMix pastes in takes the place of what cutout takes away.
+        strategy = "_".join(op for op in always if not (config.cutmix and op == "cutout")) or "none"
+        how = RealTraining(
+            config.train_images, config.batch_train, config.lr_net, strategy, config.cutmix, config.warm_epochs
+        )
+        net, labels = net.requires_grad_(True), self._samples.labels.to(self.images.device)
+        return TrainedOnReal(net, config.seed, config.outer_loop, self._real, labels, how)
+
+    @torch.no_grad()
+    def match(self, number: int) -> Tensor:
+        images, momentum = self.images[self._rows], self.momentum[self._rows]
+        if number % self._config.outer_loop == 0:
+            images.clamp_(0, 1)
+        self._coasting.until_own_step(images, momentum)
+        if self._of_class is not None:
+            keys = rng.lanes(rng.key(self._config.seed, "parts", number), self.classes.stop, images.device)
+            drawn = rng.permutation(keys[self.classes.start :], self._of_class)
+            self._parts = drawn[:, : self._config.batch_synthetic]
+        return super().match(number)
+
+    @torch.no_grad()
+    def _update(self, gradient: Tensor) -> None:
+        self._coasting.own_step(self.images[self._rows], self.momentum[self._rows], gradient)
+
+    def _augmentation(self, keys: Tensor) -> Tensor:
+        return ops.idc_params(self._config.dsa_strategy, keys, self._real.size)
+
+    def train(self, number: int) -> None:
+        loss = self._networks.train(number)
+        if loss is not None:
+            self._trainings.add(number, loss)
+
+    def parts(self) -> list[Part]:
+        steps = self._config.outer_loop
+        if steps == 1:
+            return super().parts()
+        # A network's first step has its warm start, which is a part of its own.
+        parts = [Part(lambda count: self.match(count * steps + 1), steps, True), Part(self.train, steps - 1, False)]
+        return [*parts, Part(self._networks.warm, 1, False)] if self._config.warm_epochs else parts
+
+    def trouble(self, number: int, loss: float) -> str | None:
+        of_network = self._trainings.of(number - 1) if number % self._config.outer_loop else None
+        if of_network is not None and not of_network <= DIVERGED:
+            cure = f"lower lr_net ({self._config.lr_net:g})"
+            return f"the network diverged on the real images (loss {of_network:.4g}); {cure}"
+        return super(Dc, self).trouble(number, loss)
+
+    def _loss_and_gradient(
+        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        config = self._config
+        return loss_and_gradient(
+            net,
+            self._real,
+            segments,
+            images,
+            params,
+            metric=config.metric,
+            precision=config.precision,
+            first_class=self.classes.start,
+            at_once=self._at_once,
+            formation=self.formation,
+            parameters="conv",
+            parts=self._parts,
+        )

@@ -1,0 +1,135 @@
+"""Networks that train on real images between the steps that look at the synthetic ones."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastdd.core import rng
+from fastdd.data import DeviceImages
+from fastdd.methods.parts.networks import Fresh
+from fastdd.methods.parts.training import train_epoch
+
+# As published (IDC, DREAM).
+_MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
+
+
+@dataclass(frozen=True)
+class RealTraining:
+    """How a network trains on real images.
+
+    Attributes:
+        images: images of a training, rounded up to whole batches; 0 trains nothing.
+        batch: images a step of SGD.
+        lr: its learning rate; momentum is 0.9 and weight decay 5e-4.
+        strategy: augmentation, one transform an image (:func:`fastdd.ops.idc_params`).
+        cutmix: probability of CutMix, a batch.
+        warm_epochs: passes over all real images before the network's first step.
+    """
+
+    images: int
+    batch: int
+    lr: float
+    strategy: str
+    cutmix: float
+    warm_epochs: int
+
+
+class TrainedOnReal:
+    """A random network every ``period`` steps, trained on real images before its first step (``warm_epochs``) and
+    between its steps (:meth:`train`): SGD with momentum, augmentation and CutMix, as IDC trains it.
+
+    Batches are the real images in random order, again and again in another one: over the run, as published, not a
+    network. A batch that begins at the end of an order goes on in the next (published: it is smaller). Nothing depends
+    on the synthetic images, so that every rank trains the same network.
+
+    Args:
+        net: the module; its parameters require a gradient.
+        seed: of the run.
+        period: steps of a network.
+        real: the real images.
+        labels: int64 [N], on ``real``'s device.
+        how: of the training.
+    """
+
+    def __init__(
+        self, net: nn.Module, seed: int, period: int, real: DeviceImages, labels: Tensor, how: RealTraining
+    ) -> None:
+        self.net, self._seed, self._period, self._real, self._labels = net, seed, period, real, labels
+        self._fresh, self._how = Fresh(net, seed), how
+        self._sgd = torch.optim.SGD(net.parameters(), how.lr, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
+        # There from the start, so that a checkpoint always has them; zero, SGD's first step is as without.
+        self._buffers = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}
+        for name, parameter in net.named_parameters():
+            self._sgd.state[parameter]["momentum_buffer"] = self._buffers[name]
+        self._batches = -(-how.images // how.batch)
+        self._warm_batches = -(-how.warm_epochs * len(labels) // how.batch)
+        self._order: tuple[int, Tensor] | None = None
+
+    def at(self, number: int) -> nn.Module:
+        if number % self._period == 0:
+            self.untrained(number // self._period)
+            for buffer in self._buffers.values():
+                buffer.zero_()
+            self.warm(number // self._period)
+        return self.net
+
+    def untrained(self, number: int) -> nn.Module:
+        """The random network ``number`` as it is before all training; :meth:`at` makes it anew."""
+        return self._fresh.at(number)
+
+    def warm(self, number: int) -> None:
+        """The training of the random network ``number`` before its first step."""
+        self._train(number * self._batches_of_a_network, self._warm_batches)
+
+    def train(self, number: int) -> Tensor | None:
+        """The training that follows step ``number``; its loss, None without any."""
+        network, step = divmod(number, self._period)
+        first = network * self._batches_of_a_network + self._warm_batches + step * self._batches
+        return self._train(first, self._batches)
+
+    @property
+    def _batches_of_a_network(self) -> int:
+        return self._warm_batches + (self._period - 1) * self._batches
+
+    def _train(self, first: int, count: int) -> Tensor | None:
+        """On the run's batches ``first`` to ``first + count - 1``."""
+        if not count:
+            return None
+        how = self._how
+        self.net.train()
+        loss = train_epoch(
+            self.net,
+            self._real,
+            self._labels,
+            self._sgd,
+            batch=how.batch,
+            dsa_strategy=how.strategy,
+            key=(self._seed, "on-real", first),
+            order=torch.cat([self._rows(number) for number in range(first, first + count)]),
+            composition="idc",
+            cutmix=how.cutmix,
+        )
+        self._sgd.zero_grad()
+        return loss
+
+    def _rows(self, number: int) -> Tensor:
+        """Rows of the run's batch ``number``."""
+        n, first = len(self._labels), number * self._how.batch
+        last, rows = first + self._how.batch, []
+        while first < last:
+            order, start = divmod(first, n)
+            some = self._order_of(order)[start : start + last - first]
+            rows.append(some)
+            first += len(some)
+        return torch.cat(rows)
+
+    def _order_of(self, number: int) -> Tensor:
+        if self._order is None or self._order[0] != number:
+            key = rng.key(self._seed, "on-real-order", number)
+            self._order = number, rng.permutation(key, len(self._labels), self._real.pixels.device)
+        return self._order[1]
+
+    def state(self) -> dict[str, Tensor]:
+        net = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        return net | {f"net-momentum.{name}": buffer for name, buffer in self._buffers.items()}
