@@ -4,6 +4,8 @@ from fnmatch import fnmatchcase
 
 from fastdd.bench.cases import (
     augment,
+    cf_match,
+    characteristic_steps,
     conv3x3,
     density,
     evaluate,
@@ -24,6 +26,7 @@ _MODULES = (
     formation,
     segment_mean,
     matching,
+    cf_match,
     group_grad,
     norm_act_pool,
     conv3x3,
@@ -32,6 +35,7 @@ _MODULES = (
     gradient_steps,
     formation_steps,
     trajectory_steps,
+    characteristic_steps,
     evaluate,
 )
 

@@ -5,7 +5,8 @@ methods: bias reaches it as data (:class:`fastdd.debias.Segments`), so that it i
 knowing one by name, and its augmentation and network are arguments. It is written to be read, not to be fast.
 
 The oracle of a method that matches real images is called as ``oracle(net, real, segments, synthetic, params)``, and
-returns a scalar that can be differentiated in the synthetic images; that of ``mtt`` follows an expert instead.
+returns a scalar that can be differentiated in the synthetic images (that of ``ncfm`` with its frequencies besides);
+that of ``mtt`` follows an expert instead.
 
 To add one, write its file, and its line of :data:`ORACLES`.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fastdd.bench.oracles import datadam, dc, dm, idc, mtt
+from fastdd.bench.oracles import datadam, dc, dm, idc, mtt, ncfm
 
 ORACLES: dict[str, Callable[..., Tensor]] = {
     "dm": dm.loss,
@@ -24,4 +25,5 @@ ORACLES: dict[str, Callable[..., Tensor]] = {
     "datadam": datadam.loss,
     "idc": idc.loss,
     "dream": idc.loss,
+    "ncfm": ncfm.loss,
 }

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
 
-MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream"]
+MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
 DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
 
@@ -32,7 +32,8 @@ class DistillSettings(TypedDict, total=False):
     IPC 10 and of base_size; it is multiplied by IPC / 10 and by their area over that of base_size; by default the
     preset's."""
     momentum: float | None
-    """momentum of the synthetic images' updates; by default the preset's."""
+    """momentum of the synthetic images' updates; by default the preset's; or momentum of the synthetic images'
+    updates; of optimizer adamw the first beta; by default the preset's."""
     init: (
         Literal["real", "balanced", "noise"]
         | Literal["real", "balanced", "noise", "mix"]
@@ -52,12 +53,13 @@ class DistillSettings(TypedDict, total=False):
     memory: Literal["auto", "low"] | None
     """auto, or low to compute small parts at a time on GPUs too: slower, in less memory; by default auto."""
     batch_real: int | None
-    """Of dm, dc, dsa, datadam, idc, dream: real images of every class that a step sees; by default the preset's."""
+    """Of dm, dc, dsa, datadam, idc, dream, ncfm: real images of every class that a step sees; by default the
+    preset's."""
     sampling: Literal["random", "stratified", "weighted"] | None
-    """Of dm, dc, dsa, datadam, idc, dream: how real images are drawn: random (as published), stratified (evenly
-    over groups), or weighted (in proportion to the weights); by default random."""
+    """Of dm, dc, dsa, datadam, idc, dream, ncfm: how real images are drawn: random (as published), stratified
+    (evenly over groups), or weighted (in proportion to the weights); by default random."""
     precision: Literal["fp32", "bf16"] | None
-    """Of dm, dc, dsa, datadam, idc, dream: precision of the real images' pass through the network; by default
+    """Of dm, dc, dsa, datadam, idc, dream, ncfm: precision of the real images' pass through the network; by default
     fp32."""
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
@@ -112,8 +114,8 @@ class DistillSettings(TypedDict, total=False):
     base_size: int | None
     """Of idc, dream: side, in pixels, of images that lr_img is for; by default 32."""
     factor: int | None
-    """Of idc, dream: parts a side of a synthetic image: factor x factor images, which networks see enlarged; by
-    default the preset's."""
+    """Of idc, dream, ncfm: parts a side of a synthetic image: factor x factor images, which networks see enlarged;
+    by default the preset's."""
     batch_synthetic: int | None
     """Of idc, dream: parts of a class's synthetic images that a step sees at most; by default 128."""
     train_images: int | None
@@ -128,6 +130,21 @@ class DistillSettings(TypedDict, total=False):
     cluster_by: Literal["class", "group"] | None
     """Of dream: what is clustered by itself: each class (as published), or each group of a class, so that none is
     left out; by default class."""
+    optimizer: Literal["adamw", "sgd"] | None
+    """Of ncfm: optimiser of the synthetic images: adamw or sgd; by default the preset's."""
+    weight_decay: float | None
+    """Of ncfm: decay of the synthetic images' pixels, of optimizer adamw; by default the preset's."""
+    patience: int | None
+    """Of ncfm: iterations without a new low of the loss after which lr_img is halved; by default the preset's."""
+    frequencies: int | None
+    """Of ncfm: random frequencies at which characteristic functions are compared; by default the preset's."""
+    amplitude: float | None
+    """Of ncfm: weight of the difference in amplitude, beside that in phase; by default the preset's."""
+    phase: float | None
+    """Of ncfm: weight of the difference in phase, beside that in amplitude; by default the preset's."""
+    calibration: float | None
+    """Of ncfm: weight of the synthetic images' cross-entropy under the expert; 0 leaves it out; by default the
+    preset's."""
 
 
 class DistillationArguments(DistillSettings, total=False):

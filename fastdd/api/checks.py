@@ -27,7 +27,7 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
 def check_samples(config: Settings, weights: object, groups: object) -> None:
     """ValueError if weights or groups of the training images are given to a run that does not go by them."""
     kind = METHODS[config.method]
-    if kind.needs_experts and (weights is not None or groups is not None):
+    if kind.debias_of_experts and (weights is not None or groups is not None):
         raise ValueError(f"{config.method} looks at no real images: weights and groups are for its experts' training")
     if weights is not None and not kind.takes("weights", config.mode):
         raise ValueError(f"weights are for debias {' or '.join(modes_that_need('weights'))}, not {config.debias}")

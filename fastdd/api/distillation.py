@@ -237,9 +237,11 @@ def _configured(
         raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
     experts = experts if isinstance(experts, Experts) else Experts.open(experts)
     trained = experts.manifest["config"]
-    theirs = {"zca": experts.zca is not None}
+    kind = METHODS.get(method)
+    theirs = {"zca": experts.zca is not None} if kind and "zca" in kind.Settings.model_fields else {}
     if all(settings.get(name) is None for name in ("arch", "width", "depth")):
         theirs |= {name: trained[name] for name in ("arch", "width", "depth")}
     settings = {**theirs, **given(settings)}
-    config = configure(dataset=data.name, method=method, debias=debias or trained["debias"], ipc=ipc, **settings)
+    debias = debias or (trained["debias"] if kind and kind.debias_of_experts else "none")
+    config = configure(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
     return config, experts

@@ -166,7 +166,8 @@ def distill(
 def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:
     """Those that are given, and, where the run's name has them, those that are not."""
     usual = {name: Settings.model_fields[name].default for name in ("method", "ipc", "debias")}
-    if experts is not None:
+    kind = METHODS.get(given(options).get("method"))
+    if experts is not None and kind is not None and kind.debias_of_experts:
         usual["debias"] = experts.manifest["config"]["debias"]
     return {**usual, **given(options)}
 

@@ -13,6 +13,7 @@ from fastdd.methods.dream import Dream
 from fastdd.methods.dsa import Dsa
 from fastdd.methods.idc import Idc
 from fastdd.methods.mtt import Mtt
+from fastdd.methods.ncfm import Ncfm
 
 METHODS: dict[str, type[Method]] = {
     "dm": Dm,
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "datadam": DataDam,
     "idc": Idc,
     "dream": Dream,
+    "ncfm": Ncfm,
 }
 
 

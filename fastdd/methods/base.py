@@ -27,7 +27,9 @@ class Settings(settings.Settings):
     """Settings of a run that every method has; :func:`fastdd.methods.configure` fills them from presets."""
 
     method: str = setting("how the synthetic images are learned (fastdd methods)", "dm")
-    debias: str = setting("how bias is handled (fastdd modes)", "none", default_help="none; with experts, theirs")
+    debias: str = setting(
+        "how bias is handled (fastdd modes)", "none", default_help="none; with experts in place of real images, theirs"
+    )
     dataset: str = setting("name of the data set")
     ipc: int = setting("synthetic images per class", 10, ge=1)
     iterations: int = setting(
@@ -153,7 +155,9 @@ class Method:
         Settings: the model of its settings.
         presets: the file of its presets; None: one of its name.
         quick: settings of a run of minutes (``fastdd reproduce --budget quick``).
-        needs_experts: whether it follows experts, and looks at no real images: its debias mode is that of the experts.
+        needs_experts: whether it follows stored experts.
+        experts: settings of experts that it is published with, where they are not the shipped ones.
+        debias_of_experts: whether its debias mode is that of its experts, as it looks at no real images itself.
         classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
         formation: what networks see of the stored images.
 
@@ -167,6 +171,8 @@ class Method:
     presets: ClassVar[str | None] = None
     quick: ClassVar[Mapping[str, Any]] = {}
     needs_experts: ClassVar[bool] = False
+    debias_of_experts: ClassVar[bool] = False
+    experts: ClassVar[Mapping[str, Any]] = {}
     classes_apart: ClassVar[bool] = True
     formation: Formation
 
@@ -187,7 +193,7 @@ class Method:
     @classmethod
     def takes(cls, what: str, mode: Mode) -> bool:
         """Whether a run with a debias mode takes ``groups``, or ``weights``, of the training images."""
-        return mode.needs == what and not cls.needs_experts
+        return mode.needs == what and not cls.debias_of_experts
 
     @classmethod
     def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:

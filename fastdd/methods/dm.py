@@ -7,6 +7,7 @@ synthetic images of a class, and j over the synthetic images of the segment's cl
 a (class, group) gives FairDD's L = sum_y sum_a || E_{T_y^a}[phi] - E_{S_y}[phi] ||^2. Sums, not means, as published.
 """
 
+from collections.abc import Callable
 from types import MappingProxyType
 
 import torch
@@ -51,6 +52,24 @@ def real_embeddings(
     )
 
 
+def seen_by(
+    net: nn.Module,
+    look: Callable[[Tensor], Tensor],
+    synthetic: Tensor,
+    params: Tensor,
+    formation: Formation,
+) -> Tensor:
+    """What ``look`` of ``net``, its ``embed`` say, finds of the augmented synthetic images, [C * per class, D].
+
+    In chunks, but for networks with batch norm, which take each class as one batch.
+    """
+    per_class = len(synthetic) * formation.per_image // len(params)
+    classes = torch.arange(len(params), device=synthetic.device).repeat_interleave(per_class)
+    images = formation.augmented(synthetic, params, classes)
+    chunk = per_class if models.couples_samples(net) else models.chunk_size(net, images)
+    return torch.cat([look(some) for some in images.split(chunk)])
+
+
 def target_means(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
 ) -> Tensor:
@@ -72,14 +91,9 @@ def distances(
 
     Arguments as those of :func:`loss_and_gradient`.
     """
-    num_classes = len(params)
-    ipc = len(synthetic) * formation.per_image // num_classes
     pulling = real_embeddings(net, real, segments, params, precision)
-    classes = torch.arange(num_classes, device=synthetic.device).repeat_interleave(ipc)
-    images = formation.augmented(synthetic, params, classes)
-    chunk = ipc if models.couples_samples(net) else models.chunk_size(net, images)
-    embeddings = torch.cat([net.embed(some) for some in images.split(chunk)])
-    return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, num_classes)
+    embeddings = seen_by(net, net.embed, synthetic, params, formation)
+    return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, len(params))
 
 
 def loss_and_gradient(

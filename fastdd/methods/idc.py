@@ -24,14 +24,13 @@ from torch import Tensor, nn
 from fastdd import ops
 from fastdd.core import rng
 from fastdd.core.settings import setting
-from fastdd.data import Dataset
 from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part
 from fastdd.methods.dc import DIVERGED, Dc, loss_and_gradient
 from fastdd.methods.matching import RealSettings
 from fastdd.methods.parts.coasting import Coasting
-from fastdd.methods.parts.formation import MultiFormation
 from fastdd.methods.parts.networks import Networks
+from fastdd.methods.parts.pixels import InParts
 from fastdd.methods.parts.real_networks import RealTraining, TrainedOnReal
 
 # That the published learning rates are for.
@@ -71,7 +70,7 @@ class IdcSettings(RealSettings):
         return self.iterations * self.outer_loop
 
 
-class Idc(Dc):
+class Idc(InParts, Dc):
     """Gradient matching of images in parts: an iteration is one network, matched and trained on real images in turns.
 
     A step is one matching step of every class and, unless it is the iteration's last, the training of the network that
@@ -93,16 +92,6 @@ class Idc(Dc):
         self._coasting = Coasting(owners, dataset.num_classes, lr, config.momentum, context.device)
         self._of_class = of_class if of_class > config.batch_synthetic else None
         self._parts: Tensor | None = None  # of every class, that the step at hand sees
-
-    @classmethod
-    def noise(cls, normal: Tensor, dataset: Dataset) -> Tensor:
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-        return ((normal / 4 + 0.5).clamp(0, 1) - mean) / std
-
-    def _make_formation(self, context: Context) -> MultiFormation:
-        dataset = context.dataset
-        ops.check_factor(self._config.factor, dataset.size)
-        return MultiFormation(self._config.factor, dataset.mean, dataset.std, context.device)
 
     def _make_networks(self, net: nn.Module) -> Networks:
         config = self._config

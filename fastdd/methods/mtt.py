@@ -84,6 +84,7 @@ class Mtt(Method):
     Settings = MttSettings
     quick = _QUICK
     needs_experts = True
+    debias_of_experts = True
     classes_apart = False
 
     def __init__(self, config: MttSettings, context: Context):

@@ -70,6 +70,7 @@ def register_no_autograd(name: str) -> None:
     def backward(ctx, *_):
         raise RuntimeError(f"{name} has no derivative: detach its inputs")
 
+    _derivatives[name.removeprefix("fastdd::")] = backward, lambda ctx, inputs, output: None
     torch.library.register_autograd(name, backward, lib=_Guarded())
 
 

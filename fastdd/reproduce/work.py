@@ -84,7 +84,9 @@ class Workshop:
         """Arguments of the training of the cell's experts, under the budget; None for a method without."""
         if cell.method is None or not METHODS[cell.method].needs_experts:
             return None
-        return {"debias": cell.debias, "ipc": cell.ipc, **self._budget.distillation.get("experts", {})}
+        kind = METHODS[cell.method]
+        debias = cell.debias if kind.debias_of_experts else "none"
+        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **self._budget.distillation.get("experts", {})}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
@@ -131,7 +133,11 @@ class Workshop:
         if settings is None:
             return None
         config = ExpertSettings.configure(dataset=cell.dataset, seed=self._seed, **settings)
-        return self._folder / "experts" / _slug(f"{cell.debias}-{cell.dataset}", [cell.options, config.model_dump()])
+        return (
+            self._folder
+            / "experts"
+            / _slug(f"{settings['debias']}-{cell.dataset}", [cell.options, config.model_dump()])
+        )
 
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""

@@ -148,7 +148,8 @@ def _untrained(config: Settings, dataset: Dataset) -> Experts:
     network = {name: getattr(config, name) for name in ("arch", "width", "depth", "debias")}
     manifest = {**describe_experts(network, dataset), "dataset_digest": None}
     size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
-    epochs = config.max_start_epoch + config.expert_epochs
+    # As many as a student of trajectory matching needs; beginning and end.
+    epochs = getattr(config, "max_start_epoch", 1) + getattr(config, "expert_epochs", 1)
     values = 0.05 * rng.normal(rng.key(config.seed, "stand-in"), epochs * size).view(1, epochs, size)
     return Experts(values, manifest)
 

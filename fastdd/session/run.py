@@ -30,7 +30,7 @@ _SYNTHETIC_COST = 3
 
 
 def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -> None:
-    """ValueError unless a run whose method follows experts, and no other, has some, of its data set and debias mode."""
+    """ValueError unless a run whose method follows experts, and no other, has some that fit its data set and mode."""
     if not method(config.method).needs_experts:
         if experts is not None:
             raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {config.method}")
@@ -49,7 +49,7 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
     if about["dataset_digest"] not in (None, dataset.digest()):
         raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
     trained = about["config"]["debias"]
-    if trained != config.debias:
+    if method(config.method).debias_of_experts and trained != config.debias:
         raise ValueError(
             f"the experts were trained with debias={trained}, not {config.debias}: {config.method}'s debias is that of "
             "its experts"
@@ -94,7 +94,8 @@ class Run:
         checkpoint_seconds: least time between two checkpoints.
         weights: [N], of the training images, for debias modes that need them; at least 0, some above 0 in every class.
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
-        experts: for methods that follow them, trained on ``dataset`` with ``config.debias``.
+        experts: for methods that follow them, trained on ``dataset``, and for those whose debias mode is theirs with
+            ``config.debias``.
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
         callbacks: told where the run is; another start of the run may have others.
 

@@ -50,7 +50,7 @@ def nothing_long(monkeypatch):
         ({"debias": "fairdd", "groups": "nowhere.npy"}, FileNotFoundError, "nowhere.npy"),
         ({"debias": "fairdd", "groups": [0, 1]}, TypeError, "groups are an array int64"),
         ({"method": "mtt", "batch_real": None, "groups": "kmeans"}, ValueError, "mtt looks at no real images"),
-        ({"experts": "nowhere"}, ValueError, "experts are for method mtt, not dm"),
+        ({"experts": "nowhere"}, ValueError, "experts are for method mtt or ncfm, not dm"),
         ({"device": "gpu"}, ValueError, "unknown device 'gpu'"),
     ],
 )

@@ -195,7 +195,7 @@ def test_labels_are_unique_and_every_case_is_described():
     assert {"segment_mean", "step/dm", "step/dm+fairdd", "scale/groups", "scale/batch", "scale/ipc"} <= names
     assert {"scale/classes", "scale/pixels"} <= names
     assert {"step/dc", "step/dc+fairdd", "step/dsa", "step/dsa+kde", "step/dc-inner"} <= names
-    assert {"step/datadam", "step/datadam+fairdd"} <= names
+    assert {"step/datadam", "step/datadam+fairdd", "step/ncfm", "step/ncfm+fairdd"} <= names
     assert {"step/idc", "step/idc+fairdd", "step/dream"} <= names
     groups = [case.variant["groups"] for case in cases.select(["scale/groups"])]
     assert groups == [0, 2, 4, 6, 8, 10]

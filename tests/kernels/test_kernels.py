@@ -15,6 +15,7 @@ COMPILES = sorted((path.name for path in Path(__file__).parent.glob("compile_*.p
 # Rows of the table whose kernels are matrix products, and so must use the tensor cores.
 TENSOR_CORES = {
     *("kde_tf32x3", "kde_tf32x3_narrow", "kde_tf32", "kde_tf32_narrow"),
+    *("cf_sums", "cf_slopes", "cf_products"),
     *("outer_tiles", "outer_tiles_odd", "outer_tiles_fp32", "outer_flat", "outer_flat_fp32", "matmul_tiles_fp32"),
 }
 

@@ -84,15 +84,15 @@ def inputs(config: Settings, kind: str) -> dict:
     method, data = METHODS[config.method], made(kind)
     found = {}
     if method.needs_experts:
-        found["experts"] = experts(kind, config.debias)
+        found["experts"] = experts(kind, config.debias if method.debias_of_experts else "none")
     if method.takes("weights", config.mode):
         found["weights"] = 1 / (1 + np.arange(len(data.train)) % 5)
     return found
 
 
 def modes_of(method: str) -> list[str]:
-    """Modes that a run of the method can have: those of training where it follows experts."""
-    return [name for name, mode in MODES.items() if mode.in_training or not METHODS[method].needs_experts]
+    """Modes that a run of the method can have: those of training where they are its experts'."""
+    return [name for name, mode in MODES.items() if mode.in_training or not METHODS[method].debias_of_experts]
 
 
 ALL_MODES = [(method, mode, "colour") for method in METHODS for mode in modes_of(method)]

@@ -4,21 +4,25 @@ A method, or a mode, that is added to the registry is tested here with no line w
 """
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from fastdd.bench.oracles import ORACLES
+from fastdd.core import rng
 from fastdd.data import Dataset, Split
 from fastdd.data.initial import random_set
 from fastdd.debias import MODES
+from fastdd.experts import Experts, describe_experts
 from fastdd.methods import METHODS, Context, configure
 from fastdd.methods.idc import Idc
+from fastdd.methods.ncfm import Ncfm
 from fastdd.methods.parts.formation import MultiFormation
 
 C, G, PER_CLASS, SIZE = 3, 3, 12, 16
-MATCHING = [name for name, method in METHODS.items() if not method.needs_experts]
+MATCHING = [name for name, method in METHODS.items() if not method.debias_of_experts]
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +36,21 @@ def data():
     return Dataset("made", split, split, ("a", "b", "c"), ("x", "y", "z"), (0.5,) * 3, (0.25,) * 3, {})
 
 
+def experts_of(network, data):
+    """Two of a network, at random."""
+    manifest = {**describe_experts({**network, "debias": "none"}, data), "experts": [], "dataset_digest": None}
+    size = sum(math.prod(parameter["shape"]) for parameter in manifest["parameters"])
+    return Experts(0.1 * rng.normal(rng.key(0, "experts"), 6 * size).view(2, 3, size), manifest)
+
+
 def check_first_step(kind, name, mode, data, monkeypatch):
     """The loss and the gradient of step 0 of a class of method ``name`` are those of its oracle."""
     # Smooth: a ReLU that rounds to the other side of zero moves a gradient by more than arithmetic does.
     network = {"arch": "ConvNetASwish", "width": 8, "depth": 2}
     config = configure(dataset="made", method=name, debias=mode, ipc=2, batch_real=8, iterations=1, **network)
     weights = torch.linspace(0.2, 2, C * PER_CLASS) if kind.takes("weights", MODES[mode]) else None
-    method = kind(config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights))
+    experts = experts_of(network, data) if kind.needs_experts else None
+    method = kind(config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights, experts))
     seen, pulls, right = [], [], method._loss_and_gradient
 
     def recorded(net, segments, images, params):
@@ -53,13 +65,16 @@ def check_first_step(kind, name, mode, data, monkeypatch):
     mean, std = (torch.tensor(values).double().view(-1, 1, 1) for values in (data.mean, data.std))
     real = (torch.from_numpy(data.train.images).double() / 255 - mean) / std
     images.requires_grad_()
-    expected = ORACLES[name](net, real, segments, method.formation(images), params)
+    more = {"t": method.frequencies(0, range(C)).double()} if issubclass(kind, Ncfm) else {}
+    expected = ORACLES[name](net, real, segments, method.formation(images), params, **more)
     (gradient,) = torch.autograd.grad(expected, images)
     assert abs(loss - expected) <= 1e-5 * abs(expected)
     assert (pulls[0] - gradient).norm() <= 1e-5 * gradient.norm()
-    # After the first step the momentum is the gradient; where classes coast it is of those that are last.
-    last = slice(-2, None) if issubclass(kind, Idc) else slice(None)
-    assert (method.momentum - gradient)[last].norm() <= 1e-5 * gradient.norm()
+    # After the first step the momentum is the gradient; where classes coast it is of those that are last. AdamW keeps a
+    # share of it.
+    last = slice(-2, None) if issubclass(kind, Idc | Ncfm) else slice(None)
+    share = 1 - config.momentum if issubclass(kind, Ncfm) else 1
+    assert (method.momentum / share - gradient)[last].norm() <= 1e-5 * gradient.norm()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_papers():
 
 def test_unknown_names_are_told():
     table = reproduce.read_paper("fairdd")["table9"]
-    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, kde"):
+    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, kde, ncfm"):
         reproduce.read_paper("dm")
     with pytest.raises(ValueError, match=r"fairdd table9 has no row 'mnist.*one of: c-mnist-fg:10, cifar10-s:10"):
         reproduce.select(table, ["mnist*"])

@@ -238,7 +238,7 @@ def test_divergence_stops_the_run_and_names_the_knob(digits, experts, settings, 
         ({"width": 16}, r"features.0.weight.*\[8, 3, 3, 3\].*\[16, 3, 3, 3\]"),
         ({"debias": "fairdd"}, "trained with debias=none, not fairdd"),
         ({"zca": True}, r"images that are not whitened: zca=True does not fit them"),
-        ({"method": "dm", "iterations": 1}, "experts are for method mtt, not dm"),
+        ({"method": "dm", "iterations": 1}, "experts are for method mtt or ncfm, not dm"),
     ],
 )
 def test_experts_that_do_not_fit(digits, experts, settings, message):
