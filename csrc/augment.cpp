@@ -61,6 +61,8 @@ struct Prepared {
     call.out_dtype = dtype_of(type);
     call.params = params.const_data_ptr();
     call.params_f64 = params.scalar_type() == ScalarType::Double;
+    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16,
+                    "the result must be float32, float64 or bfloat16");
     STD_TORCH_CHECK(call.params_f64 || params.scalar_type() == ScalarType::Float, "params must be float32 or float64");
     call.n_rows = params.size(0);
     if (which.has_value()) {

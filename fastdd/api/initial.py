@@ -70,7 +70,7 @@ def initial_of_run(
         raise FileNotFoundError(f"init {config.init}: there is no stored set (a run writes its own when it ends)")
     if kept is not None:
         labels = torch.arange(data.num_classes).repeat_interleave(config.ipc)
-        copy = SyntheticSet(given, labels, describe(data, config.ipc, zca, source=config.init))
+        copy = SyntheticSet(given, labels, describe(data, config.ipc, zca, source={"path": config.init}))
         ranks.first(lambda: _keep(copy, kept))
     return given
 

@@ -156,6 +156,8 @@ def checked_labels(found: Found, count: int, path: Path, meaning: str) -> tuple[
 
 def _probabilities(rows: Tensor, path: Path, meaning: str) -> Tensor:
     """float32 rows that sum to 1; unchanged if they are that."""
+    if rows.ndim != 2 or rows.is_complex():
+        raise ValueError(f"{path}: its soft labels are {_name(rows.dtype)} {list(rows.shape)}, not [images, classes]")
     exact = rows.double().softmax(-1) if meaning == "logits" else rows.double()
     sums = exact.sum(-1, keepdim=True)
     # Written so that NaN is wrong too.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastdd import ops
+from fastdd.core.reading import damage_of
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain, several
@@ -54,7 +55,8 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
                 f"an image holds {factor} x {factor}: {len(images)} are seen as {len(images) * factor**2}"
             )
         else:
-            found.images, rows = decode(images.detach(), labels, factor, decoder)
+            with damage_of(path, "can't be decoded", ValueError):
+                found.images, rows = decode(images.detach(), labels, factor, decoder)
             found.labels = labels[rows]
             found.notes.append(f"{len(images)} images decoded into {len(rows)} (factor {factor}, {decoder})")
             (found.record or {}).pop("formation", None)

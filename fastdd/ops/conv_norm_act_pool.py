@@ -112,6 +112,7 @@ def conv_norm_act_pool(
     if x.dtype == torch.float32 and x.dim() == 4 and x.shape[1] <= _MOST_CHANNELS:
         fits = filters.dtype == weight.dtype == bias.dtype == x.dtype and pool in POOLS and min(x.shape[2:]) >= 2
         fits = fits and filters.shape[1:] == (x.shape[1], 3, 3) and weight.shape == bias.shape == filters.shape[:1]
+        fits = fits and (shift is None or (shift.dtype == x.dtype and shift.shape == filters.shape[:1]))
         on_cpu = x.device.type == filters.device.type == weight.device.type == bias.device.type == "cpu"
         if fits and on_cpu and _dispatch.choose("conv_norm_act_pool", backend, x.device) == "dispatch":
             y, _ = torch.ops.fastdd.conv_norm_act_pool(x.permute(0, 2, 3, 1), filters, shift, weight, bias, eps, pool)

@@ -128,6 +128,8 @@ def dsa_params(
     tensor([ 2., -2.])
     """
     ops = parse_strategy(strategy) if isinstance(strategy, str) else tuple(strategy)
+    if keys.dim() != 1 or keys.dtype != torch.int64:
+        raise ValueError(f"keys must be int64 [R], not {keys.dtype} {list(keys.shape)}")
     height, width = size
     params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
     if not ops:

@@ -75,6 +75,8 @@ def grouped_conv_weight(
     """
     if groups < 1:
         raise ValueError(f"groups must be at least 1, not {groups}")
+    if len(x) != len(b):  # which PyTorch's own derivative does not look at
+        raise ValueError(f"x and b must be of the same images, not {len(x)} and {len(b)}")
     dtype = accumulation_dtype(x.dtype)
     x, b = x.to(dtype), b.to(dtype)
     shape = (b.shape[1], x.shape[1] // groups, *kernel)

@@ -207,7 +207,9 @@ def cases(sample: Sample, seed: str, numbers: range) -> Iterator[tuple[int, str,
         base = chance.choice(pool) if chance.random() < 0.5 else {}
         try:
             contents, moved = damage(chance, sample, base)
-        except (MemoryError, RecursionError):  # of the damage itself
+        except (
+            BaseException
+        ):  # of the damage itself: Rust's panics, too, that safetensors has at tensors without values
             contents, moved = {}, True
         for name, content in contents.items():
             sample.write(name, content)

@@ -83,7 +83,7 @@ def test_a_store_of_which_a_header_is_cut(tmp_path):
     assert not is_store(tmp_path / "s")
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"rows": {"train": -1, "test": 0}}', "\xff", "LEVELS"])
+@pytest.mark.parametrize("line", ["{", "[]", '{"rows": {"train": -1, "test": 0}}', "\xff", "FIRST", "LEVELS"])
 def test_the_journal_of_a_build(tmp_path, line):
     for split in ("train", "test"):
         for name in ("a", "b"):
@@ -101,6 +101,8 @@ def test_the_journal_of_a_build(tmp_path, line):
         levels = json.loads(noted)
         levels["levels"][0][5] += 1
         journal.write_text(f"{first}\n{json.dumps(levels)}\n")
+    elif line == "FIRST":
+        journal.write_text("5\n")
     else:
         journal.write_bytes(journal.read_bytes() + line.encode("latin1") + b"\n")
     with pytest.raises(ValueError, match=r"journal\.jsonl is damaged: start anew with --force: "):

@@ -74,6 +74,19 @@ def test_an_archive_whose_names_are_no_words(tmp_path):
         read_mnist(tmp_path / "a.npz")
 
 
+def test_soft_labels_and_parts_of_images_of_another_kind_are_told_with_the_file(tmp_path):
+    rows = np.ones((20, 3, 5), np.float32)
+    np.savez(tmp_path / "a.npz", images=images().numpy(), labels=classes().numpy(), soft_labels=rows)
+    with refused(ValueError, "a.npz: its soft labels are float32 [20, 3, 5]"):
+        read_mnist(tmp_path / "a.npz")
+    torch.save([torch.rand(20, 1, 28, 1), classes()], tmp_path / "data.pt")
+    with refused(ValueError, "data.pt can't be decoded: a factor of 1 to 1"):
+        read_mnist(tmp_path / "data.pt", factor=2)
+    torch.save([torch.rand(20, 1, 28, 28), classes().to(torch.complex64)], tmp_path / "data.pt")
+    with refused(ValueError, "data.pt"):
+        read_mnist(tmp_path / "data.pt", factor=2)
+
+
 def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "x.pt")
     with refused(ValueError, "x.pt is a pipe or a device, not a file"):

@@ -112,6 +112,22 @@ def test_packed_filters_have_their_size_where_they_have_no_contents():
             assert torch.ops.fastdd.pack_filters(filters.to("meta"), winograd).shape == packed.shape
 
 
+def test_what_would_be_written_beyond_is_refused_past_the_wrappers():
+    raw, params = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ops.identity_params(2)
+    with pytest.raises(RuntimeError, match="the result must be float32, float64 or bfloat16"):
+        torch.ops.fastdd.augment_uint8(raw, params, None, torch.rand(3), torch.rand(3), torch.uint8)
+    with pytest.raises(ValueError, match="x and b must be of the same images, not 2 and 0"):
+        torch.ops.fastdd.grouped_conv_weight(
+            IMAGES, IMAGES[:0], torch.tensor([0, 2]), [1, 1], [1, 1], [0, 0], [1, 1], 1
+        )
+
+
+def test_a_shift_that_does_not_fit_is_refused_though_it_changes_nothing():
+    for shift, error in ((torch.zeros(1), ValueError), (torch.zeros(4, dtype=torch.float64), TypeError)):
+        with pytest.raises(error, match=r"bias (must be \[4\], not \[1\]|are torch.float64 and x is torch.float32)"):
+            ops.conv_norm_act_pool(IMAGES, FILTERS, *NORM, shift=shift)
+
+
 def test_memory_that_ends_in_a_kernel_is_told():
     with pytest.raises(MemoryError, match="segment_spread: the memory is not enough for its result"):
         ops.segment_spread(torch.rand(1, 2**20), torch.tensor([0, 2**32]), None, 2**32)

@@ -182,6 +182,8 @@ class _Build:
             os.truncate(file, len(whole))
         with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
             lines = [reading.parse_json(line) for line in whole.splitlines()]
+            if lines and not isinstance(lines[0], dict):
+                raise ValueError(f"it begins with {shown(lines[0])}")
             for line in lines[1:]:
                 self._check_line(line)
         return lines

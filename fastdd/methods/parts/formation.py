@@ -94,16 +94,15 @@ class MultiFormation:
         return normalised if parts is None else ops.formation(normalised, self.factor, parts, fill=self._fill)
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        parts = self._parts(stored, parts)
+        seen, parts = self.normalised(stored), self._parts(stored, parts)
         if parts is None:
-            return ops.augment_passes(self.normalised(stored), params, rows)
+            return ops.augment_passes(seen, params, rows)
+        # The first pass decodes on its way.
         first, *others = params.unbind(1) if params.dim() == 3 else (params,)
-        images = ops.augment_stored(
-            self.normalised(stored), first.contiguous(), rows, factor=self.factor, parts=parts, fill=self._fill
-        )
+        seen = ops.augment_stored(seen, first.contiguous(), rows, factor=self.factor, parts=parts, fill=self._fill)
         for of_pass in others:
-            images = ops.augment(images, of_pass.contiguous(), rows)
-        return images
+            seen = ops.augment(seen, of_pass.contiguous(), rows)
+        return seen
 
     def _parts(self, stored: Tensor, parts: Tensor | None) -> Tensor | None:
         """Addresses of what is seen; None for all that is stored, whole."""

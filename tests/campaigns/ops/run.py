@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 
-HANGS_AFTER = 120.0
+HANGS_AFTER = 300.0
 MEMORY = 12 << 30
 Row = dict[str, object]
 

@@ -189,7 +189,7 @@ def _on_scalar(draw: Draw, arguments: Arguments) -> str:
 
 
 def _on_aliases(draw: Draw, arguments: Arguments) -> str:
-    names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+    names = [name for name, value in arguments.items() if isinstance(value, Tensor) and not value.is_nested]
     if len(names) < 2:
         return ""
     a, b = draw.random.sample(names, 2)
