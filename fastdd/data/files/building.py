@@ -152,6 +152,9 @@ class _Build:
                 f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
                 "start anew with --force, or choose another path"
             )
+        with reading.damage_of(building / _JOURNAL, "is damaged: start anew with --force", ValueError):
+            for line in lines[1:]:
+                self._check_line(line)
         if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
             raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
@@ -184,8 +187,6 @@ class _Build:
             lines = [reading.parse_json(line) for line in whole.splitlines()]
             if lines and not isinstance(lines[0], dict):
                 raise ValueError(f"it begins with {shown(lines[0])}")
-            for line in lines[1:]:
-                self._check_line(line)
         return lines
 
     def _check_line(self, line: dict) -> None:
