@@ -1,5 +1,6 @@
-// fastdd::augment, fastdd::augment_adjoint and fastdd::augment_uint8 for CPU and CUDA tensors. Shapes, dtypes and values are
-// checked in fastdd/ops/augment.py; what would read or write out of bounds is checked again here.
+// fastdd::augment and its adjoint, of images, of uint8 images and of images that are decoded on the way (augment_stored), for CPU
+// and CUDA tensors. Shapes, dtypes and values are checked in fastdd/ops/augment.py and fastdd/ops/formation.py; what would read
+// or write out of bounds is checked again here.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -15,6 +16,8 @@
 #include "augment_cpu.h"
 #include "augment_launch.h"
 #include "augment_math.h"
+#include "formation.h"
+#include "formation_launch.h"
 
 #ifdef FASTDD_WITH_CUDA
 // Weak: CPU builds of torch lack the symbol, and a strong reference would keep the extension from loading there.
@@ -44,12 +47,14 @@ struct Prepared {
   AugmentCall call{};
   int64_t images;
 
-  Prepared(const Tensor& input, const Tensor& parameters, const std::optional<Tensor>& which, ScalarType type, bool linear)
+  // `count` images are augmented and `written` come out, where these are not those of x.
+  Prepared(const Tensor& input, const Tensor& parameters, const std::optional<Tensor>& which, ScalarType type, bool linear,
+           int64_t count = -1, int64_t written = -1)
       : x(torch::stable::contiguous(input)), params(torch::stable::contiguous(parameters)), rows(params), out(x) {
     STD_TORCH_CHECK(x.dim() == 4 && params.dim() == 2 && params.size(1) == fastdd::kColumns, "x must be [N, C, H, W], params [R, 13]");
-    images = x.size(0);
+    images = count < 0 ? x.size(0) : count;
     STD_TORCH_CHECK(x.size(1) * (x.size(2) + 3) * (x.size(3) + 3) < std::numeric_limits<int32_t>::max(), "images are too large");
-    out = torch::stable::new_empty(x, {images, x.size(1), x.size(2), x.size(3)}, type);
+    out = torch::stable::new_empty(x, {written < 0 ? images : written, x.size(1), x.size(2), x.size(3)}, type);
     call.in = x.const_data_ptr();
     call.out = out.mutable_data_ptr();
     call.in_dtype = dtype_of(x.scalar_type());
@@ -87,29 +92,38 @@ void check_params(const P* params, int64_t count) {
   }
 }
 
-void run_cpu(const Prepared& p, bool adjoint) {
+void check_cpu(const Prepared& p) {
   if (p.call.params_f64) {
     check_params(static_cast<const double*>(p.call.params), p.call.n_rows);
   } else {
     check_params(static_cast<const float*>(p.call.params), p.call.n_rows);
   }
-  if (p.out.numel() == 0) return;
-  if (p.call.rows != nullptr) {
-    for (int64_t i = 0; i < p.images; ++i) {
-      STD_TORCH_CHECK(p.call.rows[i] >= 0 && p.call.rows[i] < p.call.n_rows, "rows[", i, "] = ", p.call.rows[i],
-                      " is not a row of params, which has ", p.call.n_rows);
-    }
+  if (p.call.rows == nullptr) return;
+  for (int64_t i = 0; i < p.images; ++i) {
+    STD_TORCH_CHECK(p.call.rows[i] >= 0 && p.call.rows[i] < p.call.n_rows, "rows[", i, "] = ", p.call.rows[i],
+                    " is not a row of params, which has ", p.call.n_rows);
   }
-  // About 16,000 pixels to a task.
-  const int64_t size = int64_t(p.call.channels) * p.call.height * p.call.width;
+}
+
+// Calls kernel(begin, end) for parts of `count` images, `each` augmented ones to one of them: about 16,000 pixels to a task.
+template <class Kernel>
+void in_parallel(const Prepared& p, int64_t count, int64_t each, const Kernel& kernel) {
+  const int64_t size = each * p.call.channels * p.call.height * p.call.width;
   const int64_t grain = std::max<int64_t>(1, 16384 / size);
   std::atomic<bool> whole{true};
-  torch::stable::parallel_for(0, p.images, grain, [&](int64_t begin, int64_t end) {
-    const bool done = adjoint ? FASTDD_DISPATCH(augment_adjoint_images, p.call, begin, end)
-                              : FASTDD_DISPATCH(augment_images, p.call, begin, end);
-    if (!done) whole = false;
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    if (!kernel(begin, end)) whole = false;
   });
   STD_TORCH_CHECK(whole, "out of memory");
+}
+
+void run_cpu(const Prepared& p, bool adjoint) {
+  check_cpu(p);
+  if (p.out.numel() == 0) return;
+  in_parallel(p, p.images, 1, [&](int64_t begin, int64_t end) {
+    return adjoint ? FASTDD_DISPATCH(augment_adjoint_images, p.call, begin, end)
+                   : FASTDD_DISPATCH(augment_images, p.call, begin, end);
+  });
 }
 
 Tensor augment_cpu(const Tensor& x, const Tensor& params, const std::optional<Tensor>& rows, bool linear) {
@@ -156,6 +170,35 @@ Tensor augment_uint8_cpu(const Tensor& x, const Tensor& params, const std::optio
   return p.out;
 }
 
+Tensor augment_stored_cpu(const Tensor& input, const Tensor& params, const std::optional<Tensor>& rows, bool linear, int64_t factor,
+                          const std::optional<Tensor>& parts, const std::optional<Tensor>& fill) {
+  const Tensor stored = torch::stable::contiguous(input);
+  STD_TORCH_CHECK(stored.dim() == 4, "stored must be [M, C, H, W]");
+  fastdd::Decoding d(stored, stored.size(0), stored.size(2), stored.size(3), factor, parts, fill, stored.size(2), stored.size(3));
+  d.look_up(false);
+  d.call.in = stored.const_data_ptr();
+  Prepared p(stored, params, rows, stored.scalar_type(), linear, d.images, d.images);
+  p.call.formation = &d.call;
+  run_cpu(p, false);
+  return p.out;
+}
+
+Tensor augment_stored_adjoint_cpu(const Tensor& g, const Tensor& params, const std::optional<Tensor>& rows, int64_t n, int64_t factor,
+                                  const std::optional<Tensor>& parts) {
+  STD_TORCH_CHECK(g.dim() == 4, "g must be [N, C, H, W]");
+  fastdd::Decoding d(g, n, g.size(2), g.size(3), factor, parts, std::nullopt, g.size(2), g.size(3));
+  STD_TORCH_CHECK(d.images == g.size(0), "g must be of ", d.images, " decoded images, not ", g.size(0));
+  d.look_up(true);
+  Prepared p(g, params, rows, g.scalar_type(), true, -1, n);
+  p.call.formation = &d.call;
+  check_cpu(p);
+  if (p.out.numel() == 0) return p.out;
+  in_parallel(p, n, std::max<int64_t>(1, d.images / n), [&](int64_t begin, int64_t end) {
+    return FASTDD_DISPATCH(augment_stored_adjoint_images, p.call, begin, end);
+  });
+  return p.out;
+}
+
 #ifdef FASTDD_WITH_CUDA
 void run_cuda(const Prepared& p, bool adjoint) {
   if (p.out.numel() == 0) return;
@@ -195,6 +238,37 @@ Tensor augment_uint8_cuda(const Tensor& x, const Tensor& params, const std::opti
   run_cuda(p, false);
   return p.out;
 }
+
+Tensor augment_stored_cuda(const Tensor& input, const Tensor& params, const std::optional<Tensor>& rows, bool linear, int64_t factor,
+                           const std::optional<Tensor>& parts, const std::optional<Tensor>& fill) {
+  const Tensor stored = torch::stable::contiguous(input);
+  STD_TORCH_CHECK(stored.dim() == 4, "stored must be [M, C, H, W]");
+  fastdd::Decoding d(stored, stored.size(0), stored.size(2), stored.size(3), factor, parts, fill, stored.size(2), stored.size(3));
+  d.call.in = stored.const_data_ptr();
+  Prepared p(stored, params, rows, stored.scalar_type(), linear, d.images, d.images);
+  p.call.formation = &d.call;
+  run_cuda(p, false);
+  return p.out;
+}
+
+// In two launches: a pixel of a stored image gathers from several decoded ones, whose own adjoints gather too.
+Tensor augment_stored_adjoint_cuda(const Tensor& input, const Tensor& params, const std::optional<Tensor>& rows, int64_t n, int64_t factor,
+                                   const std::optional<Tensor>& parts) {
+  const Tensor g = augment_adjoint_cuda(input, params, rows);
+  fastdd::Decoding d(g, n, g.size(2), g.size(3), factor, parts, std::nullopt, g.size(2), g.size(3));
+  STD_TORCH_CHECK(d.images == g.size(0), "g must be of ", d.images, " decoded images, not ", g.size(0));
+  Tensor out = torch::stable::new_empty(g, {n, g.size(1), g.size(2), g.size(3)});
+  if (out.numel() == 0) return out;
+  d.call.in = g.const_data_ptr();
+  d.call.out = out.mutable_data_ptr();
+  const int32_t device = g.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const int error = fastdd::formation_adjoint_launch(d.call, d.images, stream);
+  STD_TORCH_CHECK(error == 0, "CUDA error in augment_stored_adjoint: ", fastdd::cuda_error(error));
+  return out;
+}
 #endif
 
 }  // namespace
@@ -203,6 +277,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
   m.impl("augment", TORCH_BOX(&augment_cpu));
   m.impl("augment_adjoint", TORCH_BOX(&augment_adjoint_cpu));
   m.impl("augment_uint8", TORCH_BOX(&augment_uint8_cpu));
+  m.impl("augment_stored", TORCH_BOX(&augment_stored_cpu));
+  m.impl("augment_stored_adjoint", TORCH_BOX(&augment_stored_adjoint_cpu));
 }
 
 #ifdef FASTDD_WITH_CUDA
@@ -210,5 +286,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastdd, CUDA, m) {
   m.impl("augment", TORCH_BOX(&augment_cuda));
   m.impl("augment_adjoint", TORCH_BOX(&augment_adjoint_cuda));
   m.impl("augment_uint8", TORCH_BOX(&augment_uint8_cuda));
+  m.impl("augment_stored", TORCH_BOX(&augment_stored_cuda));
+  m.impl("augment_stored_adjoint", TORCH_BOX(&augment_stored_adjoint_cuda));
 }
 #endif

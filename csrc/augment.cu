@@ -1,32 +1,20 @@
-// CUDA kernels of augment and augment_adjoint: one thread block an image. Their tests pass on an H200.
+// CUDA kernels of augment and augment_adjoint: one thread block an image. Their tests pass on an H200, but for those of images
+// that are decoded on the way, which have not run on a GPU.
 //
 // An image is kept in shared memory when it fits (227 KB on Hopper: three channels of 128 x 128 in float32); a larger one is
 // read through the caches. No atomics: sums go through a fixed tree, and the adjoint of the warp gathers.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "augment_launch.h"
 #include "augment_math.h"
+#include "formation_cpu.h"
+#include "formation_device.h"
 
 namespace fastdd {
 namespace {
 
-__device__ __forceinline__ float value_of(float v) { return v; }
-__device__ __forceinline__ double value_of(double v) { return v; }
-__device__ __forceinline__ float value_of(__nv_bfloat16 v) { return __bfloat162float(v); }
-__device__ __forceinline__ float value_of(uint8_t v) { return static_cast<float>(v); }
-
-__device__ __forceinline__ void put(float* p, float v) { *p = v; }
-__device__ __forceinline__ void put(double* p, double v) { *p = v; }
-__device__ __forceinline__ void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
-
 // 1024 would leave 64 registers a thread, fewer than the kernels need.
 constexpr int kMostThreads = 512;
-
-template <class T>
-__device__ __forceinline__ T not_a_number() {
-  return static_cast<T>(__int_as_float(0x7fc00000));
-}
 
 // Sum over the block, the same for every thread and in the same order at every run.
 template <class T>
@@ -62,20 +50,35 @@ __device__ void fill_nan(Out* out, int64_t count) {
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) put(out + i, not_a_number<T>());
 }
 
-// The source image in the computing type: from shared memory, or converted (and normalised) at every read.
-template <class T, class In, bool kShared>
+// Images as they are, and images that are decoded on the way.
+struct AsTheyAre {};
+
+template <class Made>
+constexpr bool kDecoded = false;
+template <>
+constexpr bool kDecoded<Formation> = true;
+
+// The source image in the computing type: from shared memory, or converted (and normalised, or decoded) at every read.
+template <class T, class In, bool kShared, class Made>
 struct Source {
-  const In* global;
+  const In* global;  // the image; if it is decoded, all stored ones
   const T* shared;
   const float *mean, *std;
   int plane;
+  Made made;
+  Address address;
+  int channels;
 
   __device__ __forceinline__ T convert(int channel, int i) const {
-    const T value = static_cast<T>(value_of(global[static_cast<int64_t>(channel) * plane + i]));
-    if constexpr (sizeof(In) == 1) {
-      return normalise(value, static_cast<T>(mean[channel]), static_cast<T>(std[channel]));
+    if constexpr (kDecoded<Made>) {
+      return decoded_at<T>(made, global, address, channels, channel, i % made.out_width, i / made.out_width);
     } else {
-      return value;
+      const T value = static_cast<T>(value_of(global[static_cast<int64_t>(channel) * plane + i]));
+      if constexpr (sizeof(In) == 1) {
+        return normalise(value, static_cast<T>(mean[channel]), static_cast<T>(std[channel]));
+      } else {
+        return value;
+      }
     }
   }
 
@@ -130,19 +133,28 @@ __device__ __forceinline__ T warped(const S& source, const Sample<T>& s, int cha
   return bilinear(s.fx, s.fy, p00, p01, p10, p11);
 }
 
-template <class T, class In, class Out, bool kShared>
-__global__ void __launch_bounds__(kMostThreads, 1) augment_kernel(const AugmentCall call) {
+template <class T, class In, class Out, bool kShared, class Made>
+__global__ void __launch_bounds__(kMostThreads, 1) augment_kernel(const AugmentCall call, const Made made) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int64_t image = blockIdx.x;
   const int channels = call.channels, width = call.width, height = call.height, plane = width * height;
   const int64_t count = static_cast<int64_t>(channels) * plane;
   Out* out = static_cast<Out*>(call.out) + image * count;
   Row<T> r;
-  if (!find_row(call, image, r)) {
+  const In* in = static_cast<const In*>(call.in);
+  Address address{};
+  bool exists = find_row(call, image, r);
+  if constexpr (kDecoded<Made>) {
+    address = address_of(made, image);
+    exists = exists && address.exists;
+  } else {
+    in += image * count;
+  }
+  if (!exists) {
     fill_nan<T>(out, count);
     return;
   }
-  Source<T, In, kShared> source{static_cast<const In*>(call.in) + image * count, nullptr, call.mean, call.std, plane};
+  Source<T, In, kShared, Made> source{in, nullptr, call.mean, call.std, plane, made, address, channels};
   source.load(reinterpret_cast<T*>(memory), channels);
 
   // Saturation keeps the mean over channels, so contrast's mean is that of the warped image, plus brightness.
@@ -208,7 +220,8 @@ __global__ void __launch_bounds__(kMostThreads, 1) augment_adjoint_kernel(const 
     fill_nan<T>(out, count);
     return;
   }
-  Source<T, In, kShared> source{static_cast<const In*>(call.in) + image * count, nullptr, call.mean, call.std, plane};
+  Source<T, In, kShared, AsTheyAre> source{static_cast<const In*>(call.in) + image * count, nullptr, call.mean, call.std, plane,
+                                           {}, {}, channels};
   source.load(reinterpret_cast<T*>(memory), channels);
 
   T image_mean = T(0);
@@ -244,8 +257,8 @@ int threads_for(const AugmentCall& call) {
 }
 
 // Launches with the image in shared memory when the device's blocks may have that much of it.
-template <class T, class Kernel>
-int launch(Kernel with_shared, Kernel without, const AugmentCall& call, int64_t images, void* stream) {
+template <class T, class Kernel, class... More>
+int launch(Kernel with_shared, Kernel without, const AugmentCall& call, int64_t images, void* stream, const More&... more) {
   int device = 0, most = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error != cudaSuccess) return error;
@@ -261,16 +274,23 @@ int launch(Kernel with_shared, Kernel without, const AugmentCall& call, int64_t 
   const auto grid = static_cast<unsigned>(images);
   const auto queue = static_cast<cudaStream_t>(stream);
   if (fits) {
-    with_shared<<<grid, threads_for(call), static_cast<size_t>(bytes), queue>>>(call);
+    with_shared<<<grid, threads_for(call), static_cast<size_t>(bytes), queue>>>(call, more...);
   } else {
-    without<<<grid, threads_for(call), 0, queue>>>(call);
+    without<<<grid, threads_for(call), 0, queue>>>(call, more...);
   }
   return cudaGetLastError();
 }
 
 template <class T, class In, class Out>
 int forward(const AugmentCall& call, int64_t images, void* stream) {
-  return launch<T>(augment_kernel<T, In, Out, true>, augment_kernel<T, In, Out, false>, call, images, stream);
+  if constexpr (sizeof(In) > 1) {
+    if (call.formation != nullptr) {
+      const Formation& f = call.formation->f;
+      return launch<T>(augment_kernel<T, In, Out, true, Formation>, augment_kernel<T, In, Out, false, Formation>, call, images, stream, f);
+    }
+  }
+  return launch<T>(augment_kernel<T, In, Out, true, AsTheyAre>, augment_kernel<T, In, Out, false, AsTheyAre>, call, images, stream,
+                   AsTheyAre{});
 }
 
 template <class T, class In>

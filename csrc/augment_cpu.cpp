@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "augment_math.h"
+#include "formation_image.h"
 #include "lanes.h"
 
 #ifdef __AVX512F__
@@ -49,6 +50,7 @@ struct Scratch {
   PixelOf<T>* grid;  // an interleaved image with a zero border
   T *fx, *fy;        // where two rows of the result sample: [2, W], W in whole blocks
   int* index;
+  T* decoding;  // what enlarge() and shrink() work in
   void* memory;
 
   Scratch(const AugmentCall& call, bool adjoint)
@@ -57,13 +59,15 @@ struct Scratch {
     const int border = adjoint ? 2 * kLargestWindow : 3;
     const size_t pixels = size_t(height + border) * (width + border) + kBlock;  // blocks are written whole
     const size_t located = adjoint ? 0 : size_t(2) * padded;
-    memory = std::malloc((2 * count + kChannels * pixels + 2 * located) * sizeof(T) + located * sizeof(int));
+    const size_t decoded = call.formation == nullptr ? 0 : formation_scratch(*call.formation);
+    memory = std::malloc((2 * count + kChannels * pixels + 2 * located + decoded) * sizeof(T) + located * sizeof(int));
     source = static_cast<T*>(memory);
     image = source + count;
     grid = reinterpret_cast<PixelOf<T>*>(image + count);
     fx = reinterpret_cast<T*>(grid + pixels);
     fy = fx + located;
-    index = reinterpret_cast<int*>(fy + located);
+    decoding = fy + located;
+    index = reinterpret_cast<int*>(decoding + decoded);
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() { std::free(memory); }
@@ -268,9 +272,15 @@ struct Block<float> {
 };
 #endif
 
-// The pixels of image n in the computing type: the caller's own, or converted into `to`.
+// The pixels of image n in the computing type: the caller's own, or converted or decoded into `to`.
 template <class T, class In>
-const T* pixels_of(const AugmentCall& call, int64_t n, T* to) {
+const T* pixels_of(const AugmentCall& call, const Scratch<T>& s, int64_t n, T* to) {
+  if constexpr (sizeof(In) > 1) {
+    if (call.formation != nullptr) {
+      enlarge<T, In>(*call.formation, n, s.decoding, to);
+      return to;
+    }
+  }
   const int64_t plane = int64_t(call.height) * call.width, count = call.channels * plane;
   const In* in = static_cast<const In*>(call.in) + n * count;
   if constexpr (sizeof(In) == 1) {
@@ -533,7 +543,7 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
     const Row<T> r = row_of<T>(call, n);
     T* image = target<T, Out>(call, s, n);
     const bool kept = keeps_pixels(r);
-    const T* pixels = pixels_of<T, In>(call, n, kept ? image : s.source);
+    const T* pixels = pixels_of<T, In>(call, s, n, kept ? image : s.source);
     if (!kept) {
       if (moves_pixels(r)) {
         move(pixels, image, s.channels, s.height, s.width, r, false);
@@ -553,41 +563,76 @@ bool forward(const AugmentCall& call, int64_t begin, int64_t end) {
   return true;
 }
 
+// image = the transpose of augmenting image n, of the gradients [C, H, W] at `in`.
+template <class T, class In>
+void adjoint_image(const AugmentCall& call, Scratch<T>& s, int64_t n, T* image) {
+  const Row<T> r = row_of<T>(call, n);
+  const bool kept = keeps_pixels(r);
+  T* work = kept ? image : s.source;
+  const T* pixels = pixels_of<T, In>(call, s, n, work);
+  if (pixels != work && (kept || cuts(r))) {
+    std::memcpy(work, pixels, s.count * sizeof(T));
+    pixels = work;
+  }
+  if (cuts(r)) cut(work, r, s.channels, s.height, s.width);
+  if (colours(r)) {
+    colour(pixels, work, s.channels, s.plane, r);
+    pixels = work;
+  }
+  if (kept) return;
+  if (moves_pixels(r)) {
+    move(pixels, image, s.channels, s.height, s.width, r, true);
+    return;
+  }
+  const Window<T> w = window_of(r);
+  for_groups(s.channels, [&]<int M>(int c) {
+    if (w.nx <= 3 && w.ny <= 3) {
+      warp_adjoint<M, 3>(s, r, w, pixels + c * s.plane, image + c * s.plane);
+    } else {
+      warp_adjoint<M, kLargestWindow>(s, r, w, pixels + c * s.plane, image + c * s.plane);
+    }
+  });
+}
+
 template <class T, class In>
 bool adjoint(const AugmentCall& call, int64_t begin, int64_t end) {
   Scratch<T> s(call, true);
   if (s.memory == nullptr) return false;
   for (int64_t n = begin; n < end; ++n) {
-    const Row<T> r = row_of<T>(call, n);
-    T* image = target<T, In>(call, s, n);
-    const bool kept = keeps_pixels(r);
-    T* work = kept ? image : s.source;
-    const T* pixels = pixels_of<T, In>(call, n, work);
-    if (pixels != work && (kept || cuts(r))) {
-      std::memcpy(work, pixels, s.count * sizeof(T));
-      pixels = work;
-    }
-    if (cuts(r)) cut(work, r, s.channels, s.height, s.width);
-    if (colours(r)) {
-      colour(pixels, work, s.channels, s.plane, r);
-      pixels = work;
-    }
-    if (!kept) {
-      if (moves_pixels(r)) {
-        move(pixels, image, s.channels, s.height, s.width, r, true);
-      } else {
-        const Window<T> w = window_of(r);
-        for_groups(s.channels, [&]<int M>(int c) {
-          if (w.nx <= 3 && w.ny <= 3) {
-            warp_adjoint<M, 3>(s, r, w, pixels + c * s.plane, image + c * s.plane);
-          } else {
-            warp_adjoint<M, kLargestWindow>(s, r, w, pixels + c * s.plane, image + c * s.plane);
-          }
-        });
-      }
-    }
+    adjoint_image<T, In>(call, s, n, target<T, In>(call, s, n));
     store<T, In>(call, s, n);
   }
+  return true;
+}
+
+// Of every stored image the sum over those that it was decoded into, in their order: no gradient of a decoded set is written.
+template <class T, class In>
+bool stored_adjoint(const AugmentCall& outer, int64_t begin, int64_t end) {
+  const FormationCall& f = *outer.formation;
+  Scratch<T> s(outer, true);
+  if (s.memory == nullptr) return false;
+  AugmentCall call = outer;
+  call.formation = nullptr;  // gradients are of decoded images
+  const int64_t count = int64_t(f.channels) * f.f.height * f.f.width;
+  T* rounded = nullptr;
+  if constexpr (sizeof(T) != sizeof(In)) {
+    rounded = static_cast<T*>(std::malloc(count * sizeof(T)));
+    if (rounded == nullptr) return false;
+  }
+  In* const out = static_cast<In*>(call.out);
+  for (int64_t m = begin; m < end; ++m) {
+    T* total = rounded;
+    if constexpr (sizeof(T) == sizeof(In)) total = out + m * count;
+    std::memset(total, 0, count * sizeof(T));
+    for (int64_t k = f.offsets[m]; k < f.offsets[m + 1]; ++k) {
+      adjoint_image<T, In>(call, s, f.members[k], s.image);
+      shrink<T>(f, f.members[k], s.image, s.decoding, total);
+    }
+    if constexpr (sizeof(T) != sizeof(In)) {
+      for_lanes<In>(count, [&](int64_t i, auto part) { part.store(out + m * count + i, part.load(total + i)); });
+    }
+  }
+  std::free(rounded);
   return true;
 }
 
@@ -614,6 +659,14 @@ bool augment_adjoint_images(const AugmentCall& call, int64_t begin, int64_t end)
     case Dtype::f64: return adjoint<double, double>(call, begin, end);
     case Dtype::bf16: return adjoint<float, bf16>(call, begin, end);
     default: return adjoint<float, float>(call, begin, end);
+  }
+}
+
+bool augment_stored_adjoint_images(const AugmentCall& call, int64_t begin, int64_t end) {
+  switch (call.in_dtype) {
+    case Dtype::f64: return stored_adjoint<double, double>(call, begin, end);
+    case Dtype::bf16: return stored_adjoint<float, bf16>(call, begin, end);
+    default: return stored_adjoint<float, float>(call, begin, end);
   }
 }
 

@@ -8,6 +8,8 @@
 
 namespace fastdd {
 
+struct FormationCall;
+
 struct AugmentCall {
   const void* in;         // [N, C, H, W]
   void* out;              // [N, C, H, W]
@@ -21,9 +23,12 @@ struct AugmentCall {
   const float *mean, *std;    // u8 on the GPU: [C]
   int channels, height, width;
   bool linear;
+  const FormationCall* formation;  // what decodes the images on the way (in is then null), or null
 };
 
 }  // namespace fastdd
 
 FASTDD_DECLARE_VARIANTS(bool augment_images(const AugmentCall& call, int64_t begin, int64_t end))
 FASTDD_DECLARE_VARIANTS(bool augment_adjoint_images(const AugmentCall& call, int64_t begin, int64_t end))
+// Of stored images [begin, end), where the images are decoded on the way: out is of the stored ones.
+FASTDD_DECLARE_VARIANTS(bool augment_stored_adjoint_images(const AugmentCall& call, int64_t begin, int64_t end))

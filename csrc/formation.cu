@@ -2,41 +2,15 @@
 //
 // A thread a pixel, and no atomics: of the adjoint, a pixel of a stored image gathers from the decoded images that hold its
 // part, in their order.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "formation_device.h"
 #include "formation_launch.h"
-#include "formation_math.h"
 
 namespace fastdd {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ float value_of(float v) { return v; }
-__device__ __forceinline__ double value_of(double v) { return v; }
-__device__ __forceinline__ float value_of(__nv_bfloat16 v) { return __bfloat162float(v); }
-
-__device__ __forceinline__ void put(float* p, float v) { *p = v; }
-__device__ __forceinline__ void put(double* p, double v) { *p = v; }
-__device__ __forceinline__ void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
-
-// Pixel (x, y) of channel c of a decoded image.
-template <class T, class In>
-__device__ T decoded_at(const Formation& f, const In* in, const Address& a, int channels, int c, int x, int y) {
-  const Tap<T> across = tap_of<T>(x, f.columns, f.out_width), down = tap_of<T>(y, f.rows, f.out_height);
-  const In* plane = in + (a.image * channels + c) * f.height * f.width;
-  const T fill = f.fill == nullptr ? T(0) : static_cast<T>(f.fill[c]);
-  const auto at = [&](int row, int column) {
-    row += a.row;
-    column += a.column;
-    return row < f.height && column < f.width ? static_cast<T>(value_of(plane[static_cast<int64_t>(row) * f.width + column])) : fill;
-  };
-  const T p00 = at(down.low, across.low), p01 = at(down.low, across.high);
-  const T p10 = at(down.high, across.low), p11 = at(down.high, across.high);
-  const T above = p00 + across.weight * (p01 - p00), below = p10 + across.weight * (p11 - p10);
-  return above + down.weight * (below - above);
-}
 
 template <class T, class In>
 __global__ void __launch_bounds__(kThreads) formation_kernel(const FormationCall call, int64_t n) {
@@ -49,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) formation_kernel(const FormationCall
     const int i = static_cast<int>(k % count), pixel = i % plane;
     // An address could not be read before: what does not exist is NaN.
     put(out + k, a.exists ? decoded_at<T>(f, in, a, call.channels, i / plane, pixel % f.out_width, pixel / f.out_width)
-                          : static_cast<T>(__int_as_float(0x7fc00000)));
+                          : not_a_number<T>());
   }
 }
 

@@ -9,6 +9,7 @@ from fastdd.bench.cases import (
     conv3x3,
     density,
     evaluate,
+    formation,
     formation_steps,
     gradient_steps,
     group_grad,
@@ -22,6 +23,7 @@ from fastdd.bench.framework.case import Case
 
 _MODULES = (
     augment,
+    formation,
     segment_mean,
     matching,
     cf_match,

@@ -38,7 +38,7 @@ Labels = Annotated[str, typer.Option(help="What soft labels are: probabilities o
 Whitened = Annotated[bool, typer.Option("--zca", help="Images are whitened: fit the same whitening on --dataset.")]
 Factor = Annotated[
     int | None,
-    typer.Option(help="idc: of multi-formation: an image holds factor x factor.", show_default="1"),
+    typer.Option(help="idc: of multi-formation: an image holds factor x factor.", show_default="the file's, or 1"),
 ]
 Decoder = Annotated[str | None, typer.Option(help="idc: single, multi or bound.", show_default="single")]
 Ipc = Annotated[int | None, typer.Option(help="dcbench: which of its sets.", show_default=False)]

@@ -173,8 +173,8 @@ def _check_factor(what: SyntheticSet | str, factor: int | None) -> None:
     own = what.formation if isinstance(what, SyntheticSet) else 1
     if factor not in (None, own):
         raise ValueError(
-            f"the set's images hold {own} x {own} each: factor {factor} is not theirs, leave it out (fastdd import "
-            "--factor says what images hold that do not say it themselves)"
+            f"the images hold {own} x {own} each: factor {factor} is not theirs, leave it out; of a file that does not "
+            "say it, fastdd import --factor does"
         )
 
 

@@ -58,10 +58,14 @@ class Dream(Idc):
     def __init__(self, config: DreamSettings, context: Context):
         super().__init__(config, context)
         dataset = context.dataset
-        self._found = Representatives(dataset, self._samples, config.cluster_by, context.device)
+        self._found = Representatives(dataset, self._samples, self._real, config.cluster_by)
         home = self._real.pixels.device
         # Of all classes, as a checkpoint has those of all ranks; a class of fewer images has -1 after them.
         self._representatives = torch.full((dataset.num_classes, config.batch_real), -1, device=home)
+        counts = torch.tensor([self._found.count(label, config.batch_real) for label in self.classes])
+        self._owners = torch.arange(len(counts)).repeat_interleave(counts).to(home)
+        there = torch.arange(config.batch_real) < counts[:, None]
+        self._places = there.flatten().nonzero()[:, 0].to(home)
         if config.init == "kmean":
             self._begin_with_representatives()
 
@@ -87,10 +91,8 @@ class Dream(Idc):
     def _batch(self, number: int, net: nn.Module) -> Batch:
         if number % self._config.outer_loop % self._config.interval == 0:
             self.find_representatives(number)
-        counts = [self._found.count(label, self._config.batch_real) for label in self.classes]
-        rows = [self._representatives[label, :count] for label, count in zip(self.classes, counts, strict=True)]
-        classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        return self._draws.of_rows(torch.cat(rows), classes)
+        rows = self._representatives[self.classes.start : self.classes.stop].flatten()[self._places]
+        return self._draws.of_rows(rows, self._owners)
 
     def parts(self) -> list[Part]:
         steps, interval = self._config.outer_loop, self._config.interval

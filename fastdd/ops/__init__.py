@@ -2,6 +2,7 @@
 
 from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
+from fastdd.ops.augment_stored import augment_stored
 from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
@@ -34,6 +35,7 @@ __all__ = [
     "augment",
     "augment_adjoint",
     "augment_passes",
+    "augment_stored",
     "cf_frequencies",
     "cf_match",
     "check_factor",

@@ -59,7 +59,7 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
     return row.repeat(n, 1)
 
 
-def _check_values(params: Tensor, rows: Tensor | None, n: int) -> None:
+def check_values(params: Tensor, rows: Tensor | None, n: int) -> None:
     """Raise ValueError for rows that don't exist, for what isn't finite and for matrices that enlarge too much."""
     if rows is not None and n and readable(rows):
         low, high = rows.aminmax()
@@ -90,7 +90,7 @@ def _checked(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def check_and_run(x: Tensor, params: Tensor, rows: Tensor | None, *rest) -> Tensor:
-        _check_values(params, rows, x.shape[0])
+        check_values(params, rows, x.shape[0])
         return function(x, params, rows, *rest)
 
     return check_and_run
@@ -113,12 +113,12 @@ _UINT8 = _dispatch.define(
 )
 
 
-def _run(op: Callable[..., Tensor], x: Tensor, params: Tensor, rows: Tensor | None, *rest) -> Tensor:
-    """Call an op; what its kernel refuses is told as the reference tells it."""
+def run(op: Callable[..., Tensor], n: int, x: Tensor, params: Tensor, rows: Tensor | None, *rest) -> Tensor:
+    """Call an op on ``n`` images; what its kernel refuses is told as the reference tells it."""
     try:
         return op(x, params, rows, *rest)
     except RuntimeError:
-        _check_values(params, rows, x.shape[0])
+        check_values(params, rows, n)
         raise
 
 
@@ -149,21 +149,26 @@ _dispatch.register_no_autograd(_UINT8)
 def _check(x: Tensor, params: Tensor, rows: Tensor | None) -> None:
     if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x must be images [N, C, H, W], not {list(x.shape)}")
+    check_params(params, rows, x.shape[0], x.device)
+
+
+def check_params(params: Tensor, rows: Tensor | None, n: int, device: torch.device) -> None:
+    """Raise ValueError or TypeError for parameters and rows that do not fit ``n`` images on a device."""
     if params.dim() != 2 or params.shape[1] != len(Param):
         raise ValueError(f"params must be [R, {len(Param)}], not {list(params.shape)}: see identity_params")
     if params.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"params must be float32 or float64, not {params.dtype}")
     if params.requires_grad:
         raise ValueError("params are not differentiable: pass params.detach()")
-    n, count = x.shape[0], params.shape[0]
+    count = params.shape[0]
     if rows is None:
         if count not in (1, n):
             raise ValueError(f"params have {count} rows for {n} images: pass rows, one row an image, or a single row")
     elif rows.dtype != torch.int64 or rows.shape != (n,):
         raise ValueError(f"rows must be int64 [{n}], not {rows.dtype} {list(rows.shape)}")
     for name, t in (("params", params), ("rows", rows)):
-        if t is not None and t.device != x.device:
-            raise ValueError(f"{name} are on {t.device} and x on {x.device}: move one of them")
+        if t is not None and t.device != device:
+            raise ValueError(f"{name} are on {t.device} and x on {device}: move one of them")
 
 
 def augment(
@@ -221,7 +226,7 @@ def augment(
             raise ValueError("mean, std and dtype are for uint8 images; floating-point images are taken as normalised")
         if _dispatch.choose("augment", backend, x.device) == "reference":
             return _reference_augment(x, params, rows)
-        return _run(torch.ops.fastdd.augment, x, params, rows, False)
+        return run(torch.ops.fastdd.augment, x.shape[0], x, params, rows, False)
     if mean is None or std is None or mean.shape != (x.shape[1],) or std.shape != (x.shape[1],):
         raise ValueError(f"uint8 images need mean and std of shape [{x.shape[1]}]")
     if mean.device != x.device or std.device != x.device:
@@ -231,7 +236,7 @@ def augment(
         raise TypeError(f"dtype must be float32, float64 or bfloat16, not {dtype}")
     if _dispatch.choose("augment", backend, x.device) == "reference":
         return _reference_uint8(x, params, rows, mean, std, dtype)
-    return _run(torch.ops.fastdd.augment_uint8, x, params, rows, mean, std, dtype)
+    return run(torch.ops.fastdd.augment_uint8, x.shape[0], x, params, rows, mean, std, dtype)
 
 
 def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -245,4 +250,4 @@ def augment_adjoint(g: Tensor, params: Tensor, rows: Tensor | None = None, *, ba
     _check(g, params, rows)
     if _dispatch.choose("augment_adjoint", backend, g.device) == "reference":
         return _reference_adjoint(g, params, rows)
-    return _run(torch.ops.fastdd.augment_adjoint, g, params, rows)
+    return run(torch.ops.fastdd.augment_adjoint, g.shape[0], g, params, rows)

@@ -84,19 +84,31 @@ def all_parts(stored: int, factor: int, device: torch.device | str | None = None
     return torch.cartesian_prod(image, part)
 
 
-def _check_parts(parts: Tensor | None, stored: int, factor: int, device: torch.device) -> None:
+def check_stored(stored: Tensor, factor: int) -> None:
+    """Raise TypeError or ValueError for images that are no images, or do not hold factor x factor parts."""
+    if stored.dtype not in _FLOATS:
+        raise TypeError(f"stored images must be float32, float64 or bfloat16, not {stored.dtype}")
+    if stored.dim() != 4 or 0 in stored.shape[1:]:
+        raise ValueError(f"stored must be images [M, C, H, W], not {list(stored.shape)}")
+    check_factor(factor, stored.shape[2:])
+
+
+def check_parts(parts: Tensor | None, stored: int, factor: int, device: torch.device) -> int:
+    """How many images they are. ValueError for parts that do not fit ``stored`` images on a device; contents are read
+    on CPUs only."""
     if parts is None:
-        return
+        return stored * factor**2
     if parts.dtype != torch.int64 or parts.dim() != 2 or parts.shape[1] != 2:
         raise ValueError(f"parts must be int64 [N, 2], not {parts.dtype} {list(parts.shape)}: see all_parts")
     if parts.device != device:
         raise ValueError(f"parts are on {parts.device} and the images on {device}: move one of them")
     check_range("stored images of parts", parts[:, 0], 0, stored)
     check_range("parts of an image", parts[:, 1], 0, factor**2)
+    return parts.shape[0]
 
 
-def _fill_of(fill: float | Tensor, stored: Tensor, factor: int) -> Tensor | None:
-    """[C], or None where nothing is padded."""
+def fill_of(fill: float | Tensor, stored: Tensor, factor: int) -> Tensor | None:
+    """[C], or None where nothing is padded. ValueError for what is neither a number nor floating point [C]."""
     if isinstance(fill, Tensor):
         if fill.shape != stored.shape[1:2] or not fill.is_floating_point():
             raise ValueError(f"fill must be a number, or floating point [C] = {list(stored.shape[1:2])}, not {fill}")
@@ -155,16 +167,12 @@ def formation(
     >>> formation(image, 2)[:, 0].tolist()
     [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]], [[3.0, 3.0], [3.0, 3.0]]]
     """
-    if stored.dtype not in _FLOATS:
-        raise TypeError(f"stored images must be float32, float64 or bfloat16, not {stored.dtype}")
-    if stored.dim() != 4 or 0 in stored.shape[1:]:
-        raise ValueError(f"stored must be images [M, C, H, W], not {list(stored.shape)}")
-    check_factor(factor, stored.shape[2:])
-    _check_parts(parts, stored.shape[0], factor, stored.device)
+    check_stored(stored, factor)
+    check_parts(parts, stored.shape[0], factor, stored.device)
     size = (size, size) if isinstance(size, int) else tuple(stored.shape[2:]) if size is None else tuple(size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size must be a height and a width of at least 1, not {size}")
-    arguments = stored, factor, parts, _fill_of(fill, stored, factor), list(size)
+    arguments = stored, factor, parts, fill_of(fill, stored, factor), list(size)
     return _function(_FORMATION, reference.formation, backend, stored.device)(*arguments)
 
 
@@ -192,8 +200,7 @@ def formation_adjoint(
     if g.dim() != 4 or 0 in g.shape[1:]:
         raise ValueError(f"g must be images [N, C, H, W], not {list(g.shape)}")
     check_factor(factor, size)
-    _check_parts(parts, n, factor, g.device)
-    expected = n * factor**2 if parts is None else parts.shape[0]
+    expected = check_parts(parts, n, factor, g.device)
     if g.shape[0] != expected:
         raise ValueError(f"g must be of {expected} decoded images, not {g.shape[0]}")
     return _function(_ADJOINT, reference.formation_adjoint, backend, g.device)(g, n, *size, factor, parts)

@@ -55,7 +55,7 @@ def formation(
         seen = picked("parts", seen, _numbers(parts, len(stored), factor))
     size = list(stored.shape[2:]) if size is None else size
     if 0 in seen.shape:  # which interpolation refuses
-        return stored.new_zeros(*seen.shape[:2], *size)
+        return seen[:, :, :1, :1].expand(-1, -1, *size).to(stored.dtype)
     return F.interpolate(seen, size=size, mode="bilinear", align_corners=False).to(stored.dtype)
 
 

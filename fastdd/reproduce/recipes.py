@@ -23,6 +23,7 @@ class _Column(_Strict):
     method: str | None = None
     debias: str = "none"
     settings: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
 
 
 class _Row(_Strict):
@@ -135,8 +136,8 @@ def read_paper(name: str) -> dict[str, Table]:
     Raises:
         ValueError: a paper without recipes.
 
-    >>> [cell.column for cell in read_paper("fairdd")["table1"].cells[:6]]
-    ['Random', 'DM', 'DM+FairDD', 'DC', 'DC+FairDD', 'Whole']
+    >>> [cell.column for cell in read_paper("fairdd")["table1"].cells[3:7]]
+    ['DC', 'DC+FairDD', 'IDC', 'IDC+FairDD']
     """
     if name not in paper_names():
         raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
@@ -202,7 +203,7 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
             table.nets,
             row.options,
             {**column.settings, **row.settings} if column.what is None else {},
-            row.evaluation,
+            {**column.evaluation, **row.evaluation},
             dict(zip(table.figures, figures, strict=True)),
             row.test_options,
         )

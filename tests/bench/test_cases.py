@@ -10,7 +10,7 @@ from fastdd.bench import cases
 from fastdd.bench.baselines import plain, published, published_gradient
 from fastdd.bench.baselines.batched_trajectory import BatchedTrajectories
 from fastdd.bench.baselines.published_trajectory import PublishedTeslaLoop, PublishedTrajectoryLoop
-from fastdd.bench.cases import gradient_steps, steps
+from fastdd.bench.cases import formation_steps, gradient_steps, steps
 from fastdd.bench.framework.case import BACKENDS
 from fastdd.core import rng
 from fastdd.methods import unroll as mtt
@@ -100,10 +100,11 @@ def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_wh
 
 
 @pytest.mark.parametrize("mode", debias.MODES)
-@pytest.mark.parametrize("method", ["dm", "datadam", "dc", "dsa"])
+@pytest.mark.parametrize("method", ["dm", "datadam", "dc", "dsa", "idc", "dream"])
 def test_steps_in_plain_pytorch_are_right_for_every_mode(method, mode):
     """A mode that a baseline does not know by name must not be another one there; the published loops refuse it."""
     kinds = {"dm": steps.Step, "datadam": steps.AttentionStep}
+    kinds |= {"idc": formation_steps.FormationStep, "dream": formation_steps.RepresentativeStep}
     kind = kinds.get(method) or partial(gradient_steps.GradientStep, method=method)
     case = kind("step", "any mode", debias=mode, classes=3, groups=4)
     inputs = case.inputs(0, torch.device("cpu"), True)
@@ -195,6 +196,7 @@ def test_labels_are_unique_and_every_case_is_described():
     assert {"scale/classes", "scale/pixels"} <= names
     assert {"step/dc", "step/dc+fairdd", "step/dsa", "step/dsa+kde", "step/dc-inner"} <= names
     assert {"step/datadam", "step/datadam+fairdd", "step/ncfm", "step/ncfm+fairdd"} <= names
+    assert {"step/idc", "step/idc+fairdd", "step/dream"} <= names
     groups = [case.variant["groups"] for case in cases.select(["scale/groups"])]
     assert groups == [0, 2, 4, 6, 8, 10]
     for unroll in ("exact", "full", "tesla"):

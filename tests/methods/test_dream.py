@@ -6,7 +6,7 @@ import torch
 
 from fastdd import models
 from fastdd.core import rng
-from fastdd.data import Dataset, Split
+from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.data.initial import mosaics, random_set
 from fastdd.methods import Context, configure
 from fastdd.methods.dream import Dream
@@ -29,7 +29,8 @@ def data():
 
 
 def representatives(data, by="class", weights=None):
-    return Representatives(data, RealSamples.of(data, weights, CPU), by, CPU)
+    real = DeviceImages.of(data.train.images, data.mean, data.std)
+    return Representatives(data, RealSamples.of(data, weights, CPU), real, by)
 
 
 def network():

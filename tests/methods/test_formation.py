@@ -1,5 +1,6 @@
 """What networks see of the images that are stored."""
 
+import pytest
 import torch
 from torch.nn.functional import interpolate
 
@@ -48,9 +49,12 @@ def test_a_factor_of_one_normalises_only():
     assert (formation.per_image, formation.describe()) == (1, {})
 
 
-def test_seen_and_augmented_is_augmented_what_is_seen():
+@pytest.mark.parametrize("passes", [None, 1, 2])
+def test_seen_and_augmented_is_augmented_what_is_seen(passes):
     stored, params = pixels(2, 2, 6, 6), ops.dsa_params("scale_rotate", torch.arange(3), (6, 6))
+    if passes:
+        params = ops.dsa_params("color_scale_rotate", torch.arange(3 * passes), (6, 6)).view(3, passes, -1)
     some, rows = torch.tensor([[1, 0], [0, 0], [1, 0]]), torch.tensor([2, 0, 1])
     for formation in (Pixels(), MultiFormation(1, MEAN, STD), MultiFormation(2, MEAN, STD)):
-        expected = ops.augment(formation(stored, some), params, rows)
+        expected = ops.augment_passes(formation(stored, some), params, rows)
         torch.testing.assert_close(formation.augmented(stored, params, rows, some), expected)

@@ -18,8 +18,8 @@ from fastdd.debias import MODES, Batch
 from fastdd.methods import Context, configure
 from fastdd.methods.dc import loss_and_gradient
 from fastdd.methods.idc import Idc
+from fastdd.methods.parts import real_networks
 from fastdd.methods.parts.coasting import Coasting
-from fastdd.methods.parts.cutmix import cutmix, rectangle
 from fastdd.methods.parts.formation import MultiFormation
 from fastdd.methods.parts.real_networks import RealTraining, TrainedOnReal
 
@@ -217,15 +217,17 @@ def test_a_network_trains_as_a_plain_loop_does(data):
     net, buffers = copy.deepcopy(networks.net), {name: torch.zeros_like(p) for name, p in parameters.items()}
     mixed = 0
     for number in range(4):
-        rows, key = networks._rows(number), rng.key(0, "net-batch", number)
-        params = ops.idc_params("color_crop", rng.lanes(key, 4), (SIZE, SIZE), shared_op=True)
+        # Two batches a training, of which each has its stream, continued by its first batch.
+        rows, counters = networks._rows(number), (number - number % 2, number % 2)
+        lanes = rng.lanes(rng.key(0, "on-real", *counters), 4)
+        params = ops.idc_params("color_crop", lanes, (SIZE, SIZE), shared_op=True)
         images = ops.augment_passes(normalised(data)[rows], params)
         labels = torch.as_tensor(data.train.labels)[rows]
         targets = F.one_hot(labels, C).double()
-        found = cutmix(images, rng.key(0, "net-cutmix", number), 0.5)
-        if found is not None:
-            images, order, kept = found
-            targets, mixed = kept * targets + (1 - kept) * targets[order], mixed + 1
+        mix = ops.cutmix(rng.key(0, "on-real-cutmix", *counters), 4, (SIZE, SIZE), 0.5)
+        if mix is not None:
+            images = mix.paste(images)
+            targets, mixed = mix.kept * targets + (1 - mix.kept) * targets[mix.order], mixed + 1
         leaves = {name: p.clone().requires_grad_() for name, p in parameters.items()}
         loss = -(targets * torch.func.functional_call(net, leaves, images).log_softmax(1)).sum(1).mean()
         for name, gradient in zip(leaves, torch.autograd.grad(loss, [*leaves.values()]), strict=True):
@@ -250,40 +252,16 @@ def test_a_network_is_warmed_and_the_next_begins_without_momentum(data, monkeypa
     warmed, cold = on_real(data, warm_epochs=2), on_real(data)
     assert warmed._warm_batches == 15
     seen = []
-    monkeypatch.setattr(warmed, "_step", seen.append)
+    monkeypatch.setattr(real_networks, "train_epoch", lambda *_, order, **__: seen.append(order))
     for number in range(4):
         warmed.at(number)
         if (number + 1) % 3:
             warmed.train(number)
-    assert seen == [*range(15 + 2 + 2 + 15 + 2)]
+    assert [len(order) for order in seen] == [60, 8, 8, 60, 8]
+    assert torch.equal(torch.cat(seen), torch.cat([warmed._rows(number) for number in range(36)]))
+    monkeypatch.undo()
     cold.at(0)
     cold.train(0)
     first = [p.detach().clone() for p in cold.at(3).parameters()]
     assert all(not buffer.any() for name, buffer in cold.state().items() if name.startswith("net-momentum"))
     assert all(torch.equal(a, b) for a, b in zip(first, on_real(data).at(3).parameters(), strict=True))
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 12)])
-def test_cutmix_rectangles_are_the_published_ones(height, width, monkeypatch):
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        kept, row, column = generator.uniform(), int(generator.integers(height)), int(generator.integers(width))
-        centre = iter((row, column))
-        monkeypatch.setattr(np.random, "randint", lambda *_, centre=centre: next(centre))
-        top, left, bottom, right = published.rand_bbox(torch.Size([1, 3, height, width]), kept)
-        assert rectangle((height, width), kept, row, column) == (top, bottom, left, right)
-
-
-def test_cutmix_pastes_a_rectangle_of_another_image():
-    images = torch.arange(6.0).view(6, 1, 1, 1).expand(-1, 1, 8, 10)
-    found = [cutmix(images, rng.key(0, "cutmix", number), 0.5) for number in range(60)]
-    mixed = [one for one in found if one is not None]
-    assert 15 < len(mixed) < 45
-    for result, order, kept in mixed:
-        pasted = result != images
-        assert sorted(order.tolist()) == [*range(6)]
-        for number in range(6):
-            assert (result[number][pasted[number]] == order[number]).all()
-            if order[number] != number:
-                assert pasted[number].double().mean() == pytest.approx(1 - kept)
-    assert all(cutmix(images, rng.key(0, "cutmix", number), 0.0) is None for number in range(20))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import fastdd.reference.augment as augment_reference
+import fastdd.reference.formation as formation_reference
 import fastdd.reference.segment_mean as segment_reference
 from fastdd import ops
 
@@ -75,3 +76,29 @@ def test_wrong_rows_and_parameters_of_images():
         assert run(x, params, rows).isnan().flatten(1).all(1).tolist() == [False, True, True, True]
         with pytest.raises(ValueError, match="rows must be from 0 to 2; got -1"):
             reference(x, params, rows)
+
+
+@pytest.mark.parametrize("wrong", [[2, 0], [-1, 0], [0, 4], [1, -1]])
+def test_wrong_addresses_of_parts(wrong):
+    stored, parts = torch.rand(2, 3, 6, 6), torch.tensor([[1, 3], wrong])
+    decode = compiled(lambda x, p: ops.formation(x, 2, p, backend="reference"))
+    assert decode(stored, parts).isnan().flatten(1).all(1).tolist() == [False, True]
+    params, g = ops.identity_params(2), torch.rand(2, 3, 6, 6)
+    calls = [
+        lambda: ops.formation(stored, 2, parts),
+        lambda: ops.formation_adjoint(g, 2, (6, 6), 2, parts),
+        lambda: ops.augment_stored(stored, params, factor=2, parts=parts),
+        lambda: formation_reference.formation(stored, 2, parts),
+        lambda: formation_reference.formation_adjoint(g, 2, 6, 6, 2, parts),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"parts.* must be from 0 to [13]; got"):
+            call()
+    for call in (
+        lambda: torch.ops.fastdd.formation(stored, 2, parts, None, [6, 6]),
+        lambda: torch.ops.fastdd.formation_adjoint(g, 2, 6, 6, 2, parts),
+        lambda: torch.ops.fastdd.augment_stored(stored, params, None, False, 2, parts, None),
+        lambda: torch.ops.fastdd.augment_stored_adjoint(g, params, None, 2, 2, parts),
+    ):
+        with pytest.raises((RuntimeError, ValueError), match=r"is no part of 2 images|must be from 0"):
+            call()

@@ -206,3 +206,39 @@ def test_types_are_told():
         formation(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), 1)
     with pytest.raises(TypeError, match="whole number"):
         formation(torch.zeros(1, 1, 2, 2), 2.0)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    stored, g = images(10, (9, 3, 32, 32), torch.float32), images(11, (36, 3, 32, 32), torch.float32)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append((formation(stored, 2), formation_adjoint(g, 9, (32, 32), 2)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_an_address_that_comes_several_times_is_summed():
+    parts = torch.tensor([[0, 2], [1, 1], [0, 2], [0, 2]])
+    g = images(12, (4, 1, 5, 5), torch.float32) * torch.tensor([1e4, 1.0, 1.0, -1e4]).view(-1, 1, 1, 1)
+    got = formation_adjoint(g, 2, (5, 5), 2, parts)
+    exact = formation_adjoint(g.double(), 2, (5, 5), 2, parts, backend="reference")
+    # Of at most 3 x 9 products, each rounded, and added one after the other.
+    most = 28 * 2.0**-24 * formation_adjoint(g.double().abs(), 2, (5, 5), 2, parts, backend="reference")
+    assert ((got.double() - exact).abs() <= most).all()
+    assert got[0, :, :3].abs().max() == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [(32, 32), (28, 31), (225, 224)])
+def test_gpu_agrees_with_the_reference(size):
+    stored, parts = images(13, (3, 3, *size)), all_parts(3, 3).flip(0)
+    for which in (None, parts, parts[:5]):
+        expected = formation(stored, 3, which, backend="reference")
+        named = None if which is None else which.cuda()
+        torch.testing.assert_close(formation(stored.cuda(), 3, named).cpu(), expected, rtol=0, atol=1e-12)
+        back = formation_adjoint(expected, 3, size, 3, which, backend="reference")
+        got = formation_adjoint(expected.cuda(), 3, size, 3, named).cpu()
+        torch.testing.assert_close(got, back, rtol=0, atol=1e-10)

@@ -20,6 +20,9 @@ CALLS = {
     "conv3x3": (X, lambda t, **o: ops.conv3x3(t, FILTERS, **o)),
     "augment": (X, lambda t, **o: ops.augment(t, PARAMS, **o)),
     "augment_adjoint": (X, lambda t, **o: ops.augment_adjoint(t, PARAMS, **o)),
+    "formation": (X, lambda t, **o: ops.formation(t, 3, **o)),
+    "formation_adjoint": (_draw(8, 3, 7, 6), lambda t, **o: ops.formation_adjoint(t, 2, (5, 6), 2, **o)),
+    "augment_stored": (X, lambda t, **o: ops.augment_stored(t, PARAMS[:1], factor=2, **o)),
     "norm_act_pool": (X, lambda t, **o: ops.norm_act_pool(t, torch.ones(3), torch.zeros(3), **o)),
     "conv_norm_act_pool": (
         X,

@@ -43,6 +43,9 @@ def test_figures_are_those_of_the_papers():
     cells = {(cell.row, cell.column): cell for cell in reproduce.read_paper("fairdd")["table1"].cells}
     assert cells["c-mnist-fg:10", "DM"].published == {"accuracy": 25.01, "deo_m": 100, "deo_a": 99.96}
     assert cells["bffhq:100", "DC+FairDD"].published == {"accuracy": 68.72, "deo_m": 54.72, "deo_a": 46.64}
+    assert cells["c-mnist-fg:10", "IDC"].published == {"accuracy": 53.06, "deo_m": 100, "deo_a": 91.45}
+    assert cells["bffhq:100", "DREAM+FairDD"].published == {"accuracy": 63.64, "deo_m": 10.24, "deo_a": 7.12}
+    assert cells["c-mnist-fg:10", "IDC+FairDD"].evaluation == {"protocol": "idc"}
     cell = next(
         cell
         for cell in reproduce.read_paper("kde")["table1"].cells

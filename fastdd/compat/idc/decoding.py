@@ -4,30 +4,31 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from fastdd import ops
 
 __all__ = ["decode", "decode_fn", "decode_zoom", "decode_zoom_multi"]
 
 
-def tiles(img: Tensor, factor: int) -> Tensor:
-    """factor x factor parts of every image, [factor^2 N, C, h, w]: first all upper left ones."""
-    side = math.ceil(img.shape[-1] / factor)
-    if img.shape[-1] % factor:
-        img = F.pad(img, (0, factor - img.shape[-1] % factor) * 2, value=0.5)
-    n, channels, height, _ = img.shape
-    if height < side * factor:
+def enlarged(img: Tensor, factor: int, size: int | tuple[int, int]) -> Tensor:
+    """factor x factor parts of every image, enlarged to ``size``, [factor^2 N, C, H, W]: first all upper left ones.
+
+    The parts' side is that of the columns, as in the published code: rows below the last part are left out.
+    """
+    height, width = img.shape[2:]
+    side = math.ceil(width / factor)
+    if height < width:
         raise ValueError(
             f"images of {height} rows can't be decoded into parts of {side} by {side}: they must be square"
         )
-    parts = img[:, :, : side * factor, : side * factor].reshape(n, channels, factor, side, factor, side)
-    return parts.permute(2, 4, 0, 1, 3, 5).reshape(-1, channels, side, side)
+    return ops.formation(img[:, :, : side * factor], factor, size=size)
 
 
 def decode_zoom(img: Tensor, target: Tensor, factor: int, size: int | tuple[int, int] = -1) -> tuple[Tensor, Tensor]:
     """factor^2 images from each: its parts, enlarged (bilinear) to ``size`` (-1: the images' own)."""
     size = img.shape[-1] if size == -1 else size
-    return F.interpolate(tiles(img, factor), size=size, mode="bilinear"), target.repeat(factor**2)
+    return enlarged(img, factor, size), target.repeat(factor**2)
 
 
 def decode_zoom_multi(img: Tensor, target: Tensor, factor_max: int) -> tuple[Tensor, Tensor]:

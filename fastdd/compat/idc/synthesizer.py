@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdd.compat.idc.data import MultiEpochsDataLoader, TensorDataset, rows_by_class
-from fastdd.compat.idc.decoding import tiles
+from fastdd.compat.idc.decoding import enlarged
 from fastdd.compat.idc.device import device_or_default
 from fastdd.compat.idc.training import test_data
 from fastdd.compat.idc.transforms import MEANS, STDS, Normalize
@@ -37,6 +37,7 @@ class Synthesizer:
         self.ipc, self.nclass, self.nchannel, self.size = args.ipc, nclass, nchannel, (hs, ws)
         self.device = device_or_default(device)
         self.factor, self.decode_type = max(1, args.factor), args.decode_type
+        # For subclasses: decoding does the same in one pass.
         self.resize = nn.Upsample(size=self.size, mode="bilinear")
         self._rng = None if rng is None else randomness.checked_mode(rng)
         shape = (nclass * self.ipc, nchannel, hs, ws)
@@ -80,7 +81,7 @@ class Synthesizer:
 
     def decode_zoom(self, img: Tensor, target: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         """factor^2 images from each: its parts, enlarged."""
-        return self.resize(tiles(img, factor)), target.repeat(factor**2)
+        return enlarged(img, factor, self.size), target.repeat(factor**2)
 
     def decode_zoom_multi(self, img: Tensor, target: Tensor, factor_max: int) -> tuple[Tensor, Tensor]:
         """:meth:`decode_zoom` by 1, 2, ..., ``factor_max``, together."""

@@ -75,7 +75,7 @@ class Draws:
         """The batch of some rows, chosen otherwise, and their classes, ascending, counted from the first."""
         return Batch(
             rows,
-            classes.to(rows.device),
+            classes,
             self._samples.groups[rows],
             len(self._classes),
             self._samples.num_groups,

@@ -94,7 +94,15 @@ class MultiFormation:
         return normalised if parts is None else ops.formation(normalised, self.factor, parts, fill=self._fill)
 
     def augmented(self, stored: Tensor, params: Tensor, rows: Tensor, parts: Tensor | None = None) -> Tensor:
-        return ops.augment_passes(self(stored, parts), params, rows)
+        seen, parts = self.normalised(stored), self._parts(stored, parts)
+        if parts is None:
+            return ops.augment_passes(seen, params, rows)
+        # The first pass decodes on its way.
+        first, *others = params.unbind(1) if params.dim() == 3 else (params,)
+        seen = ops.augment_stored(seen, first.contiguous(), rows, factor=self.factor, parts=parts, fill=self._fill)
+        for of_pass in others:
+            seen = ops.augment(seen, of_pass.contiguous(), rows)
+        return seen
 
     def _parts(self, stored: Tensor, parts: Tensor | None) -> Tensor | None:
         """Addresses of what is seen; None for all that is stored, whole."""

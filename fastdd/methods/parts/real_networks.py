@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd import ops
 from fastdd.core import rng
 from fastdd.data import DeviceImages
-from fastdd.methods.parts.cutmix import cutmix
 from fastdd.methods.parts.networks import Fresh
+from fastdd.methods.parts.training import train_epoch
 
 # As published (IDC, DREAM).
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
@@ -85,7 +83,7 @@ class TrainedOnReal:
         self._train(number * self._batches_of_a_network, self._warm_batches)
 
     def train(self, number: int) -> Tensor | None:
-        """The training that follows step ``number``; its last batch's loss, None without any."""
+        """The training that follows step ``number``; its loss, None without any."""
         network, step = divmod(number, self._period)
         first = network * self._batches_of_a_network + self._warm_batches + step * self._batches
         return self._train(first, self._batches)
@@ -95,31 +93,25 @@ class TrainedOnReal:
         return self._warm_batches + (self._period - 1) * self._batches
 
     def _train(self, first: int, count: int) -> Tensor | None:
-        loss = None
+        """On the run's batches ``first`` to ``first + count - 1``."""
+        if not count:
+            return None
+        how = self._how
         self.net.train()
-        for number in range(first, first + count):
-            loss = self._step(number)
+        loss = train_epoch(
+            self.net,
+            self._real,
+            self._labels,
+            self._sgd,
+            batch=how.batch,
+            dsa_strategy=how.strategy,
+            key=(self._seed, "on-real", first),
+            order=torch.cat([self._rows(number) for number in range(first, first + count)]),
+            composition="idc",
+            cutmix=how.cutmix,
+        )
         self._sgd.zero_grad()
         return loss
-
-    def _step(self, number: int) -> Tensor:
-        how, rows = self._how, self._rows(number)
-        key = rng.key(self._seed, "net-batch", number)
-        params = ops.idc_params(
-            how.strategy, rng.lanes(key, len(rows), self._labels.device), self._real.size, shared_op=True
-        )
-        images, labels = self._real.read(rows, params), self._labels[rows.to(self._labels.device)]
-        mixed = cutmix(images, rng.key(self._seed, "net-cutmix", number), how.cutmix)
-        if mixed is None:
-            loss = F.cross_entropy(self.net(images), labels)
-        else:
-            images, order, kept = mixed
-            logits = self.net(images)
-            loss = kept * F.cross_entropy(logits, labels) + (1 - kept) * F.cross_entropy(logits, labels[order])
-        self._sgd.zero_grad()
-        loss.backward()
-        self._sgd.step()
-        return loss.detach()
 
     def _rows(self, number: int) -> Tensor:
         """Rows of the run's batch ``number``."""
@@ -134,7 +126,7 @@ class TrainedOnReal:
 
     def _order_of(self, number: int) -> Tensor:
         if self._order is None or self._order[0] != number:
-            key = rng.key(self._seed, "net-order", number)
+            key = rng.key(self._seed, "on-real-order", number)
             self._order = number, rng.permutation(key, len(self._labels), self._real.pixels.device)
         return self._order[1]
 

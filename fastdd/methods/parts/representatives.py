@@ -1,5 +1,6 @@
 """Representative images: of every cluster of a network's embeddings the one nearest its centroid (DREAM)."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -25,14 +26,13 @@ class Representatives:
     is clustered by itself, into as even a share of them as there can be.
 
     Args:
-        dataset, samples: the real images; those of weight 0 are no one's representatives.
+        dataset, samples: what is known of the real images; those of weight 0 are no one's representatives.
+        real: their pixels, uint8, where the network is.
         by: class or group.
-        device: where the network is.
     """
 
-    def __init__(self, dataset: Dataset, samples: RealSamples, by: CLUSTER_BY, device: torch.device):
-        nothing, one = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-        self._pixels = DeviceImages.of(dataset.train.images, nothing, one, device)
+    def __init__(self, dataset: Dataset, samples: RealSamples, real: DeviceImages, by: CLUSTER_BY):
+        self._pixels = replace(real, mean=torch.zeros_like(real.mean), std=torch.ones_like(real.std))
         wanted = np.ones(len(dataset.train), bool) if samples.weights is None else (samples.weights > 0).cpu().numpy()
         cells = dataset.train.labels * dataset.num_groups + (dataset.train.groups if by == "group" else 0)
         self._cells: list[list[Tensor]] = [[] for _ in range(dataset.num_classes)]

@@ -297,6 +297,8 @@ def test_feature_matching_is_the_distance_of_batch_means():
 
 
 def literal_zoom(images, factor, size):
+    """In float64, and rounded."""
+    dtype, images = images.dtype, images.double()
     side = -(-images.shape[-1] // factor)
     more = side * factor - images.shape[-1]
     # The published padding is the factor less the remainder, which is the same.
@@ -304,7 +306,12 @@ def literal_zoom(images, factor, size):
     parts = [
         images[:, :, i * side : (i + 1) * side, j * side : (j + 1) * side] for i in range(factor) for j in range(factor)
     ]
-    return torch.cat([F.interpolate(part, size=size, mode="bilinear", align_corners=False) for part in parts])
+    return torch.cat([F.interpolate(part, size=size, mode="bilinear") for part in parts]).to(dtype)
+
+
+def check_decoded(images, expected):
+    """Of values in [0, 1], the same but for the rounding of a few operations."""
+    torch.testing.assert_close(images, expected, rtol=0, atol=2.0**-22)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
@@ -316,10 +323,10 @@ def test_decoding_enlarges_the_parts(factor, side):
         ours.decode_zoom(images, labels, factor),
         ours.Synthesizer(settings(), 2, 2, side, side, "cpu").decode_zoom(images, labels, factor),
     ):
-        assert torch.equal(decoded, expected)
+        check_decoded(decoded, expected)
         assert torch.equal(targets, labels.repeat(factor**2))
     decoded, targets = ours.decode_zoom_multi(images, labels, factor)
-    assert torch.equal(decoded, torch.cat([literal_zoom(images, f, (side, side)) for f in range(1, factor + 1)]))
+    check_decoded(decoded, torch.cat([literal_zoom(images, f, (side, side)) for f in range(1, factor + 1)]))
     assert len(targets) == len(decoded)
 
 
@@ -328,7 +335,7 @@ def test_decoding_a_set_class_by_class():
     args = SimpleNamespace(nclass=3, factor=2, decode_type="single")
     decoded, targets = ours.decode(args, images, labels)
     assert torch.equal(targets, torch.arange(3).repeat_interleave(8))
-    assert torch.equal(decoded[8:16], literal_zoom(images[2:4], 2, 4))
+    check_decoded(decoded[8:16], literal_zoom(images.detach()[2:4], 2, 4))
     assert not decoded.requires_grad
     assert ours.decode_fn(images, labels, 1, "multi") == (images, labels)
 
@@ -342,7 +349,7 @@ def test_bounded_decoding_fills_the_bound_with_the_largest_factors():
         literal_zoom(synthetic.data[3:4], 2, 6),
         synthetic.data[4:],
     ]
-    assert torch.equal(data, torch.cat(expected))
+    check_decoded(data, torch.cat(expected))
     assert len(targets) == 27 + 4 + 6
 
 
@@ -400,13 +407,13 @@ def test_samples_of_a_class_are_its_decoded_images_drawn_without_replacement():
     synthetic = ours.Synthesizer(settings(ipc=5, factor=2), CLASSES, 3, 8, 8, "cpu", rng="legacy")
     decoded = literal_zoom(synthetic.data[10:15], 2, 8)
     images, labels = synthetic.sample(2)
-    assert torch.equal(images, decoded)
+    check_decoded(images, decoded)
     assert torch.equal(labels, torch.full((20,), 2))
     np.random.seed(6)
     chosen = np.random.permutation(20)[:7]
     np.random.seed(6)
     images, labels = synthetic.sample(2, 7)
-    assert torch.equal(images, decoded[chosen])
+    check_decoded(images, decoded[chosen])
     (gradient,) = torch.autograd.grad(images.sum(), synthetic.data)
     assert gradient[10:15].abs().sum() > 0
     assert not gradient[:10].any()
@@ -427,7 +434,9 @@ def test_the_loader_of_a_synthetic_set():
     batches = list(loader)
     assert [len(labels) for _, labels in batches] == [8] * 6
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    order = [int((((decoded - mean) / std).flatten(1) == image.flatten()).all(1).nonzero()[0]) for image in images]
+    distances = (((decoded - mean) / std)[None] - images[:, None]).abs().amax((2, 3, 4))
+    assert distances.amin(1).max() < 1e-5
+    order = distances.argmin(1).tolist()
     assert sorted(order) == list(range(48))
     assert torch.equal(labels, torch.tensor(order) // 12)
     images = torch.cat([images for images, _ in synthetic.loader(settings(), True, transform=lambda x: x * 0 + 2)])
@@ -519,7 +528,9 @@ def test_upstream_synthesizer(published, factor, decode_type):
             result += [images.detach(), labels, gradient]
         results.append(result)
     for expected, got in zip(*results, strict=True):
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+        # Of gradients, which reach 9, the same is 1e-6 of that: decoding is another order of the same operations.
+        largest = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("metric", ["mse", "l1", "l1_mean", "cos"])
