@@ -185,8 +185,9 @@ class _Build:
             os.truncate(file, len(whole))
         with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
             lines = [reading.parse_json(line) for line in whole.splitlines()]
-            if lines and not isinstance(lines[0], dict):
-                raise ValueError(f"it begins with {shown(lines[0])}")
+            odd = next((line for line in lines if not isinstance(line, dict)), None)
+            if odd is not None:
+                raise ValueError(f"it has a line {shown(odd)}")
         return lines
 
     def _check_line(self, line: dict) -> None:
