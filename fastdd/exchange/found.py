@@ -156,7 +156,7 @@ def checked_labels(found: Found, count: int, path: Path, meaning: str) -> tuple[
 
 def _probabilities(rows: Tensor, path: Path, meaning: str) -> Tensor:
     """float32 rows that sum to 1; unchanged if they are that."""
-    if rows.ndim != 2 or rows.is_complex():
+    if rows.ndim != 2 or rows.is_complex() or not rows.shape[1]:
         raise ValueError(f"{path}: its soft labels are {_name(rows.dtype)} {list(rows.shape)}, not [images, classes]")
     exact = rows.double().softmax(-1) if meaning == "logits" else rows.double()
     sums = exact.sum(-1, keepdim=True)

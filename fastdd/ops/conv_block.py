@@ -87,6 +87,8 @@ class ConvBlock:
             and filters.dtype == torch.float32
             and _dispatch.has_kernel("conv_block", filters.device)
         )
+        if self._native:  # as norm_act_pool takes them
+            self._weight, self._bias = self._weight.float(), self._bias.float()
 
     @_dispatch.public
     @torch.no_grad()

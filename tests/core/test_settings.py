@@ -46,7 +46,7 @@ def test_refusals_are_plain(values, message):
     with pytest.raises(ValueError, match=r".") as error:
         parse(Some, values)
     assert str(error.value).startswith(message)
-    assert str(error.value) == message or len(message) < len(str(error.value)) > 5000
+    assert str(error.value) == message or str(error.value).endswith("9999...")  # of a long value its beginning
 
 
 WRONG = ["ten", "", "-1", -1, 0, 1.5, 2, float("inf"), float("nan"), True, [], {}, b"x", object]

@@ -79,6 +79,9 @@ def test_soft_labels_and_parts_of_images_of_another_kind_are_told_with_the_file(
     np.savez(tmp_path / "a.npz", images=images().numpy(), labels=classes().numpy(), soft_labels=rows)
     with refused(ValueError, "a.npz: its soft labels are float32 [20, 3, 5]"):
         read_mnist(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", images=images().numpy(), labels=np.ones((20, 0), np.float32))
+    with refused(ValueError, "a.npz: its soft labels are float32 [20, 0]"):
+        read_mnist(tmp_path / "a.npz")
     torch.save([torch.rand(20, 1, 28, 1), classes()], tmp_path / "data.pt")
     with refused(ValueError, "data.pt can't be decoded: a factor of 1 to 1"):
         read_mnist(tmp_path / "data.pt", factor=2)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from fastdd import data
 from fastdd.compat.shared.statistics import IMAGENET
+from fastdd.core import bounds
 from fastdd.core.reading import damage_of
 from fastdd.data import Split
 from fastdd.exchange import torch_files
@@ -146,6 +147,8 @@ def _tiny_tensors(path: Path) -> data.Dataset:
     with damage_of(path, "is not the published tinyimagenet.pt"):
         splits = []
         for part in ("train", "val"):
+            if not all(bounds.is_plain(content[f"{kind}_{part}"]) for kind in ("images", "labels")):
+                raise ValueError(f"its tensors of {part} are not plain values")
             images, labels = content[f"images_{part}"].numpy(), content[f"labels_{part}"].long().numpy()
             splits.append(Split(images, labels, np.zeros_like(labels)))
         provenance = {"builder": "tiny-imagenet", "files": [{"file": path.name}]}

@@ -119,9 +119,14 @@ def _discard(building: Path) -> None:
 
 
 def _lines(journal: Path) -> list[dict]:
-    """The whole lines of a journal, if there is one."""
-    content = journal.read_bytes() if journal.exists() else b""
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    """The whole lines of a journal, if there is one; ValueError, naming it, where one is none."""
+    content = reading.content(journal) if journal.exists() else b""
+    with reading.damage_of(journal, "is damaged: start anew with --force", ValueError):
+        lines = [reading.parse_json(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+        odd = next((line for line in lines if not isinstance(line, dict)), None)
+        if odd is not None:
+            raise ValueError(f"it has a line {shown(odd)}")
+    return lines
 
 
 def _installed(building: Path, path: Path) -> bool:
@@ -152,6 +157,9 @@ class _Build:
                 f"{building} holds an unfinished build of {lines[0].get('name')} with other options or files: "
                 "start anew with --force, or choose another path"
             )
+        with reading.damage_of(building / _JOURNAL, "is damaged: start anew with --force", ValueError):
+            for line in lines[1:]:
+                self._check_line(line)
         if not plan.skip_corrupt and any(failed for line in lines[1:] for failed in line["failed"].values()):
             raise ValueError(f"{building} holds a build that left out corrupt images: add --skip-corrupt")
         if not lines:
@@ -176,16 +184,9 @@ class _Build:
     def _journal(self) -> list[dict]:
         """What earlier builds noted; a last line that was cut short is cut off."""
         file = self.building / _JOURNAL
-        content = reading.content(file) if file.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            os.truncate(file, len(whole))
-        with reading.damage_of(file, "is damaged: start anew with --force", ValueError):
-            lines = [reading.parse_json(line) for line in whole.splitlines()]
-            if lines and not isinstance(lines[0], dict):
-                raise ValueError(f"it begins with {shown(lines[0])}")
-            for line in lines[1:]:
-                self._check_line(line)
+        lines = _lines(file)
+        if file.exists():
+            os.truncate(file, reading.content(file).rfind(b"\n") + 1)
         return lines
 
     def _check_line(self, line: dict) -> None:

@@ -39,7 +39,7 @@ def _path() -> str:
 @pytest.mark.full
 def test_some_hostile_calls():
     tally = Tally()
-    assert count(tally, "--seed", 1, "--calls", 400, "--seconds", 12) > 20
+    assert count(tally, "--seed", 1, "--calls", 400, "--seconds", 8) > 20
     assert not tally.faults
 
 
