@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import field_validator
@@ -16,7 +16,6 @@ from fastdd.core import settings
 from fastdd.core.settings import setting
 from fastdd.data import Dataset
 from fastdd.debias import Mode
-from fastdd.methods.parts.expert_networks import Experts
 from fastdd.methods.parts.formation import Formation, Pixels
 
 # Values that no image has, in units of the largest that the run begins with, or of 1.
@@ -93,6 +92,21 @@ class Settings(settings.Settings):
     def usual(cls, ipc: int) -> dict[str, Any]:
         """Settings that follow from the IPC, where neither the user nor a preset gives them."""
         return {}
+
+
+class Experts(Protocol):
+    """Stored experts, as a method follows them (:class:`fastdd.experts.Experts`)."""
+
+    number: int
+    epochs: int
+    manifest: dict[str, Any]
+    zca: Zca | None
+
+    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
+
+    def check_network(self, net: nn.Module, name: str) -> None: ...
+
+    def check_epochs(self, max_start_epoch: int, expert_epochs: int) -> None: ...
 
 
 @dataclass(frozen=True)

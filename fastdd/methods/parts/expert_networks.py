@@ -1,27 +1,20 @@
 """Networks somewhere between where an expert began and where it ended."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
-from fastdd.data import Zca
 
 
-class Experts(Protocol):
-    """Stored experts, as a method follows them (:class:`fastdd.experts.Experts`)."""
+class Stored(Protocol):
+    """Experts as they are needed here (:class:`fastdd.methods.base.Experts`)."""
 
     number: int
     epochs: int
-    manifest: dict[str, Any]
-    zca: Zca | None
 
     def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
-
-    def check_network(self, net: nn.Module, name: str) -> None: ...
-
-    def check_epochs(self, max_start_epoch: int, expert_epochs: int) -> None: ...
 
 
 class Between:
@@ -33,7 +26,7 @@ class Between:
         seed: of the run.
     """
 
-    def __init__(self, net: nn.Module, experts: Experts, seed: int):
+    def __init__(self, net: nn.Module, experts: Stored, seed: int):
         self.net, self._experts, self._seed = net, experts, seed
         device = next(net.parameters()).device
         # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
