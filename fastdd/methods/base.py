@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastdd import debias, models, ops
 from fastdd.core import settings
 from fastdd.core.settings import setting
-from fastdd.data import Dataset
+from fastdd.data import Dataset, Zca
 from fastdd.debias import Mode
 from fastdd.methods.parts.formation import Formation, Pixels
 
