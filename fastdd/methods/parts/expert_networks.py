@@ -1,10 +1,20 @@
 """Networks somewhere between where an expert began and where it ended."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
-from fastdd.methods.base import Experts
+
+
+class Stored(Protocol):
+    """Experts as they are needed here (:class:`fastdd.methods.base.Experts`)."""
+
+    number: int
+    epochs: int
+
+    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
 
 
 class Between:
@@ -16,7 +26,7 @@ class Between:
         seed: of the run.
     """
 
-    def __init__(self, net: nn.Module, experts: Experts, seed: int):
+    def __init__(self, net: nn.Module, experts: Stored, seed: int):
         self.net, self._experts, self._seed = net, experts, seed
         device = next(net.parameters()).device
         # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
