@@ -18,6 +18,7 @@ from typing import Any
 from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
 from fastdd.cli.output import Output, open_closed_streams
+from fastdd.cli.refusals import refused
 from fastdd.core import ranks
 from fastdd.core.malloc import keep_freed_memory
 from fastdd.core.text import printable
@@ -95,16 +96,6 @@ def _line(error: object) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE * 3 // 4]} ... {line[-_LONGEST_LINE // 4 :]}"
 
 
-def _refused(error: Any) -> str:
-    """What Typer says, in plain words where it has pydantic's."""
-    if hasattr(error.__cause__, "errors") and getattr(error, "param", None) is not None:
-        from fastdd.core.settings import wanted
-
-        name = error.param.opts[0] if error.param.param_type_name == "option" else error.param.make_metavar(error.ctx)
-        return f"{name} {wanted(error.__cause__.errors()[0])}"
-    return error.format_message()
-
-
 # In what PyTorch and the system say when memory ends; the last stands for an allocation of a compiled kernel's.
 _NO_MEMORY = (
     "DefaultCPUAllocator",
@@ -134,7 +125,7 @@ def _report(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, i
         return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
     # Typer's own errors (it may or may not use click's classes, depending on its version).
     if hasattr(error, "format_message"):
-        return f"error: {_line(_refused(error))}", getattr(error, "exit_code", 2)
+        return f"error: {_line(refused(error))}", getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         return "", 1
     if memory := _too_little_memory(error, arguments):

@@ -14,7 +14,7 @@ from rich.table import Table
 from fastdd import api, report
 from fastdd.cli import commands
 from fastdd.cli.console import console
-from fastdd.cli.datasets import data_options, load_dataset
+from fastdd.cli.datasets import data_options, load_dataset, named_values
 from fastdd.cli.evaluate import to_evaluate
 from fastdd.cli.options import Command, new_app
 from fastdd.core import files
@@ -90,6 +90,7 @@ def _of_evaluation(
     archs, target = options.pop("arch"), options.pop("target")
     what, data, options["ipc"] = to_evaluate(target, *where, of_data, options["ipc"])
     options["learning_rate"] = options.pop("lr_net")
+    options["constants"] = dict(named_values("--constant", options.pop("constant")))
     started = _since_start()
     estimates = [
         api.estimate_evaluation(what, data, arch=arch, **options) for arch in (archs.split(",") if archs else [None])

@@ -240,7 +240,7 @@ def _check_results(run: Path) -> None:
     """That the run's results can be read, and others written beside them."""
     files.check_writable(run / report.RESULT)
     if (run / report.RESULT).exists():
-        report.read_json(run / report.RESULT)
+        report.read_results(run / report.RESULT)
 
 
 def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
@@ -251,7 +251,7 @@ def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, jso
     if run is not None:
         path = run / report.RESULT
         with files.alone_in(run):  # evaluations may end together
-            old = report.read_json(path)["rows"] if path.exists() else []
+            old = report.read_results(path)["rows"] if path.exists() else []
             report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
     if json is not None:
         report.write_json(json, report.document(rows, dataset_digest=data.digest()))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import typer
 import yaml
 
+from fastdd.cli.refusals import refused
 from fastdd.core import bounds
 from fastdd.core.reading import damage_of
 from fastdd.core.text import closest, shown
@@ -44,9 +45,7 @@ class Reader:
             name = getattr(error.param, "name", None)
             if name is None or name in given:
                 raise
-            values = [word.partition("=")[2] for word in words if word.partition("=")[0] in error.param.opts]
-            value = shown(values[0] if len(values) == 1 else values)
-            raise ValueError(f"{given['config']}: {error.param.opts[0]} is {value}: {error.message}") from None
+            raise ValueError(f"{given['config']}: {refused(error)}") from None
 
     def _words(self, ctx: Any, path: Path, given: Mapping[str, Any]) -> list[str]:
         """The file's options as words; of those that can be repeated, only such as the command line has not."""

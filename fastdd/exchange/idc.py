@@ -47,7 +47,8 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
     if factor != 1:
         if images.ndim != 4 or not images.is_floating_point() or labels.ndim != 1 or len(labels) != len(images):
             raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
-        _check_factor(images, factor)
+        with damage_of(path, "can't be decoded", ValueError):
+            _check_factor(images, factor)
         found.about["source"] = {"factor": factor, "decoder": decoder, "stored": len(images)}
         if decoder == "single":
             found.about["formation"] = factor

@@ -71,7 +71,7 @@ def _segments(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of every segment its rows, its class's frequencies, and its rows' shares of its weight."""
     dtype = accumulation_dtype(x.dtype)
-    _, shares = segment_shares(offsets, weights, x.shape[0], dtype)
+    _, shares, _ = segment_shares(offsets, weights, x.shape[0], dtype)
     if t.shape[0] != 1:
         check_range("classes", classes, 0, t.shape[0])
     ends = ends_of(offsets, x.shape[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastdd.data import SyntheticSet, built_with
 from fastdd.methods import stored
-from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_json
+from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
 from fastdd.session import folder as run_folder
 
 
@@ -110,4 +110,4 @@ def _configuration(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _results(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {"rows": [], "meta": {}}
+    return read_results(path) if path.exists() else {"rows": [], "meta": {}}

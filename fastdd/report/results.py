@@ -138,6 +138,12 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its meta is {shown(content['meta'])}, not what made the rows")
     if not isinstance(content["rows"], list) or not all(isinstance(row, dict) for row in content["rows"]):
         raise ValueError(f"{path} is damaged: its rows are not all of names and values")
+    return content
+
+
+def read_results(path: str | os.PathLike) -> dict[str, Any]:
+    """:func:`read_json` of a document whose rows are those of :func:`result_row`; ValueError where one is not."""
+    content = read_json(path)
     for row in content["rows"]:
         check_row(
             row, ("method", "debias", "ipc", "arch", "nets", "epochs", "seconds", "group_accuracy"), METRICS, path

@@ -99,7 +99,7 @@ class Workshop:
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_json(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
+        return Outcome(cell, report.read_results(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""

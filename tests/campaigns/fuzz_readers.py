@@ -28,7 +28,7 @@ from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts, ExpertSettings
 from fastdd.report.page import page
 from fastdd.report.record import read_record
-from fastdd.report.results import METRICS, notes, read_json, table
+from fastdd.report.results import METRICS, notes, read_results, table
 
 
 class Different(AssertionError):
@@ -199,7 +199,7 @@ def sound_evaluation(params: dict[str, Any]) -> None:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    return read_json(folder / "result.json")["rows"]
+    return read_results(folder / "result.json")["rows"]
 
 
 def shown_results(rows: list[dict[str, Any]]) -> None:

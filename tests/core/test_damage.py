@@ -26,7 +26,7 @@ from fastdd.debias.density.kde.weights import KdeWeights, load_array
 from fastdd.experts import store as experts
 from fastdd.methods import Method
 from fastdd.ops import kde
-from fastdd.report.results import check_row, read_json
+from fastdd.report.results import check_row, read_results
 from fastdd.session import folder as session_folder
 
 DEEP = "[" * 100_000
@@ -147,7 +147,7 @@ def test_results(tmp_path, content):
     text = content if isinstance(content, str) else json.dumps({"schema": 1, **content})
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=r"result\.json"):
-        read_json(tmp_path / "result.json")
+        read_results(tmp_path / "result.json")
 
 
 @pytest.mark.parametrize("row", [{}, {"accuracy": 5}, {"accuracy": {"mean": 5.0}}])

@@ -13,7 +13,7 @@ from fastdd.bench.oracles import idc as oracle
 from fastdd.compat import idc as published
 from fastdd.core import rng
 from fastdd.data import Dataset, DeviceImages, Split
-from fastdd.data.initial import random_set
+from fastdd.data.initial import first_images
 from fastdd.debias import MODES, Batch
 from fastdd.methods import Context, configure
 from fastdd.methods.dc import loss_and_gradient
@@ -51,7 +51,10 @@ def idc(data, **settings):
     few = {"iterations": 2, "outer_loop": 3, "train_images": 8, "batch_train": 4}
     config = configure(**{**given, **few, **settings})
     factor = config.factor if config.init == "mix" else 1
-    return Idc(config, Context(data, CPU, random_set(data, config.ipc, factor=factor).images))
+    images = first_images(data, config.ipc, 0, "real" if factor == 1 else "mix", factor=factor)
+    return Idc(
+        config, Context(data, CPU, first_images(data, config.ipc, 0, "real" if factor == 1 else "mix", factor=factor))
+    )
 
 
 @pytest.mark.parametrize(("classes", "momentum", "inner"), [(3, 0.5, 2), (1, 0.5, 3), (7, 0.9, 4), (4, 0.0, 1)])

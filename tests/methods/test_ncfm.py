@@ -13,7 +13,7 @@ from fastdd import ops, session
 from fastdd.bench.oracles import ncfm as oracle
 from fastdd.core import rng
 from fastdd.data import Dataset, Split
-from fastdd.data.initial import random_set
+from fastdd.data.initial import first_images, random_set
 from fastdd.debias import Batch
 from fastdd.experts import Experts, describe_experts
 from fastdd.methods import Context, configure
@@ -50,7 +50,7 @@ def settings_of(**settings):
 def ncfm(data, experts=None, weights=None, **settings):
     config = settings_of(**settings)
     factor = config.factor if config.init == "mix" else 1
-    images = random_set(data, config.ipc, factor=factor).images
+    images = first_images(data, config.ipc, 0, "real" if factor == 1 else "mix", factor=factor)
     return Ncfm(config, Context(data, CPU, images, weights, experts or experts_of(data)))
 
 
