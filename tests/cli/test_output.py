@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 import fastdd
-from fastdd import api
+from fastdd import api, report
 from fastdd.cli import _report, main
 from fastdd.cli.console import PlainConsole
 
@@ -71,13 +71,15 @@ def test_results_to_standard_output_are_alone_there(run, tmp_path, path):
 
 def test_evaluations_that_end_together_keep_their_rows(tmp_path):
     data = fastdd.data.load("c-digits")
-    fastdd.distill(data, out=tmp_path / "R", **SMALL)
+    synthetic = fastdd.distill(data, out=tmp_path / "R", **SMALL)
+    evaluated = fastdd.evaluate(synthetic, data, nets=1, epochs=1)
+    row = report.result_row(evaluated, dataset="c-digits", method="dm", debias="none", ipc=1)
     add = (
-        "import sys, pathlib, fastdd; from fastdd.cli.evaluate import add_results\n"
-        "data = fastdd.data.load('c-digits')\n"
-        "for n in range(8): add_results([{'seed': n}], data, pathlib.Path(sys.argv[1]), None)\n"
+        "import json, sys, pathlib, fastdd; from fastdd.cli.evaluate import add_results\n"
+        "data, row = fastdd.data.load('c-digits'), json.loads(sys.argv[2])\n"
+        "for n in range(8): add_results([row | {'seed': n}], data, pathlib.Path(sys.argv[1]), None)\n"
     )
-    jobs = [subprocess.Popen([sys.executable, "-c", add, str(tmp_path / "R")]) for _ in range(3)]
+    jobs = [subprocess.Popen([sys.executable, "-c", add, str(tmp_path / "R"), json.dumps(row)]) for _ in range(3)]
     assert [job.wait() for job in jobs] == [0, 0, 0]
     assert len(json.loads((tmp_path / "R" / "result.json").read_text())["rows"]) == 24
 

@@ -52,9 +52,7 @@ def idc(data, **settings):
     config = configure(**{**given, **few, **settings})
     factor = config.factor if config.init == "mix" else 1
     images = first_images(data, config.ipc, 0, "real" if factor == 1 else "mix", factor=factor)
-    return Idc(
-        config, Context(data, CPU, first_images(data, config.ipc, 0, "real" if factor == 1 else "mix", factor=factor))
-    )
+    return Idc(config, Context(data, CPU, images))
 
 
 @pytest.mark.parametrize(("classes", "momentum", "inner"), [(3, 0.5, 2), (1, 0.5, 3), (7, 0.9, 4), (4, 0.0, 1)])
