@@ -348,7 +348,9 @@ READERS: dict[str, Reader] = {
     ),
     "import mtt": Reader(samples.exported("mtt", soft=True), imported(), sound_import),
     "import idc": Reader(samples.exported("idc"), imported(), sound_import),
-    "import idc decoded": Reader(samples.exported("idc"), imported(factor=2, decoder="multi"), sound_import),
+    "import idc decoded": Reader(
+        samples.exported("idc", record=False), imported(factor=2, decoder="multi"), sound_import
+    ),
     "import dcbench": Reader(samples.exported("dcbench"), imported(method="dm"), sound_import),
     "import npz": Reader(samples.exported("npz", "x.npz", soft=True), imported("x.npz"), sound_import),
     "import npz zca": Reader(samples.exported("npz", "x.npz", zca=True), imported("x.npz"), sound_import),

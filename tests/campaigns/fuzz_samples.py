@@ -20,6 +20,7 @@ import fastdd
 from fastdd import exchange
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, save_store
 from fastdd.debias.density.kde import KdeWeights
+from fastdd.exchange.found import RECORD
 from fastdd.experts.buffers import export_buffers
 
 CLASSES, GROUPS, MEAN, STD = ("cat", "dog"), ("day", "night"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -115,9 +116,11 @@ def weights(folder: Path) -> None:
     np.save(folder / "groups.npy", toy().train.groups)
 
 
-def exported(to: str, name: str = "", **kinds: bool) -> Callable[[Path], None]:
+def exported(to: str, name: str = "", *, record: bool = True, **kinds: bool) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         exchange.write(made(**kinds), folder / name if name else folder, to, force=True)
+        if not record:  # as other code leaves them
+            (folder / RECORD).unlink()
 
     return write
 
