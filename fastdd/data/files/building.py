@@ -22,6 +22,7 @@ from fastdd.data.files.store import (
     check_place,
     install,
     is_store,
+    linked_to,
     open_finished,
     open_store,
     write_arrays,
@@ -65,7 +66,7 @@ def build_store(
 
     Cost: memory of two batches a worker (8 MiB each), whatever the data.
     """
-    path = Path(path)
+    path = linked_to(path)
     building = path.parent / f".{path.name}.building"
     if resume and is_store(path) and (not overwrite or _installed(building, path)):
         done = open_finished(path, plan)

@@ -84,7 +84,7 @@ def save_store(dataset: Dataset, path: str | os.PathLike, *, overwrite: bool = F
         OSError: too little space, before anything is written; or naming the file that couldn't be written; ``path`` is
             then as it was.
     """
-    path = Path(path)
+    path = linked_to(path)
     check_place(path, overwrite)
     arrays = [getattr(split, array) for split in dataset.splits.values() for array in _ARRAYS]
     check_room(path.parent, sum(array.nbytes for array in arrays), "the store")
@@ -125,6 +125,12 @@ def write_meta(folder: Path, dataset: Dataset, digest: str) -> None:
         "digest": digest,
     }
     write_text(folder / _META, json.dumps(meta, indent=1) + "\n")
+
+
+def linked_to(path: str | os.PathLike) -> Path:
+    """What is written where ``path`` is a link: what that points to, be it there or not; the link stays."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def install(building: Path, path: Path, overwrite: bool) -> None:

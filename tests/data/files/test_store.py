@@ -124,6 +124,19 @@ def test_what_is_not_a_store_is_never_replaced(tmp_path):
     assert sorted(os.listdir(precious)) == ["meta.json", "thesis.txt"]
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_to_a_store_stays(tmp_path, there):
+    store, link = tmp_path / "elsewhere" / "store", tmp_path / "link"
+    store.parent.mkdir()
+    if there:
+        save_store(toy(), store)
+    link.symlink_to(store)
+    save_store(toy(1), link, overwrite=there)
+    assert link.is_symlink()
+    assert open_store(store).digest() == toy(1).digest() == open_store(link).digest()
+    assert os.listdir(store.parent) == ["store"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_comes_there_while_a_store_is_built_stays(tmp_path, monkeypatch, overwrite):
     path, write_meta = tmp_path / "store", store_module.write_meta
