@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastdd import ops
 from fastdd.core import rng
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, Sampler, SyntheticSet, Zca
@@ -188,8 +189,10 @@ def first_images(
         as_noise: makes noise of standard normal numbers; None: these are it.
 
     Raises:
-        ValueError: a class without real images, or a ``zca`` of another size.
+        ValueError: a class without real images, a ``zca`` of another size, or a ``factor`` larger than the images.
     """
+    if init == "mix":
+        ops.check_factor(factor, dataset.size)
     shape = (dataset.num_classes * ipc, dataset.channels, *dataset.size)
     short = init != "mix" and bool((_class_counts(dataset) < ipc).any())
     if init == "noise" or short:

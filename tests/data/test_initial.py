@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fastdd
 from fastdd.data import Dataset, Split
 from fastdd.data.initial import first_images, mosaics
 
@@ -37,3 +38,8 @@ def test_a_set_of_mosaics_has_images_of_their_own_class_and_repeats_where_there_
     assert set(drawn[:2].flatten().tolist()) <= set(range(1, 21))
     assert set(drawn[2:].flatten().tolist()) == {21, 22, 23}
     assert (images[:, :, :2, :2] == images[:, :, :1, :1]).all()
+
+
+def test_mosaics_of_more_images_than_pixels_are_refused():
+    with pytest.raises(ValueError, match="factor must be 1 to 16, the side of images of 16 x 16, not 40"):
+        fastdd.distill(fastdd.data.load("c-digits"), method="idc", ipc=1, factor=40)
