@@ -336,7 +336,7 @@ def test_a_settings_file_is_told_with_its_value(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("ipc: 3.5x\n")
     with pytest.raises(SystemExit):
         cli.main(["distill", "--config", str(tmp_path / "c.yaml")])
-    assert f"{tmp_path / 'c.yaml'}: --ipc is '3.5x': " in capsys.readouterr().err
+    assert f"{tmp_path / 'c.yaml'}: --ipc must be a whole number, not '3.5x'\n" in capsys.readouterr().err
 
 
 def test_a_pickle_that_numbers_its_objects_beyond_its_bytes():
