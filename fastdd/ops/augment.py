@@ -47,6 +47,9 @@ class Param(IntEnum):
     RIGHT = 12
 
 
+_MOST_ROWS = 2**31
+
+
 def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """``n`` parameter rows that change nothing, [n, 13].
 
@@ -54,6 +57,8 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
     >>> torch.equal(augment(x, identity_params(2)), x)
     True
     """
+    if not 0 <= n < _MOST_ROWS:
+        raise ValueError(f"n must be a number of rows, from 0 to below {_MOST_ROWS}, not {n}")
     row = torch.zeros(len(Param), dtype=dtype, device=device)
     row[[Param.A, Param.E, Param.SATURATION, Param.CONTRAST]] = 1
     return row.repeat(n, 1)

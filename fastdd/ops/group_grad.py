@@ -308,6 +308,8 @@ def group_grad(
     for what, tensor in (("images", images), ("labels", labels), ("offsets", offsets)):
         check_tensor(what, tensor)
     check_tensor("weights", weights, optional=True)
+    if images.dim() and len(images) and not images.numel():
+        raise ValueError(f"images of no pixels: {list(images.shape)}")
     if not images.dim() or not labels.dim():
         raise ValueError(
             f"images and labels must have a first dimension, not {list(images.shape)}, {list(labels.shape)}"

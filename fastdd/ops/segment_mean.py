@@ -157,9 +157,9 @@ def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int, *
     """
     if g.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"g must be float32 or float64, not {g.dtype}")
+    _check(offsets, weights, n, g.device)
     if g.dim() != 2 or g.shape[0] != offsets.shape[0] - 1:
         raise ValueError(f"g must be [S, D] with S = {offsets.shape[0] - 1} segments, not {list(g.shape)}")
-    _check(offsets, weights, n, g.device)
     chosen = _dispatch.choose("segment_spread", backend, g.device)
     if chosen == "reference":
         return reference.segment_spread(g, offsets, weights, n)

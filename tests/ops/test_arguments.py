@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastdd import ops
+from fastdd import models, ops
 from fastdd.reference import segment_mean as segment_reference
 
 X, OFFSETS = torch.rand(4, 3), torch.tensor([0, 2, 4])
@@ -131,3 +131,14 @@ def test_a_shift_that_does_not_fit_is_refused_though_it_changes_nothing():
 def test_memory_that_ends_in_a_kernel_is_told():
     with pytest.raises(MemoryError, match="segment_spread: the memory is not enough for its result"):
         ops.segment_spread(torch.rand(1, 2**20), torch.tensor([0, 2**32]), None, 2**32)
+
+
+def test_counts_and_sizes_that_nothing_can_have_are_one_line():
+    with pytest.raises(ValueError, match="n must be a number of rows, from 0 to below 2147483648"):
+        ops.identity_params(2**80)
+    with pytest.raises(ValueError, match=r"offsets must be int64 \[S\+1\], not torch.int64 \[\]"):
+        ops.segment_spread(torch.rand(3, 2), torch.tensor(3), None, 4)
+    net = models.build("ConvNetD1", 3, 4, (8, 8), width=4)
+    for size in ((6, 3, 0, 8), (6, 0, 8, 8)):
+        with pytest.raises(ValueError, match="images of no pixels"):
+            ops.group_grad(net, torch.rand(size), torch.zeros(6, dtype=torch.int64), torch.tensor([0, 6]))
