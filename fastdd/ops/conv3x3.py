@@ -88,6 +88,8 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
         raise TypeError(f"x must be floating point, not {x.dtype}")
     if x.dim() != 4:
         raise ValueError(f"x must be [N, I, H, W], not {list(x.shape)}")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x has images of no pixels: {list(x.shape)}")
     if filters.dim() != 4 or filters.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(f"filters must be [O, {x.shape[1]}, 3, 3], not {list(filters.shape)}")
     if bias is not None and bias.shape != filters.shape[:1]:

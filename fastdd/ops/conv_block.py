@@ -6,7 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fastdd.ops import _dispatch
-from fastdd.ops.norm_act_pool import norm_act_pool
+from fastdd.ops.norm_act_pool import check_affine, norm_act_pool
 from fastdd.reference import conv_block as reference
 
 _KERNELS = {"cpu": "native"}
@@ -77,6 +77,7 @@ class ConvBlock:
     ):
         if filters.dim() != 4 or filters.shape[2:] != (3, 3):
             raise ValueError(f"filters must be [O, I, 3, 3], not {list(filters.shape)}")
+        check_affine(weight, bias, filters.shape[0], filters.device)
         self._filters, self._weight, self._bias = (t.detach().clone() for t in (filters, weight, bias))
         self._padding, self._eps, self._pool = padding, eps, pool
         self._packed: dict[bool, Tensor] = {}

@@ -115,6 +115,15 @@ _dispatch.register_autograd(_BACKWARD, _backward_backward, _backward_setup, cons
 _dispatch.register_autograd(_SECOND, _second_backward, lambda ctx, inputs, output: None)
 
 
+def check_affine(weight: Tensor, bias: Tensor, channels: int, device: torch.device) -> None:
+    """ValueError unless a norm's weight and bias are floating point, one of each channel, on the images' device."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value.shape != (channels,) or not value.is_floating_point():
+            raise ValueError(f"{name} must be floating point [{channels}], not {value.dtype} {list(value.shape)}")
+        if value.device != device:
+            raise ValueError(f"{name} is on {value.device}, and not on {device}: move one of them")
+
+
 @_dispatch.public
 def norm_act_pool(
     x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5, pool: str = "avg", backend: str = "auto"
@@ -159,11 +168,7 @@ def norm_act_pool(
     _, channels, height, width = x.shape
     if height * width == 0 or (pool != "none" and min(height, width) < 2):
         raise ValueError(f"images of {height}x{width} pixels are too small for pool={pool!r}")
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value.shape != (channels,) or not value.is_floating_point():
-            raise ValueError(f"{name} must be floating point [{channels}], not {value.dtype} {list(value.shape)}")
-        if value.device != x.device:
-            raise ValueError(f"{name} is on {value.device} and x on {x.device}: move one of them")
+    check_affine(weight, bias, channels, x.device)
     chosen = _dispatch.choose("norm_act_pool", backend, x.device)
     if chosen == "reference":
         return reference.norm_act_pool(x, weight, bias, eps, pool)

@@ -142,3 +142,13 @@ def test_counts_and_sizes_that_nothing_can_have_are_one_line():
     for size in ((6, 3, 0, 8), (6, 0, 8, 8)):
         with pytest.raises(ValueError, match="images of no pixels"):
             ops.group_grad(net, torch.rand(size), torch.zeros(6, dtype=torch.int64), torch.tensor([0, 6]))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_what_is_refused_does_not_depend_on_the_backend(backend):
+    with pytest.raises(ValueError, match="images of no pixels"):
+        ops.conv3x3(torch.rand(2, 3, 0, 4), torch.rand(5, 3, 3, 3), backend=backend)
+    filters, affine = torch.rand(5, 3, 3, 3), torch.ones(5)
+    for weight, bias in ((affine.int(), affine), (affine, affine.to(torch.int8)), (affine[:4], affine)):
+        with pytest.raises(ValueError, match=r"must be floating point \[5\]"):
+            ops.ConvBlock(filters, weight, bias, backend=backend)
