@@ -156,7 +156,9 @@ Tensor augment_uint8_cpu(const Tensor& x, const Tensor& params, const std::optio
                          ScalarType type) {
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Byte, "x must be uint8");
   Prepared p(x, params, rows, type, false);
-  STD_TORCH_CHECK(mean.numel() == p.call.channels && std.numel() == p.call.channels, "mean and std must be [C]");
+  const bool one_a_channel =
+      mean.dim() == 1 && std.dim() == 1 && mean.numel() == p.call.channels && std.numel() == p.call.channels;
+  STD_TORCH_CHECK(one_a_channel, "mean and std must be [C]");
   const Tensor m = torch::stable::contiguous(torch::stable::to(mean, ScalarType::Float));
   const Tensor s = torch::stable::contiguous(torch::stable::to(std, ScalarType::Float));
   std::vector<float> single;
@@ -232,7 +234,9 @@ Tensor augment_uint8_cuda(const Tensor& x, const Tensor& params, const std::opti
                           ScalarType type) {
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Byte, "x must be uint8");
   Prepared p(x, params, rows, type, false);
-  STD_TORCH_CHECK(mean.numel() == p.call.channels && std.numel() == p.call.channels, "mean and std must be [C]");
+  const bool one_a_channel =
+      mean.dim() == 1 && std.dim() == 1 && mean.numel() == p.call.channels && std.numel() == p.call.channels;
+  STD_TORCH_CHECK(one_a_channel, "mean and std must be [C]");
   const Tensor m = torch::stable::contiguous(torch::stable::to(mean, ScalarType::Float));
   const Tensor s = torch::stable::contiguous(torch::stable::to(std, ScalarType::Float));
   p.call.mean = m.const_data_ptr<float>();

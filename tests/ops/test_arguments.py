@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastdd import models, ops
+from fastdd.ops import _dispatch
 from fastdd.reference import segment_mean as segment_reference
 
 X, OFFSETS = torch.rand(4, 3), torch.tensor([0, 2, 4])
@@ -152,3 +153,10 @@ def test_what_is_refused_does_not_depend_on_the_backend(backend):
     for weight, bias in ((affine.int(), affine), (affine, affine.to(torch.int8)), (affine[:4], affine)):
         with pytest.raises(ValueError, match=r"must be floating point \[5\]"):
             ops.ConvBlock(filters, weight, bias, backend=backend)
+
+
+@pytest.mark.skipif(not _dispatch.has_kernel("augment_uint8", torch.device("cpu")), reason="there is no extension")
+def test_normalisation_past_the_wrapper_is_one_value_a_channel():
+    x, params = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ops.identity_params(1)
+    with pytest.raises(RuntimeError, match=r"mean and std must be \[C\]"):
+        torch.ops.fastdd.augment_uint8(x, params, None, torch.rand(3, 1), torch.rand(3), torch.float32)
