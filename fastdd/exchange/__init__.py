@@ -237,15 +237,16 @@ def _open(path: Path) -> Content:
         raise FileNotFoundError(f"there is no file or folder {path}")
     if not path.is_file():
         raise ValueError(f"{path} is a pipe or a device, not a file")
-    if zipfile.is_zipfile(path):
-        try:
+    names = []
+    try:
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
             bounds.check_zip(path)
-        except DAMAGE as error:
-            raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
-        if names and all(name.endswith(".npy") for name in names):
-            return Content(path, _arrays(path))
+    except DAMAGE as error:
+        raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
+    if names and all(name.endswith(".npy") for name in names):
+        return Content(path, _arrays(path))
     with open(path, "rb") as file:
         if file.read(9)[8:] == b"{":
             raise ValueError(f"{path} is a safetensors file: fastdd's own sets need no import")

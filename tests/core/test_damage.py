@@ -347,3 +347,21 @@ def test_a_pickle_that_numbers_its_objects_beyond_its_bytes():
     far = batch[:place] + b"r\xff\xff\xff\xff" + batch[place + 2 :]
     with pytest.raises(RuntimeError, match=r"data_batch_1 is not a CIFAR-10 batch: it numbers an object 4,294,967,295"):
         parse_cifar_python(far, "data_batch_1")
+
+
+@pytest.mark.parametrize("kind", ["several disks", "a later zip"])
+def test_an_archive_that_zipfile_does_not_know(tmp_path, kind):
+    """The first is raised where zipfile is only asked whether it is an archive."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train/a/0.png", b"x")
+    content = (tmp_path / "a.zip").read_bytes()
+    if kind == "several disks":
+        end = content.index(b"PK\x05\x06")
+        content = content[:end] + b"PK\x06\x07" + struct.pack("<IQI", 1, 0, 2) + content[end:]
+    else:
+        place = content.index(b"PK\x01\x02") + 6
+        content = content[:place] + b"\x8a\x00" + content[place + 2 :]
+    for name, read in (("a.zip", Tree), ("a.pt", exchange.read)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RuntimeError, match=name):
+            read(tmp_path / name)

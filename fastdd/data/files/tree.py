@@ -43,9 +43,10 @@ class Tree:
             else:
                 with tarfile.open(self.path, "r:") as archive:
                     self._entries = self._of_tar(archive)
-        except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        except (tarfile.TarError, *DAMAGE) as error:
+            why = reason(error)
             raise RuntimeError(
-                f"{self.path} is no zip and no uncompressed tar archive ({error}); unpack it and give the folder"
+                f"{self.path} is no zip and no uncompressed tar archive ({why}); unpack it and give the folder"
             ) from None
 
     def _of_tar(self, archive: tarfile.TarFile) -> dict[str, tuple[str, str | None, int, int]]:
