@@ -128,7 +128,14 @@ def estimate_evaluation(
 def evaluation_seconds(plan: EvaluationPlan) -> float:
     """What the plan's evaluation will take."""
     return estimates.evaluation(
-        plan.images, plan.labels, plan.dataset, nets=plan.nets, protocol=plan.protocol, zca=plan.zca, **plan.network
+        plan.images,
+        plan.labels,
+        plan.dataset,
+        nets=plan.nets,
+        protocol=plan.protocol,
+        zca=plan.zca,
+        groups=plan.groups,
+        **plan.network,
     )
 
 

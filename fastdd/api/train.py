@@ -13,6 +13,7 @@ from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
 from fastdd.api.signature import settings_of, with_keywords
+from fastdd.core import ranks
 from fastdd.data import Dataset, Split, SyntheticSet, load
 from fastdd.data.files.store import is_store
 from fastdd.data.stand_in import read_fakes
@@ -67,8 +68,8 @@ def train_network(
 
     Raises:
         TypeError: data that is not a data set.
-        ValueError: settings that are unknown or do not fit the data, weights of another network, fake images that lack
-            a class or group, or an ``out`` that holds something else.
+        ValueError: several ranks, settings that are unknown or do not fit the data, weights of another network, fake
+            images that lack a class or group, or an ``out`` that holds something else.
         RuntimeError: the network diverged.
 
     >>> import fastdd
@@ -78,6 +79,8 @@ def train_network(
     (True, 'real')
     """
     check_dataset(data)
+    if ranks.world() > 1:
+        raise ValueError(f"a network is trained by one process, not by torchrun's {ranks.world()} ranks")
     config = TrainSettings.configure(dataset=data.name, **settings)
     if stages not in ("both", "1", "2"):
         raise ValueError(f"stages must be both, 1 or 2, not {stages!r}")

@@ -16,12 +16,10 @@ def recipes() -> None:
     for title in ("recipe", "what it does", "goes by", "constants"):
         table.add_column(title, no_wrap=title == "recipe", overflow="fold")
     for name, kind in RECIPES.items():
-        needs = [
-            what for what, is_so in (("groups", kind.needs_groups), ("validation", kind.needs_validation)) if is_so
-        ]
+        fields = kind.Settings.model_fields.items()
         constants = ", ".join(
             f"{key} {field.default:g}" if isinstance(field.default, float) else f"{key} {field.default}"
-            for key, field in kind.Settings.model_fields.items()
+            for key, field in fields
         )
-        table.add_row(name, f"{kind.about} ({kind.source})", ", ".join(needs), constants)
+        table.add_row(name, f"{kind.about} ({kind.source})", ", ".join(kind.goes_by()), constants)
     console.print(table, soft_wrap=False)

@@ -15,6 +15,7 @@ from fastdd.cli.options import choices, setting_help
 from fastdd.debias import MODES
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS, Settings
+from fastdd.training import RECIPES, TrainSettings
 
 _WRITTEN = "<!-- Written by `python -m fastdd.cli.reference docs/reference`. -->\n"
 _NEEDS = {"nothing": "nothing", "groups": "protected groups", "weights": "weights of the training images"}
@@ -22,7 +23,7 @@ _NEEDS = {"nothing": "nothing", "groups": "protected groups", "weights": "weight
 
 def pages() -> dict[str, str]:
     """The text of every page, by its name."""
-    return {"methods.md": _methods(), "modes.md": _modes(), "settings.md": _settings()}
+    return {"methods.md": _methods(), "modes.md": _modes(), "recipes.md": _recipes(), "settings.md": _settings()}
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -51,6 +52,21 @@ def _modes() -> str:
     )
 
 
+def _recipes() -> str:
+    parts = [
+        f"{_WRITTEN}# Training recipes\n\n`fastdd train --training NAME` and `fastdd evaluate --training NAME`, "
+        "constants by `--constant NAME=VALUE`; `fastdd recipes` prints them. [How they are used](../training.md).\n\n"
+        + _table(
+            ("recipe", "what it does", "source", "goes by"),
+            [(f"`{name}`", kind.about, kind.source, ", ".join(kind.goes_by())) for name, kind in RECIPES.items()],
+        )
+    ]
+    for name, kind in RECIPES.items():
+        if kind.Settings.model_fields:
+            parts.append(f"## {name}\n\n{_fields(kind.Settings)}")
+    return "\n".join(parts)
+
+
 def _settings() -> str:
     parts = [
         f"{_WRITTEN}# Settings\n\nAn option of `fastdd distill` (with `-` for `_`), a keyword argument of "
@@ -61,6 +77,7 @@ def _settings() -> str:
     for name, method in METHODS.items():
         own = _fields(method.Settings, besides=Settings)
         parts.append(f"## {name}\n\n{method.about[0].upper()}{method.about[1:]} ({method.source}).\n\n{own}")
+    parts.append(f"## Training\n\nOf `fastdd train` and `fastdd.train_network`.\n\n{_fields(TrainSettings)}")
     parts.append(f"## Experts\n\nOf `fastdd experts` and `fastdd.train_experts`.\n\n{_fields(ExpertSettings)}")
     return "\n".join(parts)
 

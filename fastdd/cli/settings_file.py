@@ -12,8 +12,12 @@ from fastdd.core import bounds
 from fastdd.core.reading import damage_of
 from fastdd.core.text import closest, shown
 
-# Where files of this package have settings: a run's config.yaml, the manifest.json of experts.
-SECTIONS = {"run": "a run's configuration", "config": "the manifest of experts"}
+# Where files of this package have settings: config.yaml of a run or a network, the manifest.json of experts.
+SECTIONS = {
+    "run": "a run's configuration",
+    "config": "the manifest of experts",
+    "train": "the configuration of a network",
+}
 # Beside a run's settings.
 DATA_DIGEST, STORE = "data_digest", "store"
 _LARGEST = 16 << 20

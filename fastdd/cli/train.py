@@ -9,7 +9,7 @@ from fastdd import api, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
 from fastdd.cli.options import RUN, Command, Config, Device, Json, new_app, with_settings
-from fastdd.core import files, ranks
+from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.evaluation import METRICS
 from fastdd.training import RECIPES, TrainSettings
@@ -23,6 +23,11 @@ class Train(Command):
     """Takes the config.yaml of a network, whose settings it has."""
 
     section = "train"
+
+    def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(content[self.section])
+        constants = settings.pop("constants", {})
+        return {**settings, "constant": [f"{name}={value}" for name, value in constants.items()]}
 
 
 Constants = Annotated[
@@ -95,7 +100,7 @@ def train(
 ) -> None:
     """Train one network on biased images, with fake ones or without; worst group and fairness on the test set."""
     if json is not None:
-        ranks.first(lambda: files.check_writable(json))
+        files.check_writable(json)
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
     constants = dict(named_values("--constant", constant)) or None
     with bar(f"training on {data.name}") as update:
@@ -118,7 +123,7 @@ def train(
             **given(settings),
         )
     row = report.network_row(trained)
-    ranks.first(lambda: _write(row, data.digest(), out, json))
+    _write(row, data.digest(), out, json)
     images = "test set" if data.tested_on == "test" else "held-out training images"
     console.print(report.table([row], f"{data.name}, {images}, %", METRICS))
     kept = f"epoch {trained.epoch} of {trained.settings.epochs}, learning rate {trained.settings.lr:g}"

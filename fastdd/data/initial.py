@@ -155,18 +155,18 @@ def _real_rows(dataset: Dataset, ipc: int, seed: int, balanced: bool, factor: in
 def starting_groups(synthetic: SyntheticSet, dataset: Dataset) -> Tensor | None:
     """The protected group of the real image that every image of a set was at first, int64 [M].
 
-    None where that can't be known: a set of other data, or one that did not start from single real images of all
-    classes, in the class's order. Nothing is stored for it: the draw is a function of the run's seed.
+    None where that can't be known: a set of other data, or one that did not start from single real images drawn at
+    random (``balanced`` draws by groups that may be another's than the data set's). Nothing is stored for it: the draw
+    is a function of the run's seed.
     """
     about = synthetic.metadata
-    run = about.get("run") or {}
-    ipc, seed, init = about.get("ipc"), about.get("seed"), run.get("init", "real")
-    known = init in ("real", "balanced") and about.get("dataset_digest") == dataset.digest() and "groups" not in about
-    if not known or synthetic.formation > 1 or ipc is None or seed is None or (_class_counts(dataset) < ipc).any():
+    run, ipc, seed = about.get("run") or {}, about.get("ipc"), about.get("seed")
+    started = run.get("init", "real") == "real" and synthetic.formation == 1 and None not in (ipc, seed)
+    if not started or about.get("dataset_digest") != dataset.digest() or (_class_counts(dataset) < ipc).any():
         return None
     if not torch.equal(synthetic.labels, torch.arange(dataset.num_classes).repeat_interleave(ipc)):
         return None
-    return torch.as_tensor(dataset.train.groups)[_real_rows(dataset, ipc, seed, init == "balanced")].clone()
+    return torch.as_tensor(dataset.train.groups)[_real_rows(dataset, ipc, seed, balanced=False)].clone()
 
 
 def first_images(

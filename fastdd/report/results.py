@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastdd.core import files, reading
 from fastdd.core.text import shown
 from fastdd.core.version import __version__
-from fastdd.evaluation import METRICS, Evaluation
+from fastdd.evaluation import METRICS, Evaluation, Protocol
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,8 @@ def result_row(
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
-    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` the recipe where it is not plain.
+    ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
+    the recipe where it is not plain.
     """
     return {
         "dataset": dataset,
@@ -61,13 +62,21 @@ def result_row(
         "learning_rate": evaluation.protocol.learning_rate,
         "dsa_strategy": evaluation.protocol.dsa_strategy,
         "dc_strategy": evaluation.protocol.dc_strategy,
-        **({} if evaluation.protocol.training == "erm" else {"training": evaluation.protocol.training}),
+        **_recipe(evaluation.protocol),
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
         "tested_on": evaluation.tested_on,
         "group_accuracy": evaluation.group_accuracy(),
     }
+
+
+def _recipe(protocol: Protocol) -> dict[str, Any]:
+    """``training``, and ``constants`` that are not the recipe's own; nothing for plain training."""
+    if protocol.training == "erm":
+        return {}
+    constants = {"constants": dict(protocol.constants)} if protocol.constants else {}
+    return {"training": protocol.training, **constants}
 
 
 def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]:

@@ -159,16 +159,23 @@ def _first(split: Split, rows: int) -> Split:
 
 
 def _training(
-    images: DeviceImages, labels: Tensor, dataset: Dataset, protocol: Protocol, zca: Zca | None, **network: Any
+    images: DeviceImages,
+    labels: Tensor,
+    dataset: Dataset,
+    protocol: Protocol,
+    zca: Zca | None,
+    groups: Tensor | None = None,
+    **network: Any,
 ) -> tuple[float, float]:
     """Seconds of an epoch on the images, and of a test on the data set's test split."""
     part = min(len(labels), _BATCHES * protocol.batch)
     few = replace(images, pixels=images.pixels[:part])
+    groups = None if groups is None else groups[:part]
 
     def seconds(epochs: int, tested: int) -> float:
         small = replace(dataset, test=_first(dataset.test, tested))
         short = replace(protocol, epochs=epochs - 1)
-        return _evaluate(few, labels[:part], small, nets=1, protocol=short, zca=zca, **network).seconds
+        return _evaluate(few, labels[:part], small, nets=1, protocol=short, zca=zca, groups=groups, **network).seconds
 
     seconds(2, 1)
     rough = seconds(2, 1)
@@ -187,10 +194,11 @@ def evaluation(
     nets: int,
     protocol: Protocol,
     zca: Zca | None = None,
+    groups: Tensor | None = None,
     **network: Any,
 ) -> float:
     """Seconds of :func:`fastdd.evaluation.evaluate` with these arguments."""
-    epoch, test = _training(images, labels, dataset, protocol, zca, **network)
+    epoch, test = _training(images, labels, dataset, protocol, zca, groups, **network)
     return nets * (protocol.passes * epoch + test)
 
 

@@ -41,6 +41,7 @@ class TrainedNetwork:
             ``ba`` on them.
         fakes: fake images that were trained on, int64 [C, G], or [C] where their groups are not known; None for none.
         tested_on: ``test``, or ``validation`` for held-out training images.
+        predictor: the recipe that ``net`` is of: that of the last stage.
         unfilled: tensors that the file of weights did not fill.
     """
 
@@ -51,6 +52,7 @@ class TrainedNetwork:
     history: tuple[dict[str, Any], ...]
     fakes: np.ndarray | None
     tested_on: str
+    predictor: str
     unfilled: tuple[str, ...] = ()
 
     def metrics(self, deo: str = "range") -> Metrics:
@@ -308,6 +310,7 @@ class TrainingRun:
             tuple(self._rows),
             self.fakes,
             self.dataset.tested_on,
+            begun.name,
             self.unfilled,
         )
         if self._out is not None:
@@ -319,8 +322,10 @@ class TrainingRun:
         if self._out is None:
             return ""
         sha = hashlib.sha256(f"{self.dataset.digest()} {weights} {stages}".encode())
-        for array in () if fakes is None else (fakes.images, fakes.labels):
-            sha.update(np.ascontiguousarray(array).tobytes())
+        if fakes is not None:
+            targets = fakes.targets if isinstance(fakes, SyntheticSet) else fakes.labels
+            for array in (fakes.images, targets):
+                sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
 
     def _open(self, resume: bool) -> None:
@@ -370,6 +375,7 @@ def save_network(path: Path, trained: TrainedNetwork, dataset: Dataset) -> None:
     about = {
         "schema": _SCHEMA,
         "train": trained.settings.model_dump(),
+        "predictor": trained.predictor,
         "channels": dataset.channels,
         "size": list(dataset.size),
         "class_names": list(dataset.class_names),
@@ -406,7 +412,7 @@ def read_network(path: str | os.PathLike) -> tuple[nn.Module, Mapping[str, Any]]
         def make() -> models.Network:
             return models.build(config.arch, about["channels"], classes, size, width=config.width, depth=config.depth)
 
-        net = recipe(config.training).empty_predictor(make, classes)
+        net = recipe(about["predictor"]).empty_predictor(make, classes)
         net.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a network of fastdd's: {files.reason(error)}") from None

@@ -99,6 +99,12 @@ class Recipe:
         self.config, self.data, self.net, self._another, self._key = config, data, net, another, key
         self.modules: dict[str, nn.Module] = {}
 
+    @classmethod
+    def goes_by(cls) -> list[str]:
+        """What of a data set it looks at besides images and classes: groups, validation images."""
+        needs = {"groups": cls.needs_groups, "validation images": cls.needs_validation}
+        return [what for what, needed in needs.items() if needed]
+
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         """The loss of a batch, a scalar whose gradient the optimiser takes.
 
@@ -138,10 +144,6 @@ class Recipe:
     def tables(self) -> dict[str, Tensor]:
         """Tensors, besides the networks' own, that later steps depend on: themselves, not copies."""
         return {}
-
-    def image_weights(self) -> Tensor | None:
-        """[N], how much each image counts at this point; None where all count alike, or it is not of images."""
-        return None
 
     def state(self) -> dict[str, Any]:
         """All that later steps depend on besides the network and the optimiser."""

@@ -76,9 +76,7 @@ class Dfa(Recipe):
         intrinsic, bias = self.net.embed(images), self._bias.embed(images)
         logits, of_bias = self._heads(intrinsic, bias)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        with torch.no_grad():
-            self._tables.update(rows, F.cross_entropy(of_bias, labels, reduction="none"), losses)
-            weights = self._tables.weights(rows)
+        weights = self._tables.updated(rows, F.cross_entropy(of_bias, labels, reduction="none"), losses)
         total = (weights * losses).mean() + config.lambda_dis * self._biased(of_bias, labels)
         if self._steps >= config.swap_from:
             order = rng.permutation(rng.key(*key, "swap"), len(rows), rows.device)
@@ -106,6 +104,3 @@ class Dfa(Recipe):
 
     def tables(self) -> dict[str, Tensor]:
         return {**self._tables.tensors(), "steps": self._steps}
-
-    def image_weights(self) -> Tensor:
-        return self._tables.weights()

@@ -51,17 +51,27 @@ class LossTables:
             table[rows] = torch.where(first, losses, self._decay * old + (1 - self._decay) * losses)
         self.visited[rows] = True
 
-    def weights(self, rows: Tensor | None = None) -> Tensor:
-        """[B], the weights of these rows, or of all."""
+    def updated(self, rows: Tensor, biased: Tensor, debiased: Tensor) -> Tensor:
+        """[B], the weights of a batch, once its losses [B] are taken in; none of them has a gradient."""
+        self.update(rows, biased.detach(), debiased.detach())
         biased, debiased = self._of_largest(self.biased, rows), self._of_largest(self.debiased, rows)
         return biased / (biased + debiased + 1e-8)
+
+    def loss(self, rows: Tensor, of_biased: Tensor, logits: Tensor, q: float) -> Tensor:
+        """LfF's loss of a batch, from the logits [B, C] of the biased and of the debiased network.
+
+        mean of q p_y^q CE(f_b) + mean of w CE(f_d)
+        """
+        labels = self._labels[rows]
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        weights = self.updated(rows, F.cross_entropy(of_biased, labels, reduction="none"), losses)
+        return generalised_cross_entropy(of_biased, labels, q).mean() + (weights * losses).mean()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tables themselves."""
         return {"biased": self.biased, "debiased": self.debiased, "visited": self.visited}
 
-    def _of_largest(self, table: Tensor, rows: Tensor | None) -> Tensor:
+    def _of_largest(self, table: Tensor, rows: Tensor) -> Tensor:
         largest = table.new_zeros(self._num_classes).scatter_reduce(0, self._labels, table, "amax")
-        of_rows, labels = (table, self._labels) if rows is None else (table[rows], self._labels[rows])
         # Losses of exactly 0 throughout a class would be 0 / 0.
-        return of_rows / largest[labels].clamp(min=torch.finfo(table.dtype).tiny)
+        return table[rows] / largest[self._labels[rows]].clamp(min=torch.finfo(table.dtype).tiny)

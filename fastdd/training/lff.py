@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd.core.settings import setting
 from fastdd.training.base import Recipe, Settings
-from fastdd.training.failure import LossTables, generalised_cross_entropy
+from fastdd.training.failure import LossTables
 
 
 class LffSettings(Settings):
@@ -39,17 +37,7 @@ class Lff(Recipe):
         self._tables = LossTables(self.data.labels, self.data.num_classes, self.config.decay)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
-        labels = self.data.labels[rows]
-        of_biased, logits = self._biased(images), self.net(images)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        with torch.no_grad():
-            biased = F.cross_entropy(of_biased, labels, reduction="none")
-            self._tables.update(rows, biased, losses)
-            weights = self._tables.weights(rows)
-        return generalised_cross_entropy(of_biased, labels, self.config.q).mean() + (weights * losses).mean()
+        return self._tables.loss(rows, self._biased(images), self.net(images), self.config.q)
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables.tensors()
-
-    def image_weights(self) -> Tensor:
-        return self._tables.weights()

@@ -12,7 +12,7 @@ from fastdd.core import rng
 from fastdd.core.settings import setting
 from fastdd.debias.density.embedding import gsc_loss
 from fastdd.training.base import Recipe, Settings
-from fastdd.training.failure import LossTables, generalised_cross_entropy
+from fastdd.training.failure import LossTables
 
 
 class SelecMixSettings(Settings):
@@ -151,18 +151,9 @@ class SelecMixLff(SelecMix):
         self._tables = LossTables(self.data.labels, self.data.num_classes, self.config.decay)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
-        labels, config = self.data.labels[rows], self.config
-        of_biased, logits = self._biased(images), self.net(images)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        with torch.no_grad():
-            self._tables.update(rows, F.cross_entropy(of_biased, labels, reduction="none"), losses)
-            weights = self._tables.weights(rows)
-        total = generalised_cross_entropy(of_biased, labels, config.q).mean() + (weights * losses).mean()
-        mixed, theirs = self._mixed(rows, images, key)
-        return total + config.lambda_mix * F.cross_entropy(self.net(mixed), theirs)
+        total = self._tables.loss(rows, self._biased(images), self.net(images), self.config.q)
+        mixed, labels = self._mixed(rows, images, key)
+        return total + self.config.lambda_mix * F.cross_entropy(self.net(mixed), labels)
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables.tensors()
-
-    def image_weights(self) -> Tensor:
-        return self._tables.weights()

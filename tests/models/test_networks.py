@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 import fastdd
@@ -16,6 +17,7 @@ from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.data.initial import random_set
 from fastdd.methods import dc, dm, unroll
+from fastdd.models.pretrained import load_weights
 from fastdd.models.registry import _make
 
 # Parameters of the published networks for 10 classes, by (channels, pixels); 64: FairDD's heads.
@@ -270,3 +272,17 @@ def test_they_are_distilled_and_evaluated(name, method):
 def test_the_chunk_of_an_mlp_is_that_of_its_largest_layer():
     net = models.build("MLP", 3, 10)
     assert models.chunk_size(net, torch.empty(1000, 3, 32, 32)) == 2**23 // (4 * 3 * 32 * 32)
+
+
+def test_resnet50_is_that_of_imagenet(tmp_path):
+    """As many parameters as published; a state dict of torchvision's names fills all of it."""
+    net = models.build("ResNet50ImageNet", 3, 1000, (64, 64))
+    assert sum(p.numel() for p in net.parameters()) == 25_557_032
+    theirs = {
+        name.replace("shortcut.", "downsample.").replace("classifier.", "fc."): value.new_full(value.shape, 1)
+        for name, value in net.state_dict().items()
+    }
+    assert {"conv1.weight", "layer1.0.downsample.1.running_var", "layer4.2.conv3.weight", "fc.bias"} <= theirs.keys()
+    save_file(theirs, tmp_path / "w.safetensors")
+    assert load_weights(net, tmp_path / "w.safetensors", read=lambda path: pytest.fail("not torch.save's")) == []
+    assert all((value == 1).all() for value in net.state_dict().values())

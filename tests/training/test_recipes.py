@@ -76,11 +76,10 @@ def test_loss_weighting_makes_every_group_of_a_class_count_alike():
         / (sum(counts[int(y), g] > 0 for g in range(2)) * counts[int(y), int(b)])
         for y, b in zip(data.labels, data.groups, strict=True)
     ]
-    np.testing.assert_allclose(ours.image_weights(), expected, rtol=1e-6)
+    np.testing.assert_allclose(ours._weights, expected, rtol=1e-6)
     x = data.images.pixels
     literal = (
-        sum(float(w) * ce(ours.net(x[i : i + 1])[0], int(data.labels[i])) for i, w in enumerate(ours.image_weights()))
-        / N
+        sum(float(w) * ce(ours.net(x[i : i + 1])[0], int(data.labels[i])) for i, w in enumerate(ours._weights)) / N
     )
     assert_same(gradients(ours.loss(rows, x, KEY), ours.net), gradients(literal, ours.net))
 
@@ -147,7 +146,7 @@ class Lff:
         l_b = [ce(o, y) for o, y in zip(of_b, labels, strict=True)]
         l_d = [ce(o, y) for o, y in zip(of_d, labels, strict=True)]
         w = self.weights(rows.tolist(), [v.item() for v in l_b], [v.item() for v in l_d])
-        gce = [0.7 * float(o.softmax(0)[y]) ** 0.7 * v for o, y, v in zip(of_b, labels, l_b, strict=True)]
+        gce = [0.7 * o.softmax(0)[y].item() ** 0.7 * v for o, y, v in zip(of_b, labels, l_b, strict=True)]
         return sum(gce) / len(rows) + sum(wi * v for wi, v in zip(w, l_d, strict=True)) / len(rows)
 
 
