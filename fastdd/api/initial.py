@@ -17,8 +17,13 @@ from fastdd.session.folder import CONFIG
 
 
 def init_text(init: object) -> object:
-    """``init`` as settings have it: of a path, its text, which does not look like one of the words."""
-    if not isinstance(init, os.PathLike):
+    """``init`` as settings have it: of a path, its text, which does not look like one of the words.
+
+    A text without a separator is a path where it is none of the words, and there is something of its name.
+    """
+    if isinstance(init, str) and (init in INITS or not os.path.exists(init)):
+        return init
+    if not isinstance(init, str | os.PathLike):
         return init
     text = os.fspath(init)
     return text if os.sep in text else os.path.join(os.curdir, text)

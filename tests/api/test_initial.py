@@ -160,3 +160,14 @@ def test_another_start_is_another_run(digits, stored, tmp_path):
     (stored / "synthetic.safetensors").unlink()
     with pytest.raises(ValueError, match="or other weights, groups or first images"):
         fastdd.distill(digits, init=str(stored), out=tmp_path / "run", resume=True, **SMALL)
+
+
+def test_a_bare_name_of_what_is_there_is_a_path_and_the_words_are_words(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = random_set(digits, 2, seed=3)
+    for name in ("begun", "real"):
+        made.save(tmp_path / name)
+    assert torch.equal(fastdd.distill(digits, init="begun", **FROZEN).images, made.images)
+    assert not torch.equal(fastdd.distill(digits, init="real", **FROZEN).images, made.images)
+    with pytest.raises(ValueError, match=r"or the path of a stored set, such as \./gone"):
+        fastdd.distill(digits, init="gone", **FROZEN)
