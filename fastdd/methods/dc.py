@@ -292,7 +292,7 @@ class Dc(Matching):
         return super().trouble(number, loss)
 
     def _loss_and_gradient(
-        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
+        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor, **more: Any
     ) -> tuple[Tensor, Tensor]:
         config = self._config
         return loss_and_gradient(
@@ -306,6 +306,7 @@ class Dc(Matching):
             first_class=self.classes.start,
             at_once=self._at_once,
             formation=self.formation,
+            **more,
         )
 
     def _network(self, number: int) -> nn.Module:

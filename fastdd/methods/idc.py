@@ -16,7 +16,7 @@ network, which nothing would look at, is left out.
 """
 
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from fastdd.core import rng
 from fastdd.core.settings import setting
 from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part
-from fastdd.methods.dc import DIVERGED, Dc, loss_and_gradient
+from fastdd.methods.dc import DIVERGED, Dc
 from fastdd.methods.matching import RealSettings
 from fastdd.methods.parts.coasting import Coasting
 from fastdd.methods.parts.networks import Networks
@@ -145,20 +145,6 @@ class Idc(InParts, Dc):
         return super(Dc, self).trouble(number, loss)
 
     def _loss_and_gradient(
-        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
+        self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor, **more: Any
     ) -> tuple[Tensor, Tensor]:
-        config = self._config
-        return loss_and_gradient(
-            net,
-            self._real,
-            segments,
-            images,
-            params,
-            metric=config.metric,
-            precision=config.precision,
-            first_class=self.classes.start,
-            at_once=self._at_once,
-            formation=self.formation,
-            parameters="conv",
-            parts=self._parts,
-        )
+        return super()._loss_and_gradient(net, segments, images, params, parameters="conv", parts=self._parts, **more)
