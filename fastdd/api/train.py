@@ -21,7 +21,8 @@ from fastdd.evaluation import check_fits, in_order_of
 from fastdd.exchange import torch_files
 from fastdd.models.pretrained import load_weights
 from fastdd.session.folder import SYNTHETIC
-from fastdd.session.training import NETWORK, TrainedNetwork, TrainingRun, check_train_out, read_network
+from fastdd.session.trained import NETWORK, TrainedNetwork, read_network
+from fastdd.session.training import TrainingRun, check_train_out
 from fastdd.training import TrainSettings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from fastdd.evaluation import METRICS, Evaluation, Protocol
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fastdd.session.training import TrainedNetwork
+    from fastdd.session.trained import TrainedNetwork
 
 SCHEMA = 1
 RESULT = "result.json"  # of a run's folder: every evaluation of it

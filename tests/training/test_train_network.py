@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import fastdd
 from fastdd.data import Dataset, DeviceImages, Split
-from fastdd.session.training import CHECKPOINT, NETWORK, TrainingRun
+from fastdd.session.trained import NETWORK
+from fastdd.session.training import CHECKPOINT, TrainingRun
 from fastdd.training import RECIPES, TrainingImages, TrainSettings, draw_fakes, fake_counts, start
 
 FAST = {"epochs": 2, "width": 4, "depth": 1, "batch_train": 16}
@@ -80,6 +81,16 @@ def test_stage_two_from_a_file_is_both_stages_in_one_go(data, fakes, tmp_path):
     assert [row["stage"] for row in both.history] == ["fake", "fake", "real", "real"]
     assert not same(first.net.state_dict(), second.net.state_dict())
     assert len(json.loads((tmp_path / "both" / "metrics.jsonl").read_text().splitlines()[3])) == 7
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_norms_keep_the_fake_images_statistics(data, fakes, frozen):
+    settings = {**FAST, "arch": "ConvNetBN", "use": "ffr", "keep": "last"}
+    first = fastdd.train_network(data, fakes=fakes, stages="1", **settings).net.state_dict()
+    both = fastdd.train_network(data, fakes=fakes, freeze_norms=frozen, **settings).net.state_dict()
+    means = [name for name in first if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(first[name], both[name]) == frozen for name in means)
 
 
 def test_the_epoch_with_the_best_worst_group_on_validation_images_is_kept(data):
