@@ -78,6 +78,27 @@ class Script:
         assert self.end() == 0, self.errors
 
 
+class Ranks:
+    """The ranks of one job on this machine, as torchrun starts them: it keeps their store, and they are its clients.
+
+    Not as under torchrun, nothing runs at an interpreter's end, and a rank that is lost ends no other.
+    """
+
+    def __init__(self, source: str, *arguments: object, number: int = 2) -> None:
+        from torch.distributed import TCPStore
+
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        job = {
+            **{"TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": number},
+            **{"LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port},
+        }
+        self.scripts = []
+        for rank in range(number):
+            own = {name: str(value) for name, value in {**job, "RANK": rank, "LOCAL_RANK": rank}.items()}
+            start = f"import os\nos.environ.update({own!r})\n"
+            self.scripts.append(Script(start + source, *arguments))
+
+
 def _run(source: str, arguments: list[str], output: Path, errors: Path) -> None:
     for number, path in ((1, output), (2, errors)):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)

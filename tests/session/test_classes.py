@@ -12,7 +12,7 @@ from fastdd.data.initial import random_set
 from fastdd.methods import METHODS, Context, configure, dm
 from fastdd.methods.parts.training import train_epoch
 
-STEPS = 3
+STEPS = 2  # with a training of the network between them
 CPU = torch.device("cpu")
 
 
@@ -36,7 +36,7 @@ def problem(data: Dataset, method: str, debias: str = "none", sampling: str = "r
             "sampling": sampling,
             "ipc": 3,
             "iterations": 1,
-            "batch_real": 21,
+            "batch_real": 7,
             "width": 16,
             "depth": 2,
             **({} if method == "dm" else {"outer_loop": 3, "inner_loop": 1}),

@@ -1,6 +1,5 @@
 """Ranks that ask for different things, or do not answer: told in one line, on all of them, in finite time."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -10,13 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Ranks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def launch(folder, source: str) -> subprocess.Popen:
     script = folder / "script.py"
-    script.write_text("import os, sys, time\nRANK = int(os.environ['RANK'])\n" + textwrap.dedent(source))
+    script.write_text(RANK + textwrap.dedent(source))
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     return subprocess.Popen(
         [*TORCHRUN, str(script), str(folder)],
@@ -27,6 +27,7 @@ def launch(folder, source: str) -> subprocess.Popen:
     )
 
 
+RANK = "import os, sys, time\nRANK = int(os.environ['RANK'])\n"
 COMMAND = "from fastdd.cli import main\nout = sys.argv[1]\n"
 WEIGHTS = "'weights --dataset c-digits --out {}/W.safetensors '.format(out).split()"
 DISTIL = "'distill --dataset c-digits --iterations 1 --ipc 1 --width 8 --out {}/R'.format(out).split()"
@@ -36,88 +37,82 @@ SAME = "the ranks of this job do not ask for the same thing"
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (f"{COMMAND}main({WEIGHTS} + ['--variance', ['0.1', '0.01'][RANK]])", f"{SAME} (weights)"),
-        (f"{COMMAND}main({WEIGHTS} + ['--steps', ['3', '2'][RANK]])", f"{SAME} (weights)"),
-        (f"{COMMAND}main({WEIGHTS} + ['--json', out + '/x.json'] * RANK)", f"{SAME} (command)"),
-        (f"{COMMAND}main([{DISTIL}, {WEIGHTS}][RANK])", f"{SAME} (command)"),
-        (
-            f"os.environ['FASTDD_BACKEND'] = ['native', 'reference'][RANK]\n{COMMAND}main({WEIGHTS})",
-            f"{SAME} (command)",
-        ),
-        (
-            """
-            import fastdd
-            data = fastdd.data.load("c-digits")
-            if RANK:  # and no collective that is under way keeps the interpreter from its end
-                fastdd.kde_weights(data, steps=2)
-            else:
-                fastdd.distill(data, out=sys.argv[1] + "/R", iterations=1, ipc=1, width=8, device="cpu")
-            """,
-            "the ranks of this job do not make the same calls (rank 0's turn on rank 0 and an exchange on rank 1)",
-        ),
+        (f"main({WEIGHTS} + ['--variance', ['0.1', '0.01'][RANK]])", f"{SAME} (weights)"),
+        (f"main({WEIGHTS} + ['--steps', ['3', '2'][RANK]])", f"{SAME} (weights)"),
+        (f"main({WEIGHTS} + ['--json', out + '/x.json'] * RANK)", f"{SAME} (command)"),
+        (f"main([{DISTIL}, {WEIGHTS}][RANK])", f"{SAME} (command)"),
+        (f"os.environ['FASTDD_BACKEND'] = ['native', 'reference'][RANK]\nmain({WEIGHTS})", f"{SAME} (command)"),
     ],
 )
 def test_ranks_that_ask_for_different_things(tmp_path, source, message):
-    process = launch(tmp_path, source)
+    ranks = Ranks(RANK + COMMAND + source, tmp_path)
+    assert all(rank.end(timeout=90) not in (0, None) for rank in ranks.scripts)
+    assert message in "".join(rank.errors for rank in ranks.scripts)
+    assert not (tmp_path / "W.safetensors").exists()
+
+
+def test_ranks_that_make_different_calls_end_with_their_interpreters(tmp_path):
+    process = launch(
+        tmp_path,
+        """
+        import fastdd
+        data = fastdd.data.load("c-digits")
+        if RANK:  # and no collective that is under way keeps the interpreter from its end
+            fastdd.kde_weights(data, steps=2)
+        else:
+            fastdd.distill(data, out=sys.argv[1] + "/R", iterations=1, ipc=1, width=8, device="cpu")
+        """,
+    )
     _, errors = process.communicate(timeout=90)
     assert process.returncode != 0
-    assert message in errors
-    assert not (tmp_path / "W.safetensors").exists()
+    words = "rank 0's turn on rank 0 and an exchange on rank 1"
+    assert f"the ranks of this job do not make the same calls ({words})" in errors
+
+
+STANDS_STILL = """
+import threading
+from fastdd.core import ranks, watch
+ranks.PATIENCE = 2.0
+watch.BEAT_SECONDS = 0.25
+ranks.join()
+
+def work():
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        pass
+    return 7
+
+def stand():
+    lock = threading.Lock()
+    lock.acquire()
+    while HOW == "stopped":
+        pass
+    lock.acquire()
+
+# Busy for longer than the patience, which is alive; then for ever.
+assert ranks.first(work) == 7
+open(f"{sys.argv[1]}/waits-{RANK}", "w").close()
+try:
+    ranks.first(stand)
+except ranks.RankLost as error:
+    open(f"{sys.argv[1]}/told", "w").write(str(error))
+os._exit(3)
+"""
 
 
 @pytest.mark.parametrize("how", ["stopped", "deadlocked"])
 def test_a_rank_that_stands_still_is_given_up(tmp_path, how):
-    process = launch(
-        tmp_path,
-        f"""
-        import threading
-        from fastdd.core import ranks, watch
-        ranks.PATIENCE = 4.0
-        watch.BEAT_SECONDS = 0.25
-        ranks.join()
-        open(f"{{sys.argv[1]}}/pid-{{RANK}}", "w").write(str(os.getpid()))
-
-        def work():
-            until = time.monotonic() + 5
-            while time.monotonic() < until:
-                pass
-            return 7
-
-        def stand():
-            lock = threading.Lock()
-            lock.acquire()
-            while {how == "stopped"}:
-                pass
-            lock.acquire()
-
-        # Busy for longer than the patience, which is alive; then for ever.
-        assert ranks.first(work) == 7
-        open(f"{{sys.argv[1]}}/waits-{{RANK}}", "w").close()
-        try:
-            ranks.first(stand)
-        except ranks.RankLost as error:
-            open(f"{{sys.argv[1]}}/told", "w").write(str(error))
-        os._exit(3)
-        """,
-    )
-    until = time.monotonic() + 90
-    while not all((tmp_path / f"waits-{rank}").exists() for rank in range(2)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    still = int((tmp_path / "pid-0").read_text())
-    if how == "stopped":
-        os.kill(still, signal.SIGSTOP)
+    job = Ranks(f"{RANK}HOW = {how!r}\n{STANDS_STILL}", tmp_path)
+    still, waits = job.scripts
     try:
-        while not (tmp_path / "told").exists():
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        time.sleep(0.2)
-        assert "another rank of this job has not answered for 4 s; start again" in (tmp_path / "told").read_text()
+        for rank, script in enumerate((still, waits)):
+            script.wait_until((tmp_path / f"waits-{rank}").exists)
+        if how == "stopped":
+            still.send(signal.SIGSTOP)
+        assert waits.end(timeout=90) == 3
+        assert "another rank of this job has not answered for 2 s; start again" in (tmp_path / "told").read_text()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(still, signal.SIGKILL)
-        process.communicate(timeout=60)
+        still.kill()
 
 
 def children_of(process: subprocess.Popen) -> list[int]:
