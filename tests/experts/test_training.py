@@ -167,7 +167,7 @@ def test_kills_at_random_moments_lose_nothing(whole, tmp_path):
 
 
 def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
-    """Also when the parent is killed on the way, and they are started again."""
+    """Also when the parent is killed on the way, they are started again, stopped by SIGTERM, and one ends it."""
     killed = tmp_path / "two"
     script = start(killed, processes=2, threads=2)
     script.wait_until(lambda: epochs_done(killed) >= EPOCHS // 2)
@@ -176,20 +176,20 @@ def test_two_processes_of_one_thread_equal_one(whole, tmp_path):
     after = epochs_done(killed)
     time.sleep(0.3)
     assert epochs_done(killed) == after  # nobody goes on without a parent
-    start(killed, processes=2, threads=2).succeed()
-    assert content(killed) == whole
-
-
-def test_sigterm_stops_processes_between_epochs_and_one_ends_the_same(whole, tmp_path):
-    stopped = tmp_path / "stopped"
-    script = start(stopped, processes=2)
-    script.wait_until(lambda: epochs_done(stopped) >= 3)
+    script = start(killed, processes=2, threads=2)
+    script.wait_until(lambda: epochs_done(killed) >= after + 3)
     script.send(signal.SIGTERM)
     assert script.end(timeout=60) == 1
     assert "KeyboardInterrupt: stopped after" in script.errors
-    assert epochs_done(stopped) < 3 * EPOCHS
-    start(stopped).succeed()
-    assert content(stopped) == whole
+    assert epochs_done(killed) < 3 * EPOCHS
+    start(killed).succeed()
+    assert content(killed) == whole
+
+
+@pytest.mark.full
+def test_two_processes_that_end_by_themselves_equal_one(whole, tmp_path):
+    start(tmp_path / "two", processes=2, threads=2).succeed()
+    assert content(tmp_path / "two") == whole
 
 
 def test_a_worker_that_dies_ends_the_training(digits, tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_what_a_worker_refuses_is_said_in_one_line(digits, tmp_path):
         train(digits, tmp_path, lr_teacher=1e20, processes=2)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_experts_that_do_not_move_are_told(digits, tmp_path, processes):
     with pytest.warns(RuntimeWarning, match=r"2 of 2 experts end where they start.*; raise lr_teacher \(1e-30\)"):
         train(digits, tmp_path, lr_teacher=1e-30, epochs=1, eval_every=0, processes=processes)
