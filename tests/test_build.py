@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import textwrap
 import zipfile
 from pathlib import Path
 
@@ -57,51 +56,6 @@ def test_source_hash_sees_names_and_contents(tmp_path):
     second = _ext.source_hash(tmp_path)
     (tmp_path / "b.cpp").write_text("int b;")
     assert len({first, second, _ext.source_hash(tmp_path)}) == 3
-
-
-SAME_ANSWERS = """
-    import torch
-    from fastdd.core import ext as _ext
-    from fastdd.core import rng
-    from fastdd.ops.augment import augment, augment_adjoint
-    from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
-    from fastdd.ops.kde import kde
-    from fastdd.ops.segment_mean import segment_mean, segment_spread
-    assert _ext.build_info()["simd_active"] == {name!r}
-    torch.manual_seed(0)
-    x = torch.randn(24, 3, 17, 19, dtype=torch.float64)
-    params = dsa_params(DSA_STRATEGY, rng.lanes(0, 24), (17, 19), dtype=torch.float64)
-    offsets, weights = torch.tensor([0, 5, 5, 24]), torch.rand(24)
-    for function in (augment, augment_adjoint):
-        expected = function(x, params, backend="reference")
-        torch.testing.assert_close(function(x, params), expected, rtol=0, atol=1e-12)
-        torch.testing.assert_close(function(x.float(), params), expected.float(), rtol=0, atol=1e-4)
-    mean = segment_mean(x.flatten(1), offsets, weights)
-    reference = segment_mean(x.flatten(1), offsets, weights, backend="reference")
-    torch.testing.assert_close(mean, reference, rtol=0, atol=1e-13)
-    spread = segment_spread(mean, offsets, weights, 24)
-    reference = segment_spread(mean, offsets, weights, 24, backend="reference")
-    torch.testing.assert_close(spread, reference, rtol=0, atol=1e-13)
-    x, weights = torch.randn(900, 21, dtype=torch.float64), torch.rand(900)
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        density = kde(x.to(dtype), bandwidth=2.0, weights=weights, leave_one_out=True)
-        reference = kde(x, bandwidth=2.0, weights=weights, leave_one_out=True, backend="reference")
-        torch.testing.assert_close(density.double(), reference, rtol=0, atol=tolerance)
-"""
-
-
-@built
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_same_answers(name):
-    variants = _ext.build_info()["simd"].split(";")
-    active = _ext.build_info()["simd_active"]
-    if name not in variants or variants.index(name) > variants.index(active):
-        pytest.skip(f"this machine or build has no {name}")
-    script = textwrap.dedent(SAME_ANSWERS.format(name=name))
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "FASTDD_SIMD": name}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @source

@@ -1,30 +1,42 @@
 """What an import brings along: no more than it needs."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+# Run in this order by one interpreter: what the later ones do not bring, the earlier ones do not either.
+STATEMENTS = [
+    "import fastdd; dir(fastdd)",
+    "import fastdd.data",
+    "import fastdd; fastdd.distill, fastdd.data",
+    "import fastdd.api",
+]
+OF_DATA = {"sklearn", "PIL", "scipy", "safetensors"}
+# torch._dynamo alone takes two seconds.
+HEAVY = {"torch._dynamo", "torch._inductor", "scipy.stats", "scipy.ndimage", "scipy.sparse", "matplotlib", "sklearn"}
+HEAVY |= {"PIL", "pandas", "jinja2", "typer", "rich"}
 
-def modules_after(statement: str) -> set[str]:
-    command = [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"]
-    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, set[str]]:
+    """What is there after each of the statements."""
+    code = "import json, sys\nfor line in sys.argv[1:]:\n    exec(line)\n    print(json.dumps(list(sys.modules)))"
+    command = [sys.executable, "-c", code, *STATEMENTS]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {statement: set(json.loads(line)) for statement, line in zip(STATEMENTS, lines, strict=True)}
 
 
-def test_fastdd_does_not_wait_for_torch():
-    assert not {"torch", "numpy", "pydantic"} & modules_after("import fastdd; dir(fastdd)")
+def test_fastdd_does_not_wait_for_torch(modules):
+    assert not {"torch", "numpy", "pydantic"} & modules[STATEMENTS[0]]
 
 
-@pytest.mark.parametrize("statement", ["import fastdd.api", "import fastdd; fastdd.distill, fastdd.data"])
-def test_the_api_brings_nothing_that_takes_seconds(statement):
-    """They are imported where they are used: torch._dynamo alone takes two seconds."""
-    heavy = {
-        "torch._dynamo",
-        "torch._inductor",
-        "scipy.stats",
-        "scipy.ndimage",
-        "scipy.sparse",
-        "matplotlib",
-        "sklearn",
-    }
-    assert not (heavy | {"PIL", "pandas", "jinja2", "typer", "rich"}) & modules_after(statement)
+def test_data_brings_no_library_of_some_sets(modules):
+    assert not OF_DATA & modules[STATEMENTS[1]]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS[2:])
+def test_the_api_brings_nothing_that_takes_seconds(modules, statement):
+    """They are imported where they are used."""
+    assert not HEAVY & modules[statement]

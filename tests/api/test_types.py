@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mypy")
+pytestmark = pytest.mark.full  # the checker reads torch too: a quarter of a minute, where its cache is cold
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 

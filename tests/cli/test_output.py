@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from forked import Script
 from rich.table import Table
 
 import fastdd
@@ -79,8 +80,8 @@ def test_evaluations_that_end_together_keep_their_rows(tmp_path):
         "data, row = fastdd.data.load('c-digits'), json.loads(sys.argv[2])\n"
         "for n in range(8): add_results([row | {'seed': n}], data, pathlib.Path(sys.argv[1]), None)\n"
     )
-    jobs = [subprocess.Popen([sys.executable, "-c", add, str(tmp_path / "R"), json.dumps(row)]) for _ in range(3)]
-    assert [job.wait() for job in jobs] == [0, 0, 0]
+    jobs = [Script(add, tmp_path / "R", json.dumps(row)) for _ in range(3)]
+    assert [job.end() for job in jobs] == [0, 0, 0]
     assert len(json.loads((tmp_path / "R" / "result.json").read_text())["rows"]) == 24
 
 

@@ -1,8 +1,5 @@
 """Data sets by name: the options of each, and what a wrong one is told."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -128,9 +125,3 @@ def test_an_option_that_a_set_does_not_have_is_refused(name, options):
     (option,) = options
     with pytest.raises(ValueError, match=f"{name} has no {option}"):
         load(name, **options)
-
-
-def test_importing_is_light():
-    code = "import sys, fastdd.data; print([m for m in ('sklearn', 'PIL', 'scipy', 'safetensors') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"

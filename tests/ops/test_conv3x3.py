@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,42 +149,6 @@ def test_other_dtypes_and_the_reference_are_plain_torch(dtype):
     tensors = [t.to(dtype) for t in case(5, 3, 16, 24, 8, 8)]
     assert torch.equal(conv3x3(*tensors), plain(*tensors))
     assert torch.equal(conv3x3(*tensors, backend="reference"), plain(*tensors))
-
-
-OTHER_WIDTHS = """
-    import torch
-    import torch.nn.functional as F
-    from fastdd.core import ext as _ext
-    from fastdd.ops import conv3x3, conv_norm_act_pool
-    assert _ext.build_info()["simd_active"] == WIDTH, _ext.build_info()
-    torch.manual_seed(0)
-    for inputs in (3, 37):
-        for outputs in (5, 41):
-            x = torch.randint(-2, 3, (3, inputs, 9, 8)).float()
-            filters = torch.randint(-2, 3, (outputs, inputs, 3, 3)).float()
-            g = torch.randint(-2, 3, (3, outputs, 9, 8)).float()
-            results = []
-            for function, dtype in ((conv3x3, torch.float32), (lambda *t: F.conv2d(*t, padding=1), torch.float64)):
-                leaves = [t.to(dtype).requires_grad_() for t in (x, filters)]
-                y = function(*leaves)
-                results.append([y, *torch.autograd.grad(y, leaves, g.to(dtype))])
-            for ours, truth in zip(*results):
-                assert torch.equal(ours.double(), truth)
-    print("checked")
-"""
-
-
-@pytest.mark.parametrize("width", ["baseline", "avx2"])
-def test_narrower_instruction_sets(width):
-    if width not in _ext.build_info().get("simd", "").split(";"):
-        pytest.skip("not built for x86")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(OTHER_WIDTHS).replace("WIDTH", repr(width))],
-        env={**os.environ, "FASTDD_SIMD": width},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "checked", done.stderr
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdd import models
-from fastdd.core import ext as _ext
 from fastdd.ops import ConvBlock
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -124,35 +118,6 @@ def test_embedder_of_a_network_equals_embed(name):
     assert half.dtype == torch.bfloat16
     assert (half.double() - expected).norm() <= 2e-2 * expected.norm()
     assert next(net.parameters()).dtype == torch.float32
-
-
-OTHER_WIDTHS = """
-    import torch
-    from fastdd.core import ext as _ext
-    from fastdd.ops import ConvBlock, norm_act_pool
-    assert _ext.build_info()["simd_active"] == WIDTH, _ext.build_info()
-    torch.manual_seed(0)
-    for inputs in (3, 32):
-        x, filters = torch.randn(3, inputs, 8, 8), torch.randn(21, inputs, 3, 3) / inputs
-        weight, bias = torch.rand(21), torch.randn(21)
-        got = ConvBlock(filters, weight, bias)(x).double()
-        exact = ConvBlock(filters.double(), weight.double(), bias.double(), backend="reference")(x.double())
-        assert (got - exact).norm() <= 2e-6 * exact.norm()
-    print("checked")
-"""
-
-
-@pytest.mark.parametrize("width", ["baseline", "avx2"])
-def test_narrower_instruction_sets(width):
-    if width not in _ext.build_info().get("simd", "").split(";"):
-        pytest.skip("not built for x86")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(OTHER_WIDTHS).replace("WIDTH", repr(width))],
-        env={**os.environ, "FASTDD_SIMD": width},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "checked", done.stderr
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,8 +1,6 @@
 """Every op of the schema, called past its wrapper with any one size of zero, answers or refuses: no process dies."""
 
-import subprocess
-import sys
-import textwrap
+from forked import Script
 
 from fastdd.ops import implementations
 
@@ -86,7 +84,7 @@ print("all", *CALLS)
 
 
 def test_no_size_of_zero_ends_the_process():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True)
-    last = done.stdout.splitlines()[-1:]
-    assert done.returncode == 0, f"{last}: {done.returncode} {done.stderr[-500:]}"
+    script = Script(SCRIPT)
+    status, last = script.end(), script.output.splitlines()[-1:]
+    assert status == 0, f"{last}: {status} {script.errors[-500:]}"
     assert {*last[0].split()[1:]} == {row.op for row in implementations("cpu")} - {"knn_kde"}

@@ -1,0 +1,86 @@
+"""Every instruction set that the extension is built for gives the answers of the reference."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastdd.core import ext as _ext
+
+# One process a set, which is chosen when the extension is loaded. It tells what it is about to check.
+ANSWERS = """
+import sys
+import torch
+import torch.nn.functional as F
+from fastdd.core import ext as _ext
+from fastdd.core import rng
+from fastdd.ops import ConvBlock, conv3x3
+from fastdd.ops.augment import augment, augment_adjoint
+from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
+from fastdd.ops.kde import kde
+from fastdd.ops.segment_mean import segment_mean, segment_spread
+
+assert _ext.build_info()["simd_active"] == sys.argv[1], _ext.build_info()
+torch.manual_seed(0)
+
+print("augment")
+x = torch.randn(24, 3, 17, 19, dtype=torch.float64)
+params = dsa_params(DSA_STRATEGY, rng.lanes(0, 24), (17, 19), dtype=torch.float64)
+for function in (augment, augment_adjoint):
+    expected = function(x, params, backend="reference")
+    torch.testing.assert_close(function(x, params), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(function(x.float(), params), expected.float(), rtol=0, atol=1e-4)
+
+print("segment_mean")
+offsets, weights = torch.tensor([0, 5, 5, 24]), torch.rand(24)
+mean = segment_mean(x.flatten(1), offsets, weights)
+reference = segment_mean(x.flatten(1), offsets, weights, backend="reference")
+torch.testing.assert_close(mean, reference, rtol=0, atol=1e-13)
+spread = segment_spread(mean, offsets, weights, 24)
+reference = segment_spread(mean, offsets, weights, 24, backend="reference")
+torch.testing.assert_close(spread, reference, rtol=0, atol=1e-13)
+
+print("kde")
+x, weights = torch.randn(900, 21, dtype=torch.float64), torch.rand(900)
+for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+    density = kde(x.to(dtype), bandwidth=2.0, weights=weights, leave_one_out=True)
+    reference = kde(x, bandwidth=2.0, weights=weights, leave_one_out=True, backend="reference")
+    torch.testing.assert_close(density.double(), reference, rtol=0, atol=tolerance)
+
+print("conv3x3")  # small integers, whose sums are exact
+for inputs in (3, 37):
+    for outputs in (5, 41):
+        x = torch.randint(-2, 3, (3, inputs, 9, 8)).float()
+        filters = torch.randint(-2, 3, (outputs, inputs, 3, 3)).float()
+        g = torch.randint(-2, 3, (3, outputs, 9, 8)).float()
+        results = []
+        for function, dtype in ((conv3x3, torch.float32), (lambda *t: F.conv2d(*t, padding=1), torch.float64)):
+            leaves = [t.to(dtype).requires_grad_() for t in (x, filters)]
+            y = function(*leaves)
+            results.append([y, *torch.autograd.grad(y, leaves, g.to(dtype))])
+        for ours, truth in zip(*results):
+            assert torch.equal(ours.double(), truth)
+
+print("conv_block")
+for inputs in (3, 32):
+    x, filters = torch.randn(3, inputs, 8, 8), torch.randn(21, inputs, 3, 3) / inputs
+    weight, bias = torch.rand(21), torch.randn(21)
+    got = ConvBlock(filters, weight, bias)(x).double()
+    exact = ConvBlock(filters.double(), weight.double(), bias.double(), backend="reference")(x.double())
+    assert (got - exact).norm() <= 2e-6 * exact.norm()
+
+print("all")
+"""
+
+
+@pytest.mark.skipif(not _ext.available(), reason="fastdd._C is not built")
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_answers(name):
+    variants = _ext.build_info()["simd"].split(";")
+    active = _ext.build_info()["simd_active"]
+    if name not in variants or variants.index(name) > variants.index(active):
+        pytest.skip(f"this machine or build has no {name}")
+    command, environment = [sys.executable, "-c", ANSWERS, name], {**os.environ, "FASTDD_SIMD": name}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == ["all"], f"{done.stdout}{done.stderr}"
