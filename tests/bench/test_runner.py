@@ -177,7 +177,7 @@ def test_slow_backends_are_called_once():
 def test_a_wrong_kernel_in_a_real_case_is_caught(monkeypatch):
     right = ops.segment_mean
     monkeypatch.setattr(ops, "segment_mean", lambda x, offsets, weights: right(x, offsets, None))
-    _, rows = measure(*cases.select(["segment_mean"])[:1])
+    _, rows = measure(*cases.select(["segment_mean"])[:1], reps=1)
     assert not rows["fastdd"]["match"]
     assert set(rows["fastdd"]["speedup"].values()) == {None}
 
@@ -188,7 +188,7 @@ def test_a_wrong_loss_in_a_step_is_caught(monkeypatch, factor):
 
     right = dm.distances
     monkeypatch.setattr(dm, "distances", lambda *arguments: factor * right(*arguments))
-    _, rows = measure(*cases.select(["step/dm+fairdd"]))
+    _, rows = measure(*cases.select(["step/dm+fairdd"]), reps=1)
     assert rows["fastdd"]["match"] == (factor == 1)
     assert rows["torch"]["match"]
 
@@ -198,7 +198,7 @@ def test_a_wrong_factor_of_attention_is_caught(monkeypatch, factor):
     from fastdd.methods import datadam
 
     monkeypatch.setattr(datadam, "_FACTOR", factor * datadam._FACTOR)
-    _, rows = measure(*cases.select(["step/datadam"]))
+    _, rows = measure(*cases.select(["step/datadam"]), reps=1)
     assert rows["fastdd"]["match"] == (factor == 1)
     assert rows["torch"]["match"]
     assert rows["reference-loop"]["match"]
@@ -217,7 +217,7 @@ def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor
         return loss, gradient
 
     monkeypatch.setattr(dc, "loss_and_gradient", wrong)
-    _, rows = measure(*cases.select([name]))
+    _, rows = measure(*cases.select([name]), reps=1)
     assert rows["fastdd"]["match"] == (factor == 1)
     assert (rows["fastdd"]["speedup"]["torch"] is not None) == (factor == 1)
     assert rows["torch"]["match"]
@@ -232,7 +232,7 @@ def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
 
     right = networks.train_epoch
     monkeypatch.setattr(networks, "train_epoch", other_rate)
-    _, rows = measure(*cases.select(["step/dc-inner"]))
+    _, rows = measure(*cases.select(["step/dc-inner"]), reps=1)
     assert not rows["fastdd"]["match"]
     assert rows["torch"]["match"]
 
@@ -254,7 +254,7 @@ def test_a_wrong_trajectory_is_caught(monkeypatch, unroll, what):
         return loss, gradients
 
     monkeypatch.setattr(mtt, "loss_and_gradients", wrong)
-    _, rows = measure(cases.select([f"step/mtt/{unroll}"])[0])
+    _, rows = measure(cases.select([f"step/mtt/{unroll}"])[0], reps=1)
     assert rows["fastdd"]["match"] == (what is None)
     assert (rows["fastdd"]["speedup"]["torch"] is not None) == (what is None)
     assert rows["torch"]["match"]
@@ -266,14 +266,14 @@ def test_the_approximation_in_place_of_the_exact_gradient_is_caught(monkeypatch)
 
     right = mtt.loss_and_gradients
     monkeypatch.setattr(mtt, "loss_and_gradients", lambda *a, unroll, **settings: right(*a, unroll="tesla", **settings))
-    _, rows = measure(cases.select(["step/mtt/exact"])[0])
+    _, rows = measure(cases.select(["step/mtt/exact"])[0], reps=1)
     assert not rows["fastdd"]["match"]
 
 
 def test_upstream_is_a_backend_like_the_others(checkout):
     code = Upstream.open(checkout)
     names = ["augment/mix", "step/dm+fairdd", "step/dc", "step/dc+fairdd", "step/dsa"]
-    document, _ = measure(*cases.select(names), *cases.select(["segment_mean"])[:1], upstream=code)
+    document, _ = measure(*cases.select(names), *cases.select(["segment_mean"])[:1], upstream=code, reps=1)
     rows = [row for row in document["rows"] if row["backend"] == "upstream"]
     assert [row["case"] for row in rows] == names
     assert all(row["match"] for row in rows)
@@ -284,5 +284,5 @@ def test_upstream_is_a_backend_like_the_others(checkout):
 
 def test_the_global_random_state_is_left_alone():
     before = torch.random.get_rng_state()
-    measure(*cases.select(["step/dm"]))
+    measure(*cases.select(["step/dm"]), reps=1)
     assert torch.equal(torch.random.get_rng_state(), before)

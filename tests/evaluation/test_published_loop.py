@@ -239,6 +239,7 @@ class TestIdc:
         assert (parameters(net) - expected).norm() <= 1e-10 * (expected - parameters(self.start())).norm()
 
 
+@pytest.mark.full
 class TestOwnDraws:
     """Initialisations, orders and augmentations of its own, from torch's generator: eight networks a side.
 
@@ -311,8 +312,8 @@ class TestOwnDraws:
         "other",
         [
             {"strategy": "none"},
-            pytest.param({"falls_after": 99}, marks=pytest.mark.full),
-            pytest.param({"momentum": 0.8}, marks=pytest.mark.full),
+            {"falls_after": 99},
+            {"momentum": 0.8},
         ],
         ids=str,
     )
