@@ -19,7 +19,7 @@ demo: $(VENV)/.base
 # Bytecode is kept, whatever the environment says: else every process rewrites the asserts of 280 files and compiles fastdd.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-test: $(VENV)/.dev browser kernels
+test: $(VENV)/.dev browser
 	$(PYTEST)
 
 # What the default suite has a part of only.
@@ -40,7 +40,7 @@ sanitize: $(VENV)/.dev
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		$(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests/ops tests/campaigns/ops -m "not slow and not campaigns"
 
-# Ahead of the suite, which then finds their answers under .cache/: minutes where kernels have changed, seconds if not.
+# The default suite begins with them too. Answers lie under .cache/: minutes where kernels have changed, seconds if not.
 kernels: $(VENV)/.dev
 	$(PYTEST) -m kernels tests/kernels
 
