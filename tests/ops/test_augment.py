@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 
 from fastdd.core import rng
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
@@ -263,12 +264,12 @@ def test_opcheck(device, dtype):
     params = random_params(7, 2, (5, 6), torch.float32).to(device)
     rows = torch.tensor([1, 0, 1], device=device)
     for linear in (False, True):
-        torch.library.opcheck(torch.ops.fastdd.augment, (x, params, rows, linear))
-    torch.library.opcheck(torch.ops.fastdd.augment, (x, params[:1], None, False))
-    torch.library.opcheck(torch.ops.fastdd.augment_adjoint, (x, params, rows))
+        opcheck(torch.ops.fastdd.augment, (x, params, rows, linear), dtype)
+    opcheck(torch.ops.fastdd.augment, (x, params[:1], None, False), dtype)
+    opcheck(torch.ops.fastdd.augment_adjoint, (x, params, rows), dtype)
     raw = torch.randint(0, 256, (3, 2, 5, 6), dtype=torch.uint8, device=device)
     mean, std = torch.tensor([[0.4, 0.5], [0.2, 0.3]], device=device)
-    torch.library.opcheck(torch.ops.fastdd.augment_uint8, (raw, params, rows, mean, std, dtype))
+    opcheck(torch.ops.fastdd.augment_uint8, (raw, params, rows, mean, std, dtype), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)

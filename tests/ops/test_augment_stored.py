@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 
 from fastdd.core import rng
 from fastdd.ops import all_parts, augment, augment_stored, dsa_params, formation
@@ -103,10 +104,10 @@ def test_opcheck(dtype, device):
     rows, parts = torch.tensor([1, 0, 1], device=device), torch.tensor([[1, 3], [0, 0], [1, 3]], device=device)
     fill = torch.rand(2, device=device)
     for linear in (False, True):
-        torch.library.opcheck(torch.ops.fastdd.augment_stored, (stored, params, rows, linear, 2, parts, fill))
-    torch.library.opcheck(torch.ops.fastdd.augment_stored, (stored, params[:1], None, False, 2, None, None))
+        opcheck(torch.ops.fastdd.augment_stored, (stored, params, rows, linear, 2, parts, fill), dtype)
+    opcheck(torch.ops.fastdd.augment_stored, (stored, params[:1], None, False, 2, None, None), dtype)
     g = images(6, (3, 2, 5, 6), dtype, device).requires_grad_()
-    torch.library.opcheck(torch.ops.fastdd.augment_stored_adjoint, (g, params, rows, 2, 2, parts))
+    opcheck(torch.ops.fastdd.augment_stored_adjoint, (g, params, rows, 2, 2, parts), dtype)
 
 
 def test_whole_images_are_augmented_as_they_are():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 
 from fastdd.ops.embedding_match import embedding_match
 
@@ -165,12 +166,12 @@ def test_opcheck(device, dtype):
     synthetic.requires_grad_()
     for w in (None, weights):
         for r in (real, real.clone().requires_grad_()):
-            torch.library.opcheck(torch.ops.fastdd.embedding_match, (r, synthetic, offsets, w, classes, CLASSES))
+            opcheck(torch.ops.fastdd.embedding_match, (r, synthetic, offsets, w, classes, CLASSES), dtype)
     g = torch.randn(3, device=device, requires_grad=True)
     x = torch.randn(3, 3, device=device, requires_grad=True)
     totals = torch.tensor([1.0, 0.0, 2.0], device=device)
     for scale in (None, g):
-        torch.library.opcheck(torch.ops.fastdd.embedding_match_pull, (scale, x, totals, classes, CLASSES, 6, -2.0))
+        opcheck(torch.ops.fastdd.embedding_match_pull, (scale, x, totals, classes, CLASSES, 6, -2.0), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 
 from fastdd.ops.formation import all_parts, formation, formation_adjoint
 
@@ -161,11 +162,11 @@ def test_derivatives_of_any_order(backend, device):
 def test_opcheck(dtype, device):
     stored = images(6, (3, 2, 5, 6), dtype, device).requires_grad_()
     parts, fill = torch.tensor([[2, 1], [0, 3]], device=device), torch.rand(2, device=device)
-    torch.library.opcheck(torch.ops.fastdd.formation, (stored, 2, parts, fill, [4, 7]))
-    torch.library.opcheck(torch.ops.fastdd.formation, (stored, 3, None, None, [5, 6]))
+    opcheck(torch.ops.fastdd.formation, (stored, 2, parts, fill, [4, 7]), dtype)
+    opcheck(torch.ops.fastdd.formation, (stored, 3, None, None, [5, 6]), dtype)
     g = images(7, (2, 2, 4, 7), dtype, device).requires_grad_()
-    torch.library.opcheck(torch.ops.fastdd.formation_adjoint, (g, 3, 5, 6, 2, parts))
-    torch.library.opcheck(torch.ops.fastdd.formation_adjoint, (stored[:3], 3, 4, 9, 1, None))
+    opcheck(torch.ops.fastdd.formation_adjoint, (g, 3, 5, 6, 2, parts), dtype)
+    opcheck(torch.ops.fastdd.formation_adjoint, (stored[:3], 3, 4, 9, 1, None), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 from torch import nn
 
 from fastdd.ops.gradient_match import METRICS, gradient_match
@@ -278,12 +279,12 @@ def test_opcheck(device, dtype):
     p, q = torch.randn(2, 3, 2, device=device, requires_grad=True)
     p, q, b = (t.detach().requires_grad_() for t in (p, q, b))
     for of, real in ((classes, a), (owners, a.clone().requires_grad_())):
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_products, (real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_combine, (p, q, real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_distances, (real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_pull, (p, real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_absolutes, (real, b, of))
-        torch.library.opcheck(torch.ops.fastdd.gradient_match_signs, (p, real, b, of))
+        opcheck(torch.ops.fastdd.gradient_match_products, (real, b, of), dtype)
+        opcheck(torch.ops.fastdd.gradient_match_combine, (p, q, real, b, of), dtype)
+        opcheck(torch.ops.fastdd.gradient_match_distances, (real, b, of), dtype)
+        opcheck(torch.ops.fastdd.gradient_match_pull, (p, real, b, of), dtype)
+        opcheck(torch.ops.fastdd.gradient_match_absolutes, (real, b, of), dtype)
+        opcheck(torch.ops.fastdd.gradient_match_signs, (p, real, b, of), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opchecks import opcheck
 
 from fastdd.ops.norm_act_pool import norm_act_pool
 
@@ -106,12 +107,10 @@ def test_opcheck(dtype, device):
     x, weight, bias = case(3, (2, 4, 4, 5), dtype, device)
     x = x.permute(0, 2, 3, 1)
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(torch.ops.fastdd.norm_act_pool, (*leaves, 1e-5, "avg"))
+    opcheck(torch.ops.fastdd.norm_act_pool, (*leaves, 1e-5, "avg"), dtype)
     y, stats = torch.ops.fastdd.norm_act_pool(x, weight, bias, 1e-5, "avg")
-    torch.library.opcheck(torch.ops.fastdd.norm_act_pool_backward, (y.clone().requires_grad_(), *leaves, stats, "avg"))
-    torch.library.opcheck(
-        torch.ops.fastdd.norm_act_pool_double_backward, (x, weight, bias, y, x, weight, bias, stats, "max")
-    )
+    opcheck(torch.ops.fastdd.norm_act_pool_backward, (y.clone().requires_grad_(), *leaves, stats, "avg"), dtype)
+    opcheck(torch.ops.fastdd.norm_act_pool_double_backward, (x, weight, bias, y, x, weight, bias, stats, "max"), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)
