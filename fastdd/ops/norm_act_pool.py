@@ -60,6 +60,8 @@ def _forward_setup(ctx, inputs, output):
 
 
 def _forward_backward(ctx, g, _):
+    if g is None:
+        return (None,) * 5
     return *torch.ops.fastdd.norm_act_pool_backward(g, *ctx.saved_tensors, ctx.pool), None, None
 
 
@@ -102,6 +104,8 @@ class _Interpreted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g, _):
+        if g is None:
+            return (None,) * 5
         return *_InterpretedBackward.apply(g, *ctx.saved_tensors, ctx.pool), None, None
 
 
