@@ -60,5 +60,5 @@ def loss(
             layers = sum((a - b).square().sum() for a, b in zip(targets, means, strict=True))
             distances.append(FACTOR * (layers + task_balance * (target - embedding).square().sum()))
             start = end
-        total = total + class_loss(of_class, distances, segments.worst)
+        total = total + class_loss(of_class, distances, bool(segments.worst))
     return total

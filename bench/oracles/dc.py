@@ -69,5 +69,5 @@ def loss(
         for part in of_class:
             weighted = (part.weights * cross_entropies(augmented(real[part.rows], row), label)).sum()
             distances.append(match(matched, torch.autograd.grad(weighted, parameters), metric))
-        total = total + class_loss(of_class, distances, segments.worst)
+        total = total + class_loss(of_class, distances, bool(segments.worst))
     return total

@@ -44,5 +44,5 @@ def loss(
         for part, signals in zip(of_class, embeddings.split([len(part.rows) for part in of_class]), strict=True):
             target = (part.weights[:, None] * signals).sum(0)
             distances.append((target - mean).square().sum())
-        total = total + class_loss(of_class, distances, segments.worst)
+        total = total + class_loss(of_class, distances, bool(segments.worst))
     return total

@@ -63,7 +63,7 @@ def loss(
         for part in of_class:
             weighted = (part.weights * cross_entropies(augmented(real[part.rows], rows), label)).sum()
             distances.append(distance(matched, torch.autograd.grad(weighted, convolutions), metric))
-        total = total + class_loss(of_class, distances, segments.worst)
+        total = total + class_loss(of_class, distances, bool(segments.worst))
     return total
 
 

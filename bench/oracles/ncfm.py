@@ -65,7 +65,7 @@ def loss(
                 waves = phases(real[part.rows], row, frequencies)
                 target = (part.weights[:, None] * waves).sum(0)
             distances.append(SCALE * distance(target, found, amplitude, phase))
-        total = total + class_loss(of_class, distances, segments.worst)
+        total = total + class_loss(of_class, distances, bool(segments.worst))
     return total
 
 

@@ -11,6 +11,8 @@ A **key** is a 64-bit integer: ``key(seed, "dsa", step)``. A tensor of keys, one
 
 import hashlib
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,9 +52,58 @@ def key(seed: int, stream: str, *counters: int) -> int:
     return _signed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 
 
-def lanes(parent: int, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """``n`` child keys of ``parent``, int64 [n]: one a class, say. Lane ``i`` does not depend on ``n``."""
-    return _mix(_signed(parent) + torch.arange(1, n + 1, device=device) * _signed(_GOLDEN))
+def plain_lanes(parent: Tensor, n: int) -> Tensor:
+    """:func:`lanes` of a key that is a tensor, in plain PyTorch, which is the truth for kernels."""
+    return _mix(parent + torch.arange(1, n + 1, device=parent.device) * _signed(_GOLDEN))
+
+
+def plain_bits(keys: Tensor, n: int) -> Tensor:
+    """:func:`bits` of keys that are a tensor, likewise."""
+    start = _mix(keys ^ _signed(_DRAW_SALT))
+    return _mix(start[..., None] + torch.arange(n, device=keys.device) * _signed(_GOLDEN))
+
+
+def plain_uniform(keys: Tensor, n: int) -> Tensor:
+    """:func:`uniform` of keys that are a tensor, likewise."""
+    return ((plain_bits(keys, n) >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+
+
+class Draws(NamedTuple):
+    """How a kind of device draws: the same numbers as ``plain_lanes``, ``plain_bits`` and ``plain_uniform``."""
+
+    lanes: Callable[[Tensor, int], Tensor]
+    bits: Callable[[Tensor, int], Tensor]
+    uniform: Callable[[Tensor, int], Tensor]
+
+
+_PLAIN = Draws(plain_lanes, plain_bits, plain_uniform)
+_on: dict[str, Draws] = {}
+
+
+def draw_by(device_type: str, draws: Draws) -> None:
+    """Let a kind of device draw by kernels, which this module, below them all, does not know."""
+    _on[device_type] = draws
+
+
+def _draws(device: torch.device) -> Draws:
+    return _on.get(device.type, _PLAIN)
+
+
+def _keys(keys: int | Tensor, device: torch.device | str) -> Tensor:
+    """Keys as a tensor; one key is a scalar."""
+    return keys if isinstance(keys, Tensor) else torch.full((), _signed(keys), dtype=torch.int64, device=device)
+
+
+def lanes(parent: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """``n`` child keys of ``parent``, int64 [n]: one a class, say. Lane ``i`` does not depend on ``n``.
+
+    Args:
+        parent: a key; or one in an int64 scalar, whose device is where the lanes are.
+        n: how many.
+        device: where they are when ``parent`` is an int.
+    """
+    parent = _keys(parent, device)
+    return _draws(parent.device).lanes(parent, n)
 
 
 def bits(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:
@@ -66,10 +117,8 @@ def bits(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tens
     Returns:
         int64 [*, n].
     """
-    if not isinstance(keys, Tensor):
-        keys = torch.full((), keys, dtype=torch.int64, device=device)
-    start = _mix(keys ^ _signed(_DRAW_SALT))
-    return _mix(start[..., None] + torch.arange(n, device=keys.device) * _signed(_GOLDEN))
+    keys = _keys(keys, device)
+    return _draws(keys.device).bits(keys, n)
 
 
 def uniform(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:
@@ -78,7 +127,8 @@ def uniform(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> T
     >>> uniform(key(0, "docs"), 3)
     tensor([0.2497, 0.1574, 0.0303])
     """
-    return ((bits(keys, n, device) >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+    keys = _keys(keys, device)
+    return _draws(keys.device).uniform(keys, n)
 
 
 def uniform_array(key: int, n: int) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fastdd import ops
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -49,7 +51,8 @@ class Segments:
         weights: float32 [M]; they sum to 1 over every segment that is not empty.
         classes: int64 [S], class of each segment; non-decreasing.
         importance: float32 [S], the factor of each segment's distance; None: 1 for all.
-        worst: whether only the segment with the largest distance counts, of every class.
+        worst: segments of a class, where only that with the largest distance counts; 0: all count.
+        of_samples: int64 [M], class of each sample, where it is known already.
     """
 
     rows: Tensor
@@ -57,7 +60,8 @@ class Segments:
     weights: Tensor
     classes: Tensor
     importance: Tensor | None = None
-    worst: bool = False
+    worst: int = 0
+    of_samples: Tensor | None = None
 
     @property
     def present(self) -> Tensor:
@@ -67,6 +71,8 @@ class Segments:
     @property
     def sample_classes(self) -> Tensor:
         """int64 [M], class of each sample."""
+        if self.of_samples is not None:
+            return self.of_samples
         return self.classes.repeat_interleave(self.offsets.diff(), output_size=len(self.rows))
 
     def part(self, first: int, last: int) -> "Segments":
@@ -79,6 +85,7 @@ class Segments:
             weights=self.weights[start:end],
             classes=self.classes[first:last],
             importance=None if self.importance is None else self.importance[first:last],
+            of_samples=None,
         )
 
     def to(self, device: torch.device) -> "Segments":
@@ -89,6 +96,7 @@ class Segments:
             weights=self.weights.to(device),
             classes=self.classes.to(device),
             importance=None if self.importance is None else self.importance.to(device),
+            of_samples=None if self.of_samples is None else self.of_samples.to(device),
         )
 
     def by_classes(self, num_classes: int, at_once: int) -> "Iterator[tuple[int, int, Segments]]":
@@ -110,15 +118,14 @@ class Segments:
     def total(self, distances: Tensor) -> Tensor:
         """A method's loss from its distance of every segment, [S] -> scalar: their weighted sum, or that of the worst.
 
-        >>> segments = Segments(*[torch.zeros(4)] * 3, classes=torch.tensor([0, 0, 1, 1]), worst=True)
+        >>> segments = Segments(*[torch.zeros(4)] * 3, classes=torch.tensor([0, 0, 1, 1]), worst=2)
         >>> segments.total(torch.tensor([1.0, 3.0, 2.0, 0.0]))
         tensor(5.)
         """
         if self.importance is not None:
             distances = distances * self.importance.to(distances.dtype)
         if self.worst:
-            largest = distances.new_zeros(int(self.classes.max()) + 1)
-            distances = largest.scatter_reduce(0, self.classes, distances, "amax")
+            distances = distances.view(-1, self.worst).amax(1)
         return distances.sum()
 
 
@@ -128,17 +135,12 @@ def segments_by(batch: Batch, segment: Tensor, classes: Tensor) -> Segments:
     Args:
         batch: M samples.
         segment: int64 [M], segment of each sample.
-        classes: int64 [S], class of each segment.
+        classes: int64 [S], class of each segment; non-decreasing, so that samples of a class stay together.
     """
-    order = torch.argsort(segment, stable=True)
-    segment = segment[order]
-    counts = torch.zeros_like(classes).scatter_add_(0, segment, torch.ones_like(segment))
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    if batch.weights is None:
-        weights = 1.0 / counts[segment].to(torch.float32)
-    else:
+    order, offsets, weights = ops.segment_order(segment, len(classes))
+    if batch.weights is not None:
         # Sums without atomics, of every segment by itself: the same bits in every run, whatever the other classes.
         given = batch.weights[order].double()
         sums = torch.segment_reduce(given, "sum", offsets=offsets, unsafe=True, initial=0)
-        weights = (given / sums[segment]).to(torch.float32)
-    return Segments(batch.rows[order], offsets, weights, classes)
+        weights = (given / sums[segment[order]]).to(torch.float32)
+    return Segments(batch.rows[order], offsets, weights, classes, of_samples=batch.classes)

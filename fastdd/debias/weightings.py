@@ -43,7 +43,7 @@ def ldam(batch: Batch) -> Segments:
 
 def group_dro(batch: Batch) -> Segments:
     """FairDD + GroupDRO: of every class, only the group with the largest distance counts."""
-    return replace(fairdd.segments(batch), worst=True)
+    return replace(fairdd.segments(batch), worst=batch.num_groups)
 
 
 INVERSE_SIZE = Mode("fairdd whose groups count by 1 / size", inverse_size, "groups")

@@ -25,6 +25,11 @@ from fastdd.methods.parts.networks import Networks, Warmed, train_on_synthetic
 _PIXELS = Pixels()
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    """All rows; those of one part as they are, not a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 @torch.no_grad()
 def real_embeddings(
     net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
@@ -44,7 +49,7 @@ def real_embeddings(
         of_classes = torch.bincount(classes, minlength=len(params)).tolist()
         sizes = [min(most, size - start) for size in of_classes for start in range(0, size, most)]
     embed = net.embedder(dtype)
-    return torch.cat(
+    return _joined(
         [
             embed(real.read(rows, params, of, dtype=dtype))
             for rows, of in zip(segments.rows.split(sizes), classes.split(sizes), strict=True)
@@ -67,7 +72,7 @@ def seen_by(
     classes = torch.arange(len(params), device=synthetic.device).repeat_interleave(per_class)
     images = formation.augmented(synthetic, params, classes)
     chunk = per_class if models.couples_samples(net) else models.chunk_size(net, images)
-    return torch.cat([look(some) for some in images.split(chunk)])
+    return _joined([look(some) for some in (images.split(chunk) if chunk < len(images) else [images])])
 
 
 def target_means(
@@ -132,21 +137,42 @@ def loss_and_gradient(
     elsewhere a convolution's rounding depends on how many images there are.
     """
     num_classes = len(params)
+    if at_once is None or at_once >= num_classes:
+        whole = segments.to(synthetic.device)
+        _, loss, gradient = _all_at_once(net, real, whole, synthetic, params, precision, formation)
+        give_back_growth()
+        return loss, gradient
     ipc = len(synthetic) // num_classes
     # Filled in place: what outlives the temporaries around it would break malloc's heap up.
     found, gradient = synthetic.new_empty(len(segments.classes)), torch.empty_like(synthetic)
     per_class = len(segments.classes) // num_classes
-    for first, last, some in segments.by_classes(num_classes, at_once or num_classes):
-        own = some.to(synthetic.device)
-        with torch.enable_grad():
-            images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
-            each = distances(net, real, own, images, params[first:last], precision, formation)
-            total = own.total(each)
-        found[first * per_class : last * per_class] = each.detach()
-        gradient[first * ipc : last * ipc] = torch.autograd.grad(total, images)[0]
-        del each, total
+    for first, last, some in segments.by_classes(num_classes, at_once):
+        of_classes = slice(first * ipc, last * ipc)
+        each, _, gradient[of_classes] = _all_at_once(
+            net, real, some.to(synthetic.device), synthetic[of_classes], params[first:last], precision, formation
+        )
+        found[first * per_class : last * per_class] = each
+        del each
         give_back_growth()
     return segments.to(synthetic.device).total(found), gradient
+
+
+def _all_at_once(
+    net: nn.Module,
+    real: DeviceImages,
+    segments: Segments,
+    synthetic: Tensor,
+    params: Tensor,
+    precision: str,
+    formation: Formation,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every segment's distance, their loss and its gradient."""
+    with torch.enable_grad():
+        images = synthetic.detach().requires_grad_()
+        each = distances(net, real, segments, images, params, precision, formation)
+        total = segments.total(each)
+    gradient = torch.autograd.grad(total, images)[0]
+    return each.detach(), total.detach(), gradient
 
 
 # As published (COBRA): plain SGD at this learning rate, in batches of so many synthetic images.

@@ -134,6 +134,7 @@ def _prepared_blocks(
                 padding=conv.padding[0],
                 eps=norm.eps,
                 pool=pooling if pooled else "none",
+                copy=False,
             )
         )
     return blocks
@@ -199,7 +200,7 @@ class Blocks(nn.Sequential):
         return maps, x
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
-        """:meth:`forward` for many calls with the parameters as they are now, in ``dtype``, without gradients.
+        """:meth:`forward` for many calls, until the parameters change, in ``dtype``, without gradients.
 
         The filters are prepared once. The biases of convolutions are left out: a norm subtracts them again. None where
         a block is none that :class:`fastdd.ops.ConvBlock` computes.

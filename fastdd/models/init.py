@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fastdd import ops
 from fastdd.core import rng
 
 
@@ -55,8 +56,8 @@ class ParameterInit:
 
     def fill(self, key: int) -> None:
         """Draw a fresh network: ``flat = (2 u - 1) / sqrt(fan_in)``, u uniform from ``key``; norms reset."""
-        draws = rng.uniform(key, self.flat.numel(), self.flat.device)
-        torch.addcmul(self._offset, draws.mul_(2).sub_(1), self._scale, out=self.flat)
+        scalar = torch.full((), key, dtype=torch.int64, device=self.flat.device)
+        ops.random_parameters(scalar, self._scale, self._offset, self.flat)
         for norm in self._norms:
             norm.reset_running_stats()
         for weight, own in zip(self._normal, rng.lanes(key, len(self._normal)), strict=True):

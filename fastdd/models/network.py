@@ -45,7 +45,7 @@ class Network(nn.Module):
         raise ValueError(f"{type(self).__name__} has no feature maps in sequence: take a ConvNet")
 
     def embedder(self, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
-        """:meth:`embed` for many calls with the parameters as they are now, without gradients.
+        """:meth:`embed` for many calls, until the parameters change, without gradients.
 
         In ``dtype`` (default: the parameters' own) where one is given; images must then have it too.
         """

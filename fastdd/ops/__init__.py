@@ -9,6 +9,7 @@ from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
 from fastdd.ops.cutmix import CutMix, cutmix, cutmix_rectangle
 from fastdd.ops.density import log_density
+from fastdd.ops.draws import random_parameters
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
 from fastdd.ops.embedding_match import embedding_match
 from fastdd.ops.formation import GREY, all_parts, check_factor, formation, formation_adjoint
@@ -20,6 +21,7 @@ from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
+from fastdd.ops.segment_order import segment_order
 
 __all__ = [
     "DSA_OPS",
@@ -62,6 +64,8 @@ __all__ = [
     "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",
+    "random_parameters",
     "segment_mean",
+    "segment_order",
     "segment_spread",
 ]

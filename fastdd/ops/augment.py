@@ -59,9 +59,11 @@ def identity_params(n: int, *, dtype: torch.dtype = torch.float32, device: torch
     """
     if not 0 <= n < _MOST_ROWS:
         raise ValueError(f"n must be a number of rows, from 0 to below {_MOST_ROWS}, not {n}")
-    row = torch.zeros(len(Param), dtype=dtype, device=device)
-    row[[Param.A, Param.E, Param.SATURATION, Param.CONTRAST]] = 1
-    return row.repeat(n, 1)
+    params = torch.zeros(n, len(Param), dtype=dtype, device=device)
+    # A and E, SATURATION and CONTRAST: slices, as a list of columns would be copied to a GPU.
+    params[:, Param.A : Param.E + 1 : Param.E - Param.A] = 1
+    params[:, Param.SATURATION : Param.CONTRAST + 1] = 1
+    return params
 
 
 def check_values(params: Tensor, rows: Tensor | None, n: int) -> None:

@@ -44,11 +44,12 @@ class ConvBlock:
     Everything else (other dtypes, GPUs, no extension) is the convolution followed by :func:`norm_act_pool`.
 
     Args:
-        filters: [O, I, 3, 3], copied: a later change is not seen.
-        weight, bias: [O], the norm's, copied.
+        filters: [O, I, 3, 3].
+        weight, bias: [O], the norm's.
         padding: zeros around the image.
         eps: added to the variance.
         pool: ``avg``, ``max`` or ``none``.
+        copy: whether a later change of filters, weight or bias is not seen; without a copy there must be none.
         backend: ``auto``, ``native`` (C++, CPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
 
     Raises:
@@ -73,12 +74,15 @@ class ConvBlock:
         padding: int = 1,
         eps: float = 1e-5,
         pool: str = "avg",
+        copy: bool = True,
         backend: str = "auto",
     ):
         if filters.dim() != 4 or filters.shape[2:] != (3, 3):
             raise ValueError(f"filters must be [O, I, 3, 3], not {list(filters.shape)}")
         check_affine(weight, bias, filters.shape[0], filters.device)
-        self._filters, self._weight, self._bias = (t.detach().clone() for t in (filters, weight, bias))
+        self._filters, self._weight, self._bias = (
+            t.detach().clone() if copy else t.detach() for t in (filters, weight, bias)
+        )
         self._padding, self._eps, self._pool = padding, eps, pool
         self._packed: dict[bool, Tensor] = {}
         self._backend = backend

@@ -87,6 +87,66 @@ def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
 
 
+def _plain_rows(
+    keys: Tensor, numbers: list[int], height: int, width: int, shared_op: bool, dtype: torch.dtype
+) -> Tensor:
+    """:func:`dsa_params`, operation after operation; ``numbers`` are places in :data:`DSA_OPS`."""
+    params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
+    choice, u1, u2, u3 = rng.uniform(keys, 4).double().unbind(-1)
+    op = _whole(choice[:1] if shared_op else choice, len(numbers))
+    zero, one = torch.zeros_like(u1), torch.ones_like(u1)
+
+    def set_where(chosen: Tensor, first: Param, *values: Tensor) -> None:
+        columns = params[:, first : first + len(values)]
+        columns.copy_(torch.where(chosen[:, None], torch.stack(values, -1), columns))
+
+    # A row has one operation, so all may use the same three numbers.
+    for place, number in enumerate(numbers):
+        chosen, name = op == place, DSA_OPS[number]
+        if name == "color":
+            values = (u1 - 0.5) * _BRIGHTNESS, u2 * _SATURATION, u3 + _CONTRAST
+            set_where(chosen, Param.BRIGHTNESS, *values)
+        elif name == "cutout":
+            (top, bottom), (left, right) = _cutout_range(u1, height), _cutout_range(u2, width)
+            set_where(chosen, Param.TOP, top, left, bottom, right)
+        elif name == "crop":
+            most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
+            down, right = _whole(u1, 2 * most_y + 1) - most_y, _whole(u2, 2 * most_x + 1) - most_x
+            set_where(chosen, Param.A, one, zero, right, zero, one, down)
+        elif name == "flip":
+            set_where(chosen & (u1 < 0.5), Param.A, -one, zero, (width - 1) * one)
+        else:
+            if name == "scale":
+                x, y = (u * (_SCALE - 1 / _SCALE) + 1 / _SCALE for u in (u1, u2))
+                theta = [x, zero, zero, zero, y, zero]
+            else:
+                angle = (u1 - 0.5) * (2 * _ROTATE * math.pi / 180)
+                cos, sin = angle.cos(), angle.sin()
+                theta = [cos, -sin, zero, sin, cos, zero]
+            matrix = pixel_matrix(torch.stack(theta, -1).unflatten(-1, (2, 3)), (height, width))
+            set_where(chosen, Param.A, *matrix.unbind(-1))
+    return params.to(dtype)
+
+
+_ROWS = _dispatch.define(
+    "dsa_rows(Tensor keys, int[] numbers, int height, int width, bool shared_op, ScalarType dtype) -> Tensor",
+    _plain_rows,
+    {"cuda": "triton"},
+)
+
+
+def _launch_rows(*arguments) -> Tensor:
+    from fastdd.kernels import dsa
+
+    return dsa.rows(*arguments)
+
+
+_dispatch.register_triton(_ROWS, _launch_rows)
+_dispatch.register_fake(
+    _ROWS, lambda keys, numbers, height, width, shared_op, dtype: keys.new_empty((len(keys), len(Param)), dtype=dtype)
+)
+
+
 @_dispatch.public
 def dsa_params(
     strategy: str | tuple[str, ...],
@@ -121,8 +181,8 @@ def dsa_params(
     Raises:
         ValueError: an unknown operation.
 
-    Deterministic in the keys, on any device up to the rounding of sine and cosine. Cost: some tens of launches on R
-    elements.
+    Deterministic in the keys, on any device up to the rounding of sine and cosine. Cost: on GPUs one launch,
+    on CPUs some tens of operations on R elements.
 
     >>> dsa_params("crop", rng.lanes(rng.key(0, "docs"), 1), (32, 32))[0, [Param.C, Param.F]]
     tensor([ 2., -2.])
@@ -130,44 +190,12 @@ def dsa_params(
     ops = parse_strategy(strategy) if isinstance(strategy, str) else tuple(strategy)
     if keys.dim() != 1 or keys.dtype != torch.int64:
         raise ValueError(f"keys must be int64 [R], not {keys.dtype} {list(keys.shape)}")
-    height, width = size
-    params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
     if not ops:
-        return params.to(dtype)
-    choice, u1, u2, u3 = rng.uniform(keys, 4).double().unbind(-1)
-    op = _whole(choice[:1] if shared_op else choice, len(ops))
-    zero, one = torch.zeros_like(u1), torch.ones_like(u1)
-
-    def set_where(chosen: Tensor, first: Param, *values: Tensor) -> None:
-        columns = params[:, first : first + len(values)]
-        columns.copy_(torch.where(chosen[:, None], torch.stack(values, -1), columns))
-
-    # A row has one operation, so all may use the same three numbers.
-    for number, name in enumerate(ops):
-        chosen = op == number
-        if name == "color":
-            values = (u1 - 0.5) * _BRIGHTNESS, u2 * _SATURATION, u3 + _CONTRAST
-            set_where(chosen, Param.BRIGHTNESS, *values)
-        elif name == "cutout":
-            (top, bottom), (left, right) = _cutout_range(u1, height), _cutout_range(u2, width)
-            set_where(chosen, Param.TOP, top, left, bottom, right)
-        elif name == "crop":
-            most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
-            down, right = _whole(u1, 2 * most_y + 1) - most_y, _whole(u2, 2 * most_x + 1) - most_x
-            set_where(chosen, Param.A, one, zero, right, zero, one, down)
-        elif name == "flip":
-            set_where(chosen & (u1 < 0.5), Param.A, -one, zero, (width - 1) * one)
-        else:
-            if name == "scale":
-                x, y = (u * (_SCALE - 1 / _SCALE) + 1 / _SCALE for u in (u1, u2))
-                theta = [x, zero, zero, zero, y, zero]
-            else:
-                angle = (u1 - 0.5) * (2 * _ROTATE * math.pi / 180)
-                cos, sin = angle.cos(), angle.sin()
-                theta = [cos, -sin, zero, sin, cos, zero]
-            matrix = pixel_matrix(torch.stack(theta, -1).unflatten(-1, (2, 3)), size)
-            set_where(chosen, Param.A, *matrix.unbind(-1))
-    return params.to(dtype)
+        return identity_params(keys.shape[0], dtype=dtype, device=keys.device)
+    arguments = keys, [DSA_OPS.index(name) for name in ops], *size, shared_op, dtype
+    if _dispatch.choose("dsa_rows", "auto", keys.device) == "reference":
+        return _plain_rows(*arguments)
+    return torch.ops.fastdd.dsa_rows(*arguments)
 
 
 @_dispatch.public

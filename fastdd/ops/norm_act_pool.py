@@ -55,10 +55,13 @@ def _second_fake(u, vw, vb, g, x, weight, bias, stats, pool):
 def _forward_setup(ctx, inputs, output):
     x, weight, bias, _, ctx.pool = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros for the statistics would be a launch of their own
     ctx.save_for_backward(x, weight, bias, output[1])
 
 
 def _forward_backward(ctx, g, _):
+    if g is None:
+        return (None,) * 5
     return *torch.ops.fastdd.norm_act_pool_backward(g, *ctx.saved_tensors, ctx.pool), None, None
 
 
@@ -101,6 +104,8 @@ class _Interpreted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g, _):
+        if g is None:
+            return (None,) * 5
         return *_InterpretedBackward.apply(g, *ctx.saved_tensors, ctx.pool), None, None
 
 

@@ -87,7 +87,7 @@ def test_importance_and_worst_are_of_the_groups_distances(problem, name):
     importance = torch.arange(C * G) / 4
     weighted = ORACLES[name](net, real, replace(fair, importance=importance), synthetic, params)
     torch.testing.assert_close(weighted, (importance * alone).sum(), rtol=1e-12, atol=0)
-    worst = ORACLES[name](net, real, replace(fair, worst=True), synthetic, params)
+    worst = ORACLES[name](net, real, replace(fair, worst=G), synthetic, params)
     torch.testing.assert_close(worst, alone.view(C, G).max(1).values.sum(), rtol=1e-12, atol=0)
 
 

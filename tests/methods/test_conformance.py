@@ -5,96 +5,24 @@ A method, or a mode, that is added to the registry is tested here with no line w
 
 import dataclasses
 import inspect
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_runs import KINDS, inputs, made, modes_of, tiny
 
 import fastdd
 from fastdd import session
-from fastdd.core import rng
-from fastdd.data import Dataset, Split, SyntheticSet
+from fastdd.data import SyntheticSet
 from fastdd.data.initial import random_set
 from fastdd.debias import MODES
-from fastdd.experts import Experts, describe_experts
-from fastdd.methods import METHODS, Context, Settings, configure, parse
+from fastdd.methods import METHODS, Context, Settings, parse
 from fastdd.report.page import write_page
 from fastdd.report.record import read_record
 from fastdd.session import Callback, estimate
 
 CPU = torch.device("cpu")
-KINDS = {
-    "colour": {},
-    "gray": {"channels": 1},
-    "not square": {"size": (8, 12)},
-    "one class": {"classes": 1},
-    "one group": {"groups": 1},
-    "a class smaller than the batch": {"smallest": 3},
-}
-
-
-@cache
-def made(kind: str) -> Dataset:
-    """A few random images, two or three of the last group of every class."""
-    settings = {"channels": 3, "size": (8, 8), "classes": 3, "groups": 2, "smallest": 12, **KINDS[kind]}
-    classes, groups = settings["classes"], settings["groups"]
-    generator = np.random.default_rng(0)
-
-    def split(per_class: list[int]) -> Split:
-        labels = np.repeat(np.arange(classes), per_class)
-        images = generator.integers(0, 256, (len(labels), settings["channels"], *settings["size"]), dtype=np.uint8)
-        within = np.concatenate([np.arange(n) for n in per_class])
-        return Split(images, labels.astype(np.int64), (within % 4 == 3).astype(np.int64) * (groups - 1))
-
-    sizes = [12] * (classes - 1) + [settings["smallest"]]
-    half = (0.5,) * settings["channels"]
-    names = tuple(f"class {number}" for number in range(classes))
-    group_names = tuple(f"group {number}" for number in range(groups))
-    return Dataset("made", split(sizes), split([4] * classes), names, group_names, half, half, {})
-
-
-def tiny(method: str, **settings) -> Settings:
-    """The method's settings with every number of steps, epochs and images as small as may be."""
-    usual = configure(dataset="made", method=method)
-    few = {
-        name: min(value, 2)
-        for name, value in usual.model_dump().items()
-        if isinstance(value, int) and not isinstance(value, bool) and name not in ("seed", "ipc", "width", "depth")
-    }
-    batches = {name: 6 for name in few if name.startswith("batch_")}
-    network = {"arch": "ConvNet", "width": 4, "depth": 2, "ipc": 2}
-    return configure(**{"dataset": "made", "method": method, **few, **batches, **network, **settings})
-
-
-@cache
-def experts(kind: str, mode: str) -> Experts:
-    """Random ones, each some way from where it began."""
-    network = {"arch": "ConvNet", "width": 4, "depth": 2, "debias": mode}
-    manifest = {**describe_experts(network, made(kind)), "experts": [], "dataset_digest": None}
-    size = sum(int(np.prod(parameter["shape"])) for parameter in manifest["parameters"])
-    start = 0.1 * rng.normal(rng.key(0, "start"), 2 * size).view(2, 1, size)
-    way = 0.01 * rng.normal(rng.key(0, "way"), 2 * 4 * size).view(2, 4, size)
-    return Experts(torch.cat([start, start + way.cumsum(1)], 1), manifest)
-
-
-def inputs(config: Settings, kind: str) -> dict:
-    """What a run takes besides its settings and the data."""
-    method, data = METHODS[config.method], made(kind)
-    found = {}
-    if method.needs_experts:
-        found["experts"] = experts(kind, config.debias if method.debias_of_experts else "none")
-    if method.takes("weights", config.mode):
-        found["weights"] = 1 / (1 + np.arange(len(data.train)) % 5)
-    return found
-
-
-def modes_of(method: str) -> list[str]:
-    """Modes that a run of the method can have: those of training where they are its experts'."""
-    return [name for name, mode in MODES.items() if mode.in_training or not METHODS[method].debias_of_experts]
-
-
 ALL_MODES = [(method, mode, "colour") for method in METHODS for mode in modes_of(method)]
 ALL_KINDS = [(method, "fairdd", kind) for method in METHODS for kind in KINDS if kind != "colour"]
 everything = pytest.mark.parametrize(("method", "mode", "kind"), [*ALL_MODES, *ALL_KINDS])

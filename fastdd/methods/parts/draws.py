@@ -65,11 +65,12 @@ class Draws:
     def __init__(self, samples: RealSamples, counts: Tensor, classes: range, batch: int, sampling: str):
         self._samples, self._counts, self._classes = samples, counts, classes
         self._sampler = samples.sampler(batch, sampling).part(classes.start, classes.stop)
+        self._of_rows = self._sampler.classes - classes.start
         self._weights = None if sampling == "weighted" else samples.weights
 
     def batch(self, key: int, net: nn.Module) -> Batch:
         """The batch of a key. These draws do not look at the network, ``net``, that is about to see it."""
-        return self.of_rows(self._sampler.draw(key), self._sampler.classes - self._classes.start)
+        return self.of_rows(self._sampler.draw(key), self._of_rows)
 
     def of_rows(self, rows: Tensor, classes: Tensor) -> Batch:
         """The batch of some rows, chosen otherwise, and their classes, ascending, counted from the first."""

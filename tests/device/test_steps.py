@@ -1,0 +1,67 @@
+"""What every step asks of a GPU, read without one: nothing that the host must wait for, and how many kernels.
+
+The numbers of kernels are recorded in bench/results/launches.json, which this file writes anew when it is run as a
+script with tests/helpers on the path; a step that launches more than is recorded there fails.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from pretend_gpu import CUDA, PretendGpu, Record
+from tiny_runs import inputs, made, modes_of, tiny
+
+from fastdd.methods import METHODS, Context
+
+RECORDED = Path(__file__).parents[2] / "bench" / "results" / "launches.json"
+# Steps for which something is taken from the host: the experts' parameters, which stay there.
+UPLOADS = {"mtt": {"store.at"}}
+STEPS = [(method, mode) for method in METHODS for mode in modes_of(method)]
+
+
+@cache
+def step(method: str, mode: str) -> tuple[Record, float]:
+    """What the second step of a run asks of a GPU, and how far its images are from those of the same steps on the CPU,
+    in units of the largest."""
+    of_experts = METHODS[method].needs_experts  # whose networks have two blocks
+    config, data = tiny(method, debias=mode, depth=2 if of_experts else 3), made("colour")
+    given = inputs(config, "colour")
+    weights = None if given.get("weights") is None else torch.as_tensor(given["weights"])
+    images = torch.linspace(-1, 1, 3 * 2 * 3 * 8 * 8).view(6, 3, 8, 8).sin()
+
+    def run(device: torch.device):
+        method = METHODS[config.method](config, Context(data, device, images, weights, given.get("experts")))
+        method.step(0)
+        return method
+
+    on_cpu = run(torch.device("cpu"))
+    on_cpu.step(1)
+    with PretendGpu() as gpu:
+        there = run(CUDA)
+        with gpu.recording() as record:
+            there.step(1)
+        found = there.images.detach().cpu()
+    expected = on_cpu.images.detach()
+    return record, ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize(("method", "mode"), STEPS)
+def test_a_step_waits_for_nothing_and_launches_no_more_than_is_recorded(method, mode):
+    record, difference = step(method, mode)
+    assert record.waits == []
+    assert {place.split(" < ")[0] for _, place in record.uploads} == UPLOADS.get(method, set())
+    assert record.launches <= json.loads(RECORDED.read_text())["steps"][method][mode], record.places.most_common(10)
+    assert difference < 1e-5
+
+
+def main() -> None:
+    launches = {method: {} for method in METHODS}
+    for method, mode in STEPS:
+        launches[method][mode] = step(method, mode)[0].launches
+    RECORDED.write_text(json.dumps({"steps": launches}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
