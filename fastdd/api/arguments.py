@@ -166,6 +166,10 @@ class DistillationArguments(DistillSettings, total=False):
 class TrainExpertsSettings(TypedDict, total=False):
     """Settings of expert training (:class:`fastdd.experts.ExpertSettings`)."""
 
+    training: str | None
+    """recipe by which they are trained (fastdd recipes), with plain SGD as any; by default erm."""
+    constants: Mapping[str, Any] | None
+    """constants of the recipe, in place of its defaults; by default its own."""
     arch: str | None
     """network to train, such as ConvNet; by default the preset's."""
     width: int | None

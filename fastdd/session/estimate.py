@@ -202,8 +202,14 @@ def evaluation(
     return nets * (protocol.passes * epoch + test)
 
 
-def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:
-    """Seconds of the parts of expert training in one process, and bytes of the experts' folder."""
+def experts(
+    config: ExpertSettings, dataset: Dataset, device: torch.device, groups: np.ndarray | None = None
+) -> tuple[dict[str, float], int]:
+    """Seconds of the parts of expert training in one process, and bytes of the experts' folder.
+
+    ``groups``: of the training images, in place of the data set's, for recipes that look at them.
+    """
+    dataset = dataset if groups is None else dataset.with_groups(groups)
     few = min(len(dataset.train), _BATCHES * config.batch_train)
     pixels, zca, seconds = dataset.train.images[:few], None, {}
     if config.zca:
@@ -216,9 +222,12 @@ def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> t
         weight_decay=config.weight_decay,
         batch=config.batch_train,
         dsa_strategy=config.dsa_strategy,
+        training=config.training,
+        constants=config.constants,
     )
     network = {name: getattr(config, name) for name in ("arch", "width", "depth")}
-    epoch, test = _training(images, labels, dataset, protocol, zca, **network)
+    known = torch.as_tensor(dataset.train.groups[:few], device=device) if dataset.num_groups > 1 else None
+    epoch, test = _training(images, labels, dataset, protocol, zca, known, **network)
     tests = math.ceil(config.epochs / config.eval_every) if config.eval_every else 0
     seconds["experts"] = config.num_experts * (config.epochs * epoch * len(dataset.train) / few + tests * test)
     shape = stored_shape({**describe_experts(config.model_dump(), dataset), "experts": [None] * config.num_experts})

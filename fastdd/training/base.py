@@ -77,6 +77,7 @@ class Recipe:
         needs_groups: whether it looks at the images' groups.
         needs_classes: whether labels must be classes, not probabilities.
         needs_validation: whether :meth:`finish` looks at held-out images.
+        net_predicts: whether the network alone predicts, as it is after any epoch.
         modules: what else is trained with the same optimiser, by name.
 
     Raises:
@@ -90,6 +91,7 @@ class Recipe:
     needs_groups: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+    net_predicts: ClassVar[bool] = True
 
     def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
         if self.needs_groups and data.groups is None:

@@ -55,6 +55,7 @@ class Dfa(Recipe):
     about = "disentangled features: bias features of one image beside intrinsic features of another"
     source = "Lee et al., NeurIPS 2021"
     Settings = DfaSettings
+    net_predicts = False
 
     def __init__(self, *args: Any):
         super().__init__(*args)

@@ -57,6 +57,7 @@ class Dfr(Erm):
     Settings = DfrSettings
     needs_groups = True
     needs_validation = True
+    net_predicts = False
 
     def __init__(self, *args: Any):
         super().__init__(*args)
