@@ -62,6 +62,13 @@ class DistillSettings(TypedDict, total=False):
     precision: Literal["fp32", "bf16"] | None
     """Of dm, dc, dsa, datadam, idc, dream, ncfm: precision of the real images' pass through the network; by default
     fp32."""
+    networks: str | None
+    """Of dm, dc, dsa, datadam, idc, dream: folder of trained networks, which are matched on in turn in place of
+    random ones: experts (fastdd experts), or networks of fastdd train in folders of their own; by default random
+    ones."""
+    networks_epoch: int | None
+    """Of dm, dc, dsa, datadam, idc, dream: epoch of the experts' training that networks are of; by default the
+    last."""
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""

@@ -135,6 +135,7 @@ def evaluate(
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
+        about["trained"] = report.trained_networks(what.metadata)
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
     of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}

@@ -22,7 +22,7 @@ from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import DTYPES, Experts, stored_shape
 from fastdd.experts.training import describe_experts
 from fastdd.methods import Context, Method, Settings, method
-from fastdd.session.run import check_experts
+from fastdd.session.networks import check_experts, check_networks
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
 _SECONDS, _CALLS, _MOST_CALLS = 6.0, 3, 100
@@ -102,6 +102,7 @@ def distillation(
     *,
     groups: np.ndarray | None = None,
     experts: Experts | None = None,
+    networks: Experts | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
 
@@ -112,6 +113,7 @@ def distillation(
     if kind.needs_experts and experts is None:
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
+    check_networks(config, dataset, networks)
     train = dataset if groups is None else dataset.with_groups(groups)
     images = first_images(dataset, config.ipc, config.seed, "real", None if experts is None else experts.zca)
     weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
@@ -119,7 +121,7 @@ def distillation(
 
     def method_on(classes: int) -> Method:
         chosen = None if classes == dataset.num_classes else range(classes)
-        return kind(config, Context(train, device, images, weights, experts, chosen))
+        return kind(config, Context(train, device, images, weights, experts, chosen, networks=networks))
 
     notes: tuple[str, ...] = ()
     with models.exact_convolutions():

@@ -139,6 +139,11 @@ class Recipe:
         return self.net
 
     @classmethod
+    def network_of(cls, predictor: nn.Module) -> nn.Module:
+        """The network in what :meth:`predictor` returned, as others look at its features."""
+        return predictor
+
+    @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
         """A module whose state dict is that of :meth:`predictor`, to be filled."""
         return make()

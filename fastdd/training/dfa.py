@@ -99,6 +99,11 @@ class Dfa(Recipe):
         return Disentangled(self.net, self._bias, self._intrinsic_head)
 
     @classmethod
+    def network_of(cls, predictor: Disentangled) -> nn.Module:
+        """The encoder of intrinsic features, whose last layer is as it began."""
+        return predictor.intrinsic
+
+    @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
         intrinsic, bias = make(), make()
         return Disentangled(intrinsic, bias, nn.Linear(intrinsic.embedding_dim + bias.embedding_dim, num_classes))

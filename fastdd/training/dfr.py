@@ -113,6 +113,11 @@ class Dfr(Erm):
         return self._last_layer or self.net
 
     @classmethod
+    def network_of(cls, predictor: LastLayer) -> nn.Module:
+        """The network before its last layer was fitted anew."""
+        return predictor.net
+
+    @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
         net = make()
         return LastLayer(net, torch.zeros(num_classes, net.embedding_dim), torch.zeros(num_classes))
