@@ -11,7 +11,7 @@ from fastdd import api, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_app
+from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
@@ -86,13 +86,13 @@ Training = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
-Constants = Annotated[
-    list[str] | None,
+Constants = constants_option(EVALUATION)
+SetGroups = Annotated[
+    Path | None,
     typer.Option(
-        "--constant",
-        metavar="NAME=VALUE",
-        help="A constant of the recipe; repeatable.",
-        show_default=False,
+        "--groups",
+        help="Groups of a synthetic set's images, a .npy, for recipes that look at them.",
+        show_default="the set's, or those of the real images it started from",
         rich_help_panel=EVALUATION,
     ),
 ]
@@ -121,6 +121,7 @@ def evaluate(
     factor: Factor = None,
     training: Training = None,
     constant: Constants = None,
+    groups: SetGroups = None,
     deo: Deo = "range",
     seed: Seed = 0,
     config: Config = None,
@@ -144,8 +145,10 @@ def evaluate(
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
+        about["trained"] = report.trained_networks(what.metadata)
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-    of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
+    constants = dict(named_values("--constant", constant)) or None
+    of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
     rows = []
     for name in archs:
@@ -160,6 +163,8 @@ def evaluate(
         changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
         text = ", ".join(f"{name} {value}" for name, value in changed.items())
         console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
+    if "groups_from" in rows[0]:
+        console.print(f"training {training}: groups of the set's images are {rows[0]['groups_from']}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
 

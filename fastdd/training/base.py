@@ -77,6 +77,7 @@ class Recipe:
         needs_groups: whether it looks at the images' groups.
         needs_classes: whether labels must be classes, not probabilities.
         needs_validation: whether :meth:`finish` looks at held-out images.
+        net_predicts: whether the network alone predicts, as it is after any epoch.
         modules: what else is trained with the same optimiser, by name.
 
     Raises:
@@ -90,10 +91,14 @@ class Recipe:
     needs_groups: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+    net_predicts: ClassVar[bool] = True
 
     def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
         if self.needs_groups and data.groups is None:
-            raise ValueError(f"training {self.name} looks at groups, and those of these images are not known")
+            raise ValueError(
+                f"training {self.name} looks at groups, and those of these images are not known; of a synthetic set's "
+                "they can be given (groups)"
+            )
         if self.needs_classes and data.labels.is_floating_point():
             raise ValueError(f"training {self.name} is of classes, and these images have soft labels; use erm")
         self.config, self.data, self.net, self._another, self._key = config, data, net, another, key
@@ -137,6 +142,11 @@ class Recipe:
         return self.net
 
     @classmethod
+    def network_of(cls, predictor: nn.Module) -> nn.Module:
+        """The network in what :meth:`predictor` returned, as others look at its features."""
+        return predictor
+
+    @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
         """A module whose state dict is that of :meth:`predictor`, to be filled."""
         return make()
@@ -151,6 +161,11 @@ class Recipe:
             "tables": {name: table.clone() for name, table in self.tables().items()},
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
         }
+
+    def bytes(self) -> int:
+        """What :meth:`state` takes once there have been steps."""
+        states = [self.tables(), *(module.state_dict() for module in self.modules.values())]
+        return sum(tensor.nbytes for state in states for tensor in state.values())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` was."""
