@@ -18,7 +18,7 @@ from fastdd.bench.baselines.multi_formation import (
 )
 from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.cases.gradient_steps import GradientStep
-from fastdd.bench.cases.steps import Steps, ours
+from fastdd.bench.cases.steps import Steps, convolutions, ours
 from fastdd.bench.framework.case import Result
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.bench.oracles import idc
@@ -100,6 +100,10 @@ class RepresentativeStep(FormationStep):
 
     def _published(self, problem: Problem) -> PublishedRepresentatives:
         return PublishedRepresentatives(problem)
+
+    def flops(self, inputs: Steps) -> int:
+        """Those of the matching, and of all images forward, of which representatives are found."""
+        return super().flops(inputs) + len(inputs.problem.dataset.train) * sum(convolutions(inputs.problem))
 
 
 def _first_rows(problem: Problem) -> Tensor:

@@ -62,7 +62,7 @@ def evaluate(
         data: the data set to test on (and to draw "random" and "whole" from).
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
-        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc or dcbench;
+        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc, ncfm or dcbench;
             sets ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has
             for its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not; idc its own training (CutMix, batch,
             learning rate over time).

@@ -164,7 +164,9 @@ def plan_evaluation(
     if nets is None:
         nets = _NETS if published is None else published.nets
     if learning_rate is None:
-        learning_rate = Protocol.learning_rate if part.learning_rate is None else part.learning_rate
+        of_protocol = None if published is None else published.learning_rate
+        known = (of_protocol, part.learning_rate, Protocol.learning_rate)
+        learning_rate = next(rate for rate in known if rate is not None)
     trained = Protocol(
         epochs=epochs,
         learning_rate=learning_rate,

@@ -11,7 +11,8 @@ from fastdd.ops import DSA_OPS
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How a code base evaluates a set. Training itself is DM's (:class:`fastdd.evaluation.Protocol`) but for IDC's.
+    """How a code base evaluates a set. Training itself is DM's (:class:`fastdd.evaluation.Protocol`) but for IDC's and
+    NCFM's.
 
     Attributes:
         nets: networks.
@@ -23,6 +24,7 @@ class PublishedProtocol:
         training: what else of :class:`fastdd.evaluation.Protocol` is other than DM's.
         augmentation: from the data set's name and the factor of multi-formation, the ``dsa_strategy`` and ``cutmix`` of
             :class:`fastdd.evaluation.Protocol`; None: the set's own strategy, and no CutMix.
+        learning_rate: where it is neither DM's nor the set's learned one.
     """
 
     nets: int
@@ -33,6 +35,7 @@ class PublishedProtocol:
     dc_augmented: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Callable[[str, int], tuple[str, float]] | None = None
+    learning_rate: float | None = None
 
 
 def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
@@ -42,13 +45,20 @@ def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
     >>> _of_idc("cifar10", 2), _of_idc("mnist", 2)
     (('color_crop_flip_scale_rotate', 0.5), ('color_crop_scale_rotate', 0.0))
     """
-    operations = [name for name in DSA_OPS if name != "cutout" and not (name == "flip" and dataset in _NUMBERS)]
-    return "_".join(operations), 0.0 if dataset == "mnist" and factor > 1 else _IDC_CUTMIX
+    operations = [name for name in _WITHOUT_CUTOUT if not (name == "flip" and dataset in _NUMBERS)]
+    return "_".join(operations), 0.0 if dataset == "mnist" and factor > 1 else _CUTMIX
 
 
+def _of_ncfm(dataset: str, factor: int) -> tuple[str, float]:
+    """NCFM's: all operations but cutout, of all its data sets, none of which is of numbers."""
+    return "_".join(_WITHOUT_CUTOUT), _CUTMIX
+
+
+# CutMix is in cutout's place, in half of the batches.
+_WITHOUT_CUTOUT = tuple(name for name in DSA_OPS if name != "cutout")
+_CUTMIX = 0.5
 # Data sets that IDC's code does not mirror; coloured MNIST, which it does not know, is another.
 _NUMBERS = ("mnist", "svhn")
-_IDC_CUTMIX = 0.5
 
 PROTOCOLS = MappingProxyType(
     {
@@ -83,6 +93,27 @@ PROTOCOLS = MappingProxyType(
                 {"batch": 64, "composition": "idc", "milestones": (Fraction(2, 3), Fraction(5, 6)), "gamma": 0.2}
             ),
             augmentation=_of_idc,
+        ),
+        "ncfm": PublishedProtocol(
+            10,
+            2000,
+            2000,
+            ("accuracy",),
+            "NCFM: AdamW, CutMix, and a learning rate that is halved after every fifth of the epochs. Of Tiny-ImageNet "
+            "its epochs are 300 at IPC 10 and 40 at IPC 50, of ImageNet subsets its networks are 3. It reports the "
+            "best of the tests on the way; this is the one at the end.",
+            training=MappingProxyType(
+                {
+                    "optimizer": "adamw",
+                    "weight_decay": 0.01,
+                    "batch": 128,
+                    "composition": "idc",
+                    "milestones": tuple(Fraction(fifth, 5) for fifth in range(1, 5)),
+                    "gamma": 0.5,
+                }
+            ),
+            augmentation=_of_ncfm,
+            learning_rate=1e-3,
         ),
         "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
     }

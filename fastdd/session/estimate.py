@@ -104,7 +104,8 @@ def distillation(
     experts: Experts | None = None,
     networks: Experts | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
-    """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
+    """Seconds of a run's beginning and its loop, bytes of its folder, and notes; some of its steps are done, on images
+    that are dropped.
 
     Where experts are needed and not given, stand-ins of the run's network take their place.
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
@@ -125,7 +126,10 @@ def distillation(
 
     notes: tuple[str, ...] = ()
     with models.exact_convolutions():
+        began = time.perf_counter()
         measured_on = method_on(few)
+        # What a method finds before its first step, such as representative images, it finds class by class.
+        beginning = (time.perf_counter() - began) * dataset.num_classes / few
         parts = measured_on.parts()
         times = _seconds_of([part.call for part in parts], device)
         if few < dataset.num_classes:
@@ -140,9 +144,9 @@ def distillation(
                     seconds * share if part.by_class else seconds for seconds, part in zip(times, parts, strict=True)
                 ]
                 notes = (f"steps measured on {few} of {dataset.num_classes} classes",)
-    seconds = config.iterations * sum(part.times * seconds for part, seconds in zip(parts, times, strict=True))
+    steps = config.iterations * sum(part.times * seconds for part, seconds in zip(parts, times, strict=True))
     state = sum(tensor.nbytes for tensor in measured_on.state().values())
-    return seconds, 2 * state + images.nbytes + _METRICS_LINE * config.steps, notes
+    return beginning + steps, 2 * state + images.nbytes + _METRICS_LINE * config.steps, notes
 
 
 def _untrained(config: Settings, dataset: Dataset) -> Experts:

@@ -15,7 +15,7 @@ def test_they_report_what_their_papers_report():
     assert published_protocol("fairdd").figures == ("accuracy", "deo_m", "deo_a")
     assert (PROTOCOLS["dc"].nets, PROTOCOLS["dc"].epochs, PROTOCOLS["dc"].plain_epochs) == (20, 1000, 300)
     assert all(set(one.figures) <= set(METRICS) for one in PROTOCOLS.values())
-    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, dcbench"):
+    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, ncfm, dcbench"):
         published_protocol("dd")
 
 
@@ -52,11 +52,28 @@ def test_idc_trains_in_its_own_way(dataset, factor, strategy, cutmix):
     assert (given.dsa_strategy, given.passes, given.falls) == ("flip", 7, [4, 5])
 
 
+def test_ncfm_trains_in_its_own_way():
+    data, cpu = fastdd.data.load("c-digits"), torch.device("cpu")
+    plan = plan_evaluation("random", data, cpu, ipc=1, protocol="ncfm")
+    trained = plan.protocol
+    assert (plan.nets, trained.passes, trained.falls) == (10, 2000, [400, 800, 1200, 1600])
+    assert (trained.optimizer, trained.learning_rate, trained.weight_decay) == ("adamw", 0.001, 0.01)
+    assert (trained.batch, trained.gamma, trained.momentum) == (128, 0.5, 0.9)
+    strategy = "color_crop_flip_scale_rotate"
+    assert (trained.dsa_strategy, trained.cutmix, trained.composition) == (strategy, 0.5, "idc")
+    # A learned rate is one of SGD.
+    start = random_set(data, 1)
+    learned = SyntheticSet(start.images, start.labels, start.metadata, learning_rate=0.05)
+    assert plan_evaluation(learned, data, cpu, protocol="ncfm").protocol.learning_rate == 0.001
+    assert plan_evaluation(learned, data, cpu, protocol="ncfm", learning_rate=0.02).protocol.learning_rate == 0.02
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"cutmix": 1.5}, "cutmix must be a probability, 0 to 1, not 1.5"),
         ({"gamma": 0.0}, "gamma must be above 0 and at most 1, not 0.0"),
+        ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not 'adam'"),
         ({"composition": "all"}, "composition must be dsa or idc, not 'all'"),
         ({"milestones": (1.0,)}, "between 0 and 1, not"),
     ],

@@ -144,6 +144,32 @@ class TestGivenDraws:
         assert tied.sum() <= 5
 
 
+def mixed_batches(
+    images: Tensor, key: tuple, strategy: str, batch: int, cutmix: float
+) -> Iterator[tuple[Tensor, Tensor, ops.CutMix | None]]:
+    """Rows, augmented images and what they are mixed with, as drawn, of an epoch."""
+    seed, stream, *counters = key
+    for number, rows in enumerate(rng.permutation(rng.key(*key), len(images)).split(batch)):
+        params = ops.idc_params(strategy, rng.lanes(rng.key(*key, number), len(rows)), (16, 16), shared_op=True)
+        mixed = ops.cutmix(rng.key(seed, f"{stream}-cutmix", *counters, number), len(rows), (16, 16), cutmix)
+        yield rows, ops.augment_passes(images[rows], params), mixed
+
+
+def mixed_loss(net: nn.Module, x: Tensor, labels: Tensor, weights: Tensor, mixed: ops.CutMix | None) -> Tensor:
+    """CutMix as published: parts of other images of the batch are pasted, and both labels count by their area."""
+    criterion = nn.CrossEntropyLoss(reduction="none")
+    if mixed is None:
+        return (weights * criterion(net(x), labels)).mean()
+    top, left, bottom, right = mixed.rectangle
+    pasted = x.clone()
+    for i, other in enumerate(mixed.order.tolist()):
+        pasted[i, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
+    ratio = 1 - (bottom - top) * (right - left) / (16 * 16)
+    logits, others = net(pasted), labels[mixed.order]
+    of_others = (weights[mixed.order] * criterion(logits, others)).mean()
+    return (weights * criterion(logits, labels)).mean() * ratio + of_others * (1.0 - ratio)
+
+
 class TestIdc:
     """IDC's training, written out in float64: our orders, parameters and rectangles, 150 images in batches of 64."""
 
@@ -159,36 +185,15 @@ class TestIdc:
     def start():
         return network(3).double()
 
-    def batches(self, images, epoch, cutmix):
-        """Rows, augmented images and what they are mixed with, as drawn."""
-        order = rng.permutation(rng.key(*self.KEY, epoch), len(images))
-        for number, rows in enumerate(order.split(64)):
-            lanes = rng.lanes(rng.key(*self.KEY, epoch, number), len(rows))
-            params = ops.idc_params(self.STRATEGY, lanes, (16, 16), shared_op=True)
-            seed, stream, *counters = *self.KEY, epoch, number
-            mixed = ops.cutmix(rng.key(seed, f"{stream}-cutmix", *counters), len(rows), (16, 16), cutmix)
-            yield rows, ops.augment_passes(images[rows], params), mixed
-
     def literal(self, subset, epochs, *, cutmix=0.5, gamma=0.2, momentum=0.9, more=0, weights=None):
-        (images, labels), net, criterion = subset, self.start(), nn.CrossEntropyLoss(reduction="none")
+        (images, labels), net = subset, self.start()
         weights = torch.ones(len(labels)).double() if weights is None else weights
         sgd = torch.optim.SGD(net.parameters(), 0.01, momentum=momentum, weight_decay=5e-4)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(sgd, [2 * epochs // 3, 5 * epochs // 6], gamma)
         net.train()
         for epoch in range(epochs + more):
-            for rows, x, mixed in self.batches(images, epoch, cutmix):
-                own, weight = labels[rows], weights[rows]
-                if mixed is None:
-                    loss = (weight * criterion(net(x), own)).mean()
-                else:
-                    top, left, bottom, right = mixed.rectangle
-                    pasted = x.clone()
-                    for i, other in enumerate(mixed.order.tolist()):
-                        pasted[i, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
-                    ratio = 1 - (bottom - top) * (right - left) / (16 * 16)
-                    logits, others = net(pasted), own[mixed.order]
-                    of_others = (weight[mixed.order] * criterion(logits, others)).mean()
-                    loss = (weight * criterion(logits, own)).mean() * ratio + of_others * (1.0 - ratio)
+            for rows, x, mixed in mixed_batches(images, (*self.KEY, epoch), self.STRATEGY, 64, cutmix):
+                loss = mixed_loss(net, x, labels[rows], weights[rows], mixed)
                 sgd.zero_grad()
                 loss.backward()
                 sgd.step()
@@ -237,6 +242,58 @@ class TestIdc:
             )
         expected = self.literal(subset, 2, gamma=1.0, weights=weights)
         assert (parameters(net) - expected).norm() <= 1e-10 * (expected - parameters(self.start())).norm()
+
+
+class TestNcfm:
+    """NCFM's loop with our draws, in float64: AdamW with PyTorch's defaults, a rate that is halved four times."""
+
+    KEY, STRATEGY = (5, "evaluation", 0), "color_crop_flip_scale_rotate"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subset(cls, digits):
+        made = random_set(digits, 15)
+        return made.images.double(), made.labels
+
+    def literal(self, subset, epochs, *, decay=0.01, gamma=0.5, rate=0.001, batch=128):
+        (images, labels), net = subset, network(3).double()
+        adamw = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay)
+        milestones = [epochs // 5, 2 * epochs // 5, 3 * epochs // 5, 4 * epochs // 5]
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(adamw, milestones, gamma)
+        ones = torch.ones(len(labels)).double()
+        net.train()
+        for epoch in range(epochs):
+            for rows, x, mixed in mixed_batches(images, (*self.KEY, epoch), self.STRATEGY, batch, 0.5):
+                loss = mixed_loss(net, x, labels[rows], ones[rows], mixed)
+                adamw.zero_grad()
+                loss.backward()
+                adamw.step()
+            scheduler.step()
+        return parameters(net)
+
+    def ours(self, subset, epochs):
+        (images, labels), net, published = subset, network(3).double(), PROTOCOLS["ncfm"]
+        strategy, cutmix = published.augmentation("cifar10", 2)
+        assert (strategy, cutmix) == (self.STRATEGY, 0.5)
+        protocol = Protocol(
+            epochs=epochs,
+            learning_rate=published.learning_rate,
+            dsa_strategy=strategy,
+            cutmix=cutmix,
+            **published.training,
+        )
+        train(net, DeviceImages(images), labels, protocol, self.KEY)
+        return parameters(net)
+
+    @pytest.mark.parametrize("epochs", [1, 5])
+    def test_the_parameters_are_those_of_the_loop(self, subset, epochs):
+        ours, expected = self.ours(subset, epochs), self.literal(subset, epochs)
+        assert (ours - expected).norm() <= 1e-10 * (expected - parameters(network(3).double())).norm()
+
+    @pytest.mark.parametrize("other", [{"decay": 0.0}, {"gamma": 1.0}, {"rate": 0.01}, {"batch": 64}])
+    def test_every_detail_of_it_shows(self, subset, other):
+        ours, moved = self.ours(subset, 5), self.literal(subset, 5, **other)
+        assert (ours - moved).norm() > 1e-4 * (ours - parameters(network(3).double())).norm()
 
 
 @pytest.mark.full

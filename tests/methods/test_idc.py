@@ -15,7 +15,7 @@ from fastdd.core import rng
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.data.initial import first_images
 from fastdd.debias import MODES, Batch
-from fastdd.methods import Context, configure
+from fastdd.methods import Context, configure, dc
 from fastdd.methods.dc import loss_and_gradient
 from fastdd.methods.idc import Idc
 from fastdd.methods.parts import real_networks
@@ -267,3 +267,32 @@ def test_a_network_is_warmed_and_the_next_begins_without_momentum(data, monkeypa
     first = [p.detach().clone() for p in cold.at(3).parameters()]
     assert all(not buffer.any() for name, buffer in cold.state().items() if name.startswith("net-momentum"))
     assert all(torch.equal(a, b) for a, b in zip(first, on_real(data).at(3).parameters(), strict=True))
+
+
+def peak_of_tensors(call):
+    """Bytes of the tensors that a call has at once, at most: what it allocates and frees, added up."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
+
+
+def test_groups_take_no_memory(monkeypatch):
+    """Gradients of as many segments as fit into what is set aside are held at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, SIZE, SIZE), dtype=np.uint8)
+
+    def peak(groups):
+        split = Split(images, np.zeros(20, np.int64), np.arange(20) % groups)
+        names = tuple(map(str, range(groups)))
+        data = Dataset("made", split, split, ("a",), names, (0.4,) * 3, (0.25,) * 3, {})
+        method = idc(data, debias="fairdd", batch_real=20, width=32)
+        method.match(0)
+        return peak_of_tensors(lambda: method.match(1))
+
+    a_segment = 4 * 9 * 32 * (3 + 32)
+    with monkeypatch.context() as patch:
+        patch.setitem(dc._GRADIENT_BYTES, "cpu", a_segment)
+        one = peak(1)
+        assert peak(2) <= 1.05 * one
+        assert peak(10) <= 1.05 * one
+    assert peak(10) > 1.3 * one, "all at once"

@@ -1,10 +1,12 @@
 """k-means, by both backends."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.cluster import kmeans_plusplus
 
 from fastdd.ops import _faiss
-from fastdd.ops.kmeans import kmeans
+from fastdd.ops.kmeans import greedy_start, kmeans
 
 needs_faiss = pytest.mark.skipif(bool(_faiss.missing("cpu")), reason="faiss is not installed")
 backends = pytest.mark.parametrize("backend", [pytest.param("faiss", marks=needs_faiss), "sklearn"])
@@ -26,6 +28,20 @@ def test_inertia_is_that_of_scikit_learn(x, clusters):
     for seed in range(3):
         found, other = (inertia(x, kmeans(x, clusters, seed, backend=backend)) for backend in ("faiss", "sklearn"))
         assert found <= 1.01 * other
+
+
+@pytest.mark.parametrize("away", [0.0, 1000.0])
+@pytest.mark.parametrize("clusters", [1, 2, 40])
+def test_where_it_begins_is_where_scikit_learn_does(clusters, away):
+    """Of float64 rows: float32 distances of rows far from zero would be noise in scikit-learn too."""
+    rows = (blobs(12, 20) + away).numpy()
+    for seed in range(5):
+        _, expected = kmeans_plusplus(rows.astype(np.float64), clusters, random_state=seed)
+        assert greedy_start(rows, clusters, seed).tolist() == expected.tolist()
+
+
+def test_rows_that_are_all_the_same_can_begin():
+    assert len(greedy_start(np.ones((5, 2), np.float32), 3, 0)) == 3
 
 
 @backends

@@ -80,6 +80,7 @@ def refusals(out: Path) -> None:
     attempt(fastdd.train_experts, data, out=out / "more", processes=2, device="cpu")
     few = {"expert_epochs": 1, "max_start_epoch": 1, "syn_steps": 1, "device": "cpu"}
     attempt(fastdd.distill, data, method="mtt", ipc=1, experts=out / "experts", iterations=1, **few)
+    attempt(fastdd.distill, data, method="ncfm", ipc=1, experts=out / "experts", iterations=1, device="cpu")
     (out / "full").mkdir(exist_ok=True)
     (out / "full" / "stray").touch()
     attempt(fastdd.distill, data, out=out / "full", iterations=1, **SMALL)

@@ -11,6 +11,7 @@ from fastdd import api
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.evaluation import Protocol
 from fastdd.methods import Method, Part, configure
+from fastdd.methods.parts.representatives import Representatives
 from fastdd.session import estimate
 
 
@@ -46,13 +47,15 @@ def of_classes(number: int) -> Dataset:
     return Dataset("made", split, split, names, ("all",), (0.5,), (0.5,), {})
 
 
-def fake_method(monkeypatch, clock, match, train=0.0, steps=1, fixed=0.0):
-    """A method whose matching takes ``fixed`` and ``match`` seconds a class, and training ``train``; what it saw."""
+def fake_method(monkeypatch, clock, match, train=0.0, steps=1, fixed=0.0, begin=0.0):
+    """A method that takes ``begin`` seconds a class before its first step; its matching takes ``fixed`` and ``match``
+    a class, and training ``train``; what it saw."""
     measured = []
 
     class Fake(Method):
         def __init__(self, config, context):
             self._number = context.dataset.num_classes if context.classes is None else len(context.classes)
+            clock.work(begin * self._number)
             measured.append(self._number)
 
         def parts(self):
@@ -90,6 +93,30 @@ def test_steps_of_many_classes_are_measured_on_few_where_they_are_long(monkeypat
     assert seen == measured
     assert notes == (() if 200 in measured else ("steps measured on 10 of 200 classes",))
     assert seconds == pytest.approx(3 * expected)
+
+
+@pytest.mark.parametrize(("classes", "match"), [(5, 0.1), (200, 0.1), (200, 0.01)])
+def test_what_comes_before_the_first_step_counts_once(monkeypatch, clock, classes, match):
+    fake_method(monkeypatch, clock, match=match, begin=2.0)
+    config = configure(dataset="made", ipc=1, iterations=3)
+    seconds, _, _ = estimate.distillation(config, of_classes(classes), torch.device("cpu"))
+    assert seconds == pytest.approx(2.0 * classes + 3 * match * classes)
+
+
+def test_the_clustering_of_the_first_images_counts(monkeypatch, clock, brief):
+    monkeypatch.setattr(
+        Representatives, "find", lambda self, net, label, count, key: clock.work(7.0) or torch.arange(1)
+    )
+    data, network = of_classes(3), {"arch": "ConvNet", "width": 4, "depth": 2}
+    few = {"ipc": 1, "iterations": 1, "outer_loop": 4, "interval": 4, "train_images": 0, "batch_real": 2}
+    taken = {
+        init: estimate.distillation(
+            configure(dataset="made", method="dream", init=init, **few, **network), data, torch.device("cpu")
+        )[0]
+        for init in ("kmean", "mix")
+    }
+    assert taken["mix"] == pytest.approx(3 * 7.0)
+    assert taken["kmean"] == pytest.approx(3 * 7.0 + 3 * 7.0)
 
 
 def test_an_evaluation_is_its_epochs_and_a_test_a_network(monkeypatch, clock):

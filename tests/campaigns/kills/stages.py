@@ -17,6 +17,8 @@ _LOOPS = ("--iterations", "2", "--outer-loop", "2", "--inner-loop", "2", "--batc
 _STUDENT = ("--iterations", "2", "--syn-steps", "2", "--expert-epochs", "1", "--max-start-epoch", "1")
 _EXPERTS = ("--dataset", "../../data", "--num-experts", "2", "--epochs", "2", *_NET, "--batch-train", "16")
 _MATCH = ("--iterations", "3", "--batch-real", "4")
+_NETWORKS = ("--iterations", "2", "--outer-loop", "2", "--train-images", "4", "--batch-real", "4")
+_FEATURES = ("--iterations", "2", "--batch-real", "4", "--frequencies", "8")
 _EVALUATE = ("--nets", "1", "--epochs", "1")
 
 
@@ -85,6 +87,9 @@ def distillations(sources: Sources) -> list[Stage]:
         run("dc", "--method", "dc", *_LOOPS),
         run("dsa", "--method", "dsa", *_LOOPS),
         run("dc kde", "--method", "dc", *_LOOPS, "--debias", "kde"),
+        run("idc", "--method", "idc", *_NETWORKS),
+        run("dream", "--method", "dream", *_NETWORKS, "--interval", "1"),
+        run("ncfm", "--method", "ncfm", "--experts", "experts", *_FEATURES, given=sources.copies("experts")),
         run("mtt", "--method", "mtt", "--experts", "experts", *_STUDENT, given=sources.copies("experts")),
     ]
 
