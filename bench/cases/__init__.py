@@ -17,6 +17,7 @@ from fastdd.bench.cases import (
     norm_act_pool,
     segment_mean,
     steps,
+    train,
     trajectory_steps,
 )
 from fastdd.bench.framework.case import Case
@@ -37,6 +38,7 @@ _MODULES = (
     trajectory_steps,
     characteristic_steps,
     evaluate,
+    train,
 )
 
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]

@@ -121,6 +121,16 @@ def bits(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tens
     return _draws(keys.device).bits(keys, n)
 
 
+def bits_array(key: int, n: int) -> np.ndarray:
+    """``bits(key, n)`` as an array, int64 [n]: the same numbers, computed by numpy, where the host decides by them.
+
+    >>> bool((bits_array(5, 3) == bits(5, 3).numpy()).all())
+    True
+    """
+    start = _mix(np.array([_signed(key) ^ _signed(_DRAW_SALT)]))
+    return _mix(start + np.arange(n, dtype=np.int64) * _signed(_GOLDEN))
+
+
 def uniform(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:
     """float32 [*, n], uniform on [0, 1): multiples of 2**-24, so 1 is never reached.
 
@@ -139,9 +149,7 @@ def uniform_array(key: int, n: int) -> np.ndarray:
     >>> bool((uniform_array(5, 3) == uniform(5, 3).numpy()).all())
     True
     """
-    start = _mix(np.array([_signed(key) ^ _signed(_DRAW_SALT)]))
-    draws = _mix(start + np.arange(n, dtype=np.int64) * _signed(_GOLDEN))
-    return ((draws >> 40) & ((1 << 24) - 1)).astype(np.float32) * np.float32(2.0**-24)
+    return ((bits_array(key, n) >> 40) & ((1 << 24) - 1)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def normal(keys: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:

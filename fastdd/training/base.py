@@ -51,9 +51,23 @@ class TrainingImages:
 
     def read(self, rows: Tensor, key: tuple) -> Tensor:
         """Images of these rows (on the pixels' device), augmented as ``key`` (seed, stream and counters) says."""
-        lanes = rng.lanes(rng.key(*key), len(rows), self.device)
-        params = ops.dsa_params(self.dsa_strategy, lanes, self.images.size, shared_op=True)
-        return self.images.read(rows, params)
+        return self.images.read(rows, self._augmentation(len(rows), key))
+
+    def read_batches(self, rows: Tensor, batch: int, key: tuple) -> Tensor:
+        """Images of several batches in one read: those that :meth:`read` gives of each by itself.
+
+        Args:
+            rows: int64 [M], on the pixels' device, batch after batch.
+            batch: images of each.
+            key: of the first; those of the others have the counts that follow.
+        """
+        sizes = [len(some) for some in rows.split(batch)]
+        params = [self._augmentation(size, (*key[:-1], key[-1] + number)) for number, size in enumerate(sizes)]
+        return self.images.read(rows, torch.cat(params))
+
+    def _augmentation(self, count: int, key: tuple) -> Tensor:
+        lanes = rng.lanes(rng.key(*key), count, self.device)
+        return ops.dsa_params(self.dsa_strategy, lanes, self.images.size, shared_op=True)
 
 
 class Recipe:
@@ -109,6 +123,10 @@ class Recipe:
         """What of a data set it looks at besides images and classes: groups, validation images."""
         needs = {"groups": cls.needs_groups, "validation images": cls.needs_validation}
         return [what for what, needed in needs.items() if needed]
+
+    def read(self, rows: Tensor, key: tuple) -> Tensor:
+        """The images of a batch as the network sees them; its rows are on the pixels' device, its key is :meth:`loss`'s."""
+        return self.data.read(rows, key)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         """The loss of a batch, a scalar whose gradient the optimiser takes.

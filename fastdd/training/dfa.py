@@ -1,6 +1,6 @@
 """Disentangled feature augmentation: bias features of one image beside intrinsic features of another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ class Dfa(Recipe):
         self._intrinsic_head, self._bias_head = head("intrinsic-head"), head("bias-head")
         self.modules = {"bias": self._bias, "intrinsic_head": self._intrinsic_head, "bias_head": self._bias_head}
         self._tables = LossTables(self.data.labels, self.data.num_classes, self.config.decay)
-        self._steps = torch.zeros((), dtype=torch.int64)
+        self._steps = 0
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         config, labels = self.config, self.data.labels[rows]
@@ -109,4 +109,13 @@ class Dfa(Recipe):
         return Disentangled(intrinsic, bias, nn.Linear(intrinsic.embedding_dim + bias.embedding_dim, num_classes))
 
     def tables(self) -> dict[str, Tensor]:
-        return {**self._tables.tensors(), "steps": self._steps}
+        return self._tables.tensors()
+
+    def state(self) -> dict[str, Any]:
+        state = super().state()
+        state["tables"]["steps"] = torch.tensor(self._steps)
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._steps = int(state["tables"]["steps"])

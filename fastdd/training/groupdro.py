@@ -35,11 +35,13 @@ class GroupDro(Recipe):
         super().__init__(*args)
         cells = self.data.num_classes * self.data.num_groups
         self._shares = torch.full((cells,), 1 / cells, device=self.data.device)
+        self._numbers = torch.arange(cells, device=self.data.device)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         losses = F.cross_entropy(self.net(images), self.data.labels[rows], reduction="none")
         # A product with the cells' indicators, not a scatter: its gradient is a sum in a fixed order.
-        member = F.one_hot(self.data.cells[rows], len(self._shares)).to(losses.dtype)
+        # Not one_hot either, which on CPUs looks at the largest index.
+        member = (self.data.cells[rows][:, None] == self._numbers).to(losses.dtype)
         of_cell = losses @ member / member.sum(0).clamp(min=1)
         with torch.no_grad():
             self._shares *= (self.config.eta * of_cell).exp()

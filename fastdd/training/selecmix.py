@@ -80,15 +80,23 @@ class SelecMix(Recipe):
             config.encoder, data.images.shape[1], key=rng.key(*self._key, "encoder"), device=data.device
         )
         self._adam = torch.optim.Adam(
-            self._encoder.parameters(), lr=config.encoder_lr, weight_decay=config.encoder_weight_decay
+            self._encoder.parameters(), lr=config.encoder_lr, weight_decay=config.encoder_weight_decay, fused=True
         )
-        self._order = self._pool = self._partners = torch.empty(0, dtype=torch.int64)
-        self._place = 0
+        self._order = self._rows = self._partners = torch.empty(0, dtype=torch.int64)
+        self._images = torch.empty(0)
+        self._read = self._place = 0
+        self._times = torch.zeros(len(data), dtype=torch.int64, device=data.device)
 
     def order(self, key: tuple) -> Tensor:
-        self._order, self._place = rng.permutation(rng.key(*key), len(self.data), self.data.device), 0
-        self._pool = self._order[:0]
+        self._order = rng.permutation(rng.key(*key), len(self.data), self.data.device)
+        self._partners = self._order[:0]
+        self._read = self._place = 0
+        self._times.zero_()
         return self._order
+
+    def read(self, rows: Tensor, key: tuple) -> Tensor:
+        self._look_ahead(len(rows), key)
+        return self._images[self._place : self._place + len(rows)]
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         mixed, labels = self._mixed(rows, images, key)
@@ -96,29 +104,26 @@ class SelecMix(Recipe):
 
     def _mixed(self, rows: Tensor, images: Tensor, key: tuple) -> tuple[Tensor, Tensor]:
         """The batch's mixed images and their labels; after it the encoder has learned from the batch."""
-        if not len(self._pool):
-            self._next_pool(len(rows), key)
-        others, self._pool = self._pool[: len(rows)], self._pool[len(rows) :]
+        self._look_ahead(len(rows), key)
+        others = self._partners[self._place : self._place + len(rows)]
         self._place += len(rows)
         share = (rng.uniform(rng.key(*key, "shares"), len(rows), rows.device) / 2).to(images.dtype)[:, None, None, None]
-        theirs = self.data.read(others.to(self.data.images.pixels.device), (*key, "partners"))
         self._learn(images, self.data.labels[rows])
-        return torch.lerp(theirs, images, share), self.data.labels[others]
+        return torch.lerp(self._images[others], images, share), self.data.labels[self._rows[others]]
 
     @torch.no_grad()
-    def _next_pool(self, batch: int, key: tuple) -> None:
-        """Partners of the next images of the epoch, of whole batches."""
+    def _look_ahead(self, batch: int, key: tuple) -> None:
+        """Once a pool is trained on: images of the next batches of the epoch, in one read, and their partners."""
+        if self._place < len(self._partners):
+            return
         size = max(1, self.config.pool // batch) * batch
-        rows = self._order[self._place : self._place + size]
-        pixels = self.data.images.pixels.device
-        embeddings = torch.cat(
-            [
-                self._encoder(self.data.read(some.to(pixels), (*key, "pool", number)))
-                for number, some in enumerate(rows.split(batch))
-            ]
-        )
-        same = bool(rng.bits(rng.key(*key, "coin"), 1).item() & 1)
-        self._pool = rows[partners(embeddings @ embeddings.t(), self.data.labels[rows], same)]
+        rows = self._order[self._read : self._read + size]
+        self._read, self._place = self._read + len(rows), 0
+        self._images = self.data.read_batches(rows.to(self.data.images.pixels.device), batch, key)
+        embeddings = torch.cat([self._encoder(some) for some in self._images.split(batch)])
+        same = bool(rng.bits_array(rng.key(*key, "coin"), 1)[0] & 1)
+        self._rows, self._partners = rows, partners(embeddings @ embeddings.t(), self.data.labels[rows], same)
+        self._times.index_add_(0, rows[self._partners], torch.ones_like(rows))
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
         config = self.config

@@ -28,6 +28,7 @@ def train_epoch(
     composition: Composition = "dsa",
     cutmix: float = 0.0,
     augment: Callable[[Tensor, tuple], Tensor] | None = None,
+    read: Callable[[Tensor, tuple], Tensor] | None = None,
     loss_of: Callable[[Tensor, Tensor, tuple], Tensor] | None = None,
 ) -> Tensor:
     """One pass over the images, in random order if no other is given: one optimiser step a batch.
@@ -49,6 +50,8 @@ def train_epoch(
             that of the images' own labels, and that of the pasted ones', in proportion to their areas.
         augment: another augmentation, of a batch's normalised images, which it may change; called with them and the
             batch's key.
+        read: another way to the images of a batch, of its rows (on the pixels' device) and key, in place of reading and
+            augmenting ``images``.
         loss_of: another loss than the cross-entropy of ``net``'s logits: of a batch's rows (on the labels' device),
             images, and key.
 
@@ -62,9 +65,11 @@ def train_epoch(
         order = rng.permutation(rng.key(*key), len(labels), images.pixels.device)
     for number, rows in enumerate(order.to(images.pixels.device).split(batch)):
         here = rows.to(labels.device, non_blocking=True)
-        lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
-        params = draw(dsa_strategy, lanes, images.size, shared_op=True)
-        x = images.read(rows, params)
+        if read is not None:
+            x = read(rows, (*key, number))
+        else:
+            lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
+            x = images.read(rows, draw(dsa_strategy, lanes, images.size, shared_op=True))
         if augment is not None:
             x = augment(x, (*key, number))
         if loss_of is None:
