@@ -25,6 +25,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, config: TrainSettings, lr: float, key: tuple, *, freeze_norms: bool = False):
         self.recipe, self._config, self._key, self._freeze_norms = recipe, config, key, freeze_norms
+        self._lr = lr
         parameters, decay = list(recipe.parameters()), config.weight_decay
         if config.optimiser == "adam":
             self._optimiser: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
@@ -50,8 +51,14 @@ class Trainer:
                 dsa_strategy=data.dsa_strategy,
                 key=key,
                 order=recipe.order(key),
-                loss_of=recipe.loss,
+                loss_of=self._loss,
             )
+
+    def _loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
+        """The recipe's, of a batch; the step that follows it has the recipe's rate."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._lr * self.recipe.rate()
+        return self.recipe.loss(rows, images, key)
 
     def state(self) -> dict[str, Any]:
         """All that later epochs depend on."""
