@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from fastdd.experts import Experts
 
 MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
-DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
+DebiasName = Literal[
+    "none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter", "group-weighted"
+]
 RecipeName = Literal["erm", "lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff", "dfr"]
-ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
+ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter", "group-weighted"]
 
 
 class DistillSettings(TypedDict, total=False):
@@ -60,6 +62,13 @@ class DistillSettings(TypedDict, total=False):
     precision: Literal["fp32", "bf16"] | None
     """Of dm, dc, dsa, datadam, idc, dream, ncfm: precision of the real images' pass through the network; by default
     fp32."""
+    networks: str | None
+    """Of dm, dc, dsa, datadam, idc, dream: folder of trained networks, which are matched on in turn in place of
+    random ones: experts (fastdd experts), or networks of fastdd train in folders of their own; by default random
+    ones."""
+    networks_epoch: int | None
+    """Of dm, dc, dsa, datadam, idc, dream: epoch of the experts' training that networks are of; by default the
+    last."""
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
@@ -164,6 +173,10 @@ class DistillationArguments(DistillSettings, total=False):
 class TrainExpertsSettings(TypedDict, total=False):
     """Settings of expert training (:class:`fastdd.experts.ExpertSettings`)."""
 
+    training: str | None
+    """recipe by which they are trained (fastdd recipes), with plain SGD as any; by default erm."""
+    constants: Mapping[str, Any] | None
+    """constants of the recipe, in place of its defaults; by default its own."""
     arch: str | None
     """network to train, such as ConvNet; by default the preset's."""
     width: int | None

@@ -36,10 +36,11 @@ from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts
 from fastdd.methods import METHODS, Settings, configure, methods_that_need_experts
-from fastdd.report import preview, result_row
+from fastdd.report import preview, result_row, trained_networks
 from fastdd.session import Callback, Curve, Estimate, Progress, Report, Run, check_out
 from fastdd.session import estimate as estimates
-from fastdd.session.run import check_experts, shares
+from fastdd.session.networks import check_experts, check_networks, open_networks, trained_by
+from fastdd.session.run import shares
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,6 +62,7 @@ class Distillation:
         data: as given.
         settings: all of them, with those of the shipped presets (:class:`fastdd.methods.Settings`).
         experts: those given, opened.
+        networks: those that the settings name, opened.
         device: where it runs.
 
     Raises:
@@ -96,7 +98,7 @@ class Distillation:
         check_dataset(data)
         check_known(settings, Distillation, Distillation.run)
         self.data = data
-        self.settings, self.experts = _configured(data, method, debias, ipc, experts, settings)
+        self.settings, self.experts, self.networks = _configured(data, method, debias, ipc, experts, settings)
         self._kind = METHODS[self.settings.method]
         check_samples(self.settings, weights, groups)
         check_curve(eval_every, eval_nets, eval_epochs)
@@ -107,6 +109,7 @@ class Distillation:
         models.check(self.settings.arch, data.channels, data.num_classes, data.size, **network)
         if self.experts is not None:
             check_experts(self.settings, data, self.experts)
+        check_networks(self.settings, data, self.networks)
         self._initial = read_initial(data, self.settings, self._zca)
         self._weights = None if weights is None else read_weights(data, weights)
         self._clustering, self._groups = clustering(groups), read_groups(data, groups)
@@ -165,6 +168,7 @@ class Distillation:
             groups=groups,
             initial=initial,
             experts=self.experts,
+            networks=self.networks,
             about=about,
             callbacks=[*written, *callbacks],
         ).go()
@@ -192,12 +196,14 @@ class Distillation:
         if self._weighted:
             used = weights_of_run(self.data, self._weights, folder, resume, **embedding)
             weights, about["kde"] = used.values, used.about
-        if self.experts is not None:
-            about["experts"] = {
-                "digest": self.experts.digest(),
-                "number": self.experts.number,
-                "epochs": self.experts.epochs,
-            }
+        for what, stored in (("experts", self.experts), ("networks", self.networks)):
+            if stored is not None:
+                about[what] = {"digest": stored.digest(), "number": stored.number, "epochs": stored.epochs}
+        if self.networks is not None:
+            about["networks"]["training"] = trained_by(self.networks)
+        recipe = None if self.experts is None else self.experts.manifest["config"].get("training")
+        if recipe not in (None, "erm"):  # their debias mode is the run's
+            about["experts"]["training"] = recipe
         if self._groups_source is not None:
             about["groups"] = self._groups_source
         if self._clustering is not None:
@@ -211,6 +217,7 @@ class Distillation:
             synthetic, self.data, self.device, nets=self._eval_nets, epochs=self._eval_epochs, seed=config.seed
         )
         about = {"dataset": self.data.name, "method": config.method, "debias": config.debias, "ipc": config.ipc}
+        about["trained"] = trained_networks(synthetic.metadata)
         row = result_row(plan.evaluate(), **about)
         del row["seconds"]  # what is left is the same whenever it is made
         return row
@@ -226,7 +233,7 @@ class Distillation:
         if self._clustering is not None or (self._weighted and self._weights is None):
             seconds["bias embedding"] = estimates.bias_embedding(self.data, EmbeddingSettings(), self.device)
         seconds["distillation"], disk, notes = estimates.distillation(
-            config, self.data, self.device, groups=self._groups, experts=self.experts
+            config, self.data, self.device, groups=self._groups, experts=self.experts, networks=self.networks
         )
         if self._eval_every is not None:
             one = self._evaluation_seconds(self._eval_nets, self._eval_epochs)
@@ -254,20 +261,34 @@ def _configured(
     ipc: int,
     experts: Experts | str | os.PathLike | None,
     settings: Mapping[str, Any],
-) -> tuple[Settings, Experts | None]:
-    """Settings of a run, and its experts, opened: what is not given of network, whitening and debias mode is theirs."""
+) -> tuple[Settings, Experts | None, Experts | None]:
+    """Settings of a run, and its experts and trained networks, opened.
+
+    What is not given of network, whitening and debias mode is theirs.
+    """
     settings = {**settings, "init": init_text(settings.get("init"))}
+    networks = None
+    if settings.get("networks") is not None:
+        networks = open_networks(settings["networks"])
+        settings = {**_network(networks, settings), **given(settings), "networks": os.fspath(settings["networks"])}
     if experts is None:
-        return configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings), None
+        config = configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
+        return config, None, networks
     if method in METHODS and not METHODS[method].needs_experts:
         raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
     experts = experts if isinstance(experts, Experts) else Experts.open(experts)
     trained = experts.manifest["config"]
     kind = METHODS.get(method)
     theirs = {"zca": experts.zca is not None} if kind and "zca" in kind.Settings.model_fields else {}
-    if all(settings.get(name) is None for name in ("arch", "width", "depth")):
-        theirs |= {name: trained[name] for name in ("arch", "width", "depth")}
-    settings = {**theirs, **given(settings)}
+    settings = {**theirs, **_network(experts, settings), **given(settings)}
     debias = debias or (trained["debias"] if kind and kind.debias_of_experts else "none")
     config = configure(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
-    return config, experts
+    return config, experts, networks
+
+
+def _network(stored: Experts, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of stored ones, where the settings name none."""
+    names = ("arch", "width", "depth")
+    if any(settings.get(name) is not None for name in names):
+        return {}
+    return {name: stored.manifest["config"][name] for name in names}

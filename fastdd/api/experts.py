@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastdd import experts as training
 from fastdd import models
 from fastdd.api import arguments
@@ -27,8 +29,10 @@ from fastdd.debias import mode, modes_that_need
 from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.experts import ExpertProgress, Experts, ExpertSettings
 from fastdd.experts.buffers import import_buffers
+from fastdd.experts.training import describe_experts
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
+from fastdd.training import recipe
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -131,7 +135,10 @@ def estimate_experts(
     seconds: dict[str, float] = {}
     if (mode(debias).needs == "weights" and weights is None) or clustering(groups):
         seconds["bias embedding"] = estimates.bias_embedding(data, EmbeddingSettings(), target)
-    parts, disk = estimates.experts(config, data, target)
+    found = read_groups(data, groups)
+    if found is None and clustering(groups):  # whatever they are found to be, they cost the same
+        found = np.arange(len(data.train)) % 2
+    parts, disk = estimates.experts(config, data, target, found)
     return estimates.measured({**seconds, **parts}, disk, target)
 
 
@@ -141,9 +148,12 @@ def _configured(
     """Settings of expert training; ValueError for those, or weights or groups, that do not fit the data or mode."""
     check_dataset(data)
     config = ExpertSettings.configure(dataset=data.name, ipc=ipc, debias=debias, **settings)
+    by_group = recipe(config.training).needs_groups
     for name, given in (("weights", weights), ("groups", groups)):
-        if given is not None and mode(debias).needs != name:
+        if given is not None and mode(debias).needs != name and not (name == "groups" and by_group):
             raise ValueError(f"{name} are for debias {' or '.join(modes_that_need(name))}, not {debias}")
+    if by_group and groups is None and data.num_groups < 2:
+        raise ValueError(f"training {config.training} looks at groups, and {data.name} has one")
     models.check(config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth)
     return config
 
@@ -154,6 +164,7 @@ def import_experts(
     *,
     out: str | os.PathLike,
     debias: "ExpertDebiasName" = "none",
+    training: str = "erm",
     arch: str = "ConvNet",
     width: int | None = None,
     depth: int | None = None,
@@ -167,7 +178,7 @@ def import_experts(
         paths: the files, in the order that their experts shall have.
         data: what the experts were trained on: its classes and image size are checked, as far as parameters show them.
         out: the folder; must be empty or absent.
-        debias: what the experts were trained with.
+        debias, training: what the experts were trained with.
         arch, width, depth: their network.
         zca: whether they saw whitened images; the published whitening is fitted on ``data``.
         dtype: fp32, or bf16 for half the space.
@@ -179,12 +190,20 @@ def import_experts(
     """
     check_dataset(data)
     target = pick_device(device)
-    known = {"dataset": data.name, "debias": debias, "arch": arch, "width": width, "depth": depth, "zca": zca}
+    known = {
+        "dataset": data.name,
+        "debias": debias,
+        "training": training,
+        "arch": arch,
+        "width": width,
+        "depth": depth,
+        "zca": zca,
+    }
     config = ExpertSettings.configure(**known, dtype=dtype).model_dump()
     # The rest is not in the files.
     config = {name: config[name] if name in known or name == "dtype" else None for name in config}
     manifest = {
-        **training.describe_experts(config, data),
+        **describe_experts(config, data),
         "dataset_digest": None,
         "imported": [Path(path).name for path in paths],
     }

@@ -133,7 +133,8 @@ def distill(
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)
     method, debias = settings["method"], settings["debias"]
-    of_its_own = groups is not None or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
+    named = groups is not None or settings.get("networks") is not None
+    of_its_own = named or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
     if config is not None and not of_its_own:
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
@@ -178,7 +179,7 @@ def _evaluated(synthetic: SyntheticSet, data: Dataset, **how: Any) -> dict[str, 
     run = synthetic.metadata["run"]
     result = evaluate_with_bar(synthetic, data, "evaluation", seed=run["seed"], **how)
     about = {name: run[name] for name in ("method", "debias", "ipc")}
-    return report.result_row(result, dataset=data.name, **about)
+    return report.result_row(result, dataset=data.name, trained=report.trained_networks(synthetic.metadata), **about)
 
 
 def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:

@@ -80,7 +80,8 @@ def _of_distillation(data: Dataset, options: dict[str, Any]) -> Estimate:
 def _of_experts(data: Dataset, options: dict[str, Any]) -> Estimate:
     if options.pop("processes") > 1:
         raise ValueError("an estimate is for one process; leave --processes out")
-    return api.estimate_experts(data, **options)
+    constants = dict(named_values("--constant", options.pop("constant", None)))
+    return api.estimate_experts(data, constants=constants, **options)
 
 
 def _of_evaluation(

@@ -11,7 +11,7 @@ from fastdd import api, models, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, new_app
+from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
@@ -86,16 +86,7 @@ Training = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
-Constants = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--constant",
-        metavar="NAME=VALUE",
-        help="A constant of the recipe; repeatable.",
-        show_default=False,
-        rich_help_panel=EVALUATION,
-    ),
-]
+Constants = constants_option(EVALUATION)
 Deo = Annotated[
     str,
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
@@ -144,6 +135,7 @@ def evaluate(
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
+        about["trained"] = report.trained_networks(what.metadata)
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
     of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}

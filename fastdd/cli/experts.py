@@ -1,5 +1,6 @@
 """``fastdd experts``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,21 @@ from fastdd.cli.datasets import (
     data_options,
     groups_option,
     load_dataset,
+    named_values,
     weights_option,
 )
-from fastdd.cli.options import RUN, Command, Config, Device, Group, Json, new_app, with_settings
+from fastdd.cli.options import (
+    RUN,
+    Command,
+    Config,
+    Device,
+    Group,
+    Json,
+    constants_option,
+    new_app,
+    with_constants,
+    with_settings,
+)
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset
@@ -25,11 +38,13 @@ from fastdd.debias import MODES
 from fastdd.experts import ExpertProgress, ExpertSettings
 from fastdd.experts.buffers import export_buffers
 from fastdd.experts.store import Experts
+from fastdd.training import RECIPES
 
 app = new_app()
 
 # Of debias modes.
 _IN_TRAINING = {name: mode for name, mode in MODES.items() if mode.in_training is not None}
+_RECIPES = [name for name, recipe in RECIPES.items() if recipe.net_predicts]
 _TRAINING = "Training"
 
 
@@ -38,16 +53,24 @@ class TrainExperts(Group):
 
     section = "config"
 
+    def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
+        return with_constants(content[self.section])
+
 
 Weights = weights_option([name for name, mode in _IN_TRAINING.items() if mode.needs == "weights"])
 Groups = groups_option([name for name, mode in _IN_TRAINING.items() if mode.needs == "groups"])
+Constants = constants_option(_TRAINING)
 Ipc = Annotated[
     int,
     typer.Option(help="Synthetic images per class of the distillation that they are for.", rich_help_panel=_TRAINING),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder of the experts.", show_default="runs/experts-DEBIAS-DATASET", rich_help_panel=RUN),
+    typer.Option(
+        help="Folder of the experts.",
+        show_default="runs/experts-DEBIAS-DATASET, or TRAINING for DEBIAS",
+        rich_help_panel=RUN,
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue those in --out; start if none.", rich_help_panel=RUN)]
 Processes = Annotated[
@@ -58,7 +81,11 @@ Folder = Annotated[Path, typer.Argument(help="Folder of experts.", metavar="DIR"
 
 @app.callback(cls=TrainExperts, invoke_without_command=True)
 @with_settings(
-    {"experts": ExpertSettings}, after="ipc", everyone=_TRAINING, but=("dataset",), values={"debias": _IN_TRAINING}
+    {"experts": ExpertSettings},
+    after="constant",
+    everyone=_TRAINING,
+    but=("dataset", "constants"),
+    values={"debias": _IN_TRAINING, "training": _RECIPES},
 )
 def experts(
     context: typer.Context,
@@ -69,6 +96,7 @@ def experts(
     weights: Weights = None,
     groups: Groups = None,
     ipc: Ipc = 10,
+    constant: Constants = None,
     out: Out = None,
     resume: Resume = False,
     config: Config = None,
@@ -83,8 +111,10 @@ def experts(
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
-    settings = {"debias": ExpertSettings.model_fields["debias"].default, **given(settings)}
-    out = out or Path("runs") / f"experts-{settings['debias']}-{data.name}"
+    usual = {name: ExpertSettings.model_fields[name].default for name in ("debias", "training")}
+    settings = {**usual, **given(settings), "constants": dict(named_values("--constant", constant)) or None}
+    what = settings["debias"] if settings["training"] == "erm" else settings["training"]
+    out = out or Path("runs") / f"experts-{what}-{data.name}"
     trained = train_with_bar(
         data,
         out=out,
@@ -105,14 +135,14 @@ def experts(
     if "kde" in trained.manifest:
         console.print(report.weight_summary(trained.manifest["kde"]["diagnostics"]))
     if rows:
-        what = f"{trained.number} experts of {data.name}, debias {settings['debias']}"
-        console.print(report.expert_summary(rows, f"{what}: test set, mean ± deviation, %"))
+        title = f"{trained.number} experts of {data.name}, {how_trained(settings)}"
+        console.print(report.expert_summary(rows, f"{title}: test set, mean ± deviation, %"))
     console.print(f"{_size(trained)} in {out}")
 
 
 def train_with_bar(data: Dataset, **settings: Any) -> Experts:
     """:func:`fastdd.train_experts` under a progress bar."""
-    with bar(f"experts {settings['debias']} {data.name}") as update:
+    with bar(f"experts of {data.name}, {how_trained(settings)}") as update:
 
         def progress(now: ExpertProgress) -> None:
             rate = (now.epoch - now.started) / now.seconds if now.seconds else None
@@ -124,6 +154,12 @@ def train_with_bar(data: Dataset, **settings: Any) -> Experts:
         return api.train_experts(data, progress=progress, embedding_progress=embedding_progress, **settings)
 
 
+def how_trained(config: Mapping[str, Any]) -> str:
+    """Of settings of experts: the recipe, or with plain training the debias mode."""
+    recipe = config.get("training")
+    return f"debias {config['debias']}" if recipe in (None, "erm") else f"training {recipe}"
+
+
 @app.command("import", cls=Command)
 def import_(
     buffers: Annotated[list[Path], typer.Argument(help="Published buffers (replay_buffer_*.pt).", metavar="FILES...")],
@@ -133,6 +169,7 @@ def import_(
     bias_ratio: BiasRatio = None,
     data_option: Options = None,
     debias: Annotated[str, typer.Option(help=f"What they were trained with: {', '.join(_IN_TRAINING)}.")] = "none",
+    training: Annotated[str, typer.Option(help=f"The recipe: {', '.join(_RECIPES)}.")] = "erm",
     arch: Annotated[str, typer.Option(help="Their network.")] = "ConvNet",
     width: Annotated[int | None, typer.Option(help="Filters of each convolution.", show_default="preset")] = None,
     depth: Annotated[int | None, typer.Option(help="Blocks of layers.", show_default="preset")] = None,
@@ -148,6 +185,7 @@ def import_(
         load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio)),
         out=out,
         debias=debias,
+        training=training,
         arch=arch,
         width=width,
         depth=depth,
@@ -177,9 +215,7 @@ def check(folder: Folder) -> None:
     damaged = opened.damaged()
     config = opened.manifest["config"]
     console.print(
-        report.expert_table(
-            opened.manifest, f"{opened.manifest['dataset']}, {config['arch']}, debias {config['debias']}"
-        )
+        report.expert_table(opened.manifest, f"{opened.manifest['dataset']}, {config['arch']}, {how_trained(config)}")
     )
     if damaged:
         raise RuntimeError(f"{folder}: the values of experts {', '.join(map(str, damaged))} are not those written")

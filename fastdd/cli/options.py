@@ -44,6 +44,27 @@ Json = Annotated[
         callback=output_file,
     ),
 ]
+
+
+def constants_option(panel: str) -> Any:
+    """The option ``--constant`` of a command that trains by a recipe."""
+    option = typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="A constant of the recipe (fastdd recipes shows them); repeatable.",
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    return Annotated[list[str] | None, option]
+
+
+def with_constants(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from a file, with the constants of a recipe as ``--constant`` has them."""
+    constants = settings.get("constants") or {}
+    others = {name: value for name, value in settings.items() if name != "constants"}
+    return {**others, "constant": [f"{name}={value}" for name, value in constants.items()]}
+
+
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.")]
 Config = Annotated[
     Path | None,

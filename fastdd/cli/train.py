@@ -8,7 +8,17 @@ import typer
 from fastdd import api, report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
-from fastdd.cli.options import RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.options import (
+    RUN,
+    Command,
+    Config,
+    Device,
+    Json,
+    constants_option,
+    new_app,
+    with_constants,
+    with_settings,
+)
 from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.data import Dataset
@@ -27,21 +37,10 @@ class Train(Command):
     section = "train"
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(content[self.section])
-        constants = settings.pop("constants", {})
-        return {**settings, "constant": [f"{name}={value}" for name, value in constants.items()]}
+        return with_constants(content[self.section])
 
 
-Constants = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--constant",
-        metavar="NAME=VALUE",
-        help="A constant of the recipe (fastdd recipes shows them); repeatable.",
-        show_default=False,
-        rich_help_panel=_TRAINING,
-    ),
-]
+Constants = constants_option(_TRAINING)
 Fakes = Annotated[
     str | None,
     typer.Option(

@@ -26,7 +26,9 @@ _LARGEST_VALUE = 1e6
 _NONE = type(None)
 # What entries of the metadata are, where there are any.
 _KINDS = {
-    **dict.fromkeys(("run", "provenance", "kde", "versions", "source"), ((dict, _NONE), "names with values")),
+    **dict.fromkeys(
+        ("run", "provenance", "kde", "versions", "source", "experts", "networks"), ((dict, _NONE), "names with values")
+    ),
     **dict.fromkeys(("method", "debias", "dataset"), ((str, _NONE), "a word")),
 }
 # Of the sum of a row of soft labels, which float32 rounds.

@@ -8,17 +8,21 @@ from fastdd import debias, models, ops, presets
 from fastdd.core import settings
 from fastdd.core.settings import setting
 from fastdd.debias.loss_weights import check_mode
+from fastdd.training import RECIPES, constants, recipe
 
 
 class ExpertSettings(settings.Settings):
     """Settings of expert training. :meth:`configure` fills what is not given from the presets.
 
     The learning rate's decay is as published: after epoch ``epochs // 2 + 1`` it falls to a tenth, and the momentum
-    starts again from zero, as a new optimiser is built.
+    starts again from zero, as a new optimiser is built. A recipe is trained with the same optimiser, which its other
+    networks have too; its ``net`` is the expert.
     """
 
     dataset: str = setting("name of the data set")
     debias: str = setting("how images count in the loss (fastdd modes)", "none")
+    training: str = setting("recipe by which they are trained (fastdd recipes), with plain SGD as any", "erm")
+    constants: dict[str, Any] = setting("constants of the recipe, in place of its defaults", {}, default_help="its own")
     arch: str = setting("network to train, such as ConvNet")
     width: int | None = setting("filters of each convolution", None, default_help="the network's own", ge=1)
     depth: int | None = setting("blocks of layers", None, default_help="the network's own", ge=1)
@@ -51,6 +55,14 @@ class ExpertSettings(settings.Settings):
         check_mode(value)
         return value
 
+    @field_validator("training")
+    @classmethod
+    def _known_recipe(cls, value: str) -> str:
+        if not recipe(value).net_predicts:
+            able = [name for name, each in RECIPES.items() if each.net_predicts]
+            raise ValueError(f"it makes more than one network's parameters, and experts are these: {', '.join(able)}")
+        return value
+
     @field_validator("dsa_strategy")
     @classmethod
     def _known_operations(cls, value: str) -> str:
@@ -61,6 +73,16 @@ class ExpertSettings(settings.Settings):
         if self.sampling == "weighted" and debias.mode(self.debias).needs == "nothing":
             able = [name for name, each in debias.MODES.items() if each.in_training and each.needs != "nothing"]
             raise ValueError(f"sampling weighted is for debias {' and '.join(able)}, not {self.debias}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> "ExpertSettings":
+        constants(self.training, self.constants)
+        if self.training != "erm" and self.debias != "none":
+            raise ValueError(
+                f"training {self.training} has a loss of its own, which debias {self.debias} does not weight: give one "
+                "of them"
+            )
         return self
 
     @classmethod

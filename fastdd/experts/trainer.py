@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from fastdd.data import Dataset, DeviceImages, Zca
 from fastdd.evaluation import count_right
 from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import VALUES, ZCA, TrajectoryFile
+from fastdd.methods.dc import DIVERGED
 from fastdd.methods.parts.training import train_epoch
+from fastdd.training import Recipe, TrainingImages, start
 
 # Of an expert that is not done, or not yet in the manifest.
 STATE = "expert-{:05d}.pt"
@@ -38,6 +41,7 @@ class Job:
         path: the folder, with ``trajectories.npy`` and, if images are whitened, ``zca.safetensors``.
         weights: float32 [N], of the loss; None: all alike.
         device: where.
+        groups: int64 [N], of the training images, in place of the data set's, for recipes; None: these.
     """
 
     config: ExpertSettings
@@ -45,6 +49,7 @@ class Job:
     path: Path
     weights: np.ndarray | None
     device: str
+    groups: np.ndarray | None = None
 
 
 @dataclass
@@ -52,6 +57,7 @@ class _Expert:
     """Where the training of an expert is, besides the network's own state."""
 
     epoch: int
+    recipe: Recipe | None  # None: plain training, with weights or without
     sgd: torch.optim.SGD
     sha256: "hashlib._Hash"
     losses: list[float] = field(default_factory=list)
@@ -65,7 +71,8 @@ class ExpertTrainer:
     def __init__(self, job: Job):
         config, dataset, device = job.config, job.dataset, torch.device(job.device)
         self._config, self._dataset, self._path = config, dataset, job.path
-        self._net = models.build(
+        self._build = partial(
+            models.build,
             config.arch,
             dataset.channels,
             dataset.num_classes,
@@ -74,6 +81,7 @@ class ExpertTrainer:
             depth=config.depth,
             device=device,
         )
+        self._net = self._build()
         self._init = models.ParameterInit(self._net)
         zca = Zca.load(job.path / ZCA) if config.zca else None
 
@@ -87,6 +95,7 @@ class ExpertTrainer:
             for values in (dataset.train.labels, dataset.test.labels, dataset.test.groups)
         )
         self._weights = None if job.weights is None else torch.as_tensor(job.weights, device=device)
+        self._of_recipe = None if config.training == "erm" else self._images_of_recipe(job.groups)
         self._shares = None
         if config.sampling == "weighted":
             sums = self._weights.cpu().double().cumsum(0)
@@ -134,9 +143,11 @@ class ExpertTrainer:
     def _epoch(self, number: int, progress: "_Expert") -> None:
         config, epoch, losses = self._config, progress.epoch, progress.losses
         if config.decay and epoch == _last_full_epoch(config) + 1:
-            progress.sgd = self._optimiser(epoch)
+            progress.sgd = self._optimiser(epoch, progress.recipe)
+        recipe, key = progress.recipe, (config.seed, "expert", number, epoch)
+        drawn = None if self._shares is None else self._draw(number, epoch)
         with models.exact_convolutions():
-            self._net.train()
+            (self._net if recipe is None else recipe).train()
             loss = train_epoch(
                 self._net,
                 self._train,
@@ -144,9 +155,10 @@ class ExpertTrainer:
                 progress.sgd,
                 batch=config.batch_train,
                 dsa_strategy=config.dsa_strategy,
-                key=(config.seed, "expert", number, epoch),
+                key=key,
                 weights=self._weights,
-                order=None if self._shares is None else self._draw(number, epoch),
+                order=drawn if recipe is None else recipe.order(key),
+                loss_of=None if recipe is None else recipe.loss,
             )
             losses.append(loss.item())
             progress.epoch = epoch = epoch + 1
@@ -163,11 +175,31 @@ class ExpertTrainer:
     def close(self) -> None:
         self._file.close()
 
-    def _optimiser(self, epoch: int) -> torch.optim.SGD:
+    def _images_of_recipe(self, groups: np.ndarray | None) -> TrainingImages:
+        count = self._dataset.num_groups if groups is None else int(groups.max()) + 1
+        groups = self._dataset.train.groups if groups is None else groups
+        known = torch.as_tensor(groups, device=self._labels.device) if count > 1 else None
+        return TrainingImages(
+            self._train, self._labels, self._dataset.num_classes, known, count, self._config.dsa_strategy
+        )
+
+    def _recipe(self, number: int) -> Recipe | None:
+        """The recipe of an expert at its start."""
+        if self._of_recipe is None:
+            return None
+        config = self._config
+
+        def another(name: str) -> models.Network:
+            return self._build(key=rng.key(config.seed, f"expert-net-{name}", number))
+
+        key = (config.seed, "expert-recipe", number)
+        return start(config.training, self._of_recipe, self._net, another, key, config.constants)
+
+    def _optimiser(self, epoch: int, recipe: Recipe | None) -> torch.optim.SGD:
         config = self._config
         decayed = config.decay and epoch > _last_full_epoch(config)
         return torch.optim.SGD(
-            self._net.parameters(),
+            self._net.parameters() if recipe is None else recipe.parameters(),
             lr=config.lr_teacher * (0.1 if decayed else 1.0),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -180,7 +212,8 @@ class ExpertTrainer:
             return loaded
         self._init.fill(rng.key(self._config.seed, "expert-net", number))
         sha = hashlib.sha256(self._file.write(number, 0, self._init.flat))
-        return _Expert(0, self._optimiser(0), sha)
+        recipe = self._recipe(number)
+        return _Expert(0, recipe, self._optimiser(0, recipe), sha)
 
     def _save(self, number: int, progress: "_Expert") -> None:
         # After the trajectory is on the disk: a state never speaks of epochs that are not stored.
@@ -193,6 +226,7 @@ class ExpertTrainer:
             "evaluations": progress.evaluations,
             "seconds": progress.seconds,
             "sha256": progress.sha256.hexdigest(),
+            **({} if progress.recipe is None else {"recipe": progress.recipe.state()}),
         }
         state["digest"] = _digest(state)
         files.write_atomic(self._path / STATE.format(number), lambda file: torch.save(state, file))
@@ -213,13 +247,13 @@ class ExpertTrainer:
             sha = self._file.sha256(number, state["epoch"])
             if state["sha256"] != sha.hexdigest():
                 raise ValueError(f"{VALUES} has other values than it says")
-            return self._of_state(state, sha)
+            return self._of_state(number, state, sha)
         except Exception as error:  # torch.load raises whatever its parser meets
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             warnings.warn(f"{path} is not used, expert {number} starts again: {reason}", RuntimeWarning, stacklevel=2)
             return None
 
-    def _of_state(self, state: dict[str, Any], sha: "hashlib._Hash") -> "_Expert":
+    def _of_state(self, number: int, state: dict[str, Any], sha: "hashlib._Hash") -> "_Expert":
         """The expert of a state; ValueError, or what torch raises, where it is none that training can have."""
         epoch, losses, evaluations = state["epoch"], state["losses"], state["evaluations"]
         counted = is_count(epoch) and 0 < epoch <= self._config.epochs and is_number(state["seconds"])
@@ -228,17 +262,24 @@ class ExpertTrainer:
         if not isinstance(evaluations, list) or not all(isinstance(row, dict) for row in evaluations):
             raise ValueError(f"its evaluations are {shown(evaluations)}")
         self._net.load_state_dict(state["net"])
-        sgd = self._optimiser(epoch - 1)
+        recipe = self._recipe(number)
+        if recipe is not None:
+            recipe.restore(state["recipe"])
+        sgd = self._optimiser(epoch - 1, recipe)
         sgd.load_state_dict(state["sgd"])
         tensors = [part for kept in sgd.state.values() for part in kept.values() if isinstance(part, Tensor)]
         if not all(part.isfinite().all() for part in (*tensors, *self._net.parameters())):
             raise ValueError("it has values that are not finite")
-        return _Expert(epoch, sgd, sha, losses, evaluations, state["seconds"])
+        return _Expert(epoch, recipe, sgd, sha, losses, evaluations, state["seconds"])
 
     def _check_finite(self, number: int, epoch: int, losses: list[float]) -> None:
-        """RuntimeError if the expert has diverged: it is not finite, or does ever worse than guessing."""
+        """RuntimeError if the expert has diverged: it is not finite, or does ever worse than guessing.
+
+        Recipes have losses of other sizes, that of the worst group say: theirs only may not be beyond all bounds.
+        """
         chance = math.log(max(2, self._dataset.num_classes))
-        lost = len(losses) > 1 and losses[-1] > losses[-2] > 2 * chance
+        bound = 2 * chance if self._of_recipe is None else DIVERGED
+        lost = len(losses) > 1 and losses[-1] > losses[-2] > bound
         if lost or not (math.isfinite(losses[-1]) and self._init.flat.isfinite().all()):
             raise RuntimeError(
                 f"expert {number} diverged in epoch {epoch} (loss {losses[-1]:.4g}, that of guessing {chance:.2f}); "

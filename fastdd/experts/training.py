@@ -91,7 +91,9 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest in the folder; ValueError unless its experts have these settings."""
     found = read_manifest(path)
     for name, value in config.items():
-        other = found["config"].get(name)
+        # What an earlier version did not have yet is as it is by default.
+        field = ExpertSettings.model_fields[name]
+        other = found["config"].get(name, None if field.is_required() else field.default)
         if other != value:
             raise ValueError(f"{path} holds experts with {name}={other}, not {value}; choose another --out")
     return found
@@ -189,7 +191,7 @@ def train_experts(
         manifest = ranks.first(take)
         todo = [number for number, entry in enumerate(manifest["experts"]) if entry is None]
         if todo:
-            job = Job(config, dataset, path, of_loss, str(device))
+            job = Job(config, dataset, path, of_loss, str(device), groups)
             _train(job, todo, min(processes, len(todo)), manifest, progress)
         ranks.first(lambda: _remove_states(path))
         made = Experts.open(path)

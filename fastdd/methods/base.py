@@ -17,6 +17,7 @@ from fastdd.core.settings import setting
 from fastdd.data import Dataset, Zca
 from fastdd.debias import Mode
 from fastdd.methods.parts.formation import Formation, Pixels
+from fastdd.methods.parts.networks import Stored
 
 # Values that no image has, in units of the largest that the run begins with, or of 1.
 _ABSURD = 1e4
@@ -121,6 +122,7 @@ class Context:
         experts: where the method needs them; their classes and images are the synthetic set's.
         classes: those whose images the steps change; None: all.
         gather: makes all classes' rows of the images those of whoever changed them, in place; None in one process.
+        networks: trained ones that are matched on, in place of random ones.
     """
 
     dataset: Dataset
@@ -130,6 +132,7 @@ class Context:
     experts: Experts | None = None
     classes: range | None = None
     gather: Callable[[], None] | None = None
+    networks: Stored | None = None
 
 
 class Part(NamedTuple):
@@ -170,6 +173,7 @@ class Method:
         experts: settings of experts that it is published with, where they are not the shipped ones.
         debias_of_experts: whether its debias mode is that of its experts, as it looks at no real images itself.
         classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
+        looks_at_logits: whether it looks at the last layer of the networks that it matches on, too.
         formation: what networks see of the stored images.
 
     Raises:
@@ -185,6 +189,7 @@ class Method:
     debias_of_experts: ClassVar[bool] = False
     experts: ClassVar[Mapping[str, Any]] = {}
     classes_apart: ClassVar[bool] = True
+    looks_at_logits: ClassVar[bool] = True
     formation: Formation
 
     def __init__(self, config: Any, context: Context):

@@ -25,7 +25,7 @@ from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part, Recent
-from fastdd.methods.matching import Matching, RealSettings
+from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
 from fastdd.methods.parts.networks import InTurns, Networks, train_on_synthetic
 
@@ -190,7 +190,7 @@ DIVERGED = 100.0
 _QUICK = MappingProxyType({"iterations": 10, "outer_loop": 10, "inner_loop": 20, "batch_real": 64, "lr_img": 1.0})
 
 
-class GradientSettings(RealSettings):
+class GradientSettings(NetworksSettings):
     """Settings of gradient matching, with augmentation or without."""
 
     metric: Literal["ours", "mse", "cos"] = setting(
@@ -246,7 +246,7 @@ class Dc(Matching):
         self._norm_sampler = self._samples.sampler(_BATCH_NORM_IMAGES, "random") if norms else None
 
     def _make_networks(self, net: nn.Module) -> Networks:
-        return InTurns(net.requires_grad_(True), self._config.seed, self._config.outer_loop, self._train)
+        return InTurns(self._begun(net.requires_grad_(True)), self._config.outer_loop, self._train)
 
     def step(self, number: int) -> Tensor:
         loss = self.match(number)

@@ -18,7 +18,7 @@ from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
-from fastdd.methods.matching import Matching, RealSettings
+from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
 from fastdd.methods.parts.networks import Networks, Warmed, train_on_synthetic
 
@@ -153,7 +153,7 @@ def loss_and_gradient(
 _WARM_UP_LR, _WARM_UP_BATCH = 0.01, 256
 
 
-class DmSettings(RealSettings):
+class DmSettings(NetworksSettings):
     """Settings of distribution matching."""
 
     embed_warmup: int = setting(
@@ -169,12 +169,11 @@ class Dm(Matching):
     about = "distribution matching: mean embeddings of random networks"
     source = "Zhao and Bilen, WACV 2023"
     Settings = DmSettings
+    looks_at_logits = False
     quick = MappingProxyType({"iterations": 300})
 
     def _make_networks(self, net: nn.Module) -> Networks:
-        return (
-            Warmed(net, self._config.seed, self._warm_up) if self._config.embed_warmup else super()._make_networks(net)
-        )
+        return Warmed(self._begun(net), self._warm_up) if self._config.embed_warmup else self._begun(net)
 
     def _warm_up(self, net: nn.Module, number: int) -> None:
         config = self._config

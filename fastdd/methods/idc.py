@@ -27,7 +27,7 @@ from fastdd.core.settings import setting
 from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part
 from fastdd.methods.dc import DIVERGED, Dc
-from fastdd.methods.matching import RealSettings
+from fastdd.methods.matching import NetworksSettings
 from fastdd.methods.parts.coasting import Coasting
 from fastdd.methods.parts.networks import Networks
 from fastdd.methods.parts.pixels import InParts
@@ -38,7 +38,7 @@ _BASE_IPC = 10
 _QUICK = MappingProxyType({"iterations": 1, "outer_loop": 100})
 
 
-class IdcSettings(RealSettings):
+class IdcSettings(NetworksSettings):
     """Settings of gradient matching as IDC does it."""
 
     lr_img: float = setting(
@@ -50,7 +50,7 @@ class IdcSettings(RealSettings):
     factor: int = setting(
         "parts a side of a synthetic image: factor x factor images, which networks see enlarged", ge=1
     )
-    inits: ClassVar[tuple[str, ...]] = (*RealSettings.inits, "mix")
+    inits: ClassVar[tuple[str, ...]] = (*NetworksSettings.inits, "mix")
     init: str = setting(
         "what the synthetic images are at first: factor x factor real ones in each (mix), real ones at random (real), "
         "as many of every group (balanced), noise, or those of a stored set (its file or run folder)"
@@ -102,8 +102,8 @@ class Idc(InParts, Dc):
         how = RealTraining(
             config.train_images, config.batch_train, config.lr_net, strategy, config.cutmix, config.warm_epochs
         )
-        net, labels = net.requires_grad_(True), self._samples.labels.to(self.images.device)
-        return TrainedOnReal(net, config.seed, config.outer_loop, self._real, labels, how)
+        begun, labels = self._begun(net.requires_grad_(True)), self._samples.labels.to(self.images.device)
+        return TrainedOnReal(begun, config.seed, config.outer_loop, self._real, labels, how)
 
     @torch.no_grad()
     def match(self, number: int) -> Tensor:

@@ -13,7 +13,7 @@ from fastdd.data import DeviceImages
 from fastdd.debias import Batch, Segments, modes_that_need
 from fastdd.methods.base import Context, Method, Settings, build_network
 from fastdd.methods.parts.draws import SAMPLINGS, Draws, RealSamples
-from fastdd.methods.parts.networks import Fresh, Networks
+from fastdd.methods.parts.networks import Fresh, Networks, Trained
 
 
 class RealSettings(Settings):
@@ -35,6 +35,26 @@ class RealSettings(Settings):
         return self
 
 
+class NetworksSettings(RealSettings):
+    """Settings of methods whose networks begin at random, or as trained ones are."""
+
+    networks: str | None = setting(
+        "folder of trained networks, which are matched on in turn in place of random ones: experts (fastdd experts), "
+        "or networks of fastdd train in folders of their own",
+        None,
+        default_help="random ones",
+    )
+    networks_epoch: int | None = setting(
+        "epoch of the experts' training that networks are of", None, default_help="the last", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _epoch_of_networks(self) -> "NetworksSettings":
+        if self.networks_epoch is not None and self.networks is None:
+            raise ValueError(f"networks_epoch {self.networks_epoch} is of trained networks: give networks too")
+        return self
+
+
 class Matching(Method):
     """Steps on real images: a network, a batch, an augmentation, a loss, one update.
 
@@ -44,6 +64,7 @@ class Matching(Method):
 
     def __init__(self, config: RealSettings, context: Context):
         super().__init__(config, context)
+        self._trained = context.networks
         dataset, device = context.dataset, context.device
         self._real = DeviceImages.of(dataset.train.images, dataset.mean, dataset.std, device)
         # Rows are drawn where the images are looked up, so that nothing has to wait for a GPU to know them.
@@ -67,8 +88,15 @@ class Matching(Method):
         self._networks = self._make_networks(net)
 
     def _make_networks(self, net: nn.Module) -> Networks:
-        """The networks over time; a random one at every step by default."""
-        return Fresh(net, self._config.seed)
+        """The networks over time; another one at every step by default."""
+        return self._begun(net)
+
+    def _begun(self, net: nn.Module) -> Networks:
+        """Networks as they begin: at random, or as trained ones are."""
+        if self._trained is None:
+            return Fresh(net, self._config.seed)
+        epoch = self._config.networks_epoch
+        return Trained(net, self._trained, self._trained.epochs if epoch is None else epoch)
 
     def step(self, number: int) -> Tensor:
         return self.match(number)

@@ -62,6 +62,12 @@ class ParameterInit:
         for weight, own in zip(self._normal, rng.lanes(key, len(self._normal)), strict=True):
             weight.data.copy_(rng.normal(int(own), weight.numel(), weight.device).view_as(weight))
 
+    def copy(self, parameters: Tensor) -> None:
+        """Take the parameters of another network, float32 [P] in the order of ``net.parameters()``; norms reset."""
+        self.flat.copy_(parameters)
+        for norm in self._norms:
+            norm.reset_running_stats()
+
 
 def initialised(make: Callable[[], nn.Module], key: int, device: torch.device | str = "cpu") -> nn.Module:
     """The network that ``make`` builds, on ``device``, with the parameters of ``key``; the global RNG is not touched.

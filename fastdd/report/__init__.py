@@ -14,6 +14,7 @@ from fastdd.report.results import (
     read_results,
     result_row,
     table,
+    trained_networks,
     write_json,
 )
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
@@ -36,6 +37,7 @@ __all__ = [
     "read_results",
     "result_row",
     "table",
+    "trained_networks",
     "weight_rows",
     "weight_summary",
     "weight_table",

@@ -21,7 +21,7 @@ from fastdd.evaluation import METRICS, in_order_of
 from fastdd.report import charts
 from fastdd.report.pictures import with_parts
 from fastdd.report.record import Record
-from fastdd.report.results import CURVE_METRICS, networks, notes
+from fastdd.report.results import CURVE_METRICS, networks, notes, set_name
 
 # What a reader takes in, and a file that a phone opens at once.
 _MOST_CLASSES, _MOST_IMAGES, _REAL_IMAGES = 20, 20, 10
@@ -109,7 +109,7 @@ def page(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters |= {"figure": _figure, "networks": networks}
+    environment.filters |= {"figure": _figure, "networks": networks, "set_name": set_name}
     runs = [_about(record, dataset, embedding, seed) for record in records]
     losses = [(run["name"], run["losses"]) for run in runs]
     return environment.from_string(_template()).render(

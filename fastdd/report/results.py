@@ -38,6 +38,7 @@ def result_row(
     ipc: int | None,
     deo: str = "range",
     protocol: str | None = None,
+    trained: str | None = None,
 ) -> dict[str, Any]:
     """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
@@ -46,13 +47,15 @@ def result_row(
     ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
-    the recipe where it is not plain.
+    the recipe where it is not plain. ``trained`` is how the networks that the set was matched on, or the experts that
+    it follows, were trained, where they were (:func:`trained_networks`).
     """
     return {
         "dataset": dataset,
         "method": method,
         "debias": debias,
         "ipc": ipc,
+        **({} if trained is None else {"trained": trained}),
         "arch": evaluation.arch,
         "nets": len(evaluation.counts),
         **evaluation.summary(deo),
@@ -69,6 +72,15 @@ def result_row(
         "tested_on": evaluation.tested_on,
         "group_accuracy": evaluation.group_accuracy(),
     }
+
+
+def trained_networks(metadata: Mapping[str, Any]) -> str | None:
+    """How the networks that a set was matched on were trained, or with a recipe the experts that it follows.
+
+    >>> trained_networks({"networks": {"training": "lff"}}), trained_networks({"experts": {"number": 3}})
+    ('lff', None)
+    """
+    return next((metadata[what].get("training") for what in ("networks", "experts") if metadata.get(what)), None)
 
 
 def _recipe(protocol: Protocol) -> dict[str, Any]:
@@ -198,7 +210,7 @@ def _is_positive(value: Any) -> bool:
 
 # What values of a row are.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("method", "debias", "arch", "tested_on"), (_is_word, "a word")),
+    **dict.fromkeys(("method", "debias", "arch", "tested_on", "trained"), (_is_word, "a word")),
     **dict.fromkeys(("nets", "epochs"), (_is_positive, "a number of them")),
     "ipc": (lambda value: value is None or _is_positive(value), "a number of images"),
     "seconds": (reading.is_number, "a number"),
@@ -213,8 +225,14 @@ def _cell(figure: dict[str, float | None], runs: int) -> str:
     return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
 
 
-def _set_name(row: dict[str, Any]) -> str:
-    return row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
+def set_name(row: dict[str, Any]) -> str:
+    """What a result is of, in a word.
+
+    >>> set_name({"method": "dm", "debias": "fairdd"}), set_name({"method": "dm", "debias": "none", "trained": "lff"})
+    ('dm+fairdd', 'dm on lff')
+    """
+    name = row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
+    return f"{name} on {row['trained']}" if "trained" in row else name
 
 
 def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> "Table":
@@ -227,7 +245,7 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
     for row in rows:
         figures = [_cell(row[metric], row["nets"]) for metric in metrics]
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
-        result.add_row(_set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
+        result.add_row(set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result
 
 
@@ -240,7 +258,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for row in rows:
         for line in row.get("warnings", ()):
-            lines.setdefault(line, []).append(f"{_set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
+            lines.setdefault(line, []).append(f"{set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
     return [line if len(of) == len(rows) else f"{'; '.join(of)}: {line}" for line, of in lines.items()]
 
 

@@ -22,7 +22,7 @@ from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import DTYPES, Experts, stored_shape
 from fastdd.experts.training import describe_experts
 from fastdd.methods import Context, Method, Settings, method
-from fastdd.session.run import check_experts
+from fastdd.session.networks import check_experts, check_networks
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
 _SECONDS, _CALLS, _MOST_CALLS = 6.0, 3, 100
@@ -102,6 +102,7 @@ def distillation(
     *,
     groups: np.ndarray | None = None,
     experts: Experts | None = None,
+    networks: Experts | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's loop, bytes of its folder, and notes; some of its steps are done, on images that are dropped.
 
@@ -112,6 +113,7 @@ def distillation(
     if kind.needs_experts and experts is None:
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
+    check_networks(config, dataset, networks)
     train = dataset if groups is None else dataset.with_groups(groups)
     images = first_images(dataset, config.ipc, config.seed, "real", None if experts is None else experts.zca)
     weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
@@ -119,7 +121,7 @@ def distillation(
 
     def method_on(classes: int) -> Method:
         chosen = None if classes == dataset.num_classes else range(classes)
-        return kind(config, Context(train, device, images, weights, experts, chosen))
+        return kind(config, Context(train, device, images, weights, experts, chosen, networks=networks))
 
     notes: tuple[str, ...] = ()
     with models.exact_convolutions():
@@ -202,8 +204,14 @@ def evaluation(
     return nets * (protocol.passes * epoch + test)
 
 
-def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> tuple[dict[str, float], int]:
-    """Seconds of the parts of expert training in one process, and bytes of the experts' folder."""
+def experts(
+    config: ExpertSettings, dataset: Dataset, device: torch.device, groups: np.ndarray | None = None
+) -> tuple[dict[str, float], int]:
+    """Seconds of the parts of expert training in one process, and bytes of the experts' folder.
+
+    ``groups``: of the training images, in place of the data set's, for recipes that look at them.
+    """
+    dataset = dataset if groups is None else dataset.with_groups(groups)
     few = min(len(dataset.train), _BATCHES * config.batch_train)
     pixels, zca, seconds = dataset.train.images[:few], None, {}
     if config.zca:
@@ -216,9 +224,12 @@ def experts(config: ExpertSettings, dataset: Dataset, device: torch.device) -> t
         weight_decay=config.weight_decay,
         batch=config.batch_train,
         dsa_strategy=config.dsa_strategy,
+        training=config.training,
+        constants=config.constants,
     )
     network = {name: getattr(config, name) for name in ("arch", "width", "depth")}
-    epoch, test = _training(images, labels, dataset, protocol, zca, **network)
+    known = torch.as_tensor(dataset.train.groups[:few], device=device) if dataset.num_groups > 1 else None
+    epoch, test = _training(images, labels, dataset, protocol, zca, known, **network)
     tests = math.ceil(config.epochs / config.eval_every) if config.eval_every else 0
     seconds["experts"] = config.num_experts * (config.epochs * epoch * len(dataset.train) / few + tests * test)
     shape = stored_shape({**describe_experts(config.model_dump(), dataset), "experts": [None] * config.num_experts})

@@ -164,7 +164,7 @@ class RunFolder:
         if header[DATA_DIGEST] != data_digest:
             raise ValueError(
                 f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights, "
-                "groups or first images"
+                "groups or first images, or networks trained otherwise"
             )
 
     def save(self, state: State) -> None:

@@ -20,42 +20,16 @@ from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.files.store import store_of
 from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
 from fastdd.experts import Experts
-from fastdd.methods import Context, Settings, method, methods_that_need_experts
+from fastdd.methods import Context, Settings, method
 from fastdd.methods.base import moved
 from fastdd.session.callbacks import Callback, Checkpoint, Log
 from fastdd.session.folder import EVALUATIONS, METRICS, SYNTHETIC, RunFolder, State
+from fastdd.session.networks import check_experts, check_networks
 
 # Losses wait on the device until there are this many, or for this long: reading each would stall it at every step.
 _LOSSES_HELD, _LOSSES_HELD_SECONDS = 200, 1.0
 # A synthetic image goes through the network forth and back, a real one forth.
 _SYNTHETIC_COST = 3
-
-
-def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -> None:
-    """ValueError unless a run whose method follows experts, and no other, has some that fit its data set and mode."""
-    if not method(config.method).needs_experts:
-        if experts is not None:
-            raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {config.method}")
-        return
-    if experts is None:
-        raise ValueError(f"method {config.method} needs the trajectories of experts (fastdd experts trains them)")
-    about = experts.manifest
-    channels, size, classes, *_ = experts.about("channels", "size", "num_classes", "dataset", "dataset_digest")
-    theirs = (channels, *size, classes)
-    here = (dataset.channels, *dataset.size, dataset.num_classes)
-    if theirs != here:
-        raise ValueError(
-            f"the experts learned {about['dataset']}, images of {list(theirs[:3])} in {theirs[3]} classes; "
-            f"{dataset.name} has {list(here[:3])} in {here[3]}"
-        )
-    if about["dataset_digest"] not in (None, dataset.digest()):
-        raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
-    trained = about["config"].get("debias")
-    if method(config.method).debias_of_experts and trained != config.debias:
-        raise ValueError(
-            f"the experts were trained with debias={trained}, not {config.debias}: {config.method}'s debias is that of "
-            "its experts"
-        )
 
 
 def check_samples(config: Settings, weights: object | None, groups: object | None) -> None:
@@ -99,6 +73,7 @@ class Run:
         initial: the first images, where ``config.init`` names a stored set (:func:`fastdd.data.initial.images_of_set`).
         experts: for methods that follow them, trained on ``dataset``, and for those whose debias mode is theirs with
             ``config.debias``.
+        networks: trained ones, where ``config.networks`` names some (:func:`fastdd.session.networks.open_networks`).
         about: JSON-able, kept in the synthetic set's metadata besides what describes the run.
         callbacks: told where the run is; another start of the run may have others.
 
@@ -136,11 +111,13 @@ class Run:
         groups: np.ndarray | None = None,
         initial: torch.Tensor | None = None,
         experts: Experts | None = None,
+        networks: Experts | None = None,
         about: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ):
         check_ipc(dataset, config.ipc, config.init)
         check_experts(config, dataset, experts)
+        check_networks(config, dataset, networks)
         check_samples(config, weights, groups)
         self.config, self.dataset, self._about = config, dataset, dict(about or {})
         self._zca: Zca | None = None if experts is None else experts.zca
@@ -158,6 +135,7 @@ class Run:
                 experts,
                 classes=None if self._parts is None else self._parts[ranks.rank()],
                 gather=None if self._parts is None else self._gather_images,
+                networks=networks,
             ),
         )
         # Of what is stored: what is rounded on the way has not moved.
@@ -172,7 +150,8 @@ class Run:
         self._paused_seconds, self._earlier_seconds = 0.0, 0.0
         digest = None
         if out is not None or self._parts is not None:
-            digest = input_digest(dataset, weights, groups, experts and experts.digest(), initial)
+            trained = experts or networks  # no method takes both
+            digest = input_digest(dataset, weights, groups, trained and trained.digest(), initial)
         agreement = [list(callback.agreement) for callback in self.callbacks]
         ranks.agree("distillation", config, digest, out is None, resume, checkpoint_seconds, agreement)
         self.folder: RunFolder | None = None

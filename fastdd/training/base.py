@@ -77,6 +77,7 @@ class Recipe:
         needs_groups: whether it looks at the images' groups.
         needs_classes: whether labels must be classes, not probabilities.
         needs_validation: whether :meth:`finish` looks at held-out images.
+        net_predicts: whether the network alone predicts, as it is after any epoch.
         modules: what else is trained with the same optimiser, by name.
 
     Raises:
@@ -90,6 +91,7 @@ class Recipe:
     needs_groups: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+    net_predicts: ClassVar[bool] = True
 
     def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
         if self.needs_groups and data.groups is None:
@@ -139,6 +141,11 @@ class Recipe:
     def predictor(self) -> nn.Module:
         """What predicts: logits of images."""
         return self.net
+
+    @classmethod
+    def network_of(cls, predictor: nn.Module) -> nn.Module:
+        """The network in what :meth:`predictor` returned, as others look at its features."""
+        return predictor
 
     @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:

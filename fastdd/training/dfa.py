@@ -58,6 +58,7 @@ class Dfa(Recipe):
     about = "disentangled features: bias features of one image beside intrinsic features of another"
     source = "Lee et al., NeurIPS 2021"
     Settings = DfaSettings
+    net_predicts = False
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -102,6 +103,11 @@ class Dfa(Recipe):
 
     def predictor(self) -> nn.Module:
         return Disentangled(self.net, self._bias, self._intrinsic_head)
+
+    @classmethod
+    def network_of(cls, predictor: Disentangled) -> nn.Module:
+        """The encoder of intrinsic features, whose last layer is as it began."""
+        return predictor.intrinsic
 
     @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:

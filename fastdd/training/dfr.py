@@ -57,6 +57,7 @@ class Dfr(Erm):
     Settings = DfrSettings
     needs_groups = True
     needs_validation = True
+    net_predicts = False
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -110,6 +111,11 @@ class Dfr(Erm):
 
     def predictor(self) -> nn.Module:
         return self._last_layer or self.net
+
+    @classmethod
+    def network_of(cls, predictor: LastLayer) -> nn.Module:
+        """The network before its last layer was fitted anew."""
+        return predictor.net
 
     @classmethod
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:

@@ -21,6 +21,7 @@ from fastdd.methods.idc import Idc
 from fastdd.methods.parts import real_networks
 from fastdd.methods.parts.coasting import Coasting
 from fastdd.methods.parts.formation import MultiFormation
+from fastdd.methods.parts.networks import Fresh
 from fastdd.methods.parts.real_networks import RealTraining, TrainedOnReal
 
 C, G, PER_CLASS, SIZE, IPC = 3, 2, 10, 8, 2
@@ -202,7 +203,7 @@ def on_real(data, dtype=torch.float32, **settings):
     how = RealTraining(**{"images": 8, "batch": 4, "lr": 0.05, "strategy": "color_crop", "cutmix": 0.5,
                           "warm_epochs": 0, **settings})  # fmt: skip
     labels, real = torch.as_tensor(data.train.labels), DeviceImages(normalised(data).to(dtype))
-    found = TrainedOnReal(network().float().requires_grad_(True), 0, 3, real, labels, how)
+    found = TrainedOnReal(Fresh(network().float().requires_grad_(True), 0), 0, 3, real, labels, how)
     found.net.to(dtype)
     for name, buffer in found.state().items():
         if name.startswith("net-momentum"):

@@ -1,20 +1,10 @@
 """Networks somewhere between where an expert began and where it ended."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
-
-
-class Stored(Protocol):
-    """Experts as they are needed here (:class:`fastdd.methods.base.Experts`)."""
-
-    number: int
-    epochs: int
-
-    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
+from fastdd.methods.parts.networks import Stored
 
 
 class Between:

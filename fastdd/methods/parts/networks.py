@@ -45,21 +45,53 @@ class Fresh:
         return {}
 
 
-class InTurns:
-    """A random network every ``period`` steps, trained between them (:meth:`train`).
+class Stored(Protocol):
+    """Networks that are stored, by their number and epoch (:class:`fastdd.methods.base.Experts`)."""
+
+    number: int
+    epochs: int
+
+    def at(self, expert: int, epoch: int, device: torch.device | str = "cpu") -> Tensor: ...
+
+
+class Trained:
+    """A trained network at every step: of K stored ones that of number t modulo K, the same whatever the seed.
 
     Args:
         net: the module.
-        seed: of the run.
+        stored: networks of its parameters.
+        epoch: of their training; 0 is where they began.
+    """
+
+    def __init__(self, net: nn.Module, stored: Stored, epoch: int):
+        self.net, self._stored, self._epoch, self._init = net, stored, epoch, models.ParameterInit(net)
+        device = self._init.flat.device
+        # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
+        self._rows = None if device.type == "cpu" else [stored.at(k, epoch, device) for k in range(stored.number)]
+
+    def at(self, number: int) -> nn.Module:
+        which = number % self._stored.number
+        self._init.copy(self._stored.at(which, self._epoch) if self._rows is None else self._rows[which])
+        return self.net
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+class InTurns:
+    """Another network every ``period`` steps, trained between them (:meth:`train`).
+
+    Args:
+        begun: networks as they begin.
         period: steps of a network.
         training: trains it after a step; called with the module and the step's number.
     """
 
-    def __init__(self, net: nn.Module, seed: int, period: int, training: Callable[[nn.Module, int], None]):
-        self.net, self._fresh, self._period, self._training = net, Fresh(net, seed), period, training
+    def __init__(self, begun: Networks, period: int, training: Callable[[nn.Module, int], None]):
+        self.net, self._begun, self._period, self._training = begun.net, begun, period, training
 
     def at(self, number: int) -> nn.Module:
-        return self.net if number % self._period else self._fresh.at(number // self._period)
+        return self.net if number % self._period else self._begun.at(number // self._period)
 
     def train(self, number: int) -> None:
         """The training that follows step ``number``."""
@@ -70,19 +102,18 @@ class InTurns:
 
 
 class Warmed:
-    """A random network at every step, trained on the synthetic images as they are then (COBRA's warm start).
+    """Another network at every step, trained on the synthetic images as they are then (COBRA's warm start).
 
     Args:
-        net: the module; its parameters require no gradient outside of the training.
-        seed: of the run.
+        begun: networks as they begin; their parameters require no gradient outside of the training.
         training: trains it before a step; called with the module and the step's number.
     """
 
-    def __init__(self, net: nn.Module, seed: int, training: Callable[[nn.Module, int], None]):
-        self.net, self._fresh, self._training = net, Fresh(net, seed), training
+    def __init__(self, begun: Networks, training: Callable[[nn.Module, int], None]):
+        self.net, self._begun, self._training = begun.net, begun, training
 
     def at(self, number: int) -> nn.Module:
-        net = self._fresh.at(number).requires_grad_(True)
+        net = self._begun.at(number).requires_grad_(True)
         self._training(net, number)
         return net.requires_grad_(False)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastdd.core import rng
 from fastdd.data import DeviceImages
-from fastdd.methods.parts.networks import Fresh
+from fastdd.methods.parts.networks import Networks
 from fastdd.methods.parts.training import train_epoch
 
 # As published (IDC, DREAM).
@@ -36,7 +36,7 @@ class RealTraining:
 
 
 class TrainedOnReal:
-    """A random network every ``period`` steps, trained on real images before its first step (``warm_epochs``) and
+    """Another network every ``period`` steps, trained on real images before its first step (``warm_epochs``) and
     between its steps (:meth:`train`): SGD with momentum, augmentation and CutMix, as IDC trains it.
 
     Batches are the real images in random order, again and again in another one: over the run, as published, not a
@@ -44,7 +44,7 @@ class TrainedOnReal:
     on the synthetic images, so that every rank trains the same network.
 
     Args:
-        net: the module; its parameters require a gradient.
+        begun: networks as they begin; their parameters require a gradient.
         seed: of the run.
         period: steps of a network.
         real: the real images.
@@ -53,14 +53,14 @@ class TrainedOnReal:
     """
 
     def __init__(
-        self, net: nn.Module, seed: int, period: int, real: DeviceImages, labels: Tensor, how: RealTraining
+        self, begun: Networks, seed: int, period: int, real: DeviceImages, labels: Tensor, how: RealTraining
     ) -> None:
-        self.net, self._seed, self._period, self._real, self._labels = net, seed, period, real, labels
-        self._fresh, self._how = Fresh(net, seed), how
-        self._sgd = torch.optim.SGD(net.parameters(), how.lr, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
+        self.net, self._seed, self._period, self._real, self._labels = begun.net, seed, period, real, labels
+        self._begun, self._how = begun, how
+        self._sgd = torch.optim.SGD(self.net.parameters(), how.lr, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
         # There from the start, so that a checkpoint always has them; zero, SGD's first step is as without.
-        self._buffers = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}
-        for name, parameter in net.named_parameters():
+        self._buffers = {name: torch.zeros_like(parameter) for name, parameter in self.net.named_parameters()}
+        for name, parameter in self.net.named_parameters():
             self._sgd.state[parameter]["momentum_buffer"] = self._buffers[name]
         self._batches = -(-how.images // how.batch)
         self._warm_batches = -(-how.warm_epochs * len(labels) // how.batch)
@@ -75,11 +75,11 @@ class TrainedOnReal:
         return self.net
 
     def untrained(self, number: int) -> nn.Module:
-        """The random network ``number`` as it is before all training; :meth:`at` makes it anew."""
-        return self._fresh.at(number)
+        """The network ``number`` as it begins; :meth:`at` makes it anew."""
+        return self._begun.at(number)
 
     def warm(self, number: int) -> None:
-        """The training of the random network ``number`` before its first step."""
+        """The training of the network ``number`` before its first step."""
         self._train(number * self._batches_of_a_network, self._warm_batches)
 
     def train(self, number: int) -> Tensor | None:
