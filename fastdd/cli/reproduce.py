@@ -27,7 +27,7 @@ from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.comparison import EXPLANATION, header, lines
 from fastdd.session import Estimate
-from fastdd.training import TrainSettings, fake_counts
+from fastdd.training import TrainSettings, fake_counts, recipe
 
 app = new_app()
 
@@ -204,6 +204,8 @@ class _Costs:
             folder = shop.experts_folder(cell)
             if self._first(folder) and not (folder / MANIFEST).exists():
                 total += self._seconds(cell, api.estimate_experts, experts)
+        if cell.networks and self._first(folder := shop.networks_folder(cell)) and not folder.exists():
+            total += self._networks(cell)
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
         without_groups = {name: value for name, value in settings.items() if name != "groups"}
@@ -215,10 +217,20 @@ class _Costs:
         """As long as an evaluation of the whole set, times the images of all stages; validation is not in it."""
         data, settings = self._shop.dataset(cell), self._shop.training(cell)
         config = TrainSettings.configure(dataset=cell.dataset, **settings)
-        about = {"what": "whole", "nets": 1, "epochs": config.epochs, "arch": config.arch, "dsa_strategy": "none"}
         fakes = fake_counts(data.train.counts(data.num_classes, data.num_groups), config.use, config.scale)
-        whole = self._seconds(cell, api.estimate_evaluation, about)
-        return whole * (1 + int(fakes.sum()) / len(data.train))
+        return self._whole(cell, config) * (1 + int(fakes.sum()) / len(data.train))
+
+    def _whole(self, cell: recipes.Cell, config: TrainSettings) -> float:
+        about = {"what": "whole", "nets": 1, "epochs": config.epochs, "arch": config.arch, "dsa_strategy": "none"}
+        return self._seconds(cell, api.estimate_evaluation, about)
+
+    def _networks(self, cell: recipes.Cell) -> float:
+        """Experts as they are measured; others, with a second network beside each, as twice a whole training."""
+        settings = self._shop.networks(cell)
+        if recipe(settings["training"]).net_predicts:
+            return self._seconds(cell, api.estimate_experts, {**settings, "eval_every": 0})
+        number = settings.pop("num_experts")
+        return 2 * number * self._whole(cell, TrainSettings.configure(dataset=cell.dataset, **settings))
 
     def _first(self, folder: Path) -> bool:
         known = folder in self._counted

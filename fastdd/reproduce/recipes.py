@@ -23,6 +23,8 @@ class _Column(_Strict):
     method: str | None = None
     debias: str = "none"
     settings: dict[str, Any] = {}
+    networks: dict[str, Any] = {}
+    experts: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
 
 
@@ -71,6 +73,8 @@ class Cell:
         what: ``random``, ``whole`` or ``train`` (one network, by :func:`fastdd.train_network`), where nothing is
             distilled.
         method, debias: of the distillation. settings: its own, or those of the training.
+        networks: settings of the trained networks that it matches on; none for random ones.
+        experts: settings of the experts that it follows, which are not the method's.
         evaluation: settings of the evaluation that are not the budget's.
         nets: networks of a full evaluation.
         published: by figure; a number, mean and standard deviation, or None.
@@ -90,6 +94,8 @@ class Cell:
     published: dict[str, Published] = field(default_factory=dict)
     test_options: dict[str, Any] = field(default_factory=dict)
     stand_in_options: dict[str, Any] | None = None
+    networks: dict[str, Any] = field(default_factory=dict)
+    experts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,8 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
             dict(zip(table.figures, figures, strict=True)),
             row.test_options,
             row.stand_in_options,
+            column.networks,
+            column.experts,
         )
 
     cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]

@@ -14,6 +14,10 @@ from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.recipes import Cell
+from fastdd.training import recipe
+
+# That a distillation matches on in turn; no paper says how many.
+_NETWORKS = 10
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,20 @@ class Workshop:
             return None
         kind = METHODS[cell.method]
         debias = cell.debias if kind.debias_of_experts else "none"
-        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **self._budget.distillation.get("experts", {})}
+        shortened = self._budget.distillation.get("experts", {})
+        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **shortened, **cell.experts}
+
+    def networks(self, cell: Cell) -> dict[str, Any] | None:
+        """Arguments of the training of the networks that the cell matches on, under the budget; None for random ones.
+
+        ``num_experts`` of them; experts, or networks of :func:`fastdd.train_network` where experts are not trained so.
+        """
+        if not cell.networks:
+            return None
+        shortened = self._budget.distillation.get("networks", {})
+        constants = self._budget.constants.get(cell.networks["training"])
+        constants = {"constants": constants} if constants else {}
+        return {"num_experts": _NETWORKS, **cell.networks, **shortened, **constants}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
@@ -178,6 +195,8 @@ class Workshop:
                 settings["experts"] = self._train_experts(
                     self.dataset(cell), out=experts, **given, **self.experts(cell)
                 )
+            if cell.networks:
+                settings["networks"] = self._matched_on(cell)
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
         result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
@@ -185,6 +204,18 @@ class Workshop:
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
         return self._keep(cell, row, dataset)
+
+    def _matched_on(self, cell: Cell) -> Path:
+        """The folder of the trained networks that the cell matches on, trained if they are not there."""
+        folder, settings = self.networks_folder(cell), self.networks(cell)
+        if recipe(settings["training"]).net_predicts:
+            self._train_experts(self.dataset(cell), out=folder, eval_every=0, **self._given, **settings)
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(settings.pop("num_experts")):
+            given = self._given | {"seed": self._seed + number}
+            self._train_network(self.dataset(cell), out=folder / str(number), **given, **settings)
+        return folder
 
     @property
     def _given(self) -> dict[str, Any]:
@@ -217,13 +248,22 @@ class Workshop:
             / _slug(f"{settings['debias']}-{cell.dataset}", [cell.options, config.model_dump()])
         )
 
+    def networks_folder(self, cell: Cell) -> Path | None:
+        """Where the trained networks are kept that the cell matches on; None for random ones."""
+        settings = self.networks(cell)
+        if settings is None:
+            return None
+        about = [cell.options, settings, self._seed]
+        return self._folder / "networks" / _slug(f"{settings['training']}-{cell.dataset}", about)
+
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
-        experts = self.experts_folder(cell)
-        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *([experts.name] if experts else [])]
-        name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
+        trained = [folder.name for folder in (self.experts_folder(cell), self.networks_folder(cell)) if folder]
+        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *trained]
+        matched_on = f"-on-{cell.networks['training']}" if cell.networks else ""
+        name = f"{cell.method}-{cell.debias}{matched_on}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
