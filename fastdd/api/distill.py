@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastdd.api.distillation import Distillation
+from fastdd.api.initial import init_of_resumed
 from fastdd.api.signature import keywords_of, with_keywords
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.session import Callback, Progress
@@ -87,6 +88,8 @@ def distill(
     >>> synthetic.images.shape
     torch.Size([10, 3, 16, 16])
     """
+    if resume and "init" in arguments:
+        arguments["init"] = init_of_resumed(arguments["init"], out)
     return Distillation(data, **arguments).run(
         out=out,
         resume=resume,

@@ -3,14 +3,21 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
 
 from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
+from fastdd.api.samples import Groups
 from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.data import Dataset, SyntheticSet
+from fastdd.debias.density import kde
 from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, plan_evaluation
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
@@ -40,6 +47,7 @@ def evaluate(
     factor: int | None = None,
     training: "RecipeName | None" = None,
     constants: Mapping[str, Any] | None = None,
+    groups: Groups | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int, float], None] | None = None,
@@ -64,9 +72,12 @@ def evaluate(
         learning_rate: of the networks; by default the step size learned with the set, if it has one, else 0.01.
         factor: of multi-formation (IDC): the set's own, which decodes its images anyway; another is refused.
         training: the recipe by which networks are trained (:data:`fastdd.training.RECIPES`), with the protocol's own
-            optimiser; by default plain training (erm). Groups of a synthetic set's images are those of the real images
-            that it started from, where it started from single ones.
+            optimiser; by default plain training (erm). Groups of a synthetic set's images are those that are given,
+            else those of the set (:attr:`fastdd.data.SyntheticSet.groups`), else those of the real images that it
+            started from, where it started from single ones. The result says whose it were.
         constants: of the recipe, in place of its defaults.
+        groups: of a synthetic set's images, for recipes that look at them: int64 [M] from 0, or the path of such a
+            ``.npy``.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks, their mean accuracy so far).
@@ -86,7 +97,7 @@ def evaluate(
     """
     check_dataset(data)
     plan = plan_evaluation(
-        _opened(what),
+        _with_groups(_opened(what), groups),
         data,
         pick_device(device),
         ipc=ipc,
@@ -114,6 +125,7 @@ def estimate_evaluation(
     what: SyntheticSet | str | os.PathLike,
     data: Dataset,
     *,
+    groups: Groups | None = None,
     device: str = "auto",
     **settings: "Unpack[EvaluateSettings]",
 ) -> Estimate:
@@ -121,8 +133,24 @@ def estimate_evaluation(
     check_dataset(data)
     check_known(settings, estimate_evaluation)
     target = pick_device(device)
-    plan = plan_evaluation(_opened(what), data, target, **settings)
+    plan = plan_evaluation(_with_groups(_opened(what), groups), data, target, **settings)
     return estimates.measured({"evaluation": evaluation_seconds(plan)}, 0, target)
+
+
+def _with_groups(
+    what: SyntheticSet | Literal["random", "whole"], groups: Groups | None
+) -> SyntheticSet | Literal["random", "whole"]:
+    """A set with the groups of its images; ValueError where they are none, or of real images, whose are known."""
+    if groups is None:
+        return what
+    if not isinstance(what, SyntheticSet):
+        raise ValueError(f"groups are of the images of a synthetic set; those of {what} are the data set's")
+    source = "given"
+    if not isinstance(groups, np.ndarray):
+        source, groups = f"given, of {Path(groups).name}", kde.load_array(Path(groups))
+    if groups.dtype != np.int64:
+        raise ValueError(f"groups of the set's images must be int64, not {groups.dtype}")
+    return replace(what, groups=torch.from_numpy(groups), metadata=what.metadata | {"groups_from": source})
 
 
 def evaluation_seconds(plan: EvaluationPlan) -> float:

@@ -13,7 +13,7 @@ from fastdd.core.files import INITIAL
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.initial import INITS, describe, images_of_set
 from fastdd.methods import Settings
-from fastdd.session.folder import CONFIG
+from fastdd.session.folder import CONFIG, read_config
 
 
 def init_text(init: object) -> object:
@@ -27,6 +27,20 @@ def init_text(init: object) -> object:
         return init
     text = os.fspath(init)
     return text if os.sep in text else os.path.join(os.curdir, text)
+
+
+def init_of_resumed(init: object, out: str | os.PathLike | None) -> object:
+    """``init`` as the run in ``out`` has it, where it is the bare name of what that run began from and is gone.
+
+    The run goes on from the images that it keeps, so that nothing but the spelling is needed of the path.
+    """
+    if out is None or not isinstance(init, str) or init in INITS or os.sep in init or os.path.exists(init):
+        return init
+    try:
+        began = read_config(Path(out) / CONFIG)["run"].get("init")
+    except (OSError, ValueError):  # no run, or a damaged one: told where it is opened
+        return init
+    return began if isinstance(began, str) and began not in INITS and os.path.basename(began) == init else init
 
 
 def read_initial(data: Dataset, config: Settings, zca: Zca | None) -> Tensor | None:

@@ -22,7 +22,7 @@ from fastdd.exchange import torch_files
 from fastdd.models.pretrained import load_weights
 from fastdd.session.folder import SYNTHETIC
 from fastdd.session.trained import NETWORK, TrainedNetwork, read_network
-from fastdd.session.training import TrainingRun, check_train_out
+from fastdd.session.training import TrainingRun, check_train_out, check_train_room
 from fastdd.training import TrainSettings, fake_counts
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def train_network(
         ValueError: several ranks, settings that are unknown or do not fit the data, weights of another network, fake
             images that lack a class or group, or an ``out`` that holds something else.
         RuntimeError: the network diverged.
+        OSError: too little space on the disk.
 
     >>> import fastdd
     >>> data = fastdd.data.load("c-digits")
@@ -116,6 +117,9 @@ def train_network(
     for folder, of_rate in zip(folders, each, strict=True):
         if folder is not None:
             check_train_out(folder, resume, of_rate)
+    if out is not None:  # of all rates, before the first
+        size = TrainingRun(each[0], data, **of_run).bytes_of_folder()
+        check_train_room([folder for folder in folders if folder is not None], size)
     runs = (TrainingRun(of_rate, data, out=folder, **of_run) for of_rate, folder in zip(each, folders, strict=True))
     return max((run.run() for run in runs), key=_worst_group)
 

@@ -87,6 +87,15 @@ Training = Annotated[
     ),
 ]
 Constants = constants_option(EVALUATION)
+SetGroups = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        help="Groups of a synthetic set's images, a .npy, for recipes that look at them.",
+        show_default="the set's, or those of the real images it started from",
+        rich_help_panel=EVALUATION,
+    ),
+]
 Deo = Annotated[
     str,
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
@@ -112,6 +121,7 @@ def evaluate(
     factor: Factor = None,
     training: Training = None,
     constant: Constants = None,
+    groups: SetGroups = None,
     deo: Deo = "range",
     seed: Seed = 0,
     config: Config = None,
@@ -137,7 +147,8 @@ def evaluate(
         about = {name: what.metadata.get(name, "unknown") for name in about}
         about["trained"] = report.trained_networks(what.metadata)
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-    of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
+    constants = dict(named_values("--constant", constant)) or None
+    of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
     rows = []
     for name in archs:
@@ -152,6 +163,8 @@ def evaluate(
         changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
         text = ", ".join(f"{name} {value}" for name, value in changed.items())
         console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
+    if "groups_from" in rows[0]:
+        console.print(f"training {training}: groups of the set's images are {rows[0]['groups_from']}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
 

@@ -50,6 +50,8 @@ class SyntheticSet:
             number: in published code it can become negative, which evaluation refuses.
         soft_labels: float32 [M, classes], probabilities, to train to in place of ``labels``.
         zca: what whitens real images as these are; 38 MB of the file for 3x32x32 pixels.
+        groups: int64 [M], the images' protected groups as the data set numbers them, where someone has said them;
+            metadata ``groups_from`` can tell who.
 
     Raises:
         TypeError: another type or dtype, or metadata that can't be written as JSON.
@@ -63,6 +65,7 @@ class SyntheticSet:
     learning_rate: float | None = None
     soft_labels: Tensor | None = None
     zca: Zca | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self):
         if self.images.dtype != torch.float32:
@@ -82,6 +85,7 @@ class SyntheticSet:
         classes = len(self.metadata["class_names"])
         if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= classes):
             raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} are outside 0..{classes - 1}")
+        self._check_groups()
         self._check_learning_rate()
         self._check_soft_labels(classes)
         self._check_zca()
@@ -91,6 +95,18 @@ class SyntheticSet:
             self.metadata = json.loads(_dump({**self.metadata, "schema": self._schema}))
         except (TypeError, ValueError) as error:
             raise TypeError(f"metadata must be JSON-able: {error}") from None
+
+    def _check_groups(self) -> None:
+        groups = self.groups
+        if groups is None:
+            return
+        if not isinstance(groups, Tensor) or groups.dtype != torch.int64:
+            raise TypeError(f"groups must be an int64 tensor, not {getattr(groups, 'dtype', type(groups).__name__)}")
+        if groups.shape != self.labels.shape or (groups < 0).any():
+            least = f" from {groups.min()}" if groups.numel() else ""
+            raise ValueError(
+                f"groups must be {len(self.labels)} numbers from 0, one an image, not {list(groups.shape)}{least}"
+            )
 
     def _check_learning_rate(self) -> None:
         if self.learning_rate is None:
@@ -177,6 +193,8 @@ class SyntheticSet:
         tensors = {"images": self.images, "labels": self.labels}
         if self.learning_rate is not None:
             tensors["learning_rate"] = torch.tensor(self.learning_rate, dtype=torch.float64)
+        if self.groups is not None:
+            tensors["groups"] = self.groups
         if self.soft_labels is not None:
             tensors["soft_labels"] = self.soft_labels
         if self.zca is not None:
@@ -219,6 +237,7 @@ class SyntheticSet:
                 learning_rate=tensors["learning_rate"].item() if "learning_rate" in tensors else None,
                 soft_labels=tensors.get("soft_labels"),
                 zca=Zca(tensors["zca.mean"], tensors["zca.matrix"]) if "zca.mean" in tensors else None,
+                groups=tensors.get("groups"),
             )
             made.check_values()
         except KeyError as error:
@@ -250,6 +269,7 @@ class SyntheticSet:
             images=ops.formation(images, self.formation, parts.to(images.device), fill=(ops.GREY - mean) / std),
             labels=self.labels[rows],
             soft_labels=None if self.soft_labels is None else self.soft_labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
             metadata={name: value for name, value in self.metadata.items() if name != "formation"},
         )
 

@@ -15,6 +15,7 @@ from fastdd.evaluation.dc_augmentation import dc_strategy
 from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
 from fastdd.evaluation.published import PublishedProtocol, published_protocol
 from fastdd.methods import configure
+from fastdd.training import recipe
 
 _NETS = 5
 # Training on everything needs fewer passes than training on a few images.
@@ -34,6 +35,7 @@ class EvaluationPlan:
         protocol: how it is trained.
         zca: what whitened the images, if anything did.
         groups: int64 [N], the images' protected groups, where they are known.
+        groups_from: whose they are, in words; empty for those of real images.
     """
 
     images: DeviceImages
@@ -47,6 +49,7 @@ class EvaluationPlan:
     protocol: Protocol
     zca: Zca | None
     groups: Tensor | None = None
+    groups_from: str = ""
 
     @property
     def network(self) -> dict[str, Any]:
@@ -55,7 +58,7 @@ class EvaluationPlan:
 
     def evaluate(self, progress: Callable[[int, int, float], None] | None = None) -> Evaluation:
         """Do it (:func:`fastdd.evaluation.evaluate`); ``progress`` gets networks done, networks, mean accuracy."""
-        return evaluate(
+        result = evaluate(
             self.images,
             self.labels,
             self.dataset,
@@ -67,6 +70,7 @@ class EvaluationPlan:
             progress=progress,
             **self.network,
         )
+        return replace(result, groups_from=self.groups_from) if recipe(self.protocol.training).needs_groups else result
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
@@ -183,6 +187,7 @@ def plan_evaluation(
         protocol=trained,
         zca=part.zca,
         groups=part.groups,
+        groups_from=part.groups_from,
     )
 
 
@@ -213,6 +218,7 @@ class _Trained:
     zca: Zca | None
     learning_rate: float | None
     groups: Tensor | None
+    groups_from: str = ""
 
 
 def _whole(data: Dataset, device: torch.device) -> _Trained:
@@ -223,7 +229,7 @@ def _whole(data: Dataset, device: torch.device) -> _Trained:
 
 def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replaced_rate: float | None) -> _Trained:
     check_fits(synthetic, data)
-    groups = starting_groups(synthetic, data) if data.num_groups > 1 else None
+    groups, groups_from = _groups_of(synthetic, data)
     synthetic = in_order_of(data, synthetic).decoded()
     metadata, learned = synthetic.metadata, synthetic.learning_rate
     if replaced_rate is None and learned is not None and learned <= 0:
@@ -242,4 +248,16 @@ def _of_set(synthetic: SyntheticSet, data: Dataset, device: torch.device, replac
         synthetic.zca,
         learned,
         None if groups is None else groups.to(device),
+        groups_from,
     )
+
+
+def _groups_of(synthetic: SyntheticSet, data: Dataset) -> tuple[Tensor | None, str]:
+    """The groups of what networks see of a set's images, and whose they are; None where nothing tells them."""
+    if synthetic.groups is not None:
+        last = int(synthetic.groups.max())
+        if last >= data.num_groups:
+            raise ValueError(f"the set's images are of groups up to {last}, and {data.name} has {data.num_groups}")
+        return synthetic.decoded().groups, str(synthetic.metadata.get("groups_from", "those that the set has"))
+    groups = starting_groups(synthetic, data) if data.num_groups > 1 else None
+    return groups, "" if groups is None else "those of the real images that they were at first"

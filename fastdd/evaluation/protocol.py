@@ -112,6 +112,7 @@ class Evaluation:
         protocol: how they were trained.
         seed: what their draws are functions of.
         tested_on: ``test``, or ``validation`` for held-out training images (:attr:`fastdd.data.Dataset.tested_on`).
+        groups_from: whose groups the recipe looked at, of a set's images, in words; empty for those of real images.
         warnings: why figures may mean nothing, a line each: networks that learned nothing, few test images.
     """
 
@@ -122,6 +123,7 @@ class Evaluation:
     seed: int
     tested_on: str = "test"
     warnings: tuple[str, ...] = ()
+    groups_from: str = ""
 
     def metrics(self, deo: str = "range") -> list[Metrics]:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""

@@ -47,8 +47,8 @@ def result_row(
     ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
-    the recipe where it is not plain. ``trained`` is how the networks that the set was matched on, or the experts that
-    it follows, were trained, where they were (:func:`trained_networks`).
+    the recipe where it is not plain, ``groups_from`` whose groups it looked at. ``trained`` is how the networks that
+    the set was matched on, or the experts that it follows, were trained, where they were (:func:`trained_networks`).
     """
     return {
         "dataset": dataset,
@@ -66,6 +66,7 @@ def result_row(
         "dsa_strategy": evaluation.protocol.dsa_strategy,
         "dc_strategy": evaluation.protocol.dc_strategy,
         **_recipe(evaluation.protocol),
+        **({"groups_from": evaluation.groups_from} if evaluation.groups_from else {}),
         "seed": evaluation.seed,
         "deo": deo,
         "protocol": protocol,
@@ -210,7 +211,7 @@ def _is_positive(value: Any) -> bool:
 
 # What values of a row are.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("method", "debias", "arch", "tested_on", "trained"), (_is_word, "a word")),
+    **dict.fromkeys(("method", "debias", "arch", "tested_on", "trained", "groups_from"), (_is_word, "a word")),
     **dict.fromkeys(("nets", "epochs"), (_is_positive, "a number of them")),
     "ipc": (lambda value: value is None or _is_positive(value), "a number of images"),
     "seconds": (reading.is_number, "a number"),

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 
 from fastdd import models
 from fastdd.core import bounds, files, rng
+from fastdd.core.space import bytes_in, check_room
 from fastdd.core.stop import stop_requests
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, DeviceImages, Split, SyntheticSet
@@ -27,6 +28,8 @@ from fastdd.training.trainer import Trainer
 
 CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
 _SCHEMA = 1
+# Bytes of an epoch's figures, in metrics.jsonl and in a checkpoint.
+_ROW = 256
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ def _check_same(path: Path, config: TrainSettings, inputs: str | None = None) ->
         raise ValueError(f"{path} holds a network trained on other images or from other weights; choose another --out")
 
 
+def check_train_room(folders: Sequence[Path], size: int) -> None:
+    """TooSmallError where the disk has no space for so many folders, of ``size`` bytes each at the end."""
+    check_room(folders[0], len(folders) * size - sum(map(bytes_in, folders)), "the training")
+
+
 class TrainingRun:
     """The training of a network, from its settings and images to figures on the test images.
 
@@ -94,6 +102,7 @@ class TrainingRun:
     Raises:
         ValueError: before any training: groups, validation images or fake images that the settings need are missing,
             or an ``out`` that holds something else.
+        OSError: ``out`` can't be written, or the disk has too little space for the network and its checkpoint.
     """
 
     def __init__(
@@ -303,6 +312,8 @@ class TrainingRun:
 
     def _open(self, resume: bool) -> None:
         path = self._out
+        check_train_out(path, resume)
+        check_train_room([path], self.bytes_of_folder())
         path.mkdir(parents=True, exist_ok=True)
         self._lock = files.hold(path)
         check_train_out(path, resume)
@@ -315,6 +326,16 @@ class TrainingRun:
             about["fakes"] = self._fakes_from
         header = {"train": self.config.model_dump(), "inputs": self._inputs, "about": about}
         files.write_text(path / CONFIG, yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
+
+    def bytes_of_folder(self) -> int:
+        """What its folder takes at most: a checkpoint, another while it is written, the network, and the log."""
+        recipe = self._trainer(len(self._stages) - 1).recipe
+        kept = [*recipe.predictor().state_dict().values()]
+        trained = [*recipe.parameters()] * (2 if self.config.optimiser == "adam" else 1)
+        tensors = [*self._net.state_dict().values(), *kept, *trained]
+        checkpoint = recipe.bytes() + sum(tensor.nbytes for tensor in tensors)
+        rows = len(self._stages) * self.config.epochs * _ROW
+        return 2 * checkpoint + sum(tensor.nbytes for tensor in kept) + 2 * rows + 2**16
 
     def _save(self, trainer: Trainer, stage: int, epoch: int) -> None:
         if self._out is None:

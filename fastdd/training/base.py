@@ -95,7 +95,10 @@ class Recipe:
 
     def __init__(self, config: Any, data: TrainingImages, net: Network, another: Callable[[str], Network], key: tuple):
         if self.needs_groups and data.groups is None:
-            raise ValueError(f"training {self.name} looks at groups, and those of these images are not known")
+            raise ValueError(
+                f"training {self.name} looks at groups, and those of these images are not known; of a synthetic set's "
+                "they can be given (groups)"
+            )
         if self.needs_classes and data.labels.is_floating_point():
             raise ValueError(f"training {self.name} is of classes, and these images have soft labels; use erm")
         self.config, self.data, self.net, self._another, self._key = config, data, net, another, key
@@ -162,6 +165,11 @@ class Recipe:
             "tables": {name: table.clone() for name, table in self.tables().items()},
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
         }
+
+    def bytes(self) -> int:
+        """What :meth:`state` takes once there have been steps."""
+        states = [self.tables(), *(module.state_dict() for module in self.modules.values())]
+        return sum(tensor.nbytes for state in states for tensor in state.values())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` was."""

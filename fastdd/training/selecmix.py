@@ -131,6 +131,10 @@ class SelecMix(Recipe):
         own = {"encoder": self._encoder.state_dict(), "adam": self._adam.state_dict()}
         return super().state() | own
 
+    def bytes(self) -> int:
+        own = [*self._encoder.state_dict().values(), *[*self._encoder.parameters()] * 2]  # Adam has two of each
+        return super().bytes() + sum(tensor.nbytes for tensor in own)
+
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
         self._encoder.load_state_dict(state["encoder"])

@@ -171,3 +171,16 @@ def test_a_bare_name_of_what_is_there_is_a_path_and_the_words_are_words(digits, 
     assert not torch.equal(fastdd.distill(digits, init="real", **FROZEN).images, made.images)
     with pytest.raises(ValueError, match=r"or the path of a stored set, such as \./gone"):
         fastdd.distill(digits, init="gone", **FROZEN)
+
+
+def test_the_bare_name_of_what_is_gone_is_that_which_the_run_began_from(digits, stored, tmp_path, monkeypatch):
+    """Not of a file ./NAME, where the run knows it by its whole path."""
+    whole = fastdd.distill(digits, init=stored, **SMALL)
+    fastdd.distill(digits, init=stored, out=tmp_path / "run", **{**SMALL, "iterations": 2})
+    stored.rename(tmp_path / "away")
+    monkeypatch.chdir(tmp_path / "run")
+    again = {"out": tmp_path / "run", "resume": True, **SMALL}
+    assert torch.equal(fastdd.distill(digits, init="first", **again).images, whole.images)
+    for init in ("another", "noise"):
+        with pytest.raises(ValueError, match=r"such as \./another|holds a run with init="):
+            fastdd.distill(digits, init=init, **again)

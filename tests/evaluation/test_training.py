@@ -1,9 +1,13 @@
 """Evaluation by other recipes than plain training."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 import fastdd
+from fastdd.data import SyntheticSet
 from fastdd.data.initial import random_set, starting_groups
 from fastdd.evaluation import Protocol
 
@@ -53,6 +57,42 @@ def test_the_groups_of_first_images_follow_from_the_seed(digits):
     assert starting_groups(noise, digits) is None
     with pytest.raises(ValueError, match="training lw looks at groups, and those of these images are not known"):
         fastdd.evaluate(noise, digits, training="lw", **FAST)
+
+
+def test_a_set_that_has_groups_is_trained_on_by_them(digits, tmp_path):
+    """Those of its own, which its file keeps, or given; over those of the images that it started from."""
+    synthetic = random_set(digits, 3)
+    how = {**FAST, "nets": 1, "training": "lw"}
+    started = starting_groups(synthetic, digits)
+    alike = fastdd.evaluate(synthetic, digits, **how)
+    assert alike.groups_from == "those of the real images that they were at first"
+    metadata = synthetic.metadata | {"groups_from": "a probe's"}
+    others = (started + torch.arange(len(started)) % 3) % digits.num_groups
+    dataclasses.replace(synthetic, groups=others, metadata=metadata).save(tmp_path / "others")
+    read = SyntheticSet.load(tmp_path / "others")
+    assert torch.equal(read.groups, others)
+    found = fastdd.evaluate(read, digits, **how)
+    assert found.groups_from == "a probe's"
+    assert not torch.equal(right(found)[0], right(alike)[0])
+    np.save(tmp_path / "started.npy", started.numpy())
+    given = fastdd.evaluate(read, digits, groups=tmp_path / "started.npy", **how)
+    assert given.groups_from == "given, of started.npy"
+    assert torch.equal(right(given)[0], right(alike)[0])
+    assert fastdd.evaluate(read, digits, **{**how, "training": "erm"}).groups_from == ""  # it looks at none
+
+
+def test_groups_of_a_set_that_are_none_are_refused(digits):
+    synthetic = random_set(digits, 1)
+    for groups, why in (
+        (np.zeros(3, np.int64), r"groups must be 10 numbers from 0, one an image, not \[3\] from 0"),
+        (np.full(10, -1), r"groups must be 10 numbers from 0, one an image, not \[10\] from -1"),
+        (np.zeros(10), "groups of the set's images must be int64, not float64"),
+        (np.full(10, 12), "the set's images are of groups up to 12, and c-digits has 10"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            fastdd.evaluate(synthetic, digits, training="lw", groups=groups, **FAST)
+    with pytest.raises(ValueError, match="groups are of the images of a synthetic set; those of random are"):
+        fastdd.evaluate("random", digits, ipc=1, training="lw", groups=np.zeros(10, np.int64), **FAST)
 
 
 def test_what_a_recipe_needs_is_told(digits):

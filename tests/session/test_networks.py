@@ -177,11 +177,11 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(digits, networks, fold
         with pytest.raises(ValueError, match=f"^{why}") as error:
             check_networks(config, digits, given)
         assert "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match="there are no trained networks in .*nothing: give a folder of"):
+    with pytest.raises(FileNotFoundError, match=r"there are no trained networks in .*nothing: give a folder of"):
         open_networks(tmp_path / "nothing")
     with pytest.raises(ValueError, match="width 5, not 4"):
         open_networks(folders / "mixed")
     with pytest.raises(ValueError, match="networks_epoch 3 is of trained networks: give networks too"):
         settings("dm", networks=None, networks_epoch=3)
-    with pytest.raises(ValueError, match="networks is a setting of dm and dc and .*, not of mtt"):
+    with pytest.raises(ValueError, match=r"networks is a setting of dm and dc and .*, not of mtt"):
         fastdd.distill(digits, method="mtt", networks=folders / "lff")

@@ -10,8 +10,10 @@ import yaml
 from safetensors.torch import load_file
 
 import fastdd
+from fastdd.core import files
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.data.stand_in import stand_in_of_validation
+from fastdd.session import training as session_training
 from fastdd.session.trained import NETWORK
 from fastdd.session.training import CHECKPOINT, TrainingRun
 from fastdd.training import RECIPES, TrainingImages, TrainSettings, draw_fakes, fake_counts, start
@@ -263,3 +265,29 @@ def test_a_folder_of_another_training_is_left_alone(data, tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"PK not a checkpoint")
     with pytest.raises(RuntimeError, match=r"checkpoint.pt can't be read"):
         fastdd.train_network(data, out=tmp_path, resume=True, **FAST)
+
+
+@pytest.mark.parametrize("settings", [{}, {"training": "selecmix-lff", "optimiser": "sgd"}, {"use": "ffr"}])
+def test_a_full_disk_is_told_before_the_training_and_the_room_asked_for_is_enough(
+    data, fakes, tmp_path, monkeypatch, settings
+):
+    settings = {**FAST, **settings, **({"fakes": fakes} if "use" in settings else {})}
+    written, right = {}, files.write_atomic
+
+    def noted(path, write):
+        right(path, write)
+        written[path.name] = max(written.get(path.name, 0), path.stat().st_size)
+
+    monkeypatch.setattr(files, "write_atomic", noted)
+    asked = []
+    monkeypatch.setattr(session_training, "check_room", lambda folder, needed, what: asked.append(needed))
+    fastdd.train_network(data, out=tmp_path / "fits", **settings)
+    peak = sum(written.values()) + written[CHECKPOINT]
+    assert peak <= asked[0] <= 1.5 * peak + 2**16
+    monkeypatch.undo()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(TrainingRun, "run", None)
+    for more in ({}, {"lr_grid": (0.1, 0.01)}):
+        with pytest.raises(OSError, match=r"[KM]iB free; the training needs [\d.,]+ [KM]iB: make room"):
+            fastdd.train_network(data, out=tmp_path / "full", **settings, **more)
+    assert not (tmp_path / "full").exists()
