@@ -16,19 +16,22 @@ from fastdd.api.signature import settings_of, with_keywords
 from fastdd.core import ranks
 from fastdd.data import Dataset, Split, SyntheticSet, load
 from fastdd.data.files.store import is_store
-from fastdd.data.stand_in import read_fakes
+from fastdd.data.stand_in import read_fakes, stand_in_of_validation
 from fastdd.evaluation import check_fits, in_order_of
 from fastdd.exchange import torch_files
 from fastdd.models.pretrained import load_weights
 from fastdd.session.folder import SYNTHETIC
 from fastdd.session.trained import NETWORK, TrainedNetwork, read_network
 from fastdd.session.training import TrainingRun, check_train_out, check_train_room
-from fastdd.training import TrainSettings
+from fastdd.training import TrainSettings, fake_counts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fastdd.api.arguments import TrainNetworkSettings
+
+# In the place of a path of fake images, and the level of each of their degradations, which no paper has.
+STAND_IN, _SEVERITY = "stand-in", 3
 
 
 @with_keywords(settings_of(arguments.TrainNetworkSettings))
@@ -54,7 +57,9 @@ def train_network(
         data: from :func:`fastdd.data.load`, or built by hand.
         fakes: fake images for ``use`` usb, asb or ffr: a data set, whose training images they are, images with labels
             and groups, or for ffr a synthetic set, all of which is trained on; or the path of a packed store, of a run
-            or synthetic set, or of folders CLASS/GROUP of images.
+            or synthetic set, or of folders CLASS/GROUP of images. ``"stand-in"``, or ``"stand-in:5"`` with a severity
+            of 1 to 5 (3): as many degraded validation images as ``use`` needs, where there is no generator
+            (:func:`fastdd.data.stand_in.stand_in_of_validation`); the others still choose the epoch.
         weights: a file that the network begins with: one of this package's, or a state dict of PyTorch's (torchvision's
             and timm's ResNets fit); a last layer of other classes keeps its random start.
         stages: of ffr, both, 1 (fake images only) or 2 (real images only, from ``weights``).
@@ -83,7 +88,7 @@ def train_network(
     check_dataset(data)
     if ranks.world() > 1:
         raise ValueError(f"a network is trained by one process, not by torchrun's {ranks.world()} ranks")
-    config = TrainSettings.configure(dataset=data.name, **settings)
+    config = TrainSettings.configure(dataset=data.name, bias_ratio=_bias_ratio(data), **settings)
     if stages not in ("both", "1", "2"):
         raise ValueError(f"stages must be both, 1 or 2, not {stages!r}")
     if stages != "both" and config.use != "ffr":
@@ -91,7 +96,16 @@ def train_network(
     if stages == "2" and weights is None:
         raise ValueError("stages 2 begins with weights: give those that stage 1 made (--weights)")
     of_run = {"stages": stages, "resume": resume, "device": pick_device(device), "progress": progress}
-    of_run |= _fakes(fakes, data) | _weights(weights)
+    severity = _severity(fakes)
+    if severity is None:
+        of_run |= {"fakes": _checked(fakes, data), "fakes_from": _named(fakes)}
+    elif config.use != "none":
+        wanted = fake_counts(data.train.counts(data.num_classes, data.num_groups), config.use, config.scale)
+        data, drawn = stand_in_of_validation(data, wanted, severity, config.seed)
+        of_run |= {"fakes": drawn, "fakes_from": f"stand-in: validation images, degraded at severity {severity}"}
+    else:
+        raise ValueError("use=none takes no fake images")
+    of_run |= _weights(weights)
     if lr_grid is None:
         return TrainingRun(config, data, out=out, **of_run).run()
     if not lr_grid:
@@ -120,9 +134,32 @@ def load_network(path: str | os.PathLike) -> nn.Module:
     return read_network(path)[0]
 
 
+def _bias_ratio(data: Dataset) -> float | None:
+    """The level of bias that the data set was built with, as far as it says so."""
+    parameters = data.provenance.get("parameters", {})
+    return parameters.get("drop_to", parameters.get("bias_ratio"))
+
+
 def _worst_group(trained: TrainedNetwork) -> tuple[float, float]:
     kept = next(row for row in reversed(trained.history) if row["epoch"] == trained.epoch)
     return kept["wa"], kept["ba"]
+
+
+def _severity(fakes: Any) -> int | None:
+    """Of the stand-ins that are asked for; None for any other fake images. A path wins where it is more than a name."""
+    name, _, severity = fakes.partition(":") if isinstance(fakes, str) else ("", "", "")
+    if name != STAND_IN:
+        return None
+    if severity and not severity.isdecimal():
+        raise ValueError(f"fakes {fakes!r} must be {STAND_IN}, or {STAND_IN}: and a severity of 1 to 5")
+    return int(severity) if severity else _SEVERITY
+
+
+def _named(fakes: Any) -> str:
+    """Where fake images are from, for the run's record."""
+    if fakes is None or isinstance(fakes, str | os.PathLike):
+        return "" if fakes is None else os.fspath(fakes)
+    return "a synthetic set" if isinstance(fakes, SyntheticSet) else "images in memory"
 
 
 def _opened(path: str | os.PathLike, data: Dataset) -> Dataset | Split | SyntheticSet:
@@ -137,7 +174,10 @@ def _opened(path: str | os.PathLike, data: Dataset) -> Dataset | Split | Synthet
     return read_fakes(path, data.class_names, data.group_names, data.size[0], data.channels)
 
 
-def _fakes(fakes: Dataset | Split | SyntheticSet | str | os.PathLike | None, data: Dataset) -> dict[str, Any]:
+def _checked(
+    fakes: Dataset | Split | SyntheticSet | str | os.PathLike | None, data: Dataset
+) -> Split | SyntheticSet | None:
+    """Fake images, opened, that fit the data set."""
     if isinstance(fakes, str | os.PathLike):
         fakes = _opened(fakes, data)
     if isinstance(fakes, Dataset):
@@ -160,7 +200,7 @@ def _fakes(fakes: Dataset | Split | SyntheticSet | str | os.PathLike | None, dat
             f"fake images of shape {list(fakes.images.shape[1:])} do not fit those of {data.name}, "
             f"{list(data.train.images.shape[1:])}"
         )
-    return {"fakes": fakes}
+    return fakes
 
 
 def _weights(path: str | os.PathLike | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastdd.cli.estimate import time_text
 from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.experts import train_with_bar
 from fastdd.cli.options import Command, Device, Seed, new_app
+from fastdd.cli.train import network_with_bar
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.experts.store import MANIFEST
@@ -26,6 +27,7 @@ from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.comparison import EXPLANATION, header, lines
 from fastdd.session import Estimate
+from fastdd.training import TrainSettings, fake_counts, recipe
 
 app = new_app()
 
@@ -41,6 +43,14 @@ def reproduce(
     budget: Annotated[str, typer.Option(help="full (as published) or quick (minutes a cell).")] = "full",
     data_root: Root = None,
     out: Annotated[Path, typer.Option(help="Folder of runs, results and tables.")] = Path("reproduce"),
+    fakes: Annotated[
+        str | None,
+        typer.Option(
+            help="Fake images of ffr: a folder DATASET/CLASS/GROUP/*.png, or stand-in[:SEVERITY] (fastdd train).",
+            metavar="DIR|stand-in",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     show_list: Annotated[
@@ -50,9 +60,9 @@ def reproduce(
 ) -> None:
     """Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published."""
     if show_list or paper is None or table is None:
-        _list(paper, table, rows, columns, budget, data_root, out, seed, device)
+        _list(paper, table, rows, columns, budget, data_root, out, seed, device, fakes)
     else:
-        _run(paper, table, rows, columns, budget, data_root, out, seed, device)
+        _run(paper, table, rows, columns, budget, data_root, out, seed, device, fakes)
 
 
 def _run(
@@ -65,6 +75,7 @@ def _run(
     out: Path,
     seed: int,
     device: str,
+    fakes: str | None,
 ) -> None:
     selected, spent = _selected(paper, table, rows, columns), _budget(budget)
     api.pick_device(device)
@@ -74,12 +85,15 @@ def _run(
         root=root,
         device=device,
         seed=seed,
+        fakes=fakes,
         distill=lambda data, **given: distill_with_bar(data, _title(given, data.name), **given),
         train_experts=train_with_bar,
         evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
+        train_network=network_with_bar,
     )
     for cell in selected.cells:  # a missing data set is told before hours of work on another
         if shop.done(cell) is None:
+            shop.fakes(cell)
             shop.dataset(cell)
     out.mkdir(parents=True, exist_ok=True)
     files.check_writable(_stem(selected, spent, out).with_suffix(".md"))
@@ -100,7 +114,7 @@ def _run(
     for line in lines(selected, compared):
         result.add_row(*line)
     console.print(result)
-    console.print(f"{EXPLANATION} {spent.note}")
+    console.print(f"{EXPLANATION} {shop.note}")
     console.print(f"table in {_stem(selected, spent, out)}.md, .csv and .html")
 
 
@@ -114,14 +128,15 @@ def _list(
     out: Path,
     seed: int,
     device: str,
+    fakes: str | None,
 ) -> None:
     spent = _budget(budget)
     if table is None and (rows or columns):
         raise ValueError("--rows and --columns are a table's: name it, as in fastdd reproduce fairdd table1")
     if paper is not None and table is not None:
-        _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device)
+        _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device, fakes)
         return
-    shop = recipes.Workshop(out, spent, seed=seed)
+    shop = recipes.Workshop(out, spent, seed=seed, fakes=fakes)
     result = RichTable(title=f"fastdd reproduce PAPER TABLE, budget {budget}", title_justify="left", box=None)
     numbers = ("rows", "cells done", "distilled sets", "trained experts")
     for name in ("paper", "table", *numbers, "columns", "what"):
@@ -141,17 +156,20 @@ def _list(
     console.print("what a table takes here, cell by cell: fastdd reproduce PAPER TABLE --list")
 
 
-def _list_cells(table: recipes.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str) -> None:
-    shop = recipes.Workshop(out, spent, root=root, device=device, seed=seed)
+def _list_cells(
+    table: recipes.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str, fakes: str | None
+) -> None:
+    shop = recipes.Workshop(out, spent, root=root, device=device, seed=seed, fakes=fakes)
     result = RichTable(title=f"{table.paper} {table.name}, budget {spent.name}", title_justify="left", box=None)
     for name in ("row", "set", "state", "takes"):
         result.add_column(name, justify="right" if name == "takes" else "left")
     total, stuck, costs = 0.0, 0, _Costs(shop, device)
     for cell in table.cells:
-        if shop.done(cell) is not None:
-            result.add_row(cell.row, cell.column, "done", "")
-            continue
         try:
+            if shop.done(cell) is not None:
+                result.add_row(cell.row, cell.column, "done", "")
+                continue
+            shop.fakes(cell)
             seconds = costs.of(cell)
         except (ValueError, OSError) as error:
             result.add_row(cell.row, cell.column, f"can't be run: {error}", "")
@@ -175,6 +193,8 @@ class _Costs:
     def of(self, cell: recipes.Cell) -> float:
         """Seconds; sets that an earlier cell distils, or experts that it trains, are not counted again."""
         shop, evaluation = self._shop, self._shop.evaluation(cell)
+        if cell.what == "train":
+            return self._training(cell)
         if cell.what is not None:
             about = {"what": cell.what, "ipc": None if cell.what == "whole" else cell.ipc, **evaluation}
             return self._seconds(cell, api.estimate_evaluation, about)
@@ -184,12 +204,33 @@ class _Costs:
             folder = shop.experts_folder(cell)
             if self._first(folder) and not (folder / MANIFEST).exists():
                 total += self._seconds(cell, api.estimate_experts, experts)
+        if cell.networks and self._first(folder := shop.networks_folder(cell)) and not folder.exists():
+            total += self._networks(cell)
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
         without_groups = {name: value for name, value in settings.items() if name != "groups"}
         run = configure(dataset=cell.dataset, **without_groups).model_dump()
         alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
         return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})
+
+    def _training(self, cell: recipes.Cell) -> float:
+        """As long as an evaluation of the whole set, times the images of all stages; validation is not in it."""
+        data, settings = self._shop.dataset(cell), self._shop.training(cell)
+        config = TrainSettings.configure(dataset=cell.dataset, **settings)
+        fakes = fake_counts(data.train.counts(data.num_classes, data.num_groups), config.use, config.scale)
+        return self._whole(cell, config) * (1 + int(fakes.sum()) / len(data.train))
+
+    def _whole(self, cell: recipes.Cell, config: TrainSettings) -> float:
+        about = {"what": "whole", "nets": 1, "epochs": config.epochs, "arch": config.arch, "dsa_strategy": "none"}
+        return self._seconds(cell, api.estimate_evaluation, about)
+
+    def _networks(self, cell: recipes.Cell) -> float:
+        """Experts as they are measured; others, with a second network beside each, as twice a whole training."""
+        settings = self._shop.networks(cell)
+        if recipe(settings["training"]).net_predicts:
+            return self._seconds(cell, api.estimate_experts, {**settings, "eval_every": 0})
+        number = settings.pop("num_experts")
+        return 2 * number * self._whole(cell, TrainSettings.configure(dataset=cell.dataset, **settings))
 
     def _first(self, folder: Path) -> bool:
         known = folder in self._counted
@@ -237,7 +278,7 @@ def _write(
 ) -> None:
     """The table as far as it is; the page, whose pictures take seconds, at the end."""
     compared, stem = recipes.comparisons(table, outcomes), _stem(table, spent, out)
-    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, compared, spent.note))
+    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, compared, shop.note))
     files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, compared))
     if not final:
         return
@@ -247,7 +288,7 @@ def _write(
         rows.setdefault(outcome.run, []).append(outcome.row)
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    text = TextTable(title, f"{EXPLANATION} {spent.note}", header(table), lines(table, compared))
+    text = TextTable(title, f"{EXPLANATION} {shop.note}", header(table), lines(table, compared))
     data, why = _shown(shop, [one.cell for one in distilled])
     write_page(stem.with_suffix(".html"), records, data, table=text, without=why)
 

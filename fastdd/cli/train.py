@@ -21,7 +21,9 @@ from fastdd.cli.options import (
 )
 from fastdd.core import files
 from fastdd.core.settings import given
+from fastdd.data import Dataset
 from fastdd.evaluation import METRICS
+from fastdd.session.trained import TrainedNetwork
 from fastdd.training import RECIPES, TrainSettings
 
 app = new_app()
@@ -42,8 +44,9 @@ Constants = constants_option(_TRAINING)
 Fakes = Annotated[
     str | None,
     typer.Option(
-        help="Fake images, for --use: a folder CLASS/GROUP/*.png, a packed store, or for ffr a distilled run or set.",
-        metavar="DIR|STORE|RUN",
+        help="Fake images, for --use: a folder CLASS/GROUP/*.png, a packed store, for ffr a distilled run or set, or "
+        "stand-in[:SEVERITY]: degraded validation images.",
+        metavar="DIR|STORE|RUN|stand-in",
         show_default=False,
         rich_help_panel=_TRAINING,
     ),
@@ -102,35 +105,41 @@ def train(
         files.check_writable(json)
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
     constants = dict(named_values("--constant", constant)) or None
+    trained = network_with_bar(
+        data,
+        fakes=fakes,
+        weights=weights,
+        stages=stages,
+        lr_grid=_rates(lr_grid),
+        out=out,
+        resume=resume,
+        device=device,
+        constants=constants,
+        **given(settings),
+    )
+    row = report.network_row(trained)
+    _write(row, data.digest(), out, json)
+    images = "test set" if data.tested_on == "test" else "held-out training images"
+    console.print(report.table([row], f"{data.name}, {images}, %", METRICS))
+    kept = f"epoch {trained.epoch} of {trained.settings.epochs}, learning rate {trained.settings.lr:g}"
+    if trained.fakes is not None:
+        kept += f", {int(trained.fakes.sum()):,} fake images ({trained.fakes_from})"
+    console.print(kept)
+    if trained.unfilled:
+        console.print(f"at random starts, not in {weights}: {', '.join(trained.unfilled)}")
+    if data.num_groups > 1:
+        console.print(report.group_table(row, data.class_names, data.group_names))
+
+
+def network_with_bar(data: Dataset, **given: Any) -> TrainedNetwork:
+    """:func:`fastdd.train_network` with a progress bar."""
     with bar(f"training on {data.name}") as update:
 
         def progress(done: int, total: int, row: dict[str, Any]) -> None:
             worst = f", validation WA {row['wa']:.1f}" if "wa" in row else ""
             update(done, total, f"epochs, {row['stage']} images, loss {row['loss']:.4g}{worst}")
 
-        trained = api.train_network(
-            data,
-            fakes=fakes,
-            weights=weights,
-            stages=stages,
-            lr_grid=_rates(lr_grid),
-            out=out,
-            resume=resume,
-            device=device,
-            progress=progress,
-            constants=constants,
-            **given(settings),
-        )
-    row = report.network_row(trained)
-    _write(row, data.digest(), out, json)
-    images = "test set" if data.tested_on == "test" else "held-out training images"
-    console.print(report.table([row], f"{data.name}, {images}, %", METRICS))
-    kept = f"epoch {trained.epoch} of {trained.settings.epochs}, learning rate {trained.settings.lr:g}"
-    console.print(f"{kept}{'' if trained.fakes is None else f', {int(trained.fakes.sum()):,} fake images'}")
-    if trained.unfilled:
-        console.print(f"at random starts, not in {weights}: {', '.join(trained.unfilled)}")
-    if data.num_groups > 1:
-        console.print(report.group_table(row, data.class_names, data.group_names))
+        return api.train_network(data, progress=progress, **given)
 
 
 def _rates(text: str | None) -> list[float] | None:

@@ -23,6 +23,7 @@ from fastdd.data.files.tree import Tree, lines
 DEGRADATIONS = ("pixelate", "defocus_blur", "gaussian_noise")
 # The corruptions' draws are those of a split and a row; a data set's are 0 and 1.
 _SPLIT = 2
+_ALL = -1
 
 
 def stand_in(
@@ -53,24 +54,36 @@ def stand_in(
     >>> int(stand_in(digits, 1, 3).counts(10, 10).sum())
     100
     """
-    # SciPy and Pillow are for those who corrupt; importing fastdd needs neither.
-    from fastdd.data.sets import corruptions
-
-    if severity not in range(1, corruptions.LEVELS + 1):
-        raise ValueError(f"severity must be 1..{corruptions.LEVELS}, not {severity!r}")
-    source = dataset.validation if source is None else source
-    if source is None:
-        raise ValueError(
-            f"{dataset.name} has no validation images to make stand-ins of: load it with validation=0.1 "
-            "(--data-option), or take images out of training (fastdd.data.stand_in.take_out)"
-        )
+    source = _validation_of(dataset) if source is None else source
     shape = dataset.num_classes, dataset.num_groups
     cells = (dataset.train.counts(*shape) + source.counts(*shape)) > 0
-    rows = _rows_of_cells(dataset, source, cells, per_cell, seed, left=0)
-    images = source.images[rows]
-    for name in DEGRADATIONS:
-        images = corruptions.corrupt(images, name, severity, rows, seed, _SPLIT)
-    return Split(images, source.labels[rows], source.groups[rows])
+    return _degraded(source, _rows_of_cells(dataset, source, _each(cells, per_cell), seed, left=0), severity, seed)
+
+
+def stand_in_of_validation(dataset: Dataset, wanted: np.ndarray, severity: int, seed: int = 0) -> tuple[Dataset, Split]:
+    """Degraded validation images (:func:`stand_in`), and the data set without these among its validation images.
+
+    Args:
+        dataset: whose images; training images stay in it, as they are.
+        wanted: int64 [C, G], images of every class and group, drawn without replacement.
+        severity: 1..5, the level of each of :data:`DEGRADATIONS`.
+        seed: of which images, and of the noise.
+
+    Raises:
+        ValueError: no validation images, none left of a class and group, naming it, or another severity.
+
+    >>> from fastdd.data import load
+    >>> digits = load("c-digits", bias_ratio=0.5, validation=0.4)
+    >>> rest, fakes = stand_in_of_validation(digits, np.ones((10, 10), np.int64), 3)
+    >>> len(digits.validation), len(rest.validation), len(fakes)
+    (519, 419, 100)
+    """
+    source = _validation_of(dataset)
+    rows = _rows_of_cells(dataset, source, wanted, seed, left=1)
+    rest = source.take(np.delete(np.arange(len(source)), rows))
+    about = {"of": "validation images", "images": len(rows), "severity": severity, "seed": seed}
+    provenance = dataset.provenance | {"stand_in": about | {"degraded_by": list(DEGRADATIONS)}}
+    return dataclasses.replace(dataset, validation=rest, provenance=provenance), _degraded(source, rows, severity, seed)
 
 
 def take_out(dataset: Dataset, per_cell: int, seed: int = 0) -> tuple[Dataset, Split]:
@@ -91,29 +104,54 @@ def take_out(dataset: Dataset, per_cell: int, seed: int = 0) -> tuple[Dataset, S
     (1297, 1097, 200)
     """
     train, shape = dataset.train, (dataset.num_classes, dataset.num_groups)
-    rows = _rows_of_cells(dataset, train, train.counts(*shape) > 0, per_cell, seed, left=1)
+    rows = _rows_of_cells(dataset, train, _each(train.counts(*shape) > 0, per_cell), seed, left=1)
     rest = train.take(np.delete(np.arange(len(train)), rows))
     provenance = dataset.provenance | {"taken_out": {"per_cell": per_cell, "seed": seed}}
     return dataclasses.replace(dataset, train=rest, provenance=provenance), train.take(rows)
 
 
-def _rows_of_cells(
-    dataset: Dataset, source: Split, cells: np.ndarray, per_cell: int | None, seed: int, left: int
-) -> np.ndarray:
-    """Rows of the source, cell by cell and in each ascending: ``per_cell`` of it, or all."""
+def _validation_of(dataset: Dataset) -> Split:
+    if dataset.validation is None:
+        raise ValueError(
+            f"{dataset.name} has no validation images to make stand-ins of: load it with validation=0.1 "
+            "(--data-option), or take images out of training (fastdd.data.stand_in.take_out)"
+        )
+    return dataset.validation
+
+
+def _degraded(source: Split, rows: np.ndarray, severity: int, seed: int) -> Split:
+    # SciPy and Pillow are for those who corrupt; importing fastdd needs neither.
+    from fastdd.data.sets import corruptions
+
+    if severity not in range(1, corruptions.LEVELS + 1):
+        raise ValueError(f"severity must be 1..{corruptions.LEVELS}, not {severity!r}")
+    images = source.images[rows]
+    for name in DEGRADATIONS:
+        images = corruptions.corrupt(images, name, severity, rows, seed, _SPLIT)
+    return Split(images, source.labels[rows], source.groups[rows])
+
+
+def _each(cells: np.ndarray, per_cell: int | None) -> np.ndarray:
+    """int64 [C, G], how many of each of the cells; _ALL for all that there are."""
     if per_cell is not None and per_cell < 1:
         raise ValueError(f"per_cell must be at least 1, not {per_cell}")
-    chosen = []
-    for label, group in np.argwhere(cells).tolist():
+    return np.where(cells, _ALL if per_cell is None else per_cell, 0)
+
+
+def _rows_of_cells(dataset: Dataset, source: Split, wanted: np.ndarray, seed: int, left: int) -> np.ndarray:
+    """Rows of the source, cell by cell and in each ascending: as many as wanted [C, G], or all (_ALL)."""
+    chosen = [np.zeros(0, np.int64)]
+    for label, group in np.argwhere(wanted).tolist():
         rows = np.flatnonzero((source.labels == label) & (source.groups == group))
-        if len(rows) < (per_cell or 1) + left:
+        count = None if wanted[label, group] == _ALL else int(wanted[label, group])
+        if len(rows) < (count or 1) + left:
             what = f"{dataset.class_names[label]!r}, group {dataset.group_names[group]!r}"
             raise ValueError(
-                f"there are {len(rows)} images of class {what} to take {per_cell or 'any'} of"
+                f"there are {len(rows):,} images of class {what} to take {count or 'any'} of"
                 f"{', and one has to be left' if left else ''}: ask for fewer, or hold out more"
             )
         order = rng.permutation(rng.key(seed, "stand-in", label, group), len(rows)).numpy()
-        chosen.append(np.sort(rows[order[:per_cell]]))
+        chosen.append(np.sort(rows[order[:count]]))
     return np.concatenate(chosen)
 
 

@@ -13,14 +13,24 @@ from fastdd.debias import mode
 
 
 def preset(
-    name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None, *, training: str = "erm"
+    name: str,
+    dataset: str,
+    ipc: int,
+    debias: str = "none",
+    arch: str | None = None,
+    *,
+    training: str = "erm",
+    use: str = "none",
+    bias_ratio: float | None = None,
 ) -> dict[str, Any]:
     """The settings of ``NAME.yaml`` for a data set, an IPC and a debias mode, over the network that fits the data set.
 
     Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
     of names, ``family`` is the data set's (:class:`fastdd.data.sets.Entry`), ``debias_needs`` is what the mode needs
-    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes. Width and depth are the
-    shipped ConvNet's: they are left out for an ``arch`` that has its own.
+    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes, ``bias_ratio``
+    shares of a class's training images in its own group. Learning rates that are published by data set, ``use`` of fake
+    images, recipe and ``bias_ratio`` (``rates``) come last. Width and depth are the shipped ConvNet's: they are left
+    out for an ``arch`` that has its own.
     """
     shipped, entry = _read(name), DATASETS.get(dataset)
     architecture = asdict(entry.architecture if entry else Architecture())
@@ -34,11 +44,22 @@ def preset(
             and when.get("debias_needs") in (None, mode(debias).needs)
             and ipc >= when.get("min_ipc", ipc)
             and training in when.get("training", [training])
+            and bias_ratio in when.get("bias_ratio", [bias_ratio])
         ):
             settings.update(rule["settings"])
+    settings |= _rates(shipped.get("rates", {}), dataset, use, training, bias_ratio)
     if arch is not None and not models.is_convnet(arch):
         settings = {name: value for name, value in settings.items() if name not in ("width", "depth")}
     return settings
+
+
+def _rates(rates: dict[str, Any], dataset: str, use: str, training: str, bias_ratio: float | None) -> dict[str, float]:
+    if dataset not in rates or bias_ratio not in rates["bias_ratio"]:
+        return {}
+    of_use = rates[dataset].get(use, {})
+    found = {"lr": of_use.get("erm" if training == "dfr" else training), "pretrain_lr": of_use.get("pretrain")}
+    column = rates["bias_ratio"].index(bias_ratio)
+    return {name: by_ratio[column] for name, by_ratio in found.items() if by_ratio is not None}
 
 
 @cache

@@ -118,6 +118,7 @@ def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]
         "use": config.use,
         "scale": config.scale,
         "fakes": None if trained.fakes is None else trained.fakes.tolist(),
+        "fakes_from": trained.fakes_from,
         "lr": config.lr,
         "dsa_strategy": config.dsa_strategy,
         "seed": config.seed,

@@ -15,9 +15,13 @@ class Budget:
     Attributes:
         name: full or quick.
         note: what a reader of the figures has to know.
-        distillation: settings by method, and of the ``experts`` of mtt.
+        distillation: settings by method, of the ``experts`` that are followed, and of the ``networks`` that are
+            matched on in place of random ones.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
+        training: settings of the training of one network, and ``data``, options of its data set; ``ffr`` in place of
+            some of the settings where fake images come first.
+        constants: of training recipes, by recipe, in place of the table's.
         networks: by name, what ``distillation`` and ``evaluation`` take instead with a network that is slow.
     """
 
@@ -26,6 +30,8 @@ class Budget:
     distillation: Mapping[str, Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     whole: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
@@ -42,14 +48,27 @@ BUDGETS = MappingProxyType(
         "quick": Budget(
             "quick",
             "Shortened: fewer and shorter matching steps (of DC, DSA and MTT with larger step sizes), fewer networks "
-            "and epochs than published, and of MTT fewer and narrower experts. Large differences between methods show; "
-            "the figures themselves can't be compared with the published ones.",
+            "and epochs than published, of MTT fewer and narrower experts, of networks that are "
+            "matched on fewer and shorter trained ones, and in place of a ResNet50 at 224 pixels a "
+            "ConvNet at 32. Large differences between methods show; the figures themselves can't be compared with the "
+            "published ones.",
             {
                 **{name: dict(kind.quick) for name, kind in METHODS.items()},
                 "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
+                "networks": {"num_experts": 2, "epochs": 5},
             },
             {"nets": 3, "epochs": 150},
             {"nets": 1, "epochs": 6},
+            # Published learning rates are of a ResNet50.
+            {
+                "data": {"size": 32},
+                "arch": "ConvNet",
+                "epochs": 5,
+                "lr": 1e-3,
+                "ffr": {"pretrain_lr": 1e-3, "lr": 1e-4},
+            },
+            # A fifth of the steps on 100 images, as in the published code.
+            {"dfa": {"swap_from": 30}},
             {"ViT1": _TRANSFORMER, "ViT2": _TRANSFORMER, "ViT3": _TRANSFORMER},
         ),
     }

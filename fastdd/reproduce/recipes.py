@@ -19,10 +19,12 @@ class _Strict(BaseModel):
 
 
 class _Column(_Strict):
-    what: Literal["random", "whole"] | None = None
+    what: Literal["random", "whole", "train"] | None = None
     method: str | None = None
     debias: str = "none"
     settings: dict[str, Any] = {}
+    networks: dict[str, Any] = {}
+    experts: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
 
 
@@ -30,6 +32,7 @@ class _Row(_Strict):
     dataset: str | None = None
     ipc: int | None = None
     options: dict[str, Any] = {}
+    stand_in_options: dict[str, Any] | None = None
     test_options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
@@ -59,15 +62,19 @@ class _Paper(_Strict):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: what to distil and evaluate, and what was published.
+    """One cell of a table: what to distil and evaluate, or to train, and what was published.
 
     Attributes:
         row, column: its place.
         dataset: name. options: of the data set.
         test_options: in place of some of these, of the data set that is tested on.
-        ipc: synthetic images per class.
-        what: ``random`` or ``whole``, where nothing is distilled.
-        method, debias, settings: of the distillation.
+        stand_in_options: in place of all of these, where stand-ins are the fake images; None where it can't be.
+        ipc: synthetic images per class; None where there are none.
+        what: ``random``, ``whole`` or ``train`` (one network, by :func:`fastdd.train_network`), where nothing is
+            distilled.
+        method, debias: of the distillation. settings: its own, or those of the training.
+        networks: settings of the trained networks that it matches on; none for random ones.
+        experts: settings of the experts that it follows, which are not the method's.
         evaluation: settings of the evaluation that are not the budget's.
         nets: networks of a full evaluation.
         published: by figure; a number, mean and standard deviation, or None.
@@ -76,7 +83,7 @@ class Cell:
     row: str
     column: str
     dataset: str
-    ipc: int
+    ipc: int | None
     what: str | None
     method: str | None
     debias: str
@@ -86,6 +93,9 @@ class Cell:
     evaluation: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Published] = field(default_factory=dict)
     test_options: dict[str, Any] = field(default_factory=dict)
+    stand_in_options: dict[str, Any] | None = None
+    networks: dict[str, Any] = field(default_factory=dict)
+    experts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,20 +202,24 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
         row, column = table.rows[row_name], columns[column_name]
         dataset, _, rest = row_name.partition(":")
         figures = row.published.get(column_name, [None] * len(table.figures))
+        ipc = row.ipc if row.ipc is not None or column.what == "train" else int(rest.partition(":")[0])
         return Cell(
             row_name,
             column_name,
             row.dataset or dataset,
-            row.ipc if row.ipc is not None else int(rest.partition(":")[0]),
+            ipc,
             column.what,
             column.method,
             column.debias,
             table.nets,
             row.options,
-            {**column.settings, **row.settings} if column.what is None else {},
+            {**column.settings, **row.settings} if column.what in (None, "train") else {},
             {**column.evaluation, **row.evaluation},
             dict(zip(table.figures, figures, strict=True)),
             row.test_options,
+            row.stand_in_options,
+            column.networks,
+            column.experts,
         )
 
     cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from fastdd import api, data, report
+from fastdd.api.train import STAND_IN
 from fastdd.data import Dataset
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.reproduce.budgets import Budget
 from fastdd.reproduce.recipes import Cell
+from fastdd.training import recipe
+
+# That a distillation matches on in turn; no paper says how many.
+_NETWORKS = 10
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class Workshop:
         budget: of the cells.
         root: folder of the data sets' files.
         device, seed: as for :func:`fastdd.distill`.
-        distill, train_experts, evaluate: what does the work; with progress bars on the command line.
+        fakes: of cells that train on fake images: a folder that has those of each data set in a folder of its name, or
+            ``stand-in`` (:func:`fastdd.train_network`); None where there are none.
+        distill, train_experts, evaluate, train_network: what does the work; with progress bars on the command line.
     """
 
     def __init__(
@@ -53,9 +60,11 @@ class Workshop:
         root: Path | None = None,
         device: str = "auto",
         seed: int = 0,
+        fakes: str | None = None,
         distill: Callable[..., Any] = api.distill,
         train_experts: Callable[..., Any] = api.train_experts,
         evaluate: Callable[..., Any] = api.evaluate,
+        train_network: Callable[..., Any] = api.train_network,
     ):
         self._folder = folder
         self._budget = budget
@@ -65,15 +74,69 @@ class Workshop:
         self._distill = distill
         self._train_experts = train_experts
         self._evaluate = evaluate
+        self._train_network = train_network
+        self._fakes = fakes
         self._datasets: dict[str, Dataset] = {}
 
     def dataset(self, cell: Cell, *, test: bool = False) -> Dataset:
         """The cell's data set, or the one that it is tested on; the last one is kept."""
-        options = _test_options(cell) if test else cell.options
+        options = self.options(cell) | (cell.test_options if test else {})
         key = _slug(cell.dataset, options)
         if key not in self._datasets:
             self._datasets = {key: data.load(cell.dataset, self._root, **options)}
         return self._datasets[key]
+
+    def options(self, cell: Cell) -> dict[str, Any]:
+        """Options of the cell's data set, under the budget.
+
+        Raises:
+            ValueError: stand-ins are asked for, and the recipe does not say of which images.
+        """
+        if cell.what != "train":
+            return cell.options
+        if self.stand_in and cell.stand_in_options is None:
+            raise ValueError(
+                f"{cell.dataset} has too few images to hold out for stand-ins: give generated ones, --fakes DIR with "
+                f"DIR/{cell.dataset}/CLASS/GROUP/*.png"
+            )
+        options = cell.stand_in_options if self.stand_in else cell.options
+        return {**options, **self._budget.training.get("data", {})}
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether fake images are stand-ins, and real ones those that are left beside them."""
+        return (self._fakes or "").partition(":")[0] == STAND_IN
+
+    @property
+    def note(self) -> str:
+        """What a reader of the figures has to know: of the budget, and of the fake images."""
+        if not self.stand_in:
+            return self._budget.note
+        return (
+            f"{self._budget.note} Fake images are not generated: they are held-out real images, degraded, and training "
+            "is on the images that are left, dropped to the level of bias."
+        )
+
+    def fakes(self, cell: Cell) -> str | None:
+        """The fake images of the cell; None for a cell without.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if cell.settings.get("use", "none") == "none":
+            return None
+        if self._fakes is None:
+            raise ValueError(
+                f"{cell.column} trains on fake images: give --fakes DIR, with DIR/{cell.dataset}/CLASS/GROUP/*.png, or "
+                f"--fakes {STAND_IN}"
+            )
+        return self._fakes if self.stand_in else str(Path(self._fakes) / cell.dataset)
+
+    def training(self, cell: Cell) -> dict[str, Any]:
+        """Settings of the training of the cell's network, under the budget."""
+        of_budget = {name: value for name, value in self._budget.training.items() if name not in ("data", "ffr")}
+        later = self._budget.training.get("ffr", {}) if cell.settings.get("use") == "ffr" else {}
+        return {**of_budget, **later, **cell.settings}
 
     def distillation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's distillation, under the budget."""
@@ -86,12 +149,27 @@ class Workshop:
             return None
         kind = METHODS[cell.method]
         debias = cell.debias if kind.debias_of_experts else "none"
-        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **self._budget.distillation.get("experts", {})}
+        shortened = self._budget.distillation.get("experts", {})
+        return {"debias": debias, "ipc": cell.ipc, **kind.experts, **shortened, **cell.experts}
+
+    def networks(self, cell: Cell) -> dict[str, Any] | None:
+        """Arguments of the training of the networks that the cell matches on, under the budget; None for random ones.
+
+        ``num_experts`` of them; experts, or networks of :func:`fastdd.train_network` where experts are not trained so.
+        """
+        if not cell.networks:
+            return None
+        shortened = self._budget.distillation.get("networks", {})
+        constants = self._budget.constants.get(cell.networks["training"])
+        constants = {"constants": constants} if constants else {}
+        return {"num_experts": _NETWORKS, **cell.networks, **shortened, **constants}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
-        return {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
+        settings = {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
+        shortened = self._budget.constants.get(settings.get("training"))
+        return settings | ({"constants": settings.get("constants", {}) | shortened} if shortened else {})
 
     def _of_network(self, cell: Cell, what: str) -> dict[str, Any]:
         return self._budget.networks.get(cell.settings.get("arch"), {}).get(what, {})
@@ -106,8 +184,10 @@ class Workshop:
         found = self.done(cell)
         if found is not None:
             return found
+        if cell.what == "train":
+            return self._keep(cell, self._trained(cell), self.dataset(cell))
         what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
-        given = {"resume": True, "device": self._device, "seed": self._seed}
+        given = self._given
         if run is not None:
             run.parent.mkdir(parents=True, exist_ok=True)
             settings = self.distillation(cell)
@@ -115,17 +195,46 @@ class Workshop:
                 settings["experts"] = self._train_experts(
                     self.dataset(cell), out=experts, **given, **self.experts(cell)
                 )
+            if cell.networks:
+                settings["networks"] = self._matched_on(cell)
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
         result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
+        return self._keep(cell, row, dataset)
+
+    def _matched_on(self, cell: Cell) -> Path:
+        """The folder of the trained networks that the cell matches on, trained if they are not there."""
+        folder, settings = self.networks_folder(cell), self.networks(cell)
+        if recipe(settings["training"]).net_predicts:
+            self._train_experts(self.dataset(cell), out=folder, eval_every=0, **self._given, **settings)
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(settings.pop("num_experts")):
+            given = self._given | {"seed": self._seed + number}
+            self._train_network(self.dataset(cell), out=folder / str(number), **given, **settings)
+        return folder
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {"resume": True, "device": self._device, "seed": self._seed}
+
+    def _trained(self, cell: Cell) -> dict[str, Any]:
+        folder = self._folder / "networks" / self._result(cell).stem
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        trained = self._train_network(
+            self.dataset(cell), out=folder, fakes=self.fakes(cell), **self._given, **self.training(cell)
+        )
+        return report.network_row(trained)
+
+    def _keep(self, cell: Cell, row: dict[str, Any], dataset: Dataset) -> Outcome:
         path = self._result(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
         report.write_json(path, report.document([row], **about))
-        return Outcome(cell, row, run)
+        return Outcome(cell, row, self.run_folder(cell))
 
     def experts_folder(self, cell: Cell) -> Path | None:
         """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""
@@ -139,23 +248,32 @@ class Workshop:
             / _slug(f"{settings['debias']}-{cell.dataset}", [cell.options, config.model_dump()])
         )
 
+    def networks_folder(self, cell: Cell) -> Path | None:
+        """Where the trained networks are kept that the cell matches on; None for random ones."""
+        settings = self.networks(cell)
+        if settings is None:
+            return None
+        about = [cell.options, settings, self._seed]
+        return self._folder / "networks" / _slug(f"{settings['training']}-{cell.dataset}", about)
+
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
-        experts = self.experts_folder(cell)
-        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *([experts.name] if experts else [])]
-        name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
+        trained = [folder.name for folder in (self.experts_folder(cell), self.networks_folder(cell)) if folder]
+        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *trained]
+        matched_on = f"-on-{cell.networks['training']}" if cell.networks else ""
+        name = f"{cell.method}-{cell.debias}{matched_on}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
-        made = [cell.what] if cell.what else [self.run_folder(cell).name]
-        about = [*made, cell.dataset, _test_options(cell), cell.ipc, self.evaluation(cell), self._seed]
+        if cell.what == "train":
+            about = [cell.dataset, self.options(cell), self.training(cell), self._seed, self._fakes]
+        else:
+            made = [cell.what] if cell.what else [self.run_folder(cell).name]
+            options = {**cell.options, **cell.test_options}
+            about = [*made, cell.dataset, options, cell.ipc, self.evaluation(cell), self._seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
-
-
-def _test_options(cell: Cell) -> dict[str, Any]:
-    return {**cell.options, **cell.test_options}
 
 
 def _slug(name: str, about: Any) -> str:

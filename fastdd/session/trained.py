@@ -37,6 +37,7 @@ class TrainedNetwork:
         tested_on: ``test``, or ``validation`` for held-out training images.
         predictor: the recipe that ``net`` is of: that of the last stage.
         unfilled: tensors that the file of weights did not fill.
+        fakes_from: where the fake images are from, in words; empty for none.
     """
 
     net: nn.Module
@@ -48,6 +49,7 @@ class TrainedNetwork:
     tested_on: str
     predictor: str
     unfilled: tuple[str, ...] = ()
+    fakes_from: str = ""
 
     def metrics(self, deo: str = "range") -> Metrics:
         """Accuracy, DEO_M, DEO_A, WA and BA on the test images, percent."""
@@ -68,6 +70,7 @@ def save_network(path: Path, trained: TrainedNetwork, dataset: Dataset) -> None:
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "epoch": trained.epoch,
+        "fakes_from": trained.fakes_from,
         "test": {name: None if math.isnan(value) else value for name, value in asdict(trained.metrics()).items()},
     }
     tensors = {name: value.contiguous().cpu() for name, value in trained.net.state_dict().items()}

@@ -89,6 +89,7 @@ class TrainingRun:
         config: settings.
         dataset: real images; its validation images choose the epoch, where it has some.
         fakes: fake images, for ``use`` other than none: images with groups, or for ffr a synthetic set, whole.
+        fakes_from: where these are from, in words, for the record.
         weights: fills the network before training, and returns names of what it did not fill; None: a random start.
         weights_digest: of what ``weights`` reads.
         stages: which of ffr's two stages are done; ``2`` begins at ``weights``.
@@ -110,6 +111,7 @@ class TrainingRun:
         dataset: Dataset,
         *,
         fakes: Split | SyntheticSet | None = None,
+        fakes_from: str = "",
         weights: Callable[[nn.Module], list[str]] | None = None,
         weights_digest: str = "",
         stages: str = "both",
@@ -124,6 +126,7 @@ class TrainingRun:
         self._check(validation, fakes)
         self._test, self._validation = self._read(dataset.test), validation and self._read(validation)
         self.fakes: np.ndarray | None = None
+        self._fakes_from = fakes_from
         self._stages = self._plan(fakes, stages)
         net = self._network("net")
         self.unfilled = tuple(weights(net)) if weights is not None else ()
@@ -290,6 +293,7 @@ class TrainingRun:
             self.dataset.tested_on,
             begun.name,
             self.unfilled,
+            self._fakes_from,
         )
         if self._out is not None:
             save_network(self._out / NETWORK, result, self.dataset)
@@ -318,6 +322,8 @@ class TrainingRun:
             _check_same(path, self.config, self._inputs)
             return
         about = {"fastdd": __version__, "torch": str(torch.__version__), "data": self.dataset.provenance}
+        if self._fakes_from:
+            about["fakes"] = self._fakes_from
         header = {"train": self.config.model_dump(), "inputs": self._inputs, "about": about}
         files.write_text(path / CONFIG, yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
 

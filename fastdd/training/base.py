@@ -138,6 +138,10 @@ class Recipe:
         """
         raise NotImplementedError
 
+    def rate(self) -> float:
+        """What the optimiser's learning rate is multiplied by in the next step."""
+        return 1.0
+
     def order(self, key: tuple) -> Tensor | None:
         """int64 [N], the rows of an epoch, batch after batch; None: every row once, in random order."""
         return None

@@ -21,6 +21,9 @@ class DfaSettings(Settings):
     q: float = setting("of the biased head's generalised cross-entropy: sharper with q", 0.7, gt=0, le=1)
     decay: float = setting("how much of an image's earlier losses counts against the last", 0.7, ge=0, lt=1)
     swap_from: int = setting("steps before bias features are swapped; published 10,000 of 50,000", 10000, ge=0)
+    halve_every: int = setting(
+        "steps after which fastdd train halves the learning rate, from swap_from on, again and again", 10000, ge=1
+    )
     lambda_dis: float = setting(
         "weight of the biased head's loss; published 10 for digits, 1 or 5 for CIFAR", 1.0, ge=0
     )
@@ -48,7 +51,7 @@ class Dfa(Recipe):
 
     (z~, y~) are z_b and y of the batch in another order; w is LfF's, of the two cross-entropies in L_dis. C_i predicts.
     The encoders are networks up to their last layer, which is not used. Published: Adam, batch 256, 50,000 steps; the
-    learning rate falls by half every 10,000 steps once features are swapped.
+    learning rate falls by half every ``halve_every`` steps once features are swapped (:meth:`rate`).
     """
 
     name = "dfa"
@@ -87,6 +90,9 @@ class Dfa(Recipe):
             total = total + config.lambda_swap * swapped
         self._steps += 1
         return total
+
+    def rate(self) -> float:
+        return 0.5 ** (max(int(self._steps) - self.config.swap_from, 0) // self.config.halve_every)
 
     def _heads(self, intrinsic: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         of_intrinsic = self._intrinsic_head(torch.cat([intrinsic, bias.detach()], 1))

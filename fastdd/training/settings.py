@@ -70,8 +70,17 @@ class TrainSettings(settings.Settings):
         return self
 
     @classmethod
-    def configure(cls, *, dataset: str, **values: Any) -> "TrainSettings":
-        """Settings from those given, over the presets of the data set and recipe; what is None counts as not given."""
+    def configure(cls, *, dataset: str, bias_ratio: float | None = None, **values: Any) -> "TrainSettings":
+        """Settings from those given, over the presets of the data set and recipe; what is None counts as not given.
+
+        Args:
+            dataset: name of the data set.
+            bias_ratio: share of a class's training images in its own group, by which published settings differ; None
+                where it is not known.
+            **values: fields; of ``constants``, those that are given, over the presets'.
+        """
         chosen = settings.given(values)
-        shipped = presets.preset("train", dataset, 1, arch=chosen.get("arch"), training=chosen.get("training", "erm"))
-        return settings.parse(cls, {**shipped, **chosen, "dataset": dataset})
+        about = {name: chosen.get(name, default) for name, default in (("training", "erm"), ("use", "none"))}
+        shipped = presets.preset("train", dataset, 1, arch=chosen.get("arch"), bias_ratio=bias_ratio, **about)
+        constants = {**shipped.get("constants", {}), **chosen.get("constants", {})}
+        return settings.parse(cls, {**shipped, **chosen, "constants": constants, "dataset": dataset})

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastdd.data import load
 from fastdd.data.sets import corruptions
-from fastdd.data.stand_in import read_fakes, stand_in, take_out
+from fastdd.data.stand_in import read_fakes, stand_in, stand_in_of_validation, take_out
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +193,22 @@ def test_sizes_that_do_not_fit(generated):
         read_fakes(generated, CLASSES, GROUPS, 8, channels=4)
     with pytest.raises(FileNotFoundError, match="there is no"):
         read_fakes(generated / "none", CLASSES, GROUPS, 8)
+
+
+def test_validation_images_become_stand_ins_or_stay(digits):
+    wanted = np.minimum(digits.validation.counts(10, 10) - 1, 2)
+    wanted[3] = 0
+    rest, made = stand_in_of_validation(digits, wanted, 2, seed=4)
+    assert made.counts(10, 10).tolist() == wanted.tolist()
+    left = rows_in(rest.validation.images, digits.validation.images)
+    taken = np.setdiff1d(np.arange(len(digits.validation)), left)
+    assert (rest.validation.counts(10, 10) + wanted == digits.validation.counts(10, 10)).all()
+    # Those that are taken, degraded as the function for all of them degrades them.
+    every = stand_in(digits, None, 2, seed=4)
+    order = np.lexsort((np.arange(len(digits.validation)), digits.validation.groups, digits.validation.labels))
+    np.testing.assert_array_equal(made.images, every.images[np.isin(order, taken)])
+    np.testing.assert_array_equal(rest.train.images, digits.train.images)
+    about = rest.provenance["stand_in"]
+    assert (about["of"], about["images"], about["severity"]) == ("validation images", wanted.sum(), 2)
+    with pytest.raises(ValueError, match=r"to take 500 of, and one has to be left: ask for fewer, or hold out more"):
+        stand_in_of_validation(digits, np.full((10, 10), 500), 2)

@@ -13,8 +13,11 @@ from fastdd import reproduce
 from fastdd.data import catalog
 from fastdd.debias import MODES
 from fastdd.evaluation import Evaluation, GroupCounts, Protocol
+from fastdd.experts import ExpertSettings
 from fastdd.methods import configure
 from fastdd.reproduce.comparison import lines
+from fastdd.session.trained import TrainedNetwork
+from fastdd.training import TrainSettings, constants, recipe
 
 # What is measured here does not depend on how much the quick budget spends.
 BUDGETS = {
@@ -28,8 +31,17 @@ EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduc
 def test_every_cell_can_be_run(paper, name):
     for cell in reproduce.read_paper(paper)[name].cells:
         assert cell.dataset in datasets.available()
-        assert {*cell.options, *cell.test_options} <= catalog.options(cell.dataset).keys()
+        others = cell.stand_in_options or {}
+        assert {*cell.options, *cell.test_options, *others} <= catalog.options(cell.dataset).keys()
         assert (cell.what is None) != (cell.method is None)
+        if cell.what == "train":
+            TrainSettings.configure(dataset=cell.dataset, bias_ratio=cell.options["bias_ratio"], **cell.settings)
+        if training := cell.evaluation.get("training"):
+            constants(training, cell.evaluation.get("constants", {}))
+        if cell.networks and recipe(cell.networks["training"]).net_predicts:
+            ExpertSettings.configure(dataset=cell.dataset, ipc=cell.ipc, **cell.networks)
+        if cell.experts:
+            ExpertSettings.configure(dataset=cell.dataset, ipc=cell.ipc, **cell.experts)
         if cell.method:
             assert cell.debias in MODES or cell.debias == "kde"
             settings = {name: value for name, value in cell.settings.items() if name != "groups"}
@@ -60,13 +72,44 @@ def test_figures_are_those_of_the_papers():
     swapped = reproduce.select(tables["table11"], ["celeba:10:Male"], ["DC"]).cells[0]
     assert swapped.options == {"target": "Male", "protected": "Blond_Hair"}
     assert swapped.published == {"deo_m": 25.94, "deo_a": 15.11, "accuracy": 72.07}
+    found = reproduce.select(reproduce.read_paper("kde")["table4"], ["bg-fmnist:5:50"], ["DFA", "SelecMix+LfF"]).cells
+    assert [cell.published["accuracy"] for cell in found] == [(17.6, 1.9), (58.7, 0.9)]
+    assert [cell.evaluation["training"] for cell in found] == ["dfa", "selecmix-lff"]
+    surrogate = reproduce.select(reproduce.read_paper("kde")["table5"], ["cmnist-lff:5:50"], ["MTT+SelecMix"]).cells[0]
+    assert (surrogate.method, surrogate.experts) == ("mtt", {"training": "selecmix-lff"})
+    assert surrogate.published == {"accuracy": (52.1, 0.3)}
+    extractor = reproduce.select(tables["table5"], ["c-fmnist-bg:10"], ["DM+LfF"]).cells[0]
+    assert extractor.published == {"deo_m": 100, "deo_a": 99.63, "accuracy": 21.74}
+    assert extractor.networks == {"training": "lff"}
+    weighted = reproduce.select(tables["table7"], ["c-mnist-bg:10"], ["DC+MF", "DC+DF"]).cells
+    assert [cell.published["accuracy"] for cell in weighted] == [67.1, 82.45]
+    assert (weighted[0].evaluation, weighted[1].debias) == ({"training": "lw"}, "group-weighted")
     mtt = reproduce.select(tables["table23"], ["c-fmnist-bg:50"]).cells[0]
     assert (mtt.method, mtt.published) == ("mtt", {"deo_m": 96.6, "deo_a": 62.02, "accuracy": 70.32})
 
 
+def test_cells_of_from_fake_to_real_are_those_of_the_paper():
+    tables = reproduce.read_paper("ffr")
+    cell = reproduce.select(tables["table1"], ["celeba-hq:99.9"], ["Resampling+FFR"]).cells[0]
+    assert cell.published == {"wa": 86.4, "ba": 89.7}
+    assert cell.settings == {"training": "resample", "use": "ffr"}
+    assert (cell.dataset, cell.options) == ("celeba-hq", {"split": "ffr", "bias_ratio": 0.999, "size": 224})
+    assert len(tables["table1"].cells) == 3 * 16
+    levels = {"95", "97", "99", "99.9"}
+    for name, columns in (("figure3", 12), ("figure6", 4)):
+        assert {row.partition(":")[2] for row in tables[name].rows} == levels
+        assert len(tables[name].cells) == 12 * columns
+        assert {(mean.row, mean.rows) for mean in tables[name].means} == {(f"all:{n}", f"*:{n}") for n in levels}
+        # Curves: no numbers are printed, but for the level that table 1 has.
+        for cell in tables[name].cells:
+            assert (cell.published["wa"] is None) == (not cell.row.endswith(":99.9"))
+    scales = reproduce.select(tables["figure4"], ["utkface:*"], ["ERM+USB"]).cells
+    assert [cell.settings["scale"] for cell in scales] == [1, 2, 3, 4, 5, 6]
+
+
 def test_unknown_names_are_told():
     table = reproduce.read_paper("fairdd")["table9"]
-    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, kde, ncfm"):
+    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, ffr, kde, ncfm"):
         reproduce.read_paper("dm")
     with pytest.raises(ValueError, match=r"fairdd table9 has no row 'mnist.*one of: c-mnist-fg:10, cifar10-s:10"):
         reproduce.select(table, ["mnist*"])
@@ -79,7 +122,7 @@ class Bench:
     """Stands for the work of a cell: says what was asked for, and gives an evaluation of given accuracies."""
 
     def __init__(self):
-        self.distilled, self.trained, self.evaluated = [], [], []
+        self.distilled, self.trained, self.evaluated, self.networks = [], [], [], []
 
     def distill(self, data, *, out, **settings):
         self.distilled.append((out.name, settings))
@@ -88,6 +131,14 @@ class Bench:
     def train_experts(self, data, *, out, **settings):
         self.trained.append((out.name, settings))
         return out.name
+
+    def train_network(self, data, *, out, **settings):
+        self.networks.append((data, out, settings))
+        # As fastdd.train_network has it: no more than a row of results is made of.
+        right = torch.tensor([[8, 6], [7, 9]])
+        config = TrainSettings.configure(dataset=data.name, training=settings["training"], use=settings.get("use"))
+        counts = GroupCounts(right, torch.full((2, 2), 10))
+        return TrainedNetwork(torch.nn.Identity(), config, counts, 1, (), None, "test", "erm")
 
     def evaluate(self, what, data, *, nets, **settings):
         self.evaluated.append((what, nets, settings))
@@ -137,9 +188,9 @@ def test_a_set_is_distilled_once_and_nothing_is_done_twice(table, tmp_path):
     assert full.evaluated[0][1] == 4
 
 
-def shop_of(bench, folder, budget="quick"):
-    work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
-    return reproduce.Workshop(folder, BUDGETS[budget], **work)
+def shop_of(bench, folder, budget="quick", **more):
+    work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate", "train_network")}
+    return reproduce.Workshop(folder, BUDGETS[budget], **work, **more)
 
 
 def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
@@ -165,6 +216,57 @@ def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
     shops = [shop_of(bench, tmp_path, budget) for budget in ("quick", "full")]
     assert len({shop.experts_folder(first) for shop in shops}) == 2
     assert shops[0].experts_folder(table.cells[0]) is None
+
+
+def test_networks_that_are_matched_on_are_trained_once(table, tmp_path):
+    first = replace(table.cells[0], networks={"training": "lw"}, column="DM+LW")
+    other = replace(first, networks={"training": "dfa"}, column="DM+DFA")
+    bench = Bench()
+    shop = shop_of(bench, tmp_path)
+    for cell in (first, replace(first, ipc=5, row="c-digits:5"), other):
+        shop.do(cell)
+    assert len({name for name, _ in bench.trained}) == 1
+    assert bench.trained[0][1].items() >= {"training": "lw", "num_experts": 2, "eval_every": 0}.items()
+    # Two networks make a DFA, which no expert is: they are trained by themselves.
+    assert [(out.name, settings["seed"]) for _, out, settings in bench.networks] == [("0", 0), ("1", 1)]
+    matched_on = [settings["networks"] for _, settings in bench.distilled]
+    assert matched_on[0] == matched_on[1] == shop.networks_folder(first)
+    assert matched_on[2] == shop.networks_folder(other) == bench.networks[0][1].parent
+    assert len({name for name, _ in bench.distilled} | {shop.run_folder(table.cells[0]).name}) == 4
+    assert shop_of(Bench(), tmp_path, "full").networks(other)["num_experts"] == 10
+
+
+def test_networks_are_trained_on_fake_images_that_are_given(table, tmp_path):
+    given, stand_in = {"bias_ratio": 0.9}, {"bias_ratio": 0.5, "validation": 0.4}
+    settings = {"training": "groupdro", "use": "ffr"}
+    cell = replace(
+        table.cells[0], what="train", method=None, ipc=None, options=given, settings=settings,
+        stand_in_options=stand_in, published={"accuracy": None},
+    )  # fmt: skip
+    plain = replace(cell, column="ERM", settings={"training": "erm", "use": "none"})
+    shops = {fakes: shop_of(Bench(), tmp_path, "full", fakes=fakes) for fakes in (None, "images", "stand-in:2")}
+    with pytest.raises(ValueError, match="DM trains on fake images: give --fakes DIR, with DIR/c-digits/CLASS/GROUP/"):
+        shops[None].fakes(cell)
+    assert shops[None].fakes(plain) is None
+    assert shops["images"].fakes(cell) == "images/c-digits"
+    assert (shops["images"].options(cell), shops["stand-in:2"].options(plain)) == (given, stand_in)
+    for fakes in ("images", "stand-in:2"):
+        bench = Bench()
+        shop = shop_of(bench, tmp_path, "full", fakes=fakes)
+        outcome = shop.do(cell)
+        (data, _, of_training), expected = bench.networks[0], "images/c-digits" if fakes == "images" else fakes
+        assert of_training.items() >= {**settings, "fakes": expected, "resume": True}.items()
+        assert (data.validation is None) == (fakes == "images")
+        assert outcome.row["accuracy"]["mean"] == 75
+        assert outcome.run is None
+        assert shop.done(cell).row == outcome.row
+    with pytest.raises(ValueError, match="c-digits has too few images to hold out for stand-ins: give generated ones"):
+        shops["stand-in:2"].options(replace(cell, stand_in_options=None))
+    assert "held-out real images, degraded" in shops["stand-in:2"].note
+    assert shops["images"].note == BUDGETS["full"].note
+    quick = shop_of(Bench(), tmp_path).training(cell)
+    assert quick.items() >= {"arch": "ConvNet", "lr": 1e-4, "pretrain_lr": 1e-3}.items()
+    assert "pretrain_lr" not in shop_of(Bench(), tmp_path).training(plain)
 
 
 def test_a_budget_shortens_slow_networks_further_and_recipes_win(table, tmp_path):

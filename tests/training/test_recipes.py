@@ -1,5 +1,6 @@
 """Recipes' losses, tables and gradients against loops over single images, in float64."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,9 +12,10 @@ from fastdd import models
 from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.debias.density.embedding import gsc_loss
-from fastdd.training import RECIPES, TrainingImages, constants, recipe, start
+from fastdd.training import RECIPES, TrainingImages, TrainSettings, constants, recipe, start
 from fastdd.training.failure import LossTables, generalised_cross_entropy
 from fastdd.training.selecmix import partners
+from fastdd.training.trainer import Trainer
 
 CLASSES, GROUPS, N = 3, 2, 24
 KEY = (0, "test")
@@ -287,3 +289,64 @@ def test_constants_are_checked_by_name_and_value():
         constants("lff", {"q": 2})
     with pytest.raises(ValueError, match="unknown training 'adam'; one of: erm, lw"):
         recipe("adam")
+
+
+def dfa_in_float32(**values):
+    data = dataclasses.replace(images(), images=DeviceImages(images().images.pixels.float()))
+    return start("dfa", data, network("net").float(), lambda name: network(name).float(), KEY, values)
+
+
+def test_the_rate_of_dfa_falls_by_half_from_the_step_at_which_features_are_swapped():
+    ours = dfa_in_float32(swap_from=3, halve_every=2)
+    rates = []
+    for step in range(9):
+        rates.append(ours.rate())
+        ours.loss(torch.tensor([0, 1]), ours.data.images.pixels[:2], (*KEY, step))
+    assert rates == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert begun("lff")[1].rate() == 1
+
+
+def test_steps_have_the_recipes_rate():
+    ours = dfa_in_float32(swap_from=2, halve_every=1)
+    config = TrainSettings.configure(dataset="d", arch="ConvNet", epochs=1, batch_train=6, training="dfa")
+    trainer = Trainer(ours, config, 0.01, KEY)
+    seen, step = [], trainer._optimiser.step
+    trainer._optimiser.step = lambda: (seen.append(trainer._optimiser.param_groups[0]["lr"]), step())
+    trainer.epoch(0)
+    assert seen == [0.01, 0.01, 0.01, 0.005]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "level", "settings", "lr", "pretrain_lr"),
+    [
+        # From Fake to Real, Table 2.
+        ("celeba-hq", 0.95, {"use": "ffr", "training": "groupdro"}, 1e-3, 1e-5),
+        ("celeba-hq", 0.99, {"use": "usb", "training": "resample"}, 1e-7, None),
+        ("utkface", 0.999, {}, 1e-3, None),
+        ("utkface", 0.97, {"use": "ffr", "training": "dfr"}, 1e-6, 1e-4),
+        ("spuco-animals", 0.95, {"use": "asb"}, 1e-6, None),
+        ("spuco-animals", 0.999, {"training": "resample"}, 1e-4, None),
+        # It has no other levels, and no recipe of this name.
+        ("utkface", 0.9, {}, 1e-4, None),
+        ("utkface", 0.99, {"training": "lff"}, 1e-4, None),
+        ("cmnist-lff", 0.95, {"training": "dfa"}, 0.01, None),
+        ("cmnist-lff", 0.95, {"training": "dfa", "lr": 0.5}, 0.5, None),
+        ("corrupted-cifar10", 0.995, {"training": "dfa"}, 5e-4, None),
+    ],
+)
+def test_learning_rates_are_those_of_the_papers(dataset, level, settings, lr, pretrain_lr):
+    found = TrainSettings.configure(dataset=dataset, bias_ratio=level, **settings)
+    assert (found.lr, found.pretrain_lr) == (lr, pretrain_lr)
+
+
+def test_constants_that_are_given_stand_beside_the_published():
+    found = TrainSettings.configure(dataset="cmnist-lff", training="dfa", constants={"swap_from": 5})
+    assert found.constants == {"lambda_dis": 10, "lambda_swap_bias": 10, "swap_from": 5}
+    published = {
+        level: TrainSettings.configure(dataset="corrupted-cifar10", training="dfa", bias_ratio=level).constants
+        for level in (0.95, 0.98, 0.99)
+    }
+    five = {"lambda_dis": 5, "lambda_swap_bias": 5}
+    assert published == {0.95: {}, 0.98: five, 0.99: five}
+    # 50,000 steps of 256.
+    assert round(TrainSettings.configure(dataset="cmnist-lff", training="dfa").epochs * 60_000 / 256, -3) == 50_000

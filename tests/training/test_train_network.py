@@ -1,15 +1,18 @@
 """A network from its settings to its figures: stages, resume, validation, files."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import fastdd
 from fastdd.core import files
 from fastdd.data import Dataset, DeviceImages, Split
+from fastdd.data.stand_in import stand_in_of_validation
 from fastdd.session import training as session_training
 from fastdd.session.trained import NETWORK
 from fastdd.session.training import CHECKPOINT, TrainingRun
@@ -119,6 +122,22 @@ def test_volumes_are_those_of_the_published_sums():
     assert fake_counts(counts, "none").sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("counts", "usb", "each"),
+    [
+        # Training images of From Fake to Real's files at 99.9 %, (class, group) by (class, group).
+        ([[1, 934], [5731, 6]], [[5730, 4797], [0, 5725]], 4063),  # UTKFace: 16,252 are missing
+        ([[6, 5335], [7797, 8]], [[7791, 2462], [0, 7789]], 4510),  # CelebA-HQ: 18,042
+    ],
+)
+def test_volumes_of_the_papers_sets(counts, usb, each):
+    counts = np.array(counts)
+    assert fake_counts(counts, "usb").tolist() == usb
+    assert fake_counts(counts, "asb").tolist() == fake_counts(counts, "ffr").tolist() == [[each] * 2] * 2
+    assert fake_counts(counts, "usb").sum() // 4 == each
+    assert fake_counts(counts, "ffr", 6).tolist() == [[6 * int(np.sum(usb)) // 4] * 2] * 2
+
+
 def test_topped_up_cells_are_even_and_groups_tell_fake_from_real(data, fakes):
     real = data.train.counts(2, 2)
     wanted = fake_counts(real, "usb")
@@ -133,6 +152,25 @@ def test_topped_up_cells_are_even_and_groups_tell_fake_from_real(data, fakes):
     assert torch.bincount(seen.cells, minlength=8).view(2, 2, 2).tolist() == [
         [[real[y, 0], real[y, 1]], [wanted[y, 0], wanted[y, 1]]] for y in range(2)
     ]
+
+
+@pytest.mark.parametrize("use", ["usb", "ffr"])
+def test_stand_ins_are_validation_images_that_choose_nothing(data, use, tmp_path):
+    data = dataclasses.replace(data, validation=split(200, 4, 0.5))
+    settings = {**FAST, "use": use, "epochs": 1, "seed": 3}
+    trained = fastdd.train_network(data, fakes="stand-in:2", out=tmp_path / "net", **settings)
+    wanted = fake_counts(data.train.counts(2, 2), use)
+    assert trained.fakes.tolist() == wanted.tolist()
+    # As the images themselves, of which validation has the rest.
+    rest, fakes = stand_in_of_validation(data, wanted, 2, seed=3)
+    given = fastdd.train_network(rest, fakes=fakes, **settings)
+    assert same(trained.net.state_dict(), given.net.state_dict())
+    assert [row["wa"] for row in trained.history] == [row["wa"] for row in given.history]
+    about = yaml.safe_load((tmp_path / "net" / "config.yaml").read_text())["about"]
+    assert about["fakes"] == trained.fakes_from == "stand-in: validation images, degraded at severity 2"
+    assert about["data"]["stand_in"]["images"] == wanted.sum()
+    again = fastdd.train_network(data, fakes="stand-in:2", out=tmp_path / "net", resume=True, **settings)
+    assert same(trained.net.state_dict(), again.net.state_dict())
 
 
 def test_a_distilled_set_is_a_fake_for_the_first_stage(data):
@@ -198,6 +236,14 @@ def test_what_a_training_needs_is_told_before_it(data, fakes, tmp_path):
         (lacking, {}, "no validation image is of class 'dark', group 'b'"),
         (data, {"use": "ffr"}, "use=ffr needs fake images"),
         (data, {"fakes": fakes}, "use=none takes no fake images"),
+        (data, {"fakes": "stand-in"}, "use=none takes no fake images"),
+        (data, {"use": "usb", "fakes": "stand-in"}, "to take .* of, and one has to be left"),
+        (bare, {"use": "usb", "fakes": "stand-in"}, "bare has no validation images to make stand-ins of"),
+        (
+            data,
+            {"use": "usb", "fakes": "stand-in:x"},
+            "fakes 'stand-in:x' must be stand-in, or stand-in: and a severity",
+        ),
         (data, {"use": "usb", "fakes": fakes.take(np.arange(20)), "scale": 2}, "lower the scale, or give more"),
         (data, {"use": "usb", "fakes": fakes, "pretrain_lr": 0.1}, "pretrain_lr is for use ffr, not usb"),
         (data, {"scale": 2}, "scale 2 is of fake images"),

@@ -8,9 +8,9 @@ import numpy as np
 
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import Plan, Rows
-from fastdd.data.sets.balance import even_cells
+from fastdd.data.sets.balance import drop_to_ratio, even_cells
 
-_BALANCE, _LABELS, _GROUPS, _TEST, _VALIDATION = range(5)
+_BALANCE, _LABELS, _GROUPS, _TEST, _VALIDATION, _DROP = range(6)
 _SHARES = {"val_split", "label_noise", "group_noise"}
 
 
@@ -131,6 +131,7 @@ def varied(
     missing_groups: int = 0,
     val_split: float = 0.0,
     validation: float | None = None,
+    drop_to: float | None = None,
 ) -> Dataset | Plan:
     """A data set, or a plan of one, with its training images changed; the test images stay as they are, unless
     training images take their place or groups are left out; images for validation that it has stay as they are.
@@ -147,10 +148,13 @@ def varied(
             that methods and settings can be chosen without the test set; before all the others.
         validation: share of every cell's training images that are held out as ``Dataset.validation``
             (:func:`validation_rows`), with the bias that training has; after ``val_split``, before all the others.
+        drop_to: training images are dropped until each class's aligned group is that share of it, as From Fake to Real
+            makes its levels of bias (:func:`~fastdd.data.sets.balance.drop_to_ratio`); after ``validation``, which
+            keeps the bias that training had, and before all the others.
 
     Raises:
         ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left,
-            or ``validation`` of a set that has one.
+            ``validation`` of a set that has one, or ``drop_to`` where no group is aligned with a class.
     """
     for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
         check_share(name, share)
@@ -170,6 +174,8 @@ def varied(
         train, test = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
     if validation:
         train, dataset = _with_validation(dataset, train, validation, seed)
+    if drop_to is not None:
+        train = _dropped(dataset.name, train, drop_to, seed)
     if not 0 <= missing_groups < num_groups:
         raise ValueError(f"missing_groups must lie in 0..{num_groups - 1} for {dataset.name}, not {missing_groups}")
     if missing_groups:
@@ -202,6 +208,21 @@ def _with_validation(dataset: Dataset | Plan, train: Split | Rows, share: float,
         raise ValueError(f"validation {share:g} holds out nothing: no class and group of {dataset.name} has two images")
     taken = dataclasses.replace(dataset, validation=train.take(np.flatnonzero(held)))
     return train.take(np.flatnonzero(~held)), taken
+
+
+def _dropped(name: str, train: Split | Rows, share: float, seed: int) -> Split | Rows:
+    """The training images that are left where each class's aligned group is ``share`` of it."""
+    check_share("drop_to", share)
+    counts = np.zeros((train.labels.max() + 1, train.groups.max() + 1))
+    np.add.at(counts, (train.labels, train.groups), 1)
+    shares = counts[counts.any(1)] / counts[counts.any(1)].sum(1, keepdims=True)
+    if np.ptp(shares, 0).max() < 0.01:
+        raise ValueError(
+            f"drop_to {share:g} raises the bias that {name} has, and its classes have their groups in equal shares: "
+            "build it with some, such as bias_ratio=0.6"
+        )
+    rows = drop_to_ratio(train.labels, train.groups, share, np.random.RandomState((seed, _DROP)))
+    return train.take(rows)
 
 
 def with_variants(

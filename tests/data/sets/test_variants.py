@@ -1,5 +1,6 @@
 """Balanced originals, label noise and group noise: exact counts, and nothing else touched."""
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -91,6 +92,7 @@ def test_a_set_of_image_files(tmp_path):
         "missing_groups",
         "val_split",
         "validation",
+        "drop_to",
     ]
     noisy = changed(None, label_noise=0.5, group_noise=0.5)
     assert (noisy.train.labels != rows.labels).sum() == 20
@@ -145,6 +147,27 @@ def test_validation_is_held_out_and_the_test_stays():
     assert held.tested_on == "test"
     assert load("c-digits", validation=0.0).digest() == load("c-digits", validation=None).digest() == plain.digest()
     assert load("c-digits", validation=0.1, seed=1).validation.labels.tolist() != held.validation.labels.tolist()
+
+
+def test_training_is_dropped_to_a_level_beside_unchanged_validation():
+    held, level = (load("c-digits", bias_ratio=0.6, validation=0.3, drop_to=share) for share in (None, 0.98))
+    aligned, before = np.diag(level.train.counts(10, 10)), held.train.counts(10, 10)
+    # Nothing of the aligned groups goes; of a class, 2 of 98 are others.
+    np.testing.assert_array_equal(aligned, np.diag(before))
+    others = level.train.counts(10, 10).sum(1) - aligned
+    assert others.tolist() == [round(n * 0.02 / 0.98) for n in aligned]
+    np.testing.assert_array_equal(level.validation.images, held.validation.images)
+    np.testing.assert_array_equal(level.test.images, held.test.images)
+    kept = {image.tobytes() for image in held.train.images}
+    assert kept > {image.tobytes() for image in level.train.images}
+    assert level.provenance["parameters"]["drop_to"] == 0.98
+    assert "drop_to" not in held.provenance["parameters"]
+    rows = np.arange(100)
+    even = dataclasses.replace(held, train=Split(held.train.images[rows], rows % 10, rows // 10))
+    with pytest.raises(ValueError, match=r"drop_to 0\.9 raises the bias that c-digits has, and its classes have their"):
+        variants.varied(even, drop_to=0.9)
+    with pytest.raises(ValueError, match=r"drop_to must lie in 0\.\.1, not 2"):
+        load("c-digits", drop_to=2.0)
 
 
 def test_validation_beside_held_out_test_images():
