@@ -24,6 +24,7 @@ from fastdd.debias import MODES
 from fastdd.debias.density.clusters import ClusterSettings
 from fastdd.debias.density.kde import KdeSettings
 from fastdd.evaluation import plan_evaluation
+from fastdd.evaluation.audit import AuditSettings
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.training import RECIPES, TrainSettings
@@ -80,6 +81,11 @@ def text() -> str:
             "TrainNetworkSettings",
             "Settings of the training of a network (:class:`fastdd.training.TrainSettings`).",
             {name: _key([("", field)]) for name, field in _settings_of(TrainSettings)},
+        ),
+        _typed_dict(
+            "AuditSettings",
+            "Settings of an audit (:class:`fastdd.evaluation.audit.AuditSettings`).",
+            {name: _key([("", field)]) for name, field in _settings_of(AuditSettings)},
         ),
         _typed_dict("EvaluateSettings", "What :func:`fastdd.evaluate` takes.", _of_keywords(plan_evaluation)),
         _typed_dict(
