@@ -33,10 +33,11 @@ def audit(
 ) -> auditing.Audit:
     """What bias is in the training images and, where one is given, in a synthetic set of them.
 
-    Of the data: majority shares, the mutual information of classes and groups, what fake images make of it (From Fake to
-    Real, theorem 1). Of the set: the groups of its images, as a probe tells them that was trained on real ones; where
-    the mean of each class lies between the optima of vanilla (0) and of FairDD's matching (1); its losses of both;
-    which real images of every class and group it covers. Positions, losses and coverage are means over random ConvNets.
+    Of the data: majority shares, the mutual information of classes and groups, and what fake images make of it (From
+    Fake to Real, theorem 1). Of the set: the groups of its images, as a probe tells them that was trained on real ones;
+    where the mean of each class lies between the optima of vanilla (0) and of FairDD's matching (1); its losses of
+    both; which real images of every class and group it covers. Positions, losses and coverage are means over random
+    ConvNets.
 
     Args:
         data: from :func:`fastdd.data.load`, with groups.
@@ -57,8 +58,8 @@ def audit(
     Warns:
         RuntimeWarning: the probe can't tell the groups: there are no figures of groups in the set.
 
-    Cost: ``probe_steps`` steps of 64 images, and ``nets`` forward passes of the set and of up to ``per_cell`` real images
-    of every class and group. Two runs on one machine and number of threads give the same bits.
+    Cost: ``probe_steps`` steps of 64 images, and ``nets`` forward passes of the set and of up to ``per_cell`` real
+    images of every class and group. Two runs on one machine and number of threads give the same bits.
 
     >>> import fastdd
     >>> found = fastdd.audit(fastdd.data.load("c-digits"))

@@ -1,6 +1,5 @@
 """What bias is in the data, in a synthetic set, and what distillation did to it."""
 
-from fastdd.evaluation.audit.set_bias import AuditSettings, audit
 from fastdd.evaluation.audit.data_bias import data_bias
 from fastdd.evaluation.audit.findings import (
     Audit,
@@ -13,6 +12,7 @@ from fastdd.evaluation.audit.findings import (
     SetBias,
 )
 from fastdd.evaluation.audit.information import mutual_information
+from fastdd.evaluation.audit.set_bias import AuditSettings, audit
 
 __all__ = [
     "Audit",

@@ -120,8 +120,8 @@ class Bound:
         distance: mse, mae or cosine.
         vanilla: L: to the mean of the class.
         fair: L_FairDD: to the means of its groups, summed.
-        holds: whether ``fair`` is no less than ``vanilla``, of every network (FairDD, theorem 5.2: for convex distances;
-            cosine's is not).
+        holds: whether ``fair`` is no less than ``vanilla``, of every network (FairDD, theorem 5.2: for convex
+            distances; cosine's is not).
         to_mean: distance to the mean of the groups' means.
         to_median: to their coordinate-wise median, which is where L_FairDD is least for mae.
     """
@@ -210,6 +210,6 @@ class Audit:
             return []
         return [
             f"the probe tells the groups of held-out images with an accuracy of {probe.accuracy:.1f} % (guessing "
-            f"{probe.guessing:.1f} %), below {probe.needed:g} %: of the groups in the set nothing is said; give it more "
-            "probe steps, or a lower probe accuracy"
+            f"{probe.guessing:.1f} %), below {probe.needed:g} %: of the groups in the set nothing is said; give it "
+            "more probe steps, or a lower probe accuracy"
         ]
