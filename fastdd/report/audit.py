@@ -73,11 +73,11 @@ def _percent(value: float | None) -> str:
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:z.{digits}f}"
 
 
 def _position(one: ClassOfSet) -> str:
-    return "-" if one.position is None else f"{one.position:.2f} ± {one.position_std:.2f}"
+    return "-" if one.position is None else f"{one.position:z.2f} ± {one.position_std:.2f}"
 
 
 def coverage(data: ClassOfData, made: ClassOfSet) -> tuple[str, str]:
@@ -198,5 +198,5 @@ def audit_summary(found: Audit) -> list[str]:
             f"(by chance {made.by_chance:.2f})"
         )
     if made.position is not None:
-        lines.append(f"λ, mean over classes: {made.position:.2f}")
+        lines.append(f"λ, mean over classes: {made.position:z.2f}")
     return lines

@@ -41,12 +41,14 @@ _NOT_GIVEN = "no data set was given"
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table for a page: its title, a note below, titles of columns (the first two are names), and lines."""
+    """A table for a page: its title, a note below, titles of columns (the first two are names), lines, and charts, each
+    its title and its SVG."""
 
     title: str
     note: str
     header: list[str]
     lines: list[list[str]]
+    charts: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -293,14 +295,14 @@ def _group_of(audit: Audit | None, number: int) -> tuple[str, str]:
         return "", ""
     group = made.groups[number]
     name, sure = audit.data.group_names[group], made.certainty[number]
-    return f", group {name} ({100 * sure:.0f} %)", charts.COLOURS[group % len(charts.COLOURS)]
+    return f", group {name} ({100 * sure:.0f} %)", charts.colour_of(audit.data.group_names, group)
 
 
 def _marks(audit: Audit | None) -> list[tuple[str, str]]:
     """(colour, name) of the groups that images are marked by."""
     made = None if audit is None else audit.of_set
     used = sorted(set(made.groups)) if made is not None and made.groups is not None else []
-    return [(charts.COLOURS[group % len(charts.COLOURS)], audit.data.group_names[group]) for group in used]
+    return [(charts.colour_of(audit.data.group_names, group), audit.data.group_names[group]) for group in used]
 
 
 def _audit(audit: Audit | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastdd import api, data, report
 from fastdd.data import Dataset
+from fastdd.evaluation.audit import condensed_ratio, data_bias
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.reproduce.budgets import Budget
@@ -21,7 +22,7 @@ class Outcome:
 
     Attributes:
         cell: which.
-        row: its result (:func:`fastdd.report.result_row`).
+        row: its result (:func:`fastdd.report.result_row`), or the figures of its data set.
         run: folder of the distillation; None where nothing is distilled.
     """
 
@@ -89,7 +90,9 @@ class Workshop:
         return {"debias": debias, "ipc": cell.ipc, **kind.experts, **self._budget.distillation.get("experts", {})}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
-        """Arguments of the cell's evaluation, under the budget."""
+        """Arguments of the cell's evaluation, under the budget; none where nothing is evaluated."""
+        if cell.what == "data":
+            return {}
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
         return {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
 
@@ -99,13 +102,32 @@ class Workshop:
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_results(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
+        if not path.exists():
+            return None
+        read = report.read_json if cell.what == "data" else report.read_results
+        return Outcome(cell, read(path)["rows"][0], self.run_folder(cell))
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
         found = self.done(cell)
         if found is not None:
             return found
+        row, dataset = (self._figures_of_data if cell.what == "data" else self._evaluated)(cell)
+        path = self._result(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
+        report.write_json(path, report.document([row], **about))
+        return Outcome(cell, row, self.run_folder(cell))
+
+    def _figures_of_data(self, cell: Cell) -> tuple[dict[str, Any], Dataset]:
+        """The row of a cell that is of the data set itself, and the data set."""
+        dataset = self.dataset(cell)
+        figures = {"condensed": condensed_ratio(dataset, cell.ipc), "aligned": data_bias(dataset).majority_share}
+        exact = {name: {"mean": 100 * value, "std": 0.0, "interval": None} for name, value in figures.items()}
+        return {"dataset": dataset.name, "ipc": cell.ipc, "nets": 0, **exact}, dataset
+
+    def _evaluated(self, cell: Cell) -> tuple[dict[str, Any], Dataset]:
+        """The row of a cell that is evaluated, once it is distilled, and the data set that it is tested on."""
         what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
         given = {"resume": True, "device": self._device, "seed": self._seed}
         if run is not None:
@@ -121,11 +143,7 @@ class Workshop:
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
-        path = self._result(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
-        report.write_json(path, report.document([row], **about))
-        return Outcome(cell, row, run)
+        return row, dataset
 
     def experts_folder(self, cell: Cell) -> Path | None:
         """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""

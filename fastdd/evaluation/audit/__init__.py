@@ -1,6 +1,6 @@
 """What bias is in the data, in a synthetic set, and what distillation did to it."""
 
-from fastdd.evaluation.audit.data_bias import data_bias
+from fastdd.evaluation.audit.data_bias import condensed_ratio, data_bias
 from fastdd.evaluation.audit.findings import (
     Audit,
     Augmented,
@@ -25,6 +25,7 @@ __all__ = [
     "Probe",
     "SetBias",
     "audit",
+    "condensed_ratio",
     "data_bias",
     "mutual_information",
 ]
