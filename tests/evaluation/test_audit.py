@@ -71,7 +71,9 @@ def test_of_as_many_images_of_every_group_the_means_are_fairdds(balanced):
 
 def test_two_audits_are_equal_and_another_seed_is_not(data, balanced):
     made, _ = balanced
-    first, second, other = (fastdd.audit(data, made, nets=1, probe_steps=2, seed=seed) for seed in (0, 0, 1))
+    first, second, other = (
+        fastdd.audit(data, made, nets=1, probe_steps=2, probe_accuracy=0, seed=seed) for seed in (0, 0, 1)
+    )
     assert first == second
     assert first != other
 
@@ -140,7 +142,7 @@ def test_no_fake_images_make_the_class_independent_of_group_and_source():
         found = {one.use: one for one in augmented(counts)}
         assert found["usb"].information == pytest.approx(0, abs=1e-12)
         assert found["usb"].with_source > 1e-4
-        assert 0 < found["asb"].information < found["none"].information
+        assert found["asb"].information > 0
         assert found["asb"].with_source > 1e-4
         assert (found["ffr-1"].information, found["ffr-1"].with_source) == (0, 0)
         assert found["ffr-2"].information == found["none"].information
@@ -150,9 +152,9 @@ def test_no_fake_images_make_the_class_independent_of_group_and_source():
 
 def test_what_chance_makes_of_independent_classes_and_groups():
     draws = np.random.RandomState(1)
-    cells = draws.randint(0, 25, (300, 400))
+    cells = draws.randint(0, 25, (3000, 1000))
     mean = np.mean([mutual_information(np.bincount(row, minlength=25).reshape(5, 5)) for row in cells])
-    assert information_by_chance(400, 5, 5) == pytest.approx(mean, rel=0.05)
+    assert information_by_chance(1000, 5, 5) == pytest.approx(mean, rel=0.05)
 
 
 # Of means, of Gaussians with given ones
@@ -224,7 +226,8 @@ def test_for_mae_the_best_point_is_the_median_not_the_mean():
     )
     assert at_median.fair < at_mean.fair
     assert at_median.to_median == pytest.approx(0, abs=1e-9)
-    assert at_median.to_mean == at_mean.to_median > 0
+    assert at_median.to_mean == pytest.approx(at_mean.to_median, rel=1e-12)
+    assert at_mean.to_median > 1
 
 
 def test_coverage_is_of_what_lies_near():

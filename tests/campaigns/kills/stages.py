@@ -17,6 +17,7 @@ _LOOPS = ("--iterations", "2", "--outer-loop", "2", "--inner-loop", "2", "--batc
 _STUDENT = ("--iterations", "2", "--syn-steps", "2", "--expert-epochs", "1", "--max-start-epoch", "1")
 _EXPERTS = ("--dataset", "../../data", "--num-experts", "2", "--epochs", "2", *_NET, "--batch-train", "16")
 _MATCH = ("--iterations", "3", "--batch-real", "4")
+_AUDIT = ("--nets", "1", "--probe-steps", "1", "--probe-accuracy", "0")
 _EVALUATE = ("--nets", "1", "--epochs", "1")
 
 
@@ -100,6 +101,7 @@ def trainings(sources: Sources) -> list[Stage]:
         _same(
             "evaluate", "evaluate", "run", *_RUN[:2], *_EVALUATE, "--json", "figures.json", given=sources.copies("run")
         ),
+        _same("audit", "audit", "run", *_RUN[:2], *_AUDIT, "--json", "audit.json", given=sources.copies("run")),
         _same("report", "report", "run", given=sources.copies("run")),
     ]
 
