@@ -194,7 +194,8 @@ class Audit:
         made = self.of_set
         if made is not None:
             rows = made.classes
-            sizes += [len(row) for one in rows for row in (one.shares, one.coverage, one.coverage_of_random) if row]
+            of_groups = [row for one in rows for row in (one.shares, one.coverage, one.coverage_of_random)]
+            sizes += [len(row) for row in of_groups if row is not None]
             in_range += made.groups or ()
             lengths = {len(row) for row in (made.groups, made.certainty) if row is not None}
             if len(rows) != len(classes) or not lengths <= {made.images}:

@@ -70,28 +70,24 @@ def positions(real: Tensor, cells: Tensor, synthetic: Tensor, labels: Tensor, co
     Cost: per class the distances of its sampled real images to each other and to its synthetic ones.
     """
     num_classes, num_groups = counts.shape
-    real, synthetic = real.double(), synthetic.double()
-    sampled = torch.bincount(cells, minlength=counts.numel()).view_as(counts)
-    sums = real.new_zeros(counts.numel(), real.shape[1]).index_add_(0, cells, real)
-    centres = (sums / sampled.flatten().clamp(min=1)[:, None]).view(num_classes, num_groups, -1)
     position, residual = (torch.full((num_classes,), math.nan, dtype=torch.float64) for _ in range(2))
     coverage, of_random = (torch.full(counts.shape, math.nan, dtype=torch.float64) for _ in range(2))
     losses = torch.zeros(len(_DISTANCES), 4, dtype=torch.float64)
     for y in range(num_classes):
-        made, here = synthetic[labels == y], counts[y] > 0
-        if not len(made) or not here.any():
+        in_class, made = cells // num_groups == y, synthetic[labels == y].double()
+        if not len(made) or not in_class.any():
             continue
-        target, sizes = made.mean(0), counts[y, here].double()
-        vanilla, fair = (sizes / sizes.sum()) @ centres[y, here], centres[y, here].mean(0)
+        own, groups = real[in_class].double(), cells[in_class] % num_groups
+        sampled = torch.bincount(groups, minlength=num_groups)
+        here, sums = sampled > 0, own.new_zeros(num_groups, own.shape[1]).index_add_(0, groups, own)
+        centres, sizes = (sums / sampled[:, None])[here], counts[y, here].double()
+        target, vanilla = made.mean(0), (sizes / sizes.sum()) @ centres
         if len(sizes.unique()) > 1:  # groups of one size have one optimum
-            position[y], residual[y] = on_the_line(target, vanilla, fair)
-        losses += _losses(target, vanilla, centres[y, here])
-        in_class = cells // num_groups == y
-        weight = (counts / sampled.clamp(min=1)).flatten()[cells[in_class]]
-        covered, expected = covered_by(real[in_class], made, weight)
+            position[y], residual[y] = on_the_line(target, vanilla, centres.mean(0))
+        losses += _losses(target, vanilla, centres)
+        covered, expected = covered_by(own, made, (counts[y].double() / sampled)[groups])
         for g in here.nonzero().flatten().tolist():
-            of_group = cells[in_class] % num_groups == g
-            coverage[y, g], of_random[y, g] = covered[of_group].double().mean(), expected[of_group].mean()
+            coverage[y, g], of_random[y, g] = covered[groups == g].double().mean(), expected[groups == g].mean()
     return Positions(position, residual, losses, coverage, of_random)
 
 

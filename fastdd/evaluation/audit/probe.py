@@ -103,11 +103,11 @@ def probabilities(net: nn.Module, images: DeviceImages, rows: Tensor) -> Tensor:
 
 def _held_out(cells: np.ndarray, key: int) -> np.ndarray:
     """bool [N]: of every cell of two and more images a fifth, at least one."""
-    held = np.zeros(len(cells), bool)
+    held, lanes = np.zeros(len(cells), bool), rng.lanes(key, int(cells.max()) + 1)
     for cell in np.unique(cells):
         rows = np.flatnonzero(cells == cell)
         count = max(len(rows) // _HELD_OUT, int(len(rows) > 1))
-        order = rng.permutation(int(rng.lanes(key, int(cell) + 1)[-1]), len(rows)).numpy()
+        order = rng.permutation(int(lanes[cell]), len(rows)).numpy()
         held[rows[order[:count]]] = True
     return held
 
