@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastdd import data
 
     # From the files: to mypy, distill of fastdd.api would be the module of that name.
+    from fastdd.api.audit import audit
     from fastdd.api.distill import distill
     from fastdd.api.distillation import Distillation
     from fastdd.api.estimate import estimate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Distillation",
     "__version__",
+    "audit",
     "data",
     "diff_augment",
     "distill",
@@ -45,6 +47,7 @@ __all__ = [
 # Imported when first used, so that `import fastdd` and `fastdd --help` do not wait for torch.
 _HOMES = {
     "Distillation": "fastdd.api",
+    "audit": "fastdd.api",
     "distill": "fastdd.api",
     "estimate": "fastdd.api",
     "evaluate": "fastdd.api",

@@ -4,6 +4,7 @@ In a script that torchrun started, every rank makes the same calls with the same
 and all get the result. Rank 0 writes the files and calls ``progress``.
 """
 
+from fastdd.api.audit import audit
 from fastdd.api.device import pick_device
 from fastdd.api.distill import distill
 from fastdd.api.distillation import Distillation
@@ -17,6 +18,7 @@ from fastdd.evaluation import check_fits
 
 __all__ = [
     "Distillation",
+    "audit",
     "check_fits",
     "distill",
     "estimate",

@@ -274,6 +274,21 @@ class EvaluateSettings(TypedDict, total=False):
     groups: Groups | None
 
 
+class AuditSettings(TypedDict, total=False):
+    """Settings of an audit (:class:`fastdd.evaluation.audit.AuditSettings`)."""
+
+    nets: int | None
+    """random networks that positions, bounds and coverage are over; by default 20."""
+    per_cell: int | None
+    """real images of every class and group that stand for all of them; by default 100."""
+    probe_steps: int | None
+    """training steps of the probe that tells groups; by default 300."""
+    probe_accuracy: float | None
+    """percent, accuracy below which the probe says nothing; by default 80.0."""
+    seed: int | None
+    """number that every random draw follows from; by default 0."""
+
+
 class KdeWeightsSettings(TypedDict, total=False):
     """Of :class:`fastdd.debias.density.kde.KdeSettings`."""
 

@@ -24,6 +24,7 @@ from fastdd.debias import MODES
 from fastdd.debias.density.clusters import ClusterSettings
 from fastdd.debias.density.kde import KdeSettings
 from fastdd.evaluation import plan_evaluation
+from fastdd.evaluation.audit import AuditSettings
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.training import RECIPES, TrainSettings
@@ -85,6 +86,11 @@ def text() -> str:
             "EvaluateSettings",
             "What :func:`fastdd.evaluate` takes.",
             {**_of_keywords(plan_evaluation), "groups": _Key("Groups | None")},
+        ),
+        _typed_dict(
+            "AuditSettings",
+            "Settings of an audit (:class:`fastdd.evaluation.audit.AuditSettings`).",
+            {name: _key([("", field)]) for name, field in _settings_of(AuditSettings)},
         ),
         _typed_dict(
             "KdeWeightsSettings", "Of :class:`fastdd.debias.density.kde.KdeSettings`.", _of_dataclass(KdeSettings)

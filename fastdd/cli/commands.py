@@ -17,6 +17,7 @@ COMMANDS = {
     ),
     "distill": ("distill", "Condense a data set into a few synthetic images per class."),
     "evaluate": ("evaluate", "Train fresh networks on a set; accuracy and fairness on the real test set."),
+    "audit": ("audit", "What bias is in the data, in a synthetic set, and what distillation did to it."),
     "estimate": ("estimate", "Time, memory and disk of a run, before it."),
     "experts": ("experts", "Train the experts that trajectory matching follows; or import, export or check some."),
     "train": (

@@ -198,11 +198,18 @@ def to_evaluate(
     ipc_of_set = synthetic.metadata.get("ipc", ipc)
     if ipc not in (None, ipc_of_set):
         raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
+    return synthetic, with_dataset(target, synthetic, dataset, data_root, options), ipc_of_set
+
+
+def with_dataset(
+    target: str, synthetic: SyntheticSet, dataset: str | None, data_root: Path | None, options: dict[str, Any]
+) -> Dataset:
+    """The data set that the options name, else the one that the set at ``target`` was made from."""
     if dataset is None:
-        return synthetic, _own_dataset(target, synthetic, data_root, options), ipc_of_set
+        return _own_dataset(target, synthetic, data_root, options)
     if dataset == synthetic.metadata.get("dataset"):
         options = datasets.built_with(synthetic.metadata, dataset) | options
-    return synthetic, load_dataset(dataset, data_root, options), ipc_of_set
+    return load_dataset(dataset, data_root, options)
 
 
 def _own_dataset(target: str, synthetic: SyntheticSet, data_root: Path | None, options: dict[str, Any]) -> Dataset:

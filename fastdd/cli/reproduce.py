@@ -101,10 +101,7 @@ def _run(
     for cell in selected.cells:
         outcomes.append(shop.do(cell))
         row = outcomes[-1].row
-        figures = ", ".join(
-            f"{name} {'-' if row[name]['mean'] is None else format(row[name]['mean'], '.1f')}"
-            for name in selected.figures
-        )
+        figures = ", ".join(f"{name} {recipes.number(row[name]['mean'], name)}" for name in selected.figures)
         _write(selected, outcomes, spent, shop, out, final=cell is selected.cells[-1])
         console.print(f"{cell.row} {cell.column}: {figures}")
     compared = recipes.comparisons(selected, outcomes)
@@ -195,6 +192,8 @@ class _Costs:
         shop, evaluation = self._shop, self._shop.evaluation(cell)
         if cell.what == "train":
             return self._training(cell)
+        if cell.what == "data":
+            return 0.0
         if cell.what is not None:
             about = {"what": cell.what, "ipc": None if cell.what == "whole" else cell.ipc, **evaluation}
             return self._seconds(cell, api.estimate_evaluation, about)
@@ -288,7 +287,9 @@ def _write(
         rows.setdefault(outcome.run, []).append(outcome.row)
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    text = TextTable(title, f"{EXPLANATION} {shop.note}", header(table), lines(table, compared))
+    text = TextTable(
+        title, f"{EXPLANATION} {shop.note}", header(table), lines(table, compared), recipes.bars(table, compared)
+    )
     data, why = _shown(shop, [one.cell for one in distilled])
     write_page(stem.with_suffix(".html"), records, data, table=text, without=why)
 

@@ -24,6 +24,25 @@ def interval(std: float, runs: int) -> float | None:
     return float(stdtrit(runs - 1, 0.975)) * std / math.sqrt(runs - 1)
 
 
+def difference_interval(std: float, runs: int, other_std: float, other_runs: int) -> float | None:
+    """Half the width of the 95 % interval of a difference of two independent means (Welch's t).
+
+    ``std`` as in :func:`interval`. None where a mean is of a single run; 0 where nothing varies.
+
+    >>> round(difference_interval(1.0, 5, 2.0, 5), 3), difference_interval(1.0, 5, 1.0, 1)
+    (2.729, None)
+    """
+    if min(runs, other_runs) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    parts = [std**2 / (runs - 1), other_std**2 / (other_runs - 1)]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (runs - 1) + parts[1] ** 2 / (other_runs - 1))
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(sum(parts))
+
+
 @dataclass(frozen=True)
 class Metrics:
     """All in percent; NaN where the test set does not define the figure.

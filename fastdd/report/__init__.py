@@ -1,5 +1,15 @@
 """What a person, or a program, sees of results: tables, JSON, pictures."""
 
+from fastdd.report.audit import (
+    AUDIT,
+    LEGEND,
+    audit_document,
+    audit_lines,
+    audit_summary,
+    audit_tables,
+    read_audit,
+    set_digest,
+)
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
 from fastdd.report.pictures import preview, preview_dataset
 from fastdd.report.results import (
@@ -20,7 +30,13 @@ from fastdd.report.results import (
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
+    "AUDIT",
+    "LEGEND",
     "RESULT",
+    "audit_document",
+    "audit_lines",
+    "audit_summary",
+    "audit_tables",
     "document",
     "expert_rows",
     "expert_summary",
@@ -33,9 +49,11 @@ __all__ = [
     "plot_weights",
     "preview",
     "preview_dataset",
+    "read_audit",
     "read_json",
     "read_results",
     "result_row",
+    "set_digest",
     "table",
     "trained_networks",
     "weight_rows",

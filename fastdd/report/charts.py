@@ -26,6 +26,18 @@ _STYLE = {
 _MOST_POINTS = 2000
 
 
+def colour_of(names: Sequence[str], number: int) -> str:
+    """The colour of one of many: that of its name where all are called by colours.
+
+    >>> colour_of(["red", "light yellow"], 1), colour_of(["red", "old"], 0)
+    ('#ffffe0', '#0072B2')
+    """
+    from matplotlib.colors import CSS4_COLORS
+
+    named = [CSS4_COLORS.get(name.replace(" ", "").lower()) for name in names]
+    return COLOURS[number % len(COLOURS)] if None in named else named[number].lower()
+
+
 def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str, y: str) -> str:
     """Named curves of (x, y); y is logarithmic where all of it is positive and it spans more than a factor of 20.
 
@@ -66,6 +78,27 @@ def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, 
         axes.set(xlabel=x, ylabel=y)
         if len(series) > 1:
             _legend(axes, [name for name, points in series if points])
+        return figure()
+
+
+def bars(groups: Sequence[tuple[str, Sequence[tuple[float, float | None]]]], names: Sequence[str], *, y: str) -> str:
+    """Groups of bars, each a name and of every bar its value and half of its interval (None: it has none).
+
+    Args:
+        groups: as many bars each as there are ``names``.
+        names: of the bars of a group, for the legend.
+    """
+    with _Figure(5.2, 2.8) as (figure, axes):
+        width = 0.8 / len(names)
+        for number in range(len(names)):
+            heights = [values[number][0] for _, values in groups]
+            spread = [values[number][1] or 0 for _, values in groups]
+            places = np.arange(len(groups)) + (number - (len(names) - 1) / 2) * width
+            axes.bar(places, heights, width, yerr=spread, capsize=3, color=COLOURS[number], label=str(number))
+        axes.set_xticks(range(len(groups)), [printable(name) for name, _ in groups], parse_math=False)
+        axes.set(ylabel=y)
+        axes.grid(visible=False, axis="x")
+        _legend(axes, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
         return figure()
 
 

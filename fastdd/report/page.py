@@ -18,7 +18,9 @@ from fastdd.core import files, rng
 from fastdd.core.text import printable
 from fastdd.data import Dataset, DeviceImages, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
+from fastdd.evaluation.audit import Audit
 from fastdd.report import charts
+from fastdd.report.audit import LEGEND, audit_lines, audit_summary, loss_lines
 from fastdd.report.pictures import with_parts
 from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, networks, notes, set_name
@@ -39,20 +41,23 @@ _NOT_GIVEN = "no data set was given"
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table for a page: its title, a note below, titles of columns (the first two are names), and lines."""
+    """A table for a page: its title, a note below, titles of columns (the first two are names), lines, and charts, each
+    its title and its SVG."""
 
     title: str
     note: str
     header: list[str]
     lines: list[list[str]]
+    charts: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """An image of the page: its PNG as a data URI, and what it shows."""
+    """An image of the page: its PNG as a data URI, what it shows, and the colour of its group."""
 
     src: str
     alt: str
+    mark: str = ""
 
 
 def write_page(
@@ -82,8 +87,8 @@ def page(
 
     Synthetic images by class (click, or Enter, enlarges one beside real ones), results with their definitions, loss
     over steps, accuracy over iterations where a run was evaluated on the way, accuracy of every class in every group,
-    weights of KDE reweighting, embeddings of real and synthetic images by class and by group, configuration, versions
-    and times; several records are compared.
+    weights of KDE reweighting, what an audit found, with the group of every synthetic image, embeddings of real and
+    synthetic images by class and by group, configuration, versions and times; several records are compared.
 
     Args:
         records: runs, finished or not, or synthetic sets.
@@ -165,7 +170,9 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "name": record.name,
         "path": str(record.path),
         "unfinished": record.unfinished,
-        "classes": _synthetic_tiles(shown) if shown is not None else [],
+        "classes": _synthetic_tiles(shown, record.audit) if shown is not None else [],
+        "marks": _marks(record.audit),
+        "audit": _audit(record.audit),
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
         "losses": record.losses,
         "evaluations": record.evaluations,
@@ -263,20 +270,47 @@ def _png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _synthetic_tiles(made: SyntheticSet) -> list[tuple[int, str, list[_Tile]]]:
-    """(class, its name, images) of the classes that are shown."""
+def _synthetic_tiles(made: SyntheticSet, audit: Audit | None) -> list[tuple[int, str, list[_Tile]]]:
+    """(class, its name, images) of the classes that are shown; with an audit, marked by their groups."""
     pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
     most = max(1, _MOST_IMAGES // pixels.shape[1])
     classes = []
     for label in np.unique(labels)[:_MOST_CLASSES]:
         chosen = np.flatnonzero(labels == label)[:most]
-        tiles = [
-            _Tile(_png(image), f"synthetic {names[label]} {n + 1}" + (f", part {part}" if part else ""))
-            for n, row in enumerate(chosen)
-            for part, image in enumerate(pixels[row])
-        ]
+        tiles = []
+        for n, row in enumerate(chosen):
+            for part, image in enumerate(pixels[row]):
+                seen = row * made.formation**2 + part - 1 if made.formation > 1 else row
+                group, mark = ("", "") if made.formation > 1 and not part else _group_of(audit, seen)
+                of = f"synthetic {names[label]} {n + 1}{f', part {part}' if part else ''}{group}"
+                tiles.append(_Tile(_png(image), of, mark))
         classes.append((int(label), names[label], tiles))
     return classes
+
+
+def _group_of(audit: Audit | None, number: int) -> tuple[str, str]:
+    """What the probe says of an image that networks see, and its group's colour; nothing where it says nothing."""
+    made = None if audit is None else audit.of_set
+    if made is None or made.groups is None:
+        return "", ""
+    group = made.groups[number]
+    name, sure = audit.data.group_names[group], made.certainty[number]
+    return f", group {name} ({100 * sure:.0f} %)", charts.colour_of(audit.data.group_names, group)
+
+
+def _marks(audit: Audit | None) -> list[tuple[str, str]]:
+    """(colour, name) of the groups that images are marked by."""
+    made = None if audit is None else audit.of_set
+    used = sorted(set(made.groups)) if made is not None and made.groups is not None else []
+    return [(charts.colour_of(audit.data.group_names, group), audit.data.group_names[group]) for group in used]
+
+
+def _audit(audit: Audit | None) -> dict[str, Any]:
+    """The audit's tables and lines; empty without one."""
+    if audit is None:
+        return {}
+    tables = [("Classes", *audit_lines(audit)), ("Matching losses, mean over random networks", *loss_lines(audit))]
+    return {"lines": [*audit_summary(audit), *audit.doubts], "tables": tables, "legend": LEGEND}
 
 
 def _real_tiles(dataset: Dataset, seed: int) -> dict[int, list[_Tile]]:

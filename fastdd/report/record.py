@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fastdd.data import SyntheticSet, built_with
+from fastdd.evaluation.audit import Audit
 from fastdd.methods import stored
+from fastdd.report.audit import AUDIT, read_audit
 from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
 from fastdd.session import folder as run_folder
 
@@ -25,6 +27,7 @@ class Record:
         evaluations: those on the way, by iteration (:func:`fastdd.distill`, ``eval_every``).
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
+        audit: of the set, where there is one and it is of this set.
     """
 
     path: Path
@@ -36,6 +39,7 @@ class Record:
     evaluations: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
+    audit: Audit | None = None
 
     @property
     def name(self) -> str:
@@ -90,9 +94,11 @@ def read_record(path: str | os.PathLike) -> Record:
         check_row(row, ("arch", "nets", "epochs", "tested_on"), CURVE_METRICS, path / run_folder.EVALUATIONS)
     losses = [(entry["step"], entry["loss"]) for entry in logged]
     found = _results(path / RESULT)
+    synthetic = SyntheticSet.load(made) if made.exists() else None
+    audited = synthetic is not None and (path / AUDIT).exists()
     return Record(
         path,
-        SyntheticSet.load(made) if made.exists() else None,
+        synthetic,
         config,
         losses[-1][0] + 1 if losses else 0,
         total,
@@ -100,6 +106,7 @@ def read_record(path: str | os.PathLike) -> Record:
         evaluated,
         found["rows"],
         found["meta"],
+        read_audit(path / AUDIT, synthetic) if audited else None,
     )
 
 

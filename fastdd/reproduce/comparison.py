@@ -6,14 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastdd.reproduce.recipes import Mean, Published, Table, covers
+from fastdd.evaluation.metrics import difference_interval
+from fastdd.reproduce.recipes import Difference, Mean, Published, Table, covers
 from fastdd.reproduce.work import Outcome
 
 EXPLANATION = (
     "Percent: ours ± half of the 95 % interval of the mean over networks (published, difference). What another seed of "
     "the distillation would change is not in the interval."
 )
-TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
+TITLES = {
+    "accuracy": "accuracy",
+    "deo_m": "DEO_M",
+    "deo_a": "DEO_A",
+    "wa": "WA",
+    "ba": "BA",
+    "condensed": "condensed ratio",
+    "aligned": "bias-aligned",
+}
+_DIGITS = {"condensed": 3}
 
 
 @dataclass(frozen=True)
@@ -23,10 +33,12 @@ class Comparison:
     Attributes:
         row, column, figure: which.
         ours: mean over networks; None where the test set does not define it.
-        std: over networks, divided by their number, as published figures have it.
+        std: over networks, divided by their number, as published figures have it; None of a mean over rows and of a
+            difference.
         nets: networks.
-        interval: half the width of the 95 % interval of our mean over networks (Student's t); None for one network,
-            and for a mean over rows. What another distillation, with another seed, would change is not in it.
+        interval: half the width of the 95 % interval of our mean over networks (Student's t), or of a difference of two
+            (Welch's); None for one network, and for a mean over rows. What another distillation, with another seed,
+            would change is not in it.
         published: None where the paper has none that can be read.
         published_std: None where the paper gives none.
     """
@@ -48,7 +60,7 @@ class Comparison:
 
 
 def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """One a figure of every cell that is done, in the table's order, then of the means whose cells all are."""
+    """One a figure of every cell that is done, in the table's order, then of means and differences of such cells."""
     found = []
     for outcome in outcomes:
         for figure in table.figures:
@@ -59,6 +71,11 @@ def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
         rows = [outcome.row for outcome in outcomes if covers(mean, outcome.cell)]
         if len(rows) == sum(covers(mean, cell) for cell in table.cells):
             found += [_mean(mean, figure, rows) for figure in table.figures]
+    done = {(outcome.cell.row, outcome.cell.column): outcome.row for outcome in outcomes}
+    for one in table.differences:
+        pair = [done.get((row, one.column)) for row in (one.of, one.less)]
+        if None not in pair:
+            found += [_difference(one, figure, *pair) for figure in table.figures]
     return found
 
 
@@ -74,8 +91,29 @@ def _mean(mean: Mean, figure: str, rows: list[dict[str, Any]]) -> Comparison:
     return Comparison(mean.row, mean.column, figure, defined, None, nets, None, *_published(mean.published[figure]))
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.1f}"
+def _difference(one: Difference, figure: str, row: dict[str, Any], less: dict[str, Any]) -> Comparison:
+    ours = [each[figure]["mean"] for each in (row, less)]
+    spread = [value for each in (row, less) for value in (each[figure]["std"], each["nets"])]
+    defined = None not in ours
+    return Comparison(
+        one.row,
+        one.column,
+        figure,
+        ours[0] - ours[1] if defined else None,
+        None,
+        row["nets"] + less["nets"],
+        difference_interval(*spread) if defined else None,
+        *_published(one.published[figure]),
+    )
+
+
+def number(value: float | None, figure: str, sign: str = "") -> str:
+    """A figure, percent, with as many digits as it needs.
+
+    >>> number(0.1667, "condensed"), number(0.1667, "accuracy"), number(None, "wa")
+    ('0.167', '0.2', '-')
+    """
+    return "-" if value is None else f"{value:{sign}.{_DIGITS.get(figure, 1)}f}"
 
 
 def header(table: Table) -> list[str]:
@@ -87,9 +125,13 @@ def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
     """Cells of a printed table: a line a row and column, and in it ``ours ± interval (published, difference)``."""
     cells: dict[tuple[str, str], list[str]] = {}
     for one in found:
-        ours = _number(one.ours) + ("" if one.interval is None else f" ± {one.interval:.1f}")
-        published = _number(one.published) + ("" if one.published_std is None else f" ± {one.published_std:.1f}")
-        rest = "" if one.published is None else f" ({published}, {_number(one.difference, '+')})"
+        values = one.ours, one.published, one.difference
+        ours, published, more = (
+            number(value, one.figure, sign) for value, sign in zip(values, ("", "", "+"), strict=True)
+        )
+        ours += "" if one.interval is None else f" ± {one.interval:.1f}"
+        published += "" if one.published_std is None else f" ± {one.published_std:.1f}"
+        rest = "" if one.published is None else f" ({published}, {more})"
         cells.setdefault((one.row, one.column), []).append(ours + rest)
     return [[*names, *figures] for names, figures in cells.items()]
 

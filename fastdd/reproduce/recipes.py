@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-Figure = Literal["accuracy", "deo_m", "deo_a", "wa", "ba"]
+# Of an evaluation, or, of a data set itself: its condensed ratio, and its share of bias-aligned images.
+Figure = Literal["accuracy", "deo_m", "deo_a", "wa", "ba", "condensed", "aligned"]
 # A figure, or its mean and standard deviation; None where the paper's text is not readable.
 Published = float | tuple[float, float] | None
 
@@ -19,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class _Column(_Strict):
-    what: Literal["random", "whole", "train"] | None = None
+    what: Literal["random", "whole", "train", "data"] | None = None
     method: str | None = None
     debias: str = "none"
     settings: dict[str, Any] = {}
@@ -45,6 +46,12 @@ class _Mean(_Strict):
     published: dict[str, list[Published]]
 
 
+class _Difference(_Strict):
+    of: str
+    less: str
+    published: dict[str, list[Published]]
+
+
 class _Table(_Strict):
     title: str
     figures: list[Figure]
@@ -52,6 +59,7 @@ class _Table(_Strict):
     rows: dict[str, _Row]
     also: list[str] = []
     means: dict[str, _Mean] = {}
+    differences: dict[str, _Difference] = {}
 
 
 class _Paper(_Strict):
@@ -71,7 +79,7 @@ class Cell:
         stand_in_options: in place of all of these, where stand-ins are the fake images; None where it can't be.
         ipc: synthetic images per class; None where there are none.
         what: ``random``, ``whole`` or ``train`` (one network, by :func:`fastdd.train_network`), where nothing is
-            distilled.
+            distilled; or ``data``, where nothing is evaluated either.
         method, debias: of the distillation. settings: its own, or those of the training.
         networks: settings of the trained networks that it matches on; none for random ones.
         experts: settings of the experts that it follows, which are not the method's.
@@ -115,8 +123,25 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What one row of a table has more than another.
+
+    Attributes:
+        row, column: its place.
+        of, less: rows.
+        published: as a cell's.
+    """
+
+    row: str
+    column: str
+    of: str
+    less: str
+    published: dict[str, Published]
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows.
+    """A table of a paper: its title, its figures in their order, its cells, row by row, means over rows, differences.
 
     ``also`` are cells of columns that the paper does not have, for those who ask for them by name.
     """
@@ -128,6 +153,7 @@ class Table:
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...] = ()
     also: tuple[Cell, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -185,7 +211,8 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
         for mean in table.means
         if all((cell.row, cell.column) in left for cell in table.cells if covers(mean, cell))
     )
-    return Table(table.paper, table.name, table.title, table.figures, cells, means)
+    differences = tuple(one for one in table.differences if {(one.of, one.column), (one.less, one.column)} <= left)
+    return Table(table.paper, table.name, table.title, table.figures, cells, means, differences=differences)
 
 
 def covers(mean: Mean, cell: Cell) -> bool:
@@ -229,4 +256,11 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
         for row, mean in table.means.items()
         for column, figures in mean.published.items()
     ]
-    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also))
+    differences = [
+        Difference(row, column, one.of, one.less, dict(zip(table.figures, figures, strict=True)))
+        for row, one in table.differences.items()
+        for column, figures in one.published.items()
+    ]
+    return Table(
+        paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also), tuple(differences)
+    )

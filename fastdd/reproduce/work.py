@@ -10,6 +10,7 @@ from typing import Any
 from fastdd import api, data, report
 from fastdd.api.train import STAND_IN
 from fastdd.data import Dataset
+from fastdd.evaluation.audit import condensed_ratio, data_bias
 from fastdd.experts import ExpertSettings
 from fastdd.methods import METHODS
 from fastdd.reproduce.budgets import Budget
@@ -26,7 +27,7 @@ class Outcome:
 
     Attributes:
         cell: which.
-        row: its result (:func:`fastdd.report.result_row`).
+        row: its result (:func:`fastdd.report.result_row`), or the figures of its data set.
         run: folder of the distillation; None where nothing is distilled.
     """
 
@@ -165,7 +166,9 @@ class Workshop:
         return {"num_experts": _NETWORKS, **cell.networks, **shortened, **constants}
 
     def evaluation(self, cell: Cell) -> dict[str, Any]:
-        """Arguments of the cell's evaluation, under the budget."""
+        """Arguments of the cell's evaluation, under the budget; none where nothing is evaluated."""
+        if cell.what == "data":
+            return {}
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
         settings = {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
         shortened = self._budget.constants.get(settings.get("training"))
@@ -177,7 +180,10 @@ class Workshop:
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_results(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
+        if not path.exists():
+            return None
+        read = report.read_json if cell.what == "data" else report.read_results
+        return Outcome(cell, read(path)["rows"][0], self.run_folder(cell))
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
@@ -186,6 +192,17 @@ class Workshop:
             return found
         if cell.what == "train":
             return self._keep(cell, self._trained(cell), self.dataset(cell))
+        return self._keep(cell, *(self._figures_of_data if cell.what == "data" else self._evaluated)(cell))
+
+    def _figures_of_data(self, cell: Cell) -> tuple[dict[str, Any], Dataset]:
+        """The row of a cell that is of the data set itself, and the data set."""
+        dataset = self.dataset(cell)
+        figures = {"condensed": condensed_ratio(dataset, cell.ipc), "aligned": data_bias(dataset).majority_share}
+        exact = {name: {"mean": 100 * value, "std": 0.0, "interval": None} for name, value in figures.items()}
+        return {"dataset": dataset.name, "ipc": cell.ipc, "nets": 0, **exact}, dataset
+
+    def _evaluated(self, cell: Cell) -> tuple[dict[str, Any], Dataset]:
+        """The row of a cell that is evaluated, once it is distilled, and the data set that it is tested on."""
         what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
         given = self._given
         if run is not None:
@@ -203,7 +220,7 @@ class Workshop:
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
-        return self._keep(cell, row, dataset)
+        return row, dataset
 
     def _matched_on(self, cell: Cell) -> Path:
         """The folder of the trained networks that the cell matches on, trained if they are not there."""

@@ -26,6 +26,7 @@ from fastdd.data.files.decode import Recipe, decode
 from fastdd.debias.density import kde
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts, ExpertSettings
+from fastdd.report.audit import audit_summary, audit_tables, read_audit
 from fastdd.report.page import page
 from fastdd.report.record import read_record
 from fastdd.report.results import METRICS, notes, read_results, table
@@ -207,6 +208,15 @@ def shown_results(rows: list[dict[str, Any]]) -> None:
     table(rows, metrics=METRICS)
 
 
+def audits(folder: Path) -> Any:
+    return read_audit(folder / "audit.json")
+
+
+def shown_audit(found: Any) -> None:
+    audit_tables(found)
+    audit_summary(found)
+
+
 def reported(folder: Path) -> Any:
     record = read_record(folder)
     return page([record], embedding="none")
@@ -316,6 +326,7 @@ READERS: dict[str, Reader] = {
         slow=2,
     ),
     "report": Reader(samples.run_folder, reported, changed=("*.yaml", "*.json*", "synthetic.safetensors"), slow=8),
+    "audit.json": Reader(samples.audited, audits, shown_audit, ("audit.json",)),
     "result.json": Reader(samples.run_folder, results, shown_results, ("result.json",)),
     "experts": Reader(
         samples.experts, resumed_experts, changed=("*.json", "*.npy", "*.safetensors"), writes=True, steady=_values

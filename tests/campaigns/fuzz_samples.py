@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 import fastdd
-from fastdd import exchange
+from fastdd import exchange, report
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, save_store
+from fastdd.data.initial import random_set
 from fastdd.debias.density.kde import KdeWeights
 from fastdd.exchange.found import RECORD
 from fastdd.experts.buffers import export_buffers
@@ -71,6 +72,12 @@ def run_folder(folder: Path) -> None:
     content = {"schema": 1, "rows": [row], "meta": {"torch": "2", "threads": 1}}
     (folder / "result.json").write_text(json.dumps(content))
     (folder / ".lock").unlink(missing_ok=True)
+
+
+def audited(folder: Path) -> None:
+    images = random_set(toy(), 1)
+    found = fastdd.audit(toy(), images, nets=1, probe_steps=1, probe_accuracy=0)
+    report.write_json(folder / "audit.json", report.audit_document(found, images))
 
 
 def experts(folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -321,3 +322,64 @@ def test_comparison_has_difference_and_interval(table, tmp_path):
     assert rows[0]["published"] == "70"
     assert rows[2]["published"] == ""
     assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, found, "note")
+
+
+def test_a_difference_of_rows_has_the_interval_of_welch(table):
+    from scipy import stats
+
+    rows = {
+        "D": [90.0, 91.0, 93.0, 90.5, 92.0],
+        "D_b": [20.0, 26.0, 23.0],
+    }
+    outcomes = [
+        reproduce.Outcome(
+            replace(table.cells[0], row=name),
+            {"nets": len(values), "accuracy": {"mean": np.mean(values), "std": np.std(values), "interval": 1.0}},
+            None,
+        )
+        for name, values in rows.items()
+    ]
+    difference = reproduce.Difference("D-D_b", "DM", "D", "D_b", {"accuracy": 4.0})
+    compared = replace(table, cells=tuple(one.cell for one in outcomes), differences=(difference,))
+    found = reproduce.comparisons(compared, outcomes)[-1]
+    low, high = stats.ttest_ind(*rows.values(), equal_var=False).confidence_interval(0.95)
+    assert found.ours == pytest.approx((low + high) / 2, rel=1e-9)
+    assert found.interval == pytest.approx((high - low) / 2, rel=1e-6)
+    assert (found.row, found.column, found.published, found.nets) == ("D-D_b", "DM", 4.0, 8)
+    assert reproduce.comparisons(compared, outcomes[:1])[-1].row == "D"
+    pictures = reproduce.bars(compared, reproduce.comparisons(compared, outcomes))
+    assert [title for title, _ in pictures] == ["D-D_b: accuracy, with 95 % intervals over networks"]
+    assert reproduce.bars(compared, reproduce.comparisons(compared, outcomes[:1])) == []
+
+
+def test_differences_stay_where_both_of_their_rows_do():
+    figure = reproduce.read_paper("kde")["figure2"]
+    assert len(figure.differences) == 12
+    kept = reproduce.select(figure, ["cmnist-lff*"], ["DM", "Whole"])
+    assert [(one.row, one.column) for one in kept.differences] == [
+        ("cmnist-lff:D-D_b", "Whole"),
+        ("cmnist-lff:D-D_b", "DM"),
+    ]
+    assert kept.differences[0].published == {"accuracy": 4}
+    assert reproduce.select(figure, ["cmnist-lff:5*"]).differences == ()
+
+
+def test_figures_of_data_are_counted_and_kept(tmp_path):
+    cell = reproduce.Cell("c-digits:10", "Data", "c-digits", 10, "data", None, "none", 0)
+    shop = reproduce.Workshop(tmp_path, BUDGETS["quick"])
+    row = shop.do(cell).row
+    assert row["condensed"]["mean"] == pytest.approx(100 * 100 / 1297)
+    assert row["aligned"]["mean"] == pytest.approx(89.6, abs=0.05)
+    assert shop.done(cell).row == row
+    table = reproduce.Table("paper", "t", "t", ("condensed", "aligned"), (cell,))
+    published = replace(cell, published={"condensed": 7.7, "aligned": 90.0})
+    shown = lines(table, reproduce.comparisons(table, [reproduce.Outcome(published, row, None)]))
+    assert shown == [["c-digits:10", "Data", "7.710 (7.700, +0.010)", "89.6 (90.0, -0.4)"]]
+
+
+def test_condensed_ratios_are_those_of_the_published_sizes():
+    for cell in reproduce.read_paper("fairdd")["table8"].cells:
+        train, _ = datasets.published_counts(cell.dataset, {})
+        classes = {"celeba": 2, "utkface": 3, "bffhq": 2}.get(cell.dataset, 10)
+        ours, published = 100 * cell.ipc * classes / train, cell.published["condensed"]
+        assert abs(ours - published) < (0.001 if cell.dataset == "celeba" else 0.0051), cell.row

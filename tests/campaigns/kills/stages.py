@@ -19,6 +19,7 @@ _EXPERTS = ("--dataset", "../../data", "--num-experts", "2", "--epochs", "2", *_
 _MATCH = ("--iterations", "3", "--batch-real", "4")
 _NETWORKS = ("--iterations", "2", "--outer-loop", "2", "--train-images", "4", "--batch-real", "4")
 _FEATURES = ("--iterations", "2", "--batch-real", "4", "--frequencies", "8")
+_AUDIT = ("--nets", "1", "--probe-steps", "1", "--probe-accuracy", "0")
 _EVALUATE = ("--nets", "1", "--epochs", "1")
 
 
@@ -105,6 +106,7 @@ def trainings(sources: Sources) -> list[Stage]:
         _same(
             "evaluate", "evaluate", "run", *_RUN[:2], *_EVALUATE, "--json", "figures.json", given=sources.copies("run")
         ),
+        _same("audit", "audit", "run", *_RUN[:2], *_AUDIT, "--json", "audit.json", given=sources.copies("run")),
         _same("report", "report", "run", given=sources.copies("run")),
     ]
 
