@@ -23,6 +23,10 @@ COMMANDS = {
         "train",
         "Train one network on biased images, with fake ones or without; worst group and fairness on the test set.",
     ),
+    "explain": (
+        "explain",
+        "What trained networks have learned: features by class and group, and which pixels predictions rest on (RISE).",
+    ),
     "weights": (
         "weights",
         "Weights of the training images against a bias that no one has labelled, and what they do to every class.",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,6 +102,15 @@ Deo = Annotated[
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
 ]
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.", rich_help_panel=EVALUATION)]
+KeepNets = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep-nets",
+        help="Folder to keep the trained networks in, for fastdd explain, and for a report where it is RUN/networks.",
+        show_default=False,
+        rich_help_panel=EVALUATION,
+    ),
+]
 
 
 @app.command(cls=Command)
@@ -122,6 +132,7 @@ def evaluate(
     training: Training = None,
     constant: Constants = None,
     deo: Deo = "range",
+    keep_nets: KeepNets = None,
     seed: Seed = 0,
     config: Config = None,
     device: Device = "auto",
@@ -139,7 +150,11 @@ def evaluate(
     run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
     if run is not None:
         ranks.first(lambda: _check_results(run))
+    if len(set(archs)) < len(archs) and keep_nets is not None:
+        raise ValueError(f"--arch {arch} names a network twice: --keep-nets has one place for it")
     for name in filter(None, archs):
+        if keep_nets is not None:
+            ranks.first(partial(api.check_keep_nets, keep_nets, name))
         models.check(name, data.channels, data.num_classes, data.size)
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
@@ -147,6 +162,7 @@ def evaluate(
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
     of_recipe = {"training": training, "constants": dict(named_values("--constant", constant)) or None}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
+    same["keep_nets"] = keep_nets
     rows = []
     for name in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)

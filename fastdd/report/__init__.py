@@ -1,7 +1,8 @@
 """What a person, or a program, sees of results: tables, JSON, pictures."""
 
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
-from fastdd.report.pictures import preview, preview_dataset
+from fastdd.report.explanations import draw_features, draw_saliency, explanation_row, explanation_table
+from fastdd.report.pictures import preview, preview_dataset, preview_snapshots
 from fastdd.report.results import (
     RESULT,
     document,
@@ -21,9 +22,13 @@ from fastdd.report.weights import plot_weights, weight_rows, weight_summary, wei
 __all__ = [
     "RESULT",
     "document",
+    "draw_features",
+    "draw_saliency",
     "expert_rows",
     "expert_summary",
     "expert_table",
+    "explanation_row",
+    "explanation_table",
     "figures",
     "group_table",
     "network_row",
@@ -32,6 +37,7 @@ __all__ = [
     "plot_weights",
     "preview",
     "preview_dataset",
+    "preview_snapshots",
     "read_json",
     "read_results",
     "result_row",
