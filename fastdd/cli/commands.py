@@ -46,6 +46,10 @@ COMMANDS = {
         "reproduce",
         "Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published.",
     ),
+    "study": (
+        "study",
+        "What settings do to results, as rows and a picture: kde, severity or density; one that was stopped goes on.",
+    ),
     "run": ("run", "Run an existing distillation script, unchanged, with its slow functions replaced at import."),
     "import": (
         "import_",

@@ -1,0 +1,65 @@
+"""The rows of a study in a folder: what is there is not done again."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastdd import report
+from fastdd.core import files
+
+ROWS, PICTURE = "study.json", "study.png"
+
+
+class KeptRows:
+    """Rows, each with the key that tells it from others, in ``study.json``; every new one is written at once.
+
+    Args:
+        folder: made if it is not there; None keeps rows in memory.
+        study: name of the study.
+        settings: what all rows depend on, JSON-able.
+
+    Attributes:
+        rows: those that are there, in the order of the work.
+
+    Raises:
+        ValueError: the folder has rows of another study, or of other settings.
+        OSError: it can't be written.
+    """
+
+    def __init__(self, folder: Path | None, study: str, settings: Mapping[str, Any]):
+        self._path = None if folder is None else folder / ROWS
+        self._about = {"study": study, "settings": dict(settings)}
+        self.rows: list[dict[str, Any]] = []
+        self._seconds = 0.0
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = files.hold(folder)
+        files.remove_partials(folder)
+        if not self._path.exists():
+            files.check_writable(self._path)
+            return
+        content = report.read_json(self._path)
+        meta = content["meta"]
+        found = meta.get("settings") if meta.get("study") == study else None
+        if not isinstance(found, dict):
+            raise ValueError(f"{self._path} is of the study {meta.get('study')!r}, not {study}; choose another --out")
+        for name, value in self._about["settings"].items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{self._path} is of a study with {name}={found.get(name)}, not {value}; choose another --out"
+                )
+        self.rows, self._seconds = content["rows"], float(meta.get("seconds", 0.0))
+
+    def get(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The row of a key: the one that is there, or a new one of what ``make`` returns."""
+        for row in self.rows:
+            if all(row.get(name) == value for name, value in key.items()):
+                return row
+        began = time.perf_counter()
+        self.rows.append({**key, **make()})
+        self._seconds += time.perf_counter() - began
+        if self._path is not None:
+            report.write_json(self._path, report.document(self.rows, **self._about, seconds=self._seconds))
+        return self.rows[-1]
