@@ -88,8 +88,8 @@ def kde(
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
     of_runs = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-kde"
-    kept = studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(of_runs)})
-    rows = studies.kde.study(data, kept, knobs=knobs, tell=_tell, **of_runs)
+    with studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(of_runs)}) as kept:
+        rows = studies.kde.study(data, kept, knobs=knobs, tell=_tell, **of_runs)
     studies.kde.draw(rows, folder / PICTURE, f"{data.name}, {ipc} images a class; grey: default")
     _end(folder)
 
@@ -123,14 +123,11 @@ def severity(
     def load(value: int) -> Dataset:
         return load_dataset(dataset, data_root, {**options, studies.severity.OPTION: value})
 
-    digests, grid = {}, {}
-    for value in values:
-        data = load(value)
-        digests[str(value)], grid[value] = data.digest(), studies.severity.examples(data)
+    grid = {value: studies.severity.examples(load(value)) for value in values}  # what is missing is told before work
     of_runs = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-severity"
-    kept = studies.KeptRows(folder, "severity", {"dataset_digests": digests, **_settings(of_runs)})
-    rows = studies.severity.study(load, kept, severities=values, modes=modes, tell=_tell, **of_runs)
+    with studies.KeptRows(folder, "severity", _settings(of_runs)) as kept:
+        rows = studies.severity.study(load, kept, severities=values, modes=modes, tell=_tell, **of_runs)
     studies.severity.draw(rows, grid, folder / PICTURE, f"{dataset}, dm, {ipc} images a class")
     _end(folder)
 
@@ -140,8 +137,8 @@ def density(points: Points = None, seed: Seed = 0, out: DensityOut = None) -> No
     """How near the kernel density of points from a normal distribution comes to it, by their number."""
     values = studies.density.POINTS if points is None else _numbers("--points", points, int)
     folder = out or Path("runs") / "study-density"
-    kept = studies.KeptRows(folder, "density", {"seed": seed})
-    rows = studies.density.study(kept, points=values, seed=seed, tell=_tell)
+    with studies.KeptRows(folder, "density", {"seed": seed}) as kept:
+        rows = studies.density.study(kept, points=values, seed=seed, tell=_tell)
     studies.density.draw(rows, seed, folder / PICTURE)
     _end(folder)
 
@@ -171,12 +168,16 @@ def _settings(of_runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tell(row: dict[str, Any]) -> None:
-    console.print(" ".join(f"{name} {_shown(value)}" for name, value in row.items() if value is not None))
+    console.print(
+        " ".join(
+            f"{name} {_shown(value)}" for name, value in row.items() if value is not None and name != "dataset_digest"
+        )
+    )
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return f"{value['mean']:.1f} ± {value['std']:.1f}"
+        return "-" if value["mean"] is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

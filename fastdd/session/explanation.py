@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fastdd.core import rng
+from fastdd.core import ranks, rng
 from fastdd.data import Dataset, objects_in
 from fastdd.evaluation.features import drawn_rows, features_of, in_plane, silhouette
 from fastdd.evaluation.saliency import Saliency, check_cells, rise, share_inside
@@ -59,6 +59,8 @@ def explain_network(
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
     """Look at a network; arguments and errors as of :func:`fastdd.explain`."""
+    if ranks.world() > 1:
+        raise ValueError(f"a network is explained by one process, not by torchrun's {ranks.world()} ranks")
     for name, value, least in (("features", features, 2), ("images", images, 0), ("masks", masks, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")

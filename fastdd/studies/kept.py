@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fastdd import report
-from fastdd.core import files
+from fastdd.core import files, ranks
 
 ROWS, PICTURE = "study.json", "study.png"
 
 
 class KeptRows:
     """Rows, each with the key that tells it from others, in ``study.json``; every new one is written at once.
+
+    The folder is held for this process until the object, a context manager, is left.
 
     Args:
         folder: made if it is not there; None keeps rows in memory.
@@ -23,20 +25,36 @@ class KeptRows:
         rows: those that are there, in the order of the work.
 
     Raises:
-        ValueError: the folder has rows of another study, or of other settings.
+        ValueError: the folder has rows of another study, or of other settings; or several ranks.
         OSError: it can't be written.
     """
 
     def __init__(self, folder: Path | None, study: str, settings: Mapping[str, Any]):
+        if ranks.world() > 1:
+            raise ValueError(f"a study is run by one process, not by torchrun's {ranks.world()} ranks")
         self._path = None if folder is None else folder / ROWS
         self._about = {"study": study, "settings": dict(settings)}
         self.rows: list[dict[str, Any]] = []
-        self._seconds = 0.0
+        self._seconds, self._lock = 0.0, None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = files.hold(folder)
-        files.remove_partials(folder)
+        try:
+            self._read(study)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> "KeptRows":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def _read(self, study: str) -> None:
+        files.remove_partials(self._path.parent)
         if not self._path.exists():
             files.check_writable(self._path)
             return

@@ -50,7 +50,7 @@ def study(
                 summary = api.evaluate(synthetic, data, **evaluation).summary()
                 return {name: summary[name] for name in ("accuracy", "deo_a")}
 
-            rows.append(kept.get({"severity": severity, "debias": debias}, measure))
+            rows.append(kept.get({"severity": severity, "debias": debias, "dataset_digest": data.digest()}, measure))
             tell(rows[-1])
     return rows
 

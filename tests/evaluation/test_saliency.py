@@ -49,9 +49,7 @@ def test_it_is_the_published_sum():
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([4, 1])
     masks = rise_masks(300, (16, 16), 4, key=9).double()  # more than a batch of forward passes
-    for image, label, raw in zip(
-        images, labels, rise(net, images, labels, masks=300, side=4, key=9).raw, strict=True
-    ):
+    for image, label, raw in zip(images, labels, rise(net, images, labels, masks=300, side=4, key=9).raw, strict=True):
         expected = torch.zeros(16, 16, dtype=torch.float64)
         with torch.no_grad():
             for mask in masks:

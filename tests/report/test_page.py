@@ -215,6 +215,36 @@ def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
     assert not seen["wide"]
 
 
+def test_images_over_iterations_are_a_class_a_row(data, tmp_path):
+    fastdd.distill(data, ipc=2, iterations=9, width=4, batch_real=8, snapshots=4, out=tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    text = page([record], data, view=View("none"))
+    assert "Images over iterations" in text
+    shown = [a["alt"] for a in Elements(text).all("img") if ", iteration " in a.get("alt", "")]
+    assert shown[:5] == [*(f"0, iteration {at}" for at in (0, 1, 3, 9)), "1, iteration 0"]
+    assert len(shown) == 40
+    assert "Images over iterations" not in page([replace(record, snapshots=[])], data, view=View("none"))
+
+
+def test_features_of_a_network_that_was_trained_on_the_set(runs, data, tmp_path):
+    folder = tmp_path / "fairdd"
+    shutil.copytree(runs / "fairdd", folder)
+    data = replace(data, class_names=("<b>zero</b>", *data.class_names[1:]))
+    view = View(features="trained", images=1)
+    with pytest.raises(FileNotFoundError, match=r"has no trained networks: fastdd evaluate .* --keep-nets .*networks"):
+        page([read_record(folder)], data, view=view)
+    fastdd.evaluate(folder, data, nets=1, epochs=1, keep_nets=folder / "networks")
+    text = page([read_record(folder)], data, view=view)
+    found = re.search(
+        r"Silhouette of the test images, in all dimensions: by class (-?[.\d]+), by group (-?[.\d]+);", text
+    )
+    explained = fastdd.explain(folder / "networks", data, features=5000, images=0, projection="none")
+    assert float(found[1]) == pytest.approx(explained.silhouette_class, abs=0.05)  # 2,000 of 5,000 images
+    assert float(found[2]) == pytest.approx(explained.silhouette_group, abs=0.05)
+    shown = [a["alt"] for a in Elements(text).all("img") if a.get("alt", "").startswith("synthetic")]
+    assert len(shown) == 10
+
+
 def test_an_image_that_holds_several_is_shown_with_them(runs, data):
     record = read_record(runs / "none")
     made = record.synthetic

@@ -87,8 +87,8 @@ def test_what_a_kill_took_is_made_again_where_the_run_goes_on(digits, tmp_path):
 
 
 def test_what_can_not_be_is_told_before_the_work(digits, tmp_path):
-    with pytest.raises(ValueError, match="^snapshots must be at least 2, the first images and the last, not 1$"):
+    with pytest.raises(ValueError, match=r"^snapshots must be at least 2, the first images and the last, not 1$"):
         fastdd.distill(digits, out=tmp_path / "run", snapshots=1, iterations=4, **SMALL)
-    with pytest.raises(ValueError, match="^snapshots are files of the run's folder: give out too$"):
+    with pytest.raises(ValueError, match=r"^snapshots are files of the run's folder: give out too$"):
         fastdd.distill(digits, snapshots=3, iterations=4, **SMALL)
     assert not (tmp_path / "run").exists()
