@@ -150,12 +150,7 @@ def evaluate(
     run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
     if run is not None:
         ranks.first(lambda: _check_results(run))
-    if len(set(archs)) < len(archs) and keep_nets is not None:
-        raise ValueError(f"--arch {arch} names a network twice: --keep-nets has one place for it")
-    for name in filter(None, archs):
-        if keep_nets is not None:
-            ranks.first(partial(api.check_keep_nets, keep_nets, name))
-        models.check(name, data.channels, data.num_classes, data.size)
+    _check_networks(archs, data, keep_nets)
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
@@ -178,6 +173,16 @@ def evaluate(
         console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
+
+
+def _check_networks(archs: Sequence[str | None], data: Dataset, keep_nets: Path | None) -> None:
+    """That the networks fit the data, and that there is a place for those that are kept."""
+    if len(set(archs)) < len(archs) and keep_nets is not None:
+        raise ValueError(f"--arch {','.join(map(str, archs))} names one twice: --keep-nets has one place for it")
+    for name in filter(None, archs):
+        if keep_nets is not None:
+            ranks.first(partial(api.check_keep_nets, keep_nets, name))
+        models.check(name, data.channels, data.num_classes, data.size)
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
