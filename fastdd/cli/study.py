@@ -9,10 +9,12 @@ import typer
 from fastdd import api, studies
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
+from fastdd.cli.distill import distill_with_bar
+from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.options import EVALUATION, RUN, Command, Device, Seed, new_app
 from fastdd.data import Dataset
 from fastdd.debias import mode
-from fastdd.studies.kept import PICTURE, ROWS
+from fastdd.studies.kept import PICTURE, ROWS, Work
 
 app = new_app()
 
@@ -86,10 +88,10 @@ def kde(
     }
     api.pick_device(device)
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
-    of_runs = _work(ipc, iterations, nets, epochs, seed, device)
+    work = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-kde"
-    with studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(of_runs)}) as kept:
-        rows = studies.kde.study(data, kept, knobs=knobs, tell=_tell, **of_runs)
+    with studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(work)}) as kept:
+        rows = studies.kde.study(data, kept, knobs=knobs, work=work, tell=_tell)
     studies.kde.draw(rows, folder / PICTURE, f"{data.name}, {ipc} images a class; grey: default")
     _end(folder)
 
@@ -124,10 +126,10 @@ def severity(
         return load_dataset(dataset, data_root, {**options, studies.severity.OPTION: value})
 
     grid = {value: studies.severity.examples(load(value)) for value in values}  # what is missing is told before work
-    of_runs = _work(ipc, iterations, nets, epochs, seed, device)
+    work = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-severity"
-    with studies.KeptRows(folder, "severity", _settings(of_runs)) as kept:
-        rows = studies.severity.study(load, kept, severities=values, modes=modes, tell=_tell, **of_runs)
+    with studies.KeptRows(folder, "severity", _settings(work)) as kept:
+        rows = studies.severity.study(load, kept, severities=values, modes=modes, work=work, tell=_tell)
     studies.severity.draw(rows, grid, folder / PICTURE, f"{dataset}, dm, {ipc} images a class")
     _end(folder)
 
@@ -151,20 +153,19 @@ def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Num
         raise ValueError(f"{option} must be {what} joined by commas, not {text!r}") from None
 
 
-def _work(
-    ipc: int, iterations: int | None, nets: int, epochs: int | None, seed: int, device: str
-) -> dict[str, dict[str, Any]]:
-    """Arguments of distillations and evaluations."""
+def _work(ipc: int, iterations: int | None, nets: int, epochs: int | None, seed: int, device: str) -> Work:
     same = {"seed": seed, "device": device}
-    return {
-        "distillation": {"ipc": ipc, "iterations": iterations, **same},
-        "evaluation": {"nets": nets, "epochs": epochs, **same},
-    }
+    return Work(
+        {"ipc": ipc, "iterations": iterations, **same},
+        {"nets": nets, "epochs": epochs, **same},
+        lambda data, **given: distill_with_bar(data, f"{given['debias']} {data.name}", **given),
+        lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
+    )
 
 
-def _settings(of_runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _settings(work: Work) -> dict[str, Any]:
     """What rows depend on, as they are kept."""
-    return {**of_runs["distillation"], **of_runs["evaluation"]}
+    return {**work.distillation, **work.evaluation}
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@
 """
 
 from fastdd.studies import density, kde, severity
-from fastdd.studies.kept import KeptRows
+from fastdd.studies.kept import KeptRows, Work
 
 STUDIES = {"kde": kde, "severity": severity, "density": density}
 
-__all__ = ["STUDIES", "KeptRows", "density", "kde", "severity"]
+__all__ = ["STUDIES", "KeptRows", "Work", "density", "kde", "severity"]

@@ -18,7 +18,7 @@ from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.debias.density import kde
 from fastdd.debias.density.kde import KdeSettings, KdeWeights, kde_weights
-from fastdd.studies.kept import KeptRows
+from fastdd.studies.kept import KeptRows, Work
 
 # The published ranges are those of figures 4 and 8, which say where the best lies: 0.1 for variance and temperature.
 KNOBS: dict[str, tuple[float, ...]] = {
@@ -31,14 +31,10 @@ _ACCURACY, _MASS, _ESS = "#2e7d4f", "#c8553d", "#4a7fb5"
 _DPI = 100
 
 
-def measure(
-    data: Dataset, made: KdeWeights | None, debias: str, distillation: Mapping[str, Any], evaluation: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Distil, train networks, test: accuracy and DEO_A in percent, and what the weights do."""
-    weights = None if made is None else made.weights
-    synthetic = api.distill(data, debias=debias, weights=weights, **distillation)
-    summary = api.evaluate(synthetic, data, **evaluation).summary()
-    row: dict[str, Any] = {name: summary[name]["mean"] for name in ("accuracy", "deo_a")}
+def measure(data: Dataset, made: KdeWeights | None, debias: str, work: Work) -> dict[str, Any]:
+    """Accuracy and DEO_A of a set, and what the weights do."""
+    figures = work.figures(data, debias, None if made is None else made.weights)
+    row: dict[str, Any] = {name: figure["mean"] for name, figure in figures.items()}
     if made is not None:
         diagnostics = made.diagnostics(data.train.labels, data.train.groups)
         auc = kde.rarity(made.log_density, data.train.labels, data.train.groups).auc
@@ -52,8 +48,7 @@ def study(
     kept: KeptRows,
     *,
     knobs: Mapping[str, Sequence[float]],
-    distillation: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    work: Work,
     tell: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Rows of DM, DM+FairDD, and DM+KDE for every value of every knob, the others at their defaults.
@@ -62,7 +57,7 @@ def study(
         data: with groups, which say what conflicts.
         kept: where rows are, and go.
         knobs: values of ``variance``, ``temperature`` and ``clip``.
-        distillation, evaluation: arguments of :func:`fastdd.distill` and :func:`fastdd.evaluate`, with their seed.
+        work: how sets are made and tested.
         tell: called with every row as it is there.
 
     Returns:
@@ -80,7 +75,7 @@ def study(
 
     @cache
     def embeddings() -> np.ndarray:
-        return api.kde_weights(data, seed=distillation["seed"], device=distillation["device"]).embeddings
+        return api.kde_weights(data, **{name: work.distillation[name] for name in ("seed", "device")}).embeddings
 
     @cache
     def of_settings(config: KdeSettings) -> dict[str, Any]:
@@ -88,12 +83,12 @@ def study(
             warnings.simplefilter("ignore", RuntimeWarning)  # that a class has few effective images is a result
             chosen = {name: getattr(config, name) for name in KNOBS}
             made = kde_weights(embeddings(), data.train.labels, **chosen)
-        return measure(data, made, "kde", distillation, evaluation)
+        return measure(data, made, "kde", work)
 
     rows = []
     for debias in ("none", "fairdd"):
         key = {"debias": debias, "knob": None, "value": None}
-        rows.append(kept.get(key, lambda debias=debias: measure(data, None, debias, distillation, evaluation)))
+        rows.append(kept.get(key, lambda debias=debias: measure(data, None, debias, work)))
         tell(rows[-1])
     for knob, value, config in settings:
         key = {"debias": "kde", "knob": knob, "value": value}

@@ -2,13 +2,39 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdd import report
+import numpy as np
+
+from fastdd import api, report
 from fastdd.core import files, ranks
+from fastdd.data import Dataset
 
 ROWS, PICTURE = "study.json", "study.png"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the sets of a study are made and tested.
+
+    Attributes:
+        distillation: arguments of :func:`fastdd.distill`, among them ``ipc`` and ``seed``.
+        evaluation: arguments of :func:`fastdd.evaluate`, among them ``seed``.
+        distill, evaluate: what does it; with progress bars on the command line.
+    """
+
+    distillation: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    distill: Callable[..., Any] = api.distill
+    evaluate: Callable[..., Any] = api.evaluate
+
+    def figures(self, data: Dataset, debias: str, weights: np.ndarray | None = None) -> dict[str, Any]:
+        """Distil, train networks, test: ``accuracy`` and ``deo_a``, percent, each its mean and more."""
+        synthetic = self.distill(data, debias=debias, weights=weights, **self.distillation)
+        summary = self.evaluate(synthetic, data, **self.evaluation).summary()
+        return {name: summary[name] for name in ("accuracy", "deo_a")}
 
 
 class KeptRows:

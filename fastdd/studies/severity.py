@@ -5,15 +5,15 @@ Figure 1 and table 2 of "Exploring the Impact of Dataset Bias on Dataset Distill
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastdd import api
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report.charts import COLOURS
-from fastdd.studies.kept import KeptRows
+from fastdd.studies.kept import KeptRows, Work
 
 OPTION = "severity"
 _DPI = 110
@@ -26,8 +26,7 @@ def study(
     *,
     severities: Sequence[int],
     modes: Sequence[str],
-    distillation: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
+    work: Work,
     tell: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Rows of every severity and debias mode: ``accuracy`` and ``deo_a``, percent, means and deviations over networks.
@@ -37,20 +36,15 @@ def study(
         kept: where rows are, and go.
         severities: as the data set has them, 1..4 where LfF's and Biased-DD's do.
         modes: of debiasing, none among them for the plain method.
-        distillation, evaluation: arguments of :func:`fastdd.distill` and :func:`fastdd.evaluate`, with their seed.
+        work: how sets are made and tested.
         tell: called with every row as it is there.
     """
     rows = []
     for severity in severities:
         data = load(severity)
         for debias in modes:
-
-            def measure(data: Dataset = data, debias: str = debias) -> dict[str, Any]:
-                synthetic = api.distill(data, debias=debias, **distillation)
-                summary = api.evaluate(synthetic, data, **evaluation).summary()
-                return {name: summary[name] for name in ("accuracy", "deo_a")}
-
-            rows.append(kept.get({"severity": severity, "debias": debias, "dataset_digest": data.digest()}, measure))
+            key = {"severity": severity, "debias": debias, "dataset_digest": data.digest()}
+            rows.append(kept.get(key, partial(work.figures, data, debias)))
             tell(rows[-1])
     return rows
 

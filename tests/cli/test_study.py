@@ -61,7 +61,7 @@ def test_the_error_of_a_density_falls_as_theory_says(run, tmp_path):
 def test_the_ablation_of_weights_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):
     words = ("study", "kde", *QUICK, "--variance", "0.1,1", "--temperature", "0.5", "--clip", "3", "--out", "k")
     made = []
-    own, evaluate = kde.measure, api.evaluate
+    own, evaluate = kde.measure, command.evaluate_with_bar
 
     def stops(*arguments, **settings):
         if len(made) == 3:
@@ -75,7 +75,7 @@ def test_the_ablation_of_weights_goes_on_where_it_was_stopped(run, tmp_path, mon
         assert run(*words)[0] == 130
     assert [row["debias"] for row in rows(tmp_path / "k")] == ["none", "fairdd", "kde"]
     before = rows(tmp_path / "k")
-    monkeypatch.setattr(kde.api, "evaluate", lambda *a, **s: made.append("more") or evaluate(*a, **s))
+    monkeypatch.setattr(command, "evaluate_with_bar", lambda *a, **s: made.append("more") or evaluate(*a, **s))
     code, _, errors = run(*words)
     assert (code, errors) == (0, "")
     after = rows(tmp_path / "k")
