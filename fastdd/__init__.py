@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastdd.api.evaluate import evaluate
     from fastdd.api.exchange import export_synthetic, import_synthetic
     from fastdd.api.experts import train_experts
+    from fastdd.api.explain import explain
     from fastdd.api.train import load_network, train_network
     from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
@@ -35,6 +36,7 @@ __all__ = [
     "distill",
     "estimate",
     "evaluate",
+    "explain",
     "export_synthetic",
     "import_synthetic",
     "kde_weights",
@@ -51,6 +53,7 @@ _HOMES = {
     "distill": "fastdd.api",
     "estimate": "fastdd.api",
     "evaluate": "fastdd.api",
+    "explain": "fastdd.api",
     "export_synthetic": "fastdd.api",
     "import_synthetic": "fastdd.api",
     "kde_weights": "fastdd.api",

@@ -1,1 +1,1 @@
-"""Studies: what settings do to results, as one picture each (``python -m fastdd.bench.studies.NAME``)."""
+"""Studies of memory and time (``python -m fastdd.bench.studies.NAME``); those of results are :mod:`fastdd.studies`."""

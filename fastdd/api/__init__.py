@@ -9,9 +9,10 @@ from fastdd.api.device import pick_device
 from fastdd.api.distill import distill
 from fastdd.api.distillation import Distillation
 from fastdd.api.estimate import estimate
-from fastdd.api.evaluate import estimate_evaluation, evaluate
+from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import estimate_experts, import_experts, train_experts
+from fastdd.api.explain import explain
 from fastdd.api.train import load_network, train_network
 from fastdd.api.weights import kde_weights, pseudo_groups
 from fastdd.evaluation import check_fits
@@ -20,11 +21,13 @@ __all__ = [
     "Distillation",
     "audit",
     "check_fits",
+    "check_keep_nets",
     "distill",
     "estimate",
     "estimate_evaluation",
     "estimate_experts",
     "evaluate",
+    "explain",
     "export_synthetic",
     "import_experts",
     "import_synthetic",

@@ -168,6 +168,7 @@ class DistillationArguments(DistillSettings, total=False):
     eval_every: int | None
     eval_nets: int | None
     eval_epochs: int | None
+    snapshots: int | None
 
 
 class TrainExpertsSettings(TypedDict, total=False):

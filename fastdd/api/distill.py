@@ -66,6 +66,9 @@ def distill(
         eval_epochs: of each network; by default as published. An evaluation takes ``eval_nets`` trainings of so many
             epochs on the set, with the published 1,000 often longer than the steps between two: two networks on 10
             images a class of ``c-digits`` 20 s on a core, as 500 iterations of dm do. :func:`estimate` knows.
+        snapshots: how many times the set is kept on the way, as a set of its own below ``snapshots`` in ``out``: as it
+            is at first, and after iterations from 1 to the last that are evenly spaced by their logarithms. The set
+            does not depend on them.
         init: real (random training images), balanced (as many of every group) or noise; or a run folder, or the file
             of a synthetic set, one's own or imported, to go on from its images. Its classes go by their names; soft
             labels and a learned step size are not taken. A class with fewer training images than ``ipc`` gives all it

@@ -36,8 +36,19 @@ from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts
 from fastdd.methods import METHODS, Settings, configure, methods_that_need_experts
-from fastdd.report import preview, result_row, trained_networks
-from fastdd.session import Callback, Curve, Estimate, Progress, Report, Run, check_out
+from fastdd.report import preview, preview_snapshots, result_row, trained_networks
+from fastdd.session import (
+    Callback,
+    Curve,
+    Estimate,
+    Progress,
+    Report,
+    Run,
+    Snapshots,
+    check_out,
+    snapshot_files,
+    snapshot_iterations,
+)
 from fastdd.session import estimate as estimates
 from fastdd.session.networks import check_experts, check_networks, open_networks, trained_by
 from fastdd.session.run import shares
@@ -55,8 +66,8 @@ class Distillation:
     """A distillation, checked before any long work: to look at its settings, estimate it, and run it.
 
     Args:
-        data, method, debias, ipc, device, weights, groups, experts, eval_every, eval_nets, eval_epochs, **settings: as
-            :func:`fastdd.distill` takes them.
+        data, method, debias, ipc, device, weights, groups, experts, eval_every, eval_nets, eval_epochs, snapshots,
+            **settings: as :func:`fastdd.distill` takes them.
 
     Attributes:
         data: as given.
@@ -93,6 +104,7 @@ class Distillation:
         eval_every: int | None = None,
         eval_nets: int | None = None,
         eval_epochs: int | None = None,
+        snapshots: int | None = None,
         **settings: Unpack[DistillSettings],
     ) -> None:
         check_dataset(data)
@@ -103,6 +115,7 @@ class Distillation:
         check_samples(self.settings, weights, groups)
         check_curve(eval_every, eval_nets, eval_epochs)
         self._eval_every, self._eval_nets, self._eval_epochs = eval_every, eval_nets or _CURVE_NETS, eval_epochs
+        self._snapshots = [] if snapshots is None else snapshot_iterations(self.settings.iterations, snapshots)
         self.device, self._device = pick_device(device), device
         check_ipc(data, ipc, self.settings.init)
         network = {"width": self.settings.width, "depth": self.settings.depth}
@@ -142,11 +155,13 @@ class Distillation:
 
         Raises:
             TypeError: a callback that is none.
-            ValueError: an ``out`` that holds another run, or more ranks than classes.
+            ValueError: an ``out`` that holds another run, or none for snapshots, or more ranks than classes.
             RuntimeError: a loss that is not finite.
         """
         check_callbacks(callbacks)
         folder = None if out is None else Path(out)
+        if self._snapshots and folder is None:
+            raise ValueError("snapshots are files of the run's folder: give out too")
         if folder is not None:
             ranks.first(lambda: check_out(folder, resume, self.settings))
             ranks.first(lambda: self._check_room(folder))
@@ -157,6 +172,7 @@ class Distillation:
         weights, groups, about = self._samples(folder, resume, embedding_progress)
         written = [] if progress is None else [Report(progress)]
         written += [] if self._eval_every is None else [Curve(self._eval_every, self._figures, eval_progress)]
+        written += [Snapshots(self._snapshots)] if self._snapshots else []
         synthetic = Run(
             self.settings,
             self.data,
@@ -174,6 +190,8 @@ class Distillation:
         ).go()
         if folder is not None:
             ranks.first(lambda: preview(synthetic, folder / "preview.png"))
+            if self._snapshots:
+                ranks.first(lambda: preview_snapshots(snapshot_files(folder), folder / "snapshots.png"))
         return synthetic
 
     def _check_room(self, folder: Path) -> None:
@@ -181,10 +199,15 @@ class Distillation:
 
         For those a bias embedding is trained first. The run knows of more that it needs, but only after that.
         """
-        images = self.settings.ipc * self.data.num_classes * self.data.channels * math.prod(self.data.size)
+        images = self._values
         found = self._weighted or self._clustering is not None
         samples = bytes_of_samples(len(self.data.train)) if found else 0
-        check_room(folder, 16 * images + samples - bytes_in(folder), "the run")
+        check_room(folder, (16 + 4 * len(self._snapshots)) * images + samples - bytes_in(folder), "the run")
+
+    @property
+    def _values(self) -> int:
+        """Numbers of the synthetic images."""
+        return self.settings.ipc * self.data.num_classes * self.data.channels * math.prod(self.data.size)
 
     def _samples(
         self, folder: Path | None, resume: bool, progress: Callable[[int, int], None] | None
@@ -235,6 +258,7 @@ class Distillation:
         seconds["distillation"], disk, notes = estimates.distillation(
             config, self.data, self.device, groups=self._groups, experts=self.experts, networks=self.networks
         )
+        disk += 4 * len(self._snapshots) * self._values
         if self._eval_every is not None:
             one = self._evaluation_seconds(self._eval_nets, self._eval_epochs)
             seconds["evaluations on the way"] = (1 + math.ceil(config.iterations / self._eval_every)) * one

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
+from fastdd import models
 from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
 from fastdd.api.samples import Groups
 from fastdd.api.signature import check_known, settings_of, with_keywords
+from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.debias.density import kde
-from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, plan_evaluation
+from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, GroupCounts, plan_evaluation
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
+from fastdd.session.trained import network_file, save_evaluated
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,6 +55,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int, float], None] | None = None,
+    keep_nets: str | os.PathLike | None = None,
 ) -> Evaluation:
     """Train fresh networks on a set and test them on the data set's test split.
 
@@ -81,6 +86,8 @@ def evaluate(
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks, their mean accuracy so far).
+        keep_nets: folder for the trained networks, ``ARCH-NUMBER.safetensors``, which :func:`load_network` and
+            :func:`explain` read; each says how it was trained, and what it got right.
 
     Returns:
         Counts per class and group of every network; ``.summary()`` has accuracy, DEO_M, DEO_A, WA and BA.
@@ -88,16 +95,17 @@ def evaluate(
     Raises:
         ValueError: a set whose images or classes do not fit the data, or with values that are not finite, a learned
             step size that is not positive and not replaced, another ``factor`` than the set's, a protocol for whole
-            without ``epochs``, a recipe that needs groups, classes or validation images that there are not, or settings
-            that are not allowed.
+            without ``epochs``, a recipe that needs groups, classes or validation images that there are not, settings
+            that are not allowed, or a ``keep_nets`` that holds networks of that name.
 
     Warns:
         RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
             ``.warnings`` too.
     """
     check_dataset(data)
+    opened = _opened(what)
     plan = plan_evaluation(
-        _with_groups(_opened(what), groups),
+        _with_groups(opened, groups),
         data,
         pick_device(device),
         ipc=ipc,
@@ -114,10 +122,37 @@ def evaluate(
         constants=constants,
         seed=seed,
     )
-    result = plan.evaluate(progress)
+    keep = None
+    if keep_nets is not None:
+        folder = Path(keep_nets)
+        ranks.first(lambda: check_keep_nets(folder, plan.arch))
+
+        def keep(number: int, net: nn.Module, counts: GroupCounts) -> None:
+            arch = models.canonical_name(plan.arch)
+            save_evaluated(network_file(folder, arch, number), net, counts, plan, number, _told(opened, data, ipc))
+
+    result = plan.evaluate(progress, keep)
     for line in result.warnings:
         warnings.warn(line, DoubtfulFigures, stacklevel=2)
     return result
+
+
+def check_keep_nets(folder: Path, arch: str) -> None:
+    """Make the folder; ValueError where it has networks of this name, OSError where it can't be written."""
+    name = models.canonical_name(arch)
+    there = sorted(folder.glob(f"{name}-*.safetensors"))
+    if there:
+        raise ValueError(f"{folder} already holds networks ({there[0].name}); give another folder to keep these in")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.check_writable(network_file(folder, name, 0))
+
+
+def _told(what: SyntheticSet | str, data: Dataset, ipc: int | None) -> dict[str, Any]:
+    """What a kept network says that it was trained on."""
+    about: dict[str, Any] = {"dataset": data.name, "method": what, "debias": "none", "ipc": ipc}
+    if isinstance(what, SyntheticSet):
+        about |= {name: what.metadata.get(name) for name in ("method", "debias", "ipc")}
+    return about
 
 
 @with_keywords(settings_of(arguments.EvaluateSettings))

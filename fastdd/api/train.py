@@ -125,13 +125,14 @@ def train_network(
 
 
 def load_network(path: str | os.PathLike) -> nn.Module:
-    """A network that :func:`train_network` kept, from its folder or file: logits of normalised images.
+    """A network that :func:`train_network` or :func:`evaluate` (``keep_nets``) kept, from its file, or the first of a
+    folder: logits of normalised images.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or was not written here.
     """
-    return read_network(path)[0]
+    return read_network(path).net
 
 
 def _bias_ratio(data: Dataset) -> float | None:

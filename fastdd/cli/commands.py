@@ -24,6 +24,10 @@ COMMANDS = {
         "train",
         "Train one network on biased images, with fake ones or without; worst group and fairness on the test set.",
     ),
+    "explain": (
+        "explain",
+        "What trained networks have learned: features by class and group, and which pixels predictions rest on (RISE).",
+    ),
     "weights": (
         "weights",
         "Weights of the training images against a bias that no one has labelled, and what they do to every class.",
@@ -42,6 +46,10 @@ COMMANDS = {
     "reproduce": (
         "reproduce",
         "Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published.",
+    ),
+    "study": (
+        "study",
+        "What settings do to results, as rows and a picture: kde, severity or density; one that was stopped goes on.",
     ),
     "run": ("run", "Run an existing distillation script, unchanged, with its slow functions replaced at import."),
     "import": (

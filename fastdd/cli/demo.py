@@ -15,7 +15,7 @@ from fastdd.cli.evaluate import evaluate_with_bar, print_results
 from fastdd.cli.options import Command, Device, Json, Seed, new_app
 from fastdd.core import files
 from fastdd.core.space import check_room
-from fastdd.report.page import write_page
+from fastdd.report.page import View, write_page
 from fastdd.report.record import read_record
 
 app = new_app()
@@ -79,7 +79,7 @@ def demo(
     if json is not None:
         report.write_json(json, report.document(rows, dataset_digest=data.digest()))
     page = out / "report.html"
-    write_page(page, [read_record(folder) for folder in folders.values()], data, seed=seed)
+    write_page(page, [read_record(folder) for folder in folders.values()], data, view=View(seed=seed))
     print_results(rows, "c-digits, test set, %, mean ± standard deviation over networks")
     console.print(f"images, groups and embeddings side by side: {page}")
     console.print("synthetic images: " + ", ".join(str(folder / "preview.png") for folder in folders.values()))

@@ -93,6 +93,15 @@ EvalEpochs = Annotated[
     int | None,
     typer.Option(help="Their epochs.", show_default="published", min=1, rich_help_panel=EVALUATION),
 ]
+Snapshots = Annotated[
+    int | None,
+    typer.Option(
+        help="Also keep the set so many times on the way, from the first images to the last; changes no result.",
+        show_default=False,
+        min=2,
+        rich_help_panel=RUN,
+    ),
+]
 
 
 @app.command(cls=Distill)
@@ -117,6 +126,7 @@ def distill(
     config: Config = None,
     device: Device = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
+    snapshots: Snapshots = None,
     json: Json = None,
     evaluate: Evaluate = False,
     nets: Nets = 5,
@@ -145,6 +155,7 @@ def distill(
         resume=resume,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
+        snapshots=snapshots,
         weights=weights,
         groups=groups,
         experts=opened,

@@ -26,7 +26,7 @@ app = new_app()
 
 _COMMANDS = ("distill", "experts", "evaluate")
 # Options that decide nothing about what a command takes.
-_WITHOUT_COST = ("config", "resume", "checkpoint_seconds", "deo")
+_WITHOUT_COST = ("config", "resume", "checkpoint_seconds", "deo", "keep_nets")
 
 
 @app.command(cls=Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

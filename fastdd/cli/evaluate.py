@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,6 +102,15 @@ Deo = Annotated[
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
 ]
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.", rich_help_panel=EVALUATION)]
+KeepNets = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep-nets",
+        help="Folder to keep the trained networks in, for fastdd explain, and for a report where it is RUN/networks.",
+        show_default=False,
+        rich_help_panel=EVALUATION,
+    ),
+]
 
 
 @app.command(cls=Command)
@@ -123,6 +133,7 @@ def evaluate(
     constant: Constants = None,
     groups: SetGroups = None,
     deo: Deo = "range",
+    keep_nets: KeepNets = None,
     seed: Seed = 0,
     config: Config = None,
     device: Device = "auto",
@@ -140,8 +151,7 @@ def evaluate(
     run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
     if run is not None:
         ranks.first(lambda: _check_results(run))
-    for name in filter(None, archs):
-        models.check(name, data.channels, data.num_classes, data.size)
+    _check_networks(archs, data, keep_nets)
     about = {"method": target, "debias": "none"}
     if isinstance(what, SyntheticSet):
         about = {name: what.metadata.get(name, "unknown") for name in about}
@@ -150,6 +160,7 @@ def evaluate(
     constants = dict(named_values("--constant", constant)) or None
     of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
+    same["keep_nets"] = keep_nets
     rows = []
     for name in archs:
         result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)
@@ -167,6 +178,16 @@ def evaluate(
         console.print(f"training {training}: groups of the set's images are {rows[0]['groups_from']}")
     for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
+
+
+def _check_networks(archs: Sequence[str | None], data: Dataset, keep_nets: Path | None) -> None:
+    """That the networks fit the data, and that there is a place for those that are kept."""
+    if len(set(archs)) < len(archs) and keep_nets is not None:
+        raise ValueError(f"--arch {','.join(map(str, archs))} names one twice: --keep-nets has one place for it")
+    for name in filter(None, archs):
+        if keep_nets is not None:
+            ranks.first(partial(api.check_keep_nets, keep_nets, name))
+        models.check(name, data.channels, data.num_classes, data.size)
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:

@@ -11,7 +11,7 @@ from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
 from fastdd.cli.options import Command, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
-from fastdd.report.page import write_page
+from fastdd.report.page import View, write_page
 from fastdd.report.record import Record, read_record
 from fastdd.session.folder import store_of_run
 
@@ -34,17 +34,23 @@ def report(
     bias_ratio: BiasRatio = None,
     data_option: Options = None,
     embedding: Annotated[str, typer.Option(help="Of images in the plane: pca, tsne or none.")] = "pca",
+    features: Annotated[
+        str,
+        typer.Option(help="By what network: random, or trained on the set (fastdd evaluate --keep-nets RUN/networks)."),
+    ] = "random",
+    images: Annotated[int, typer.Option(help="Synthetic images of a class, at most.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Which real images are shown.")] = 0,
 ) -> None:
     """Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration."""
     options = data_options(data_option, bias_ratio=bias_ratio)
+    view = View(embedding, features, images, seed)
     records = [read_record(run) for run in runs]
     if out is None:
         first = records[0].path
         out = first / NAME if len(records) == 1 and first.is_dir() else Path(NAME)
     files.check_writable(out)
     data, why = _dataset(records, dataset, data_root, options)
-    write_page(out, records, data, embedding=embedding, seed=seed, **({"without": why} if why else {}))
+    write_page(out, records, data, view=view, **({"without": why} if why else {}))
     if why:
         console.print(f"without real images and embeddings: {why}")
     console.print(f"report in {out}")

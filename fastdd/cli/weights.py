@@ -12,6 +12,7 @@ from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
 from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app, output_file
 from fastdd.core import files, ranks
+from fastdd.debias.density import kde
 
 app = new_app()
 
@@ -87,13 +88,17 @@ def weights(
             data, embedding=embedding or earlier, seed=seed, device=device, progress=update, **settings
         )
     ranks.first(lambda: weights.save(out))
-    diagnostics = weights.diagnostics(data.train.labels, data.train.groups if data.num_groups > 1 else None)
+    groups = data.train.groups if data.num_groups > 1 else None
+    diagnostics = weights.diagnostics(data.train.labels, groups)
+    rarity = kde.rarity(weights.log_density, data.train.labels, groups)
     if json is not None:
-        rows = report.weight_rows(diagnostics, data.class_names)
+        rows = report.weight_rows(diagnostics, data.class_names, rarity)
         ranks.first(lambda: report.write_json(json, report.document(rows, **weights.metadata)))
     if plot is not None:
-        ranks.first(lambda: report.plot_weights(diagnostics, data.class_names, plot, f"{data.name}: KDE weights"))
-    console.print(report.weight_table(diagnostics, data.class_names, f"{data.name}: weights of the training images"))
+        title = f"{data.name}: KDE weights"
+        ranks.first(lambda: report.plot_weights(diagnostics, data.class_names, rarity, plot, title))
+    title = f"{data.name}: weights of the training images"
+    console.print(report.weight_table(diagnostics, data.class_names, rarity, title))
     if diagnostics.gap is not None:
         console.print(f"the density's bounds are at most {diagnostics.gap:.2f} nats apart")
     console.print(f"weights in {out}{f', picture in {plot}' if plot else ''}")

@@ -140,6 +140,13 @@ def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | No
     return entry.published
 
 
+def objects_in(dataset: Dataset, images: np.ndarray) -> np.ndarray | None:
+    """Where the object is in some of a data set's images, uint8 [N, C, H, W]: bool [N, H, W]; None where that is not
+    known. A packed store knows what it was built of."""
+    entry = DATASETS.get(dataset.provenance.get("builder"))
+    return None if entry is None or entry.objects is None else entry.objects(images)
+
+
 def _with_parameters(dataset: Dataset | Plan, options: dict[str, Any]) -> Dataset | Plan:
     """A data set, or a plan, whose provenance has all options."""
     parameters = dataset.provenance.get("parameters", {})

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdd import models
 from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.initial import random_set, starting_groups
 from fastdd.evaluation.dc_augmentation import dc_strategy
+from fastdd.evaluation.metrics import GroupCounts
 from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
 from fastdd.evaluation.published import PublishedProtocol, published_protocol
 from fastdd.methods import configure
@@ -56,8 +57,12 @@ class EvaluationPlan:
         """``arch``, ``width`` and ``depth``."""
         return {"arch": self.arch, "width": self.width, "depth": self.depth}
 
-    def evaluate(self, progress: Callable[[int, int, float], None] | None = None) -> Evaluation:
-        """Do it (:func:`fastdd.evaluation.evaluate`); ``progress`` gets networks done, networks, mean accuracy."""
+    def evaluate(
+        self,
+        progress: Callable[[int, int, float], None] | None = None,
+        keep: Callable[[int, nn.Module, GroupCounts], None] | None = None,
+    ) -> Evaluation:
+        """Do it; ``progress`` and ``keep`` as :func:`fastdd.evaluation.evaluate` calls them."""
         result = evaluate(
             self.images,
             self.labels,
@@ -68,6 +73,7 @@ class EvaluationPlan:
             zca=self.zca,
             groups=self.groups,
             progress=progress,
+            keep=keep,
             **self.network,
         )
         return replace(result, groups_from=self.groups_from) if recipe(self.protocol.training).needs_groups else result

@@ -242,6 +242,7 @@ def evaluate(
     zca: Zca | None = None,
     groups: Tensor | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    keep: Callable[[int, torch.nn.Module, GroupCounts], None] | None = None,
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
 
@@ -260,6 +261,8 @@ def evaluate(
         zca: whitens the test split, where the training images are whitened; None: it is normalised.
         groups: int64 [N], of the training images, for recipes that look at them; None: not known.
         progress: called with (networks done, networks, their mean accuracy so far), on rank 0, after every network.
+        keep: called with (number of the network, what predicts, what it got right) after every network, on the rank
+            that trained it; the network is trained on for the next one.
 
     Raises:
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
@@ -315,6 +318,8 @@ def evaluate(
             number, loss.item() if finite else math.nan, predictions, dataset.class_names, protocol.learning_rate
         )
         results[number] = counts, doubt
+        if keep is not None:
+            keep(number, predictor, counts)
         reports.send(counts.metrics().accuracy)
         tell()
     ranks.meet(meanwhile=tell)

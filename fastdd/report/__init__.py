@@ -11,7 +11,8 @@ from fastdd.report.audit import (
     set_digest,
 )
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
-from fastdd.report.pictures import preview, preview_dataset
+from fastdd.report.explanations import draw_features, draw_saliency, explanation_row, explanation_table
+from fastdd.report.pictures import preview, preview_dataset, preview_snapshots
 from fastdd.report.results import (
     RESULT,
     document,
@@ -38,9 +39,13 @@ __all__ = [
     "audit_summary",
     "audit_tables",
     "document",
+    "draw_features",
+    "draw_saliency",
     "expert_rows",
     "expert_summary",
     "expert_table",
+    "explanation_row",
+    "explanation_table",
     "figures",
     "group_table",
     "network_row",
@@ -49,6 +54,7 @@ __all__ = [
     "plot_weights",
     "preview",
     "preview_dataset",
+    "preview_snapshots",
     "read_audit",
     "read_json",
     "read_results",

@@ -11,23 +11,22 @@ from importlib.resources import files as resources
 from typing import Any
 
 import numpy as np
-import torch
 
-from fastdd import models
 from fastdd.core import files, rng
 from fastdd.core.text import printable
-from fastdd.data import Dataset, DeviceImages, SyntheticSet
+from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.evaluation.audit import Audit
 from fastdd.report import charts
 from fastdd.report.audit import LEGEND, audit_lines, audit_summary, loss_lines
-from fastdd.report.pictures import with_parts
+from fastdd.report.embeddings import Embedding, of_random_network, of_trained_network
+from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
 from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, networks, notes, set_name
+from fastdd.session.trained import read_network
 
 # What a reader takes in, and a file that a phone opens at once.
-_MOST_CLASSES, _MOST_IMAGES, _REAL_IMAGES = 20, 20, 10
-_MOST_EMBEDDED = 1500
+_MOST_CLASSES, _REAL_IMAGES = 20, 10
 DEFINITIONS = {
     "accuracy": ("accuracy", "right predictions, of all test images"),
     "deo_m": ("DEO_M", "largest gap, over classes, between the accuracies of its groups; 0 is fair"),
@@ -36,6 +35,9 @@ DEFINITIONS = {
     "ba": ("BA", "mean accuracy over all (class, group) pairs, each counting alike"),
 }
 EMBEDDINGS = ("pca", "tsne", "none")
+FEATURES = ("random", "trained")
+# Of a run's folder: networks that were trained on its set, as `fastdd evaluate --keep-nets` writes them.
+NETWORKS = "networks"
 _NOT_GIVEN = "no data set was given"
 
 
@@ -52,6 +54,34 @@ class TextTable:
 
 
 @dataclass(frozen=True)
+class View:
+    """What a page shows of runs.
+
+    Attributes:
+        embedding: of features in the plane: ``pca``, ``tsne`` (slower, clusters come out clearer) or ``none``.
+        features: of what network: ``random``, one random ConvNet, which is what distribution matching matches, or
+            ``trained``, one that was trained on the run's set and kept in the run's folder, of test images.
+        images: synthetic images that are shown of a class, at most.
+        seed: which real images are shown.
+
+    Raises:
+        ValueError: another embedding or features, or no images.
+    """
+
+    embedding: str = "pca"
+    features: str = "random"
+    images: int = 20
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, known in (("embedding", EMBEDDINGS), ("features", FEATURES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.images < 1:
+            raise ValueError(f"images must be at least 1 a class, not {self.images}")
+
+
+@dataclass(frozen=True)
 class _Tile:
     """An image of the page: its PNG as a data URI, what it shows, and the colour of its group."""
 
@@ -65,21 +95,19 @@ def write_page(
     records: Sequence[Record],
     dataset: Dataset | None = None,
     *,
-    embedding: str = "pca",
-    seed: int = 0,
+    view: View | None = None,
     table: TextTable | None = None,
     without: str = _NOT_GIVEN,
 ) -> None:
     """Write the page of ``records``, atomically; see :func:`page`."""
-    files.write_text(path, page(records, dataset, embedding=embedding, seed=seed, table=table, without=without))
+    files.write_text(path, page(records, dataset, view=view, table=table, without=without))
 
 
 def page(
     records: Sequence[Record],
     dataset: Dataset | None = None,
     *,
-    embedding: str = "pca",
-    seed: int = 0,
+    view: View | None = None,
     table: TextTable | None = None,
     without: str = _NOT_GIVEN,
 ) -> str:
@@ -93,21 +121,19 @@ def page(
     Args:
         records: runs, finished or not, or synthetic sets.
         dataset: their data set, for real images and embeddings; without it these are left out, and the page says so.
-        embedding: ``pca``, ``tsne`` (slower, clusters come out clearer) or ``none``, of the features of one random
-            ConvNet, which is what distribution matching matches.
-        seed: which real images are shown.
+        view: what is shown of runs and how; by default as :class:`View` has it.
         table: to stand first, under its own title.
         without: why there is no data set.
 
     Raises:
-        ValueError: no records, another embedding, or a synthetic set that does not fit the data set.
+        ValueError: no records, or a synthetic set that does not fit the data set.
+        FileNotFoundError: features of trained networks, and a run that has none.
     """
     from jinja2 import Environment, StrictUndefined
 
     if not records and table is None:
         raise ValueError("a report needs at least one run")
-    if embedding not in EMBEDDINGS:
-        raise ValueError(f"embedding must be one of {', '.join(EMBEDDINGS)}, not {embedding!r}")
+    view = view or View()
     for record in records:
         if dataset is not None and record.synthetic is not None:
             _check_fits(record, dataset)
@@ -115,7 +141,7 @@ def page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
     environment.filters |= {"figure": _figure, "networks": networks, "set_name": set_name}
-    runs = [_about(record, dataset, embedding, seed) for record in records]
+    runs = [_about(record, dataset, view) for record in records]
     losses = [(run["name"], run["losses"]) for run in runs]
     return environment.from_string(_template()).render(
         title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
@@ -128,7 +154,7 @@ def page(
         notes=notes([row for run in runs for row in run["rows"]]),
         losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
         course=_course(runs),
-        real=_real_tiles(dataset, seed) if dataset is not None else {},
+        real=_real_tiles(dataset, view.seed) if dataset is not None else {},
         dataset=dataset,
         without=without.rstrip("."),
     )
@@ -161,16 +187,17 @@ def _check_fits(record: Record, dataset: Dataset) -> None:
     in_order_of(dataset, made)
 
 
-def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -> dict[str, Any]:
+def _about(record: Record, dataset: Dataset | None, view: View) -> dict[str, Any]:
     made = record.synthetic
     diagnostics = (made.metadata.get("kde") or {}).get("diagnostics") if made is not None else None
     # Beside real images, and in what was evaluated on them, a class has the data set's number.
     shown = made if made is None or dataset is None else in_order_of(dataset, made)
     return {
         "name": record.name,
+        "snapshots": _snapshots(record),
         "path": str(record.path),
         "unfinished": record.unfinished,
-        "classes": _synthetic_tiles(shown, record.audit) if shown is not None else [],
+        "classes": _synthetic_tiles(shown, record.audit, view.images) if shown is not None else [],
         "marks": _marks(record.audit),
         "audit": _audit(record.audit),
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
@@ -180,9 +207,9 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         "groups": _group_names(record, dataset),
         "row_names": _row_names(record, dataset),
         "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
-        "embeddings": _embeddings(shown, dataset, embedding, seed)
-        if shown is not None and dataset is not None and embedding != "none"
-        else [],
+        "embeddings": _embeddings(record, shown, dataset, view)
+        if shown is not None and dataset is not None and view.embedding != "none"
+        else None,
         "config": {name: value for name, value in record.config.items() if value is not None},
         "learned": {} if made is None else _learned(made),
         "versions": {} if made is None else made.metadata.get("versions", {}),
@@ -191,6 +218,21 @@ def _about(record: Record, dataset: Dataset | None, embedding: str, seed: int) -
         if record.rows
         else {},
     }
+
+
+def _snapshots(record: Record) -> dict[str, Any]:
+    """Of sets kept on the way: iterations, and for every class that is shown its name and first image after each."""
+    sets = {iteration: SyntheticSet.load(file) for iteration, file in record.snapshots}
+    if not sets:
+        return {}
+    made = next(iter(sets.values()))
+    names = [made.metadata["class_names"][label] for label in shown_classes(made)]
+    images = [first_of_classes(each) for each in sets.values()]
+    tiles = [
+        (name, [_Tile(_png(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
+        for row, name in enumerate(names)
+    ]
+    return {"iterations": [f"{iteration:,}" for iteration in sets], "classes": tiles}
 
 
 def _course(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -270,10 +312,10 @@ def _png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _synthetic_tiles(made: SyntheticSet, audit: Audit | None) -> list[tuple[int, str, list[_Tile]]]:
+def _synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> list[tuple[int, str, list[_Tile]]]:
     """(class, its name, images) of the classes that are shown; with an audit, marked by their groups."""
     pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
-    most = max(1, _MOST_IMAGES // pixels.shape[1])
+    most = max(1, images // pixels.shape[1])
     classes = []
     for label in np.unique(labels)[:_MOST_CLASSES]:
         chosen = np.flatnonzero(labels == label)[:most]
@@ -334,29 +376,12 @@ def _weights(diagnostics: dict[str, Any], names: Sequence[str]) -> list[dict[str
     return [dict(zip(("class", "images", "ess", "share", "mass"), row, strict=True)) for row in columns]
 
 
-@torch.no_grad()
-def _embeddings(made: SyntheticSet, dataset: Dataset, method: str, seed: int) -> list[tuple[str, str]]:
-    """(what the colours are, SVG) of the features of real and synthetic images in the plane."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    train, made = dataset.train, made.decoded()
-    rows = np.sort(_some(np.arange(len(train)), _MOST_EMBEDDED, rng.key(seed, "report-embedded")))
-    if made.zca is not None:
-        real = made.zca.whiten(train.images[rows])
-    else:
-        mean, std = torch.tensor(dataset.mean), torch.tensor(dataset.std)
-        images = DeviceImages(torch.from_numpy(train.images[rows]), mean, std)
-        real = images.read(torch.arange(len(rows)))
-    net = models.build("ConvNet", dataset.channels, dataset.num_classes, dataset.size, key=rng.key(seed, "report-net"))
-    features = torch.cat([net.embed(some) for some in torch.cat([real, made.images]).split(256)]).numpy()
-    if method == "pca":
-        plane = PCA(2, random_state=0).fit(features[: len(rows)]).transform(features)
-    else:
-        few = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
-        plane = TSNE(2, init="pca", random_state=0).fit_transform(few)
-    points, of_made = (plane[: len(rows)], plane[len(rows) :]), made.labels.numpy()
-    found = [("class", charts.scatter(points[0], train.labels[rows], points[1], of_made, dataset.class_names))]
-    if dataset.num_groups > 1:
-        found.append(("group", charts.scatter(points[0], train.groups[rows], points[1], None, dataset.group_names)))
-    return found
+def _embeddings(record: Record, made: SyntheticSet, dataset: Dataset, view: View) -> Embedding:
+    if view.features == "random":
+        return of_random_network(made, dataset, view.embedding, view.seed)
+    folder = (record.path if record.path.is_dir() else record.path.parent) / NETWORKS
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{record.path} has no trained networks: fastdd evaluate {record.path} --keep-nets {folder} trains some"
+        )
+    return of_trained_network(made, read_network(folder), dataset, view.embedding, view.seed)

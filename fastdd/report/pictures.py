@@ -1,6 +1,8 @@
 """Pictures of synthetic sets and of data sets."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from fastdd.data import Dataset, SyntheticSet
 
 _GAP = 2
 _TARGET_PIXELS = 64
+_TITLE_PIXELS = 16
 
 
 def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10) -> None:
@@ -53,16 +56,45 @@ def preview_dataset(dataset: Dataset, path: str | os.PathLike, each: int = 2) ->
     _write_grid(rows, each * dataset.num_groups, path)
 
 
-def _write_grid(rows: list[np.ndarray], columns: int, path: str | os.PathLike) -> None:
-    """One PNG of uint8 [n, C, H, W] a row."""
-    from PIL import Image
+def preview_snapshots(snapshots: Sequence[tuple[int, Path]], path: str | os.PathLike) -> None:
+    """Write a PNG of a run's course: a class a row, and in it its first image after the iterations of the snapshots.
+
+    Of more than 20 classes, 20 are shown, evenly spaced.
+    """
+    sets = {iteration: SyntheticSet.load(file) for iteration, file in snapshots}
+    columns = [first_of_classes(made) for made in sets.values()]
+    _write_grid(list(np.stack(columns, 1)), len(columns), path, [f"{iteration:,}" for iteration in sets])
+
+
+def first_of_classes(made: SyntheticSet) -> np.ndarray:
+    """uint8 [C, channels, H, W]: the first image of every class that is shown, as it is stored."""
+    rows = [int((made.labels == label).nonzero()[0]) for label in shown_classes(made)]
+    return made.to_uint8()[rows].numpy()
+
+
+def shown_classes(made: SyntheticSet) -> list[int]:
+    """All classes, or 20 of them, evenly spaced."""
+    labels = np.unique(made.labels.numpy())
+    return labels[np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 20)).astype(int))].tolist()
+
+
+def _write_grid(rows: list[np.ndarray], columns: int, path: str | os.PathLike, titles: Sequence[str] = ()) -> None:
+    """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above."""
+    from PIL import Image, ImageDraw
 
     scale = max(1, _TARGET_PIXELS // rows[0].shape[2])
     channels, height, width = rows[0].shape[1], rows[0].shape[2] * scale, rows[0].shape[3] * scale
-    grid = np.full((len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8)
+    above = _TITLE_PIXELS if titles else 0
+    grid = np.full(
+        (above + len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8
+    )
     for row, images in enumerate(rows):
         for column, image in enumerate(images.repeat(scale, axis=2).repeat(scale, axis=3)):
-            top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
+            top, left = above + _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
             grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     picture = Image.fromarray(grid.squeeze(2) if channels == 1 else grid)
+    black = 0 if channels == 1 else (0,) * 3
+    for column, title in enumerate(titles):
+        middle = _GAP + column * (width + _GAP) + width // 2, above // 2
+        ImageDraw.Draw(picture).text(middle, title, fill=black, anchor="mm")
     files.write_atomic(path, lambda file: picture.save(file, format="PNG", optimize=True))

@@ -11,6 +11,7 @@ from fastdd.methods import stored
 from fastdd.report.audit import AUDIT, read_audit
 from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
 from fastdd.session import folder as run_folder
+from fastdd.session import snapshot_files
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Record:
         total: int, steps asked for; None for a file.
         losses: (step, loss) of every step that was logged.
         evaluations: those on the way, by iteration (:func:`fastdd.distill`, ``eval_every``).
+        snapshots: (iteration, file) of the sets that were kept on the way (:func:`fastdd.distill`, ``snapshots``).
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
         audit: of the set, where there is one and it is of this set.
@@ -37,6 +39,7 @@ class Record:
     total: int | None
     losses: list[tuple[int, float]]
     evaluations: list[dict[str, Any]]
+    snapshots: list[tuple[int, Path]]
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
     audit: Audit | None = None
@@ -81,7 +84,7 @@ def read_record(path: str | os.PathLike) -> Record:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
-        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], [], {})
+        return Record(path, SyntheticSet.load(path), {}, 0, None, [], [], [], [], {})
     made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
     if not made.exists() and not configured.exists():
         raise ValueError(f"{path} holds no run and no synthetic set")
@@ -104,6 +107,7 @@ def read_record(path: str | os.PathLike) -> Record:
         total,
         losses,
         evaluated,
+        snapshot_files(path),
         found["rows"],
         found["meta"],
         read_audit(path / AUDIT, synthetic) if audited else None,

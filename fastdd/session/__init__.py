@@ -4,5 +4,18 @@ from fastdd.session.callbacks import Callback, Curve, Progress, Report
 from fastdd.session.estimate import Estimate
 from fastdd.session.folder import check_out
 from fastdd.session.run import Run, run
+from fastdd.session.snapshots import Snapshots, snapshot_files, snapshot_iterations
 
-__all__ = ["Callback", "Curve", "Estimate", "Progress", "Report", "Run", "check_out", "run"]
+__all__ = [
+    "Callback",
+    "Curve",
+    "Estimate",
+    "Progress",
+    "Report",
+    "Run",
+    "Snapshots",
+    "check_out",
+    "run",
+    "snapshot_files",
+    "snapshot_iterations",
+]

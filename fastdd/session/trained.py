@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fastdd import models
 from fastdd.core import files
-from fastdd.data import Dataset
-from fastdd.evaluation import GroupCounts, Metrics
+from fastdd.data import Dataset, DeviceImages, Split, Zca
+from fastdd.evaluation import EvaluationPlan, GroupCounts, Metrics
 from fastdd.training import TrainSettings, recipe
 
-# Of its folder.
+# Of the folder of a network that was trained by itself, and of those that an evaluation keeps.
 NETWORK = "network.safetensors"
 _SCHEMA = 1
+_ZCA = "zca."
 
 
 @dataclass(frozen=True)
@@ -56,30 +58,125 @@ class TrainedNetwork:
         return self.counts.metrics(deo)
 
 
+@dataclass(frozen=True)
+class StoredNetwork:
+    """A network from a file, and how it sees images.
+
+    Attributes:
+        path: the file.
+        net: logits of normalised images, in evaluation mode.
+        about: what the file says of it: ``class_names``, ``mean``, ``std``, ``size``, ``channels``, ``test`` (figures
+            on the test images, percent), and how it was trained: ``train`` or ``evaluation``.
+        zca: whitens its images; None: they are normalised by ``mean`` and ``std``.
+    """
+
+    path: Path
+    net: nn.Module
+    about: Mapping[str, Any]
+    zca: Zca | None = None
+
+    def check_fits(self, dataset: Dataset) -> None:
+        """ValueError unless it is of images and classes as the data set's."""
+        about = self.about
+        theirs = (about["channels"], *about["size"], *about["class_names"])
+        if theirs != (dataset.channels, *dataset.size, *dataset.class_names):
+            shapes = [[about["channels"], *about["size"]], [dataset.channels, *dataset.size]]
+            raise ValueError(
+                f"{self.path} is a network of images {shapes[0]} in {len(about['class_names'])} classes "
+                f"({', '.join(about['class_names'][:3])} ...), {dataset.name} has {shapes[1]} in {dataset.num_classes} "
+                f"({', '.join(dataset.class_names[:3])} ...): give the data set that it was trained on"
+            )
+
+    def read(self, split: Split, device: torch.device | str = "cpu") -> DeviceImages:
+        """Images as it saw them in training."""
+        if self.zca is not None:
+            return self.zca.read(split.images, device)
+        return DeviceImages.of(split.images, tuple(self.about["mean"]), tuple(self.about["std"]), device)
+
+
 def save_network(path: Path, trained: TrainedNetwork, dataset: Dataset) -> None:
     """Write a network: a plain state dict in a safetensors file, with what :func:`read_network` needs as metadata."""
-    from safetensors.torch import save
-
     about = {
-        "schema": _SCHEMA,
         "train": trained.settings.model_dump(),
         "predictor": trained.predictor,
+        "epoch": trained.epoch,
+        "fakes_from": trained.fakes_from,
+        "test": _figures(trained.counts),
+    }
+    _save(path, trained.net, about, dataset)
+
+
+def network_file(folder: Path, arch: str, number: int) -> Path:
+    """Where an evaluation keeps a network."""
+    return folder / f"{arch}-{number}.safetensors"
+
+
+def save_evaluated(
+    path: Path, net: nn.Module, counts: GroupCounts, plan: EvaluationPlan, number: int, of: Mapping[str, Any]
+) -> None:
+    """Write network ``number`` of an evaluation as :func:`save_network` does; ``of`` says what it was trained on."""
+    protocol = plan.protocol
+    milestones = None if protocol.milestones is None else [str(part) for part in protocol.milestones]
+    about = {
+        "network": {**plan.network, "arch": models.canonical_name(plan.arch)},
+        "evaluation": {
+            "protocol": {**asdict(protocol), "constants": dict(protocol.constants), "milestones": milestones},
+            "seed": plan.seed,
+            "number": number,
+            "of": dict(of),
+            "right": counts.right.tolist(),
+            "total": counts.total.tolist(),
+        },
+        "predictor": protocol.training,
+        "test": _figures(counts),
+    }
+    _save(path, net, about, plan.dataset, {} if plan.zca is None else plan.zca.tensors())
+
+
+def _figures(counts: GroupCounts) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in asdict(counts.metrics()).items()}
+
+
+def _save(
+    path: Path, net: nn.Module, about: Mapping[str, Any], dataset: Dataset, zca: Mapping[str, Tensor] | None = None
+) -> None:
+    from safetensors.torch import save
+
+    of_images = {
+        "schema": _SCHEMA,
         "channels": dataset.channels,
         "size": list(dataset.size),
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "epoch": trained.epoch,
-        "fakes_from": trained.fakes_from,
-        "test": {name: None if math.isnan(value) else value for name, value in asdict(trained.metrics()).items()},
     }
-    tensors = {name: value.contiguous().cpu() for name, value in trained.net.state_dict().items()}
-    content = save(tensors, {"fastdd": json.dumps(about, sort_keys=True)})
+    tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
+    content = save({**tensors, **(zca or {})}, {"fastdd": json.dumps({**of_images, **about}, sort_keys=True)})
     files.write_atomic(path, lambda file: file.write(content))
 
 
-def read_network(path: str | os.PathLike) -> tuple[nn.Module, Mapping[str, Any]]:
-    """A network that :func:`save_network` wrote, or its folder: the module in evaluation mode, and its metadata.
+def network_files(path: str | os.PathLike) -> list[Path]:
+    """The file of a network; of a folder, that of ``fastdd train``, or all that an evaluation kept there.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    found = [path / NETWORK] if (path / NETWORK).is_file() else sorted(path.glob("*-*.safetensors"), key=_by_number)
+    if not found:
+        raise FileNotFoundError(f"there is no network at {path}: fastdd train --out and evaluate --keep-nets keep some")
+    return found
+
+
+def _by_number(path: Path) -> tuple[str, int, str]:
+    arch, _, number = path.stem.rpartition("-")
+    return arch, int(number) if number.isdigit() else 0, number
+
+
+def read_network(path: str | os.PathLike) -> StoredNetwork:
+    """A network that :func:`save_network` or :func:`save_evaluated` wrote, or the first in a folder of them.
 
     Raises:
         FileNotFoundError: there is none.
@@ -87,22 +184,22 @@ def read_network(path: str | os.PathLike) -> tuple[nn.Module, Mapping[str, Any]]
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    path = path / NETWORK if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no network at {path}")
+    path = network_files(path)[0]
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["fastdd"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        config = TrainSettings.model_validate(about["train"])
+        zca = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_ZCA)}
+        network = about.get("network") or TrainSettings.model_validate(about["train"]).model_dump()
         classes, size = len(about["class_names"]), tuple(about["size"])
 
         def make() -> models.Network:
-            return models.build(config.arch, about["channels"], classes, size, width=config.width, depth=config.depth)
+            width, depth = network["width"], network["depth"]
+            return models.build(network["arch"], about["channels"], classes, size, width=width, depth=depth)
 
         net = recipe(about["predictor"]).empty_predictor(make, classes)
         net.load_state_dict(tensors)
+        whitens = Zca(zca[f"{_ZCA}mean"], zca[f"{_ZCA}matrix"]) if zca else None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a network of fastdd's: {files.reason(error)}") from None
-    return net.eval(), about
+    return StoredNetwork(path, net.eval(), about, whitens)

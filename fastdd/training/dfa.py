@@ -38,8 +38,12 @@ class Disentangled(nn.Module):
         super().__init__()
         self.intrinsic, self.bias, self.head = intrinsic, bias, head
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the last layer sees, [N, embedding_dim of both]."""
+        return torch.cat([self.intrinsic.embed(images), self.bias.embed(images)], 1)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.cat([self.intrinsic.embed(images), self.bias.embed(images)], 1))
+        return self.head(self.embed(images))
 
 
 class Dfa(Recipe):

@@ -39,8 +39,12 @@ class LastLayer(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the last layer sees, [N, D]."""
+        return F.normalize(self.net.embed(images), dim=1)
+
     def forward(self, images: Tensor) -> Tensor:
-        return F.linear(F.normalize(self.net.embed(images), dim=1), self.weight, self.bias)
+        return F.linear(self.embed(images), self.weight, self.bias)
 
 
 class Dfr(Erm):

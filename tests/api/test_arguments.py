@@ -21,7 +21,7 @@ def test_all_settings_of_all_methods_and_of_experts_are_there():
 
 
 def test_evaluations_and_their_estimates_take_the_same():
-    taken = inspect.signature(fastdd.evaluate).parameters.keys() - {"what", "data", "device", "progress"}
+    taken = inspect.signature(fastdd.evaluate).parameters.keys() - {"what", "data", "device", "progress", "keep_nets"}
     assert taken == EvaluateSettings.__annotations__.keys()
 
 

@@ -27,7 +27,7 @@ from fastdd.debias.density import kde
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts, ExpertSettings
 from fastdd.report.audit import audit_summary, audit_tables, read_audit
-from fastdd.report.page import page
+from fastdd.report.page import View, page
 from fastdd.report.record import read_record
 from fastdd.report.results import METRICS, notes, read_results, table
 
@@ -219,7 +219,7 @@ def shown_audit(found: Any) -> None:
 
 def reported(folder: Path) -> Any:
     record = read_record(folder)
-    return page([record], embedding="none")
+    return page([record], view=View("none"))
 
 
 def weights(name: str) -> Callable[[Path], Any]:

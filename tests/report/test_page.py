@@ -13,7 +13,7 @@ import torch
 import fastdd
 from fastdd import report
 from fastdd.report import charts
-from fastdd.report.page import page
+from fastdd.report.page import View, page
 from fastdd.report.record import read_record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -73,13 +73,13 @@ def test_classes_have_the_data_sets_numbers_beside_its_images(runs, data):
     record = read_record(runs / "none")
     names = list(reversed(data.class_names))
     record.synthetic.metadata["class_names"] = names
-    text = page([record], data, embedding="none")
+    text = page([record], data, view=View("none"))
     shown = [tag["alt"] for tag in Elements(text).all("img") if tag.get("alt", "").startswith("synthetic")]
     assert shown[0] == "synthetic 0 1"
     record.synthetic.metadata["class_names"] = [f"other {name}" for name in names]
     words = replace(data, class_names=tuple(f"digit {name}" for name in data.class_names))
     with pytest.raises(ValueError, match="'other 9' is no class of the data set"):
-        page([record], words, embedding="none")
+        page([record], words, view=View("none"))
 
 
 def test_it_needs_nothing_from_elsewhere(runs, data):
@@ -90,7 +90,7 @@ def test_it_needs_nothing_from_elsewhere(runs, data):
 
 
 def test_several_runs_are_compared(runs, data):
-    text = page([read_record(runs / name) for name in ("none", "fairdd")], data, embedding="none")
+    text = page([read_record(runs / name) for name in ("none", "fairdd")], data, view=View("none"))
     assert "dm, c-digits, IPC 2 and dm+fairdd, c-digits, IPC 2" in text
     assert text.count("<section") == 2
     assert len(Elements(text).all("svg")) == 1
@@ -113,7 +113,7 @@ def course(text):
 def test_accuracy_over_iterations_is_drawn_and_listed_for_every_run(runs, data):
     first, other = (read_record(runs / name) for name in ("none", "fairdd"))
     several = [replace(first, evaluations=[evaluation(0, 40.0), evaluation(3, 33.5)]), other]
-    part, pictures, lines = course(page(several, data, embedding="none"))
+    part, pictures, lines = course(page(several, data, view=View("none")))
     assert len(pictures) == 3
     assert re.findall("<figcaption>(.*?)<", part) == ["accuracy", "DEO_M", "DEO_A"]
     networks = ["2 x ConvNet, 7 epochs", "test"]
@@ -126,7 +126,7 @@ def test_accuracy_over_iterations_is_drawn_and_listed_for_every_run(runs, data):
     blue, orange = (f"stroke: {colour.lower()}" for colour in charts.COLOURS[:2])
     assert blue in part
     assert orange not in part
-    swapped, _, _ = course(page(several[::-1], data, embedding="none"))
+    swapped, _, _ = course(page(several[::-1], data, view=View("none")))
     assert orange in swapped
     assert blue not in swapped
 
@@ -137,7 +137,7 @@ def test_without_evaluations_on_the_way_there_is_no_chart_of_them(runs, data):
 
 def test_figures_that_a_data_set_does_not_define_have_no_chart(runs):
     record = replace(read_record(runs / "none"), evaluations=[evaluation(0, 40.0, deo=None, split="validation")])
-    part, pictures, lines = course(page([record], embedding="none"))
+    part, pictures, lines = course(page([record], view=View("none")))
     assert len(pictures) == 1
     assert lines[0][2:] == ["40.0 ± 0.2", "-", "-", "2 x ConvNet, 7 epochs", "validation"]
     assert "on validation images, which were held out of the training images" in part
@@ -146,7 +146,7 @@ def test_figures_that_a_data_set_does_not_define_have_no_chart(runs):
 
 def test_a_curve_is_broken_where_other_networks_were_trained(runs):
     rows = [evaluation(0, 40.0), evaluation(2, 41.0), evaluation(4, 42.0, nets=5), evaluation(6, 43.0, nets=5)]
-    part, _, _ = course(page([replace(read_record(runs / "none"), evaluations=rows)], embedding="none"))
+    part, _, _ = course(page([replace(read_record(runs / "none"), evaluations=rows)], view=View("none")))
     assert "2 x ConvNet, 7 epochs; 5 x ConvNet, 7 epochs (curves are broken where this changes)" in part
     lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: #0072b2', part)
     assert [line.count("M") for line in lines] == [2, 2, 2]
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_one_line(runs, data, tmp_path):
     with pytest.raises(ValueError, match=r"has images of 3x16x16 in 10 classes, small 3x16x16 in 11"):
         page([record], replace(data, name="small", class_names=(*data.class_names, "ten")))
     with pytest.raises(ValueError, match="embedding must be one of pca, tsne, none, not 'umap'"):
-        page([record], data, embedding="umap")
+        page([record], data, view=View("umap"))
     with pytest.raises(ValueError, match="holds no run and no synthetic set"):
         read_record(tmp_path)
 
@@ -213,6 +213,36 @@ def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
     assert seen["beside"] == 10
     assert seen["name"].endswith("zero</b> 1") or seen["name"].endswith("zero&lt;/b&gt; 1")
     assert not seen["wide"]
+
+
+def test_images_over_iterations_are_a_class_a_row(data, tmp_path):
+    fastdd.distill(data, ipc=2, iterations=9, width=4, batch_real=8, snapshots=4, out=tmp_path / "run")
+    record = read_record(tmp_path / "run")
+    text = page([record], data, view=View("none"))
+    assert "Images over iterations" in text
+    shown = [a["alt"] for a in Elements(text).all("img") if ", iteration " in a.get("alt", "")]
+    assert shown[:5] == [*(f"0, iteration {at}" for at in (0, 1, 3, 9)), "1, iteration 0"]
+    assert len(shown) == 40
+    assert "Images over iterations" not in page([replace(record, snapshots=[])], data, view=View("none"))
+
+
+def test_features_of_a_network_that_was_trained_on_the_set(runs, data, tmp_path):
+    folder = tmp_path / "fairdd"
+    shutil.copytree(runs / "fairdd", folder)
+    data = replace(data, class_names=("<b>zero</b>", *data.class_names[1:]))
+    view = View(features="trained", images=1)
+    with pytest.raises(FileNotFoundError, match=r"has no trained networks: fastdd evaluate .* --keep-nets .*networks"):
+        page([read_record(folder)], data, view=view)
+    fastdd.evaluate(folder, data, nets=1, epochs=1, keep_nets=folder / "networks")
+    text = page([read_record(folder)], data, view=view)
+    found = re.search(
+        r"Silhouette of the test images, in all dimensions: by class (-?[.\d]+), by group (-?[.\d]+);", text
+    )
+    explained = fastdd.explain(folder / "networks", data, features=5000, images=0, projection="none")
+    assert float(found[1]) == pytest.approx(explained.silhouette_class, abs=0.05)  # 2,000 of 5,000 images
+    assert float(found[2]) == pytest.approx(explained.silhouette_group, abs=0.05)
+    shown = [a["alt"] for a in Elements(text).all("img") if a.get("alt", "").startswith("synthetic")]
+    assert len(shown) == 10
 
 
 def test_an_image_that_holds_several_is_shown_with_them(runs, data):

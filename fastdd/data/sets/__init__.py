@@ -6,7 +6,7 @@ from typing import Any
 
 from fastdd.data.dataset import Dataset
 from fastdd.data.files import readers
-from fastdd.data.sets import animals, arrays, backgrounds, builders, dfa, faces, imagenet, lff, plain, utkface
+from fastdd.data.sets import animals, arrays, backgrounds, builders, dfa, faces, imagenet, lff, objects, plain, utkface
 from fastdd.data.sets.entry import Architecture, Entry, built
 from fastdd.data.sets.folder import folder
 from fastdd.data.sets.variants import with_variants
@@ -32,6 +32,7 @@ _SETS = {
         with_variants(_c_digits),
         # Three poolings would shrink them to 2x2.
         architecture=Architecture(width=64, depth=2),
+        objects=objects.brighter_half,
     ),
     "mnist": Entry("MNIST, 1x28x28", plain.mnist, published=_MNIST),
     "fashion-mnist": Entry("Fashion-MNIST, 1x28x28", plain.fashion_mnist, published=_MNIST),
@@ -42,11 +43,13 @@ _SETS = {
         "C-MNIST (FG): digits in ten colours, 3x32x32",
         _biased(readers.read_mnist, builders.c_mnist_fg),
         published=_MNIST,
+        objects=objects.brighter_half,
     ),
     "c-mnist-bg": Entry(
         "C-MNIST (BG): backgrounds in ten colours, 3x32x32",
         _biased(readers.read_mnist, builders.c_mnist_bg),
         published=_MNIST,
+        objects=objects.black,
     ),
     "c-fmnist-fg": Entry(
         "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
@@ -64,9 +67,17 @@ _SETS = {
         published=(50_000, 20_000),
     ),
     "cmnist-lff": Entry(
-        "LfF's Colored MNIST: jittered colours, 3x28x28", _biased(readers.read_mnist, lff.cmnist_lff), _MNIST
+        "LfF's Colored MNIST: jittered colours, 3x28x28",
+        _biased(readers.read_mnist, lff.cmnist_lff),
+        _MNIST,
+        objects=objects.brighter_half,
     ),
-    "cmnist-dd": Entry("CMNIST-DD: jittered colours, 3x28x28", _biased(readers.read_mnist, lff.cmnist_dd), _MNIST),
+    "cmnist-dd": Entry(
+        "CMNIST-DD: jittered colours, 3x28x28",
+        _biased(readers.read_mnist, lff.cmnist_dd),
+        _MNIST,
+        objects=objects.brighter_half,
+    ),
     "corrupted-cifar10": Entry(
         "LfF's Corrupted CIFAR-10: ten corruptions, 3x32x32",
         _biased(readers.read_cifar10, lff.corrupted_cifar10),

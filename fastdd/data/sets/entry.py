@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.plan import Plan
 
@@ -38,6 +40,7 @@ class Entry:
         published: numbers of training and test images with the default options.
         architecture: the network that methods and experts take unless they, or the user, say otherwise.
         family: of the sets that published code has the same settings for; None for a set by itself.
+        objects: where the object is in images uint8 [N, C, H, W], bool [N, H, W]; None where pixels do not tell.
     """
 
     description: str
@@ -45,6 +48,7 @@ class Entry:
     published: tuple[int, int] | None = None
     architecture: Architecture = Architecture()
     family: str | None = None
+    objects: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastdd.debias.density.kde.checks import check_embeddings, check_labels, che
 from fastdd.debias.density.kde.diagnostics import Diagnostics, diagnose
 from fastdd.debias.density.kde.doubts import warn
 from fastdd.debias.density.kde.estimate import kde_weights
+from fastdd.debias.density.kde.rarity import Rarity, rarity
 from fastdd.debias.density.kde.settings import DENSITIES, SCOPES, SCORES, KdeSettings
 from fastdd.debias.density.kde.weights import KdeWeights, load_array, load_embeddings, load_weights
 
@@ -18,6 +19,7 @@ __all__ = [
     "Diagnostics",
     "KdeSettings",
     "KdeWeights",
+    "Rarity",
     "check_embeddings",
     "check_labels",
     "check_weights",
@@ -26,5 +28,6 @@ __all__ = [
     "load_array",
     "load_embeddings",
     "load_weights",
+    "rarity",
     "warn",
 ]

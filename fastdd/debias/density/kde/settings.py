@@ -16,7 +16,7 @@ DENSITIES = ("exact", "knn")
 
 @dataclass(frozen=True)
 class KdeSettings:
-    """How embeddings become weights. The defaults are measured (``bench/studies/kde.py``): with an image's density in
+    """How embeddings become weights. The defaults are measured (``fastdd study kde``): with an image's density in
     units of its class's median, a rare image counts at most exp((3 - 1) / 0.5) = 55 times as much as a common one.
 
     The paper as it is written is ``KdeSettings(temperature=0.1, score="none", clip=None)``: its weights rest on one or

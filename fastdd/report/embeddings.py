@@ -1,0 +1,68 @@
+"""Features of real and synthetic images in the plane, for a page."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastdd import models
+from fastdd.core import rng
+from fastdd.data import Dataset, Split, SyntheticSet
+from fastdd.evaluation.features import Projection, drawn_rows, features_of, in_plane, seen_images, silhouette
+from fastdd.report import charts
+from fastdd.session.trained import StoredNetwork
+
+# What a reader takes in, and t-SNE in seconds.
+_MOST_EMBEDDED, _MOST_TESTED = 1500, 2000
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features in the plane: what network they are of, and (what the colours are, SVG)."""
+
+    about: str
+    pictures: list[tuple[str, str]]
+
+
+def of_random_network(made: SyntheticSet, dataset: Dataset, projection: Projection, seed: int) -> Embedding:
+    """Features by a random ConvNet of training images, and of synthetic ones beside them."""
+    train, made = dataset.train, made.decoded()
+    rows = drawn_rows(train, _MOST_EMBEDDED, rng.key(seed, "report-embedded"))
+    real = seen_images(train.take(rows), dataset, made.zca).read(torch.arange(len(rows)))
+    net = models.build("ConvNet", dataset.channels, dataset.num_classes, dataset.size, key=rng.key(seed, "report-net"))
+    features = features_of(net, torch.cat([real, made.images]))
+    plane = in_plane(features, projection, fitted=len(rows))
+    return Embedding(
+        "Features of a random ConvNet in the plane: real images small, synthetic ones large.",
+        _scatters(plane, train.take(rows), made.labels.numpy(), dataset),
+    )
+
+
+def of_trained_network(
+    made: SyntheticSet, stored: StoredNetwork, dataset: Dataset, projection: Projection, seed: int
+) -> Embedding:
+    """Features by a network that was trained on the set of test images, and of synthetic ones beside them; and how far
+    classes and groups of the test images are apart in them."""
+    stored.check_fits(dataset)
+    made, test = made.decoded(), dataset.test
+    test = test.take(drawn_rows(test, _MOST_TESTED, rng.key(seed, "report-tested")))
+    real = stored.read(test).read(torch.arange(len(test)))
+    features = features_of(stored.net, torch.cat([real, made.images]))
+    plane = in_plane(features, projection, fitted=len(test))
+    apart = (silhouette(features[: len(test)], labels) for labels in (test.labels, test.groups))
+    told = ", ".join(
+        f"by {what} {value:.2f}" for what, value in zip(("class", "group"), apart, strict=True) if value is not None
+    )
+    return Embedding(
+        f"Features of a network that was trained on the set ({stored.path.name}) in the plane: test images small, "
+        f"synthetic ones large. Silhouette of the test images, in all dimensions: {told}; 1 is far apart, 0 overlaps.",
+        _scatters(plane, test, made.labels.numpy(), dataset),
+    )
+
+
+def _scatters(plane: np.ndarray, real: Split, of_made: np.ndarray, dataset: Dataset) -> list[tuple[str, str]]:
+    points = plane[: len(real)], plane[len(real) :]
+    found = [("class", charts.scatter(points[0], real.labels, points[1], of_made, dataset.class_names))]
+    if dataset.num_groups > 1:
+        found.append(("group", charts.scatter(points[0], real.groups, points[1], None, dataset.group_names)))
+    return found
