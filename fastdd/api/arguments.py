@@ -271,6 +271,7 @@ class EvaluateSettings(TypedDict, total=False):
     training: str | None
     constants: Mapping[str, Any] | None
     seed: int
+    groups: Groups | None
 
 
 class KdeWeightsSettings(TypedDict, total=False):

@@ -125,7 +125,6 @@ def estimate_evaluation(
     what: SyntheticSet | str | os.PathLike,
     data: Dataset,
     *,
-    groups: Groups | None = None,
     device: str = "auto",
     **settings: "Unpack[EvaluateSettings]",
 ) -> Estimate:
@@ -133,7 +132,7 @@ def estimate_evaluation(
     check_dataset(data)
     check_known(settings, estimate_evaluation)
     target = pick_device(device)
-    plan = plan_evaluation(_with_groups(_opened(what), groups), data, target, **settings)
+    plan = plan_evaluation(_with_groups(_opened(what), settings.pop("groups", None)), data, target, **settings)
     return estimates.measured({"evaluation": evaluation_seconds(plan)}, 0, target)
 
 

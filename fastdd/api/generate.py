@@ -81,7 +81,11 @@ def text() -> str:
             "Settings of the training of a network (:class:`fastdd.training.TrainSettings`).",
             {name: _key([("", field)]) for name, field in _settings_of(TrainSettings)},
         ),
-        _typed_dict("EvaluateSettings", "What :func:`fastdd.evaluate` takes.", _of_keywords(plan_evaluation)),
+        _typed_dict(
+            "EvaluateSettings",
+            "What :func:`fastdd.evaluate` takes.",
+            {**_of_keywords(plan_evaluation), "groups": _Key("Groups | None")},
+        ),
         _typed_dict(
             "KdeWeightsSettings", "Of :class:`fastdd.debias.density.kde.KdeSettings`.", _of_dataclass(KdeSettings)
         ),

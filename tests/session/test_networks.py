@@ -19,6 +19,10 @@ from fastdd.session.networks import check_networks, open_networks, trained_by
 CPU = torch.device("cpu")
 NETWORK = {"arch": "ConvNet", "width": 4, "depth": 1}
 TRAINED = [name for name, method in METHODS.items() if "networks" in method.Settings.model_fields]
+# Networks that are new at every step, and that go on; the others have these or train on real images.
+methods = pytest.mark.parametrize(
+    "method", [name if name in ("dm", "dc") else pytest.param(name, marks=pytest.mark.full) for name in TRAINED]
+)
 LOOPS = {"outer_loop": 3, "inner_loop": 1, "train_images": 6, "batch_train": 6, "batch_synthetic": 4, "embed_warmup": 0}
 
 
@@ -51,7 +55,7 @@ def begun(method: str, digits, networks, **more):
     return METHODS[method](config, Context(digits, CPU, random_set(digits, 1).images, networks=networks))
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", ["dm", "dc", "idc"])
 def test_the_network_that_step_t_begins_with_is_number_t_modulo_k(digits, networks, method):
     for epoch in (None, 1):
         made = begun(method, digits, networks, networks_epoch=epoch)
@@ -62,7 +66,7 @@ def test_the_network_that_step_t_begins_with_is_number_t_modulo_k(digits, networ
             assert torch.equal(flat, networks.at(turn % 3, 2 if epoch is None else 1))
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@methods
 def test_a_run_on_trained_networks_stopped_and_resumed_has_the_same_bits(digits, networks, method, tmp_path):
     class Stop(Callback):
         def wants_checkpoint(self, run):
@@ -81,7 +85,7 @@ def test_a_run_on_trained_networks_stopped_and_resumed_has_the_same_bits(digits,
     assert not torch.equal(session.run(settings(method, networks=None), digits).images, whole.images)
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@methods
 def test_classes_apart_have_the_bits_of_all_together(digits, networks, method):
     """What ranks share: a class's images depend on no other's where they are matched."""
     config, images = settings(method), random_set(digits, 1).images
