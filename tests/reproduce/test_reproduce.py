@@ -382,4 +382,5 @@ def test_condensed_ratios_are_those_of_the_published_sizes():
         train, _ = datasets.published_counts(cell.dataset, {})
         classes = {"celeba": 2, "utkface": 3, "bffhq": 2}.get(cell.dataset, 10)
         ours, published = 100 * cell.ipc * classes / train, cell.published["condensed"]
-        assert abs(ours - published) < (0.001 if cell.dataset == "celeba" else 0.0051), cell.row
+        # Half of the last digit that is printed; CelebA's small ones have three.
+        assert abs(ours - published) < (0.00051 if published < 0.1 else 0.0051), cell.row
