@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from fastdd import models
-from fastdd.core import bounds, files, rng
+from fastdd.core import bounds, files, reading, rng
 from fastdd.core.stop import stop_requests
 from fastdd.core.version import __version__
 from fastdd.data import Dataset, DeviceImages, Split, SyntheticSet
@@ -26,6 +26,8 @@ from fastdd.training import TrainingImages, TrainSettings, draw_fakes, fake_coun
 from fastdd.training.trainer import Trainer
 
 CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
+# What every row of the log has.
+FIELDS = {"epoch": reading.is_count, "loss": reading.is_number}
 _SCHEMA = 1
 
 
@@ -72,6 +74,20 @@ def _check_same(path: Path, config: TrainSettings, inputs: str | None = None) ->
             raise ValueError(f"{path} holds a network trained with {name}={other}, not {value}; choose another --out")
     if inputs is not None and header["inputs"] != inputs:
         raise ValueError(f"{path} holds a network trained on other images or from other weights; choose another --out")
+
+
+def _mean_weights(trainer: Trainer) -> dict[str, dict[str, float]] | None:
+    """Of bias-aligned and bias-conflicting images, the mean of each weight that the recipe finds; None for none."""
+    weights, conflicting = trainer.recipe.image_weights(), trainer.recipe.data.conflicting
+    if not weights or conflicting is None or not 0 < (number := int(conflicting.sum())) < len(conflicting):
+        return None
+    return {
+        name: {
+            "aligned": (each[~conflicting].sum() / (len(each) - number)).item(),
+            "conflicting": (each[conflicting].sum() / number).item(),
+        }
+        for name, each in weights.items()
+    }
 
 
 class TrainingRun:
@@ -252,6 +268,8 @@ class TrainingRun:
             figures = self._count(predictor, self._validation).metrics()
             row |= {name: getattr(figures, name) for name in ("accuracy", "wa", "ba")}
             score = figures.wa, figures.ba
+        if (weights := _mean_weights(trainer)) is not None:
+            row["weights"] = weights
         row["seconds"] = time.perf_counter() - began
         self._rows.append(row)
         if config.keep == "last" or score is None or not self._best or score > tuple(self._best["score"]):
