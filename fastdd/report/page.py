@@ -127,6 +127,7 @@ def page(
         course=_course(runs),
         training=training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
         validated=any("wa" in row for run in runs for row in run["history"] or ()),
+        weighted=any("weights" in row for run in runs for row in run["history"] or ()),
         real=_real_tiles(dataset, seed) if dataset is not None else {},
         dataset=dataset,
         without=without.rstrip("."),

@@ -67,9 +67,9 @@ def training_charts(
 
     chart("Loss", [(name, points(rows, "loss")) for name, rows in histories], "loss")
     for figure in (name for name in METRICS if name in _FIGURES):
-        chart(
-            f"{titles[figure][0]} on validation images", [(name, points(rows, figure)) for name, rows in histories], "%"
-        )
+        series = [(name, points(rows, figure)) for name, rows in histories]
+        title = titles[figure][0]
+        chart(f"{title[0].upper()}{title[1:]} on validation images", series, "%")
     for weight, (title, y) in _WEIGHTS.items():
         series = [
             (kind if len(histories) == 1 else f"{name}: {kind}", points(rows, "weights", weight, key))
