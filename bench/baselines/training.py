@@ -20,8 +20,7 @@ from fastdd.data import Dataset, DeviceImages
 from fastdd.training import TrainingImages, TrainSettings, constants, start
 from fastdd.training.trainer import Trainer
 
-# Plain PyTorch trains faster in small parts on CPUs, whose activations stay in cache; channels-last, with its kernels of
-# group norm, takes a fifth longer (16 images: 2.3 s, 64: 2.8, 256: 2.9 or more; channels-last 2.7 to 3.2).
+# Plain PyTorch trains faster in small parts on CPUs, whose activations stay in cache; channels-last takes a fifth more.
 _CHUNK = 16
 _KEY = (0, "train-real")
 
@@ -209,8 +208,8 @@ class PublishedTraining:
 
 
 class PlainTraining(PublishedTraining):
-    """The same in plain PyTorch as anyone would write it for speed: images ready where they are used, in parts that stay
-    in cache; one fused optimiser; nothing waited for."""
+    """The same in plain PyTorch as anyone would write it for speed: images ready where they are used, in parts that
+    stay in cache; one fused optimiser; nothing waited for."""
 
     def __init__(self, problem: TrainingProblem):
         super().__init__(problem)

@@ -23,7 +23,10 @@ NAME = "report.html"
 @app.command(cls=Command)
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, finished or not, or synthetic sets.", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="Folders of runs or trained networks, finished or not, or synthetic sets.", metavar="RUN..."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -61,6 +64,8 @@ def _dataset(
 ) -> tuple[Dataset | None, str]:
     """The runs' data set, and, where it can't be had and was not asked for, why not."""
     asked = name is not None or root is not None or bool(options)
+    if not asked and all(record.history is not None for record in records):
+        return None, ""  # pages of trainings show no images
     names = {record.dataset for record in records} - {None}
     if name is None:
         if len(names) != 1:

@@ -118,6 +118,7 @@ def train(
         **given(settings),
     )
     row = report.network_row(trained)
+    row |= {"class_names": list(data.class_names), "group_names": list(data.group_names)}
     _write(row, data.digest(), out, json)
     images = "test set" if data.tested_on == "test" else "held-out training images"
     console.print(report.table([row], f"{data.name}, {images}, %", METRICS))

@@ -65,7 +65,8 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
 def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, x: str, y: str) -> str:
     """Named curves of few points (x, mean, deviation), each marked, in a band of one deviation; y is linear.
 
-    A mean that is NaN breaks its curve. A name without points leaves its colour to no other.
+    A mean that is NaN breaks its curve. A name without points leaves its colour to no other. Curves that are 0
+    throughout are drawn at the bottom.
     """
     with _Figure(5.2, 2.8) as (figure, axes):
         for number, (_, points) in enumerate(series):
@@ -75,6 +76,8 @@ def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, 
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=str(number))
             axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
+        if not any(mean for _, points in series for _, mean, _ in points):
+            axes.set_ylim(-0.05, 1)
         axes.set(xlabel=x, ylabel=y)
         if len(series) > 1:
             _legend(axes, [name for name, points in series if points])

@@ -23,6 +23,7 @@ from fastdd.report.embeddings import Embedding, of_random_network, of_trained_ne
 from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
 from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, networks, notes, set_name
+from fastdd.report.training import training_charts
 from fastdd.session.trained import read_network
 
 # What a reader takes in, and a file that a phone opens at once.
@@ -116,10 +117,11 @@ def page(
     Synthetic images by class (click, or Enter, enlarges one beside real ones), results with their definitions, loss
     over steps, accuracy over iterations where a run was evaluated on the way, accuracy of every class in every group,
     weights of KDE reweighting, what an audit found, with the group of every synthetic image, embeddings of real and
-    synthetic images by class and by group, configuration, versions and times; several records are compared.
+    synthetic images by class and by group, configuration, versions and times; of a network's training, loss and figures
+    on validation images over epochs, and what bias-conflicting images count; several records are compared.
 
     Args:
-        records: runs, finished or not, or synthetic sets.
+        records: runs, finished or not, synthetic sets, or trainings of networks.
         dataset: their data set, for real images and embeddings; without it these are left out, and the page says so.
         view: what is shown of runs and how; by default as :class:`View` has it.
         table: to stand first, under its own title.
@@ -142,7 +144,7 @@ def page(
     )
     environment.filters |= {"figure": _figure, "networks": networks, "set_name": set_name}
     runs = [_about(record, dataset, view) for record in records]
-    losses = [(run["name"], run["losses"]) for run in runs]
+    losses = [(run["name"], run["losses"]) for run in runs if run["history"] is None]
     return environment.from_string(_template()).render(
         title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
         table=table,
@@ -154,6 +156,9 @@ def page(
         notes=notes([row for run in runs for row in run["rows"]]),
         losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
         course=_course(runs),
+        training=training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
+        validated=any("wa" in row for run in runs for row in run["history"] or ()),
+        weighted=any("weights" in row for run in runs for row in run["history"] or ()),
         real=_real_tiles(dataset, view.seed) if dataset is not None else {},
         dataset=dataset,
         without=without.rstrip("."),
@@ -203,6 +208,7 @@ def _about(record: Record, dataset: Dataset | None, view: View) -> dict[str, Any
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
         "losses": record.losses,
         "evaluations": record.evaluations,
+        "history": record.history,
         "rows": record.rows,
         "groups": _group_names(record, dataset),
         "row_names": _row_names(record, dataset),

@@ -1,22 +1,28 @@
 """What a run left in its folder, finished or not, read for a report."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from fastdd.core import bounds, reading
 from fastdd.data import SyntheticSet, built_with
 from fastdd.evaluation.audit import Audit
 from fastdd.methods import stored
 from fastdd.report.audit import AUDIT, read_audit
 from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
+from fastdd.report.training import check_history
 from fastdd.session import folder as run_folder
 from fastdd.session import snapshot_files
+from fastdd.session import training as network_folder
+from fastdd.session.trained import NETWORK
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run, or a synthetic set by itself.
+    """A run, a synthetic set by itself, or the training of a network.
 
     Attributes:
         path: the run's folder, or the synthetic set's file.
@@ -30,6 +36,9 @@ class Record:
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
         audit: of the set, where there is one and it is of this set.
+        history: of the training of a network, a row an epoch
+            (:attr:`fastdd.session.trained.TrainedNetwork.history`); None where it is none. ``steps`` are
+            then its epochs, ``total`` is None until there is a network, and there is no synthetic set.
     """
 
     path: Path
@@ -43,11 +52,15 @@ class Record:
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
     audit: Audit | None = None
+    history: list[dict[str, Any]] | None = field(default=None)
 
     @property
     def name(self) -> str:
-        """Method, debias mode, data set and IPC, as far as they are known."""
+        """Method, debias mode, data set and IPC, as far as they are known; recipe and data set of a training."""
         about = self.config or (self.synthetic.metadata if self.synthetic else {})
+        if self.history is not None:
+            use = about["use"]
+            return f"{about['training']}{'' if use == 'none' else f' with {use}'}, {about['dataset']}"
         method, debias = about.get("method", "set"), about.get("debias", "none")
         title = method if debias == "none" else f"{method}+{debias}"
         rest = [str(about["dataset"])] if about.get("dataset") else []
@@ -68,13 +81,15 @@ class Record:
     @property
     def unfinished(self) -> str:
         """What is missing, in a few words; empty for a finished run."""
+        if self.history is not None:
+            return "" if self.total is not None else f"unfinished: {self.steps:,} epochs are done"
         if self.synthetic is not None:
             return ""
         return f"unfinished: {self.steps:,} of {self.total:,} steps are logged"
 
 
 def read_record(path: str | os.PathLike) -> Record:
-    """Read a run's folder, or a synthetic set's file.
+    """Read a run's folder, a synthetic set's file, or the folder of a network's training.
 
     Raises:
         ValueError: there is no run and no synthetic set; a file of it is not what it should be.
@@ -88,6 +103,8 @@ def read_record(path: str | os.PathLike) -> Record:
     made, configured = path / run_folder.SYNTHETIC, path / run_folder.CONFIG
     if not made.exists() and not configured.exists():
         raise ValueError(f"{path} holds no run and no synthetic set")
+    if configured.exists() and _is_training(configured):
+        return _read_training(path)
     config, total = _configuration(configured) if configured.exists() else ({}, None)
     logged, evaluated = (
         run_folder.read_log(log) if log.exists() else []
@@ -111,6 +128,35 @@ def read_record(path: str | os.PathLike) -> Record:
         found["rows"],
         found["meta"],
         read_audit(path / AUDIT, synthetic) if audited else None,
+    )
+
+
+def _is_training(path: Path) -> bool:
+    """Whether a configuration is of a network's training; one that can't be read is told by who reads it then."""
+    try:
+        header = bounds.load_yaml(reading.text(path))
+    except (ValueError, yaml.YAMLError):
+        return False
+    return isinstance(header, dict) and "train" in header
+
+
+def _read_training(path: Path) -> Record:
+    settings, _ = network_folder.read_config(path)
+    log = path / network_folder.METRICS
+    history = run_folder.read_log(log, network_folder.FIELDS) if log.exists() else []
+    check_history(history, log)
+    found = _results(path / RESULT)
+    return Record(
+        path,
+        None,
+        settings.model_dump(),
+        len(history),
+        len(history) if (path / NETWORK).exists() else None,
+        [],
+        [],
+        found["rows"],
+        found["meta"],
+        history,
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,14 +251,20 @@ def _check_state(state: State) -> None:
             raise ValueError(f"its {name} are not finite")
 
 
-def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_log(
+    path: str | os.PathLike, fields: Mapping[str, Callable[[Any], bool]] | None = None
+) -> list[dict[str, Any]]:
     """The rows of a log; a last one that is not whole, as its run is writing it or was killed, is left out.
+
+    Args:
+        path: of the log.
+        fields: what every row has; None: what a run's log of this name has.
 
     Raises:
         ValueError: a line that is no row of this log.
     """
     rows, path = [], Path(path)
-    fields = _FIELDS[path.name].items()
+    fields = _FIELDS[path.name] if fields is None else fields
     for number, line in enumerate(reading.content(path).splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
@@ -266,7 +272,7 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
             row = reading.parse_json(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not all(fits(row.get(name)) for name, fits in fields):
+        if not isinstance(row, dict) or not all(fits(row.get(name)) for name, fits in fields.items()):
             raise ValueError(f"{path} is damaged: line {number} is no row of it")
         rows.append(row)
     return rows

@@ -33,8 +33,10 @@ class TrainedNetwork:
         settings: how it was trained.
         counts: right predictions on the test images, per class and group.
         epoch: the epoch that was kept, of the last stage, counted from 1.
-        history: a row an epoch: ``stage``, ``epoch``, ``loss`` and, with validation images, ``accuracy``, ``wa`` and
-            ``ba`` on them.
+        history: a row an epoch: ``stage``, ``epoch``, ``loss``; with validation images, ``accuracy``, ``wa`` and ``ba``
+            on them; and, of recipes that find out by themselves how much images count, where groups are known,
+            ``weights``: means of bias-``aligned`` and bias-``conflicting`` images, of weights in the ``loss`` (lff,
+            dfa), and of times that they were the ``partner`` of another in the epoch (selecmix).
         fakes: fake images that were trained on, int64 [C, G], or [C] where their groups are not known; None for none.
         tested_on: ``test``, or ``validation`` for held-out training images.
         predictor: the recipe that ``net`` is of: that of the last stage.

@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from fastdd import models
-from fastdd.core import bounds, files, rng
+from fastdd.core import bounds, files, reading, rng
 from fastdd.core.space import bytes_in, check_room
 from fastdd.core.stop import stop_requests
 from fastdd.core.version import __version__
@@ -27,6 +27,8 @@ from fastdd.training import TrainingImages, TrainSettings, draw_fakes, fake_coun
 from fastdd.training.trainer import Trainer
 
 CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
+# What every row of the log has.
+FIELDS = {"epoch": reading.is_count, "loss": reading.is_number}
 _SCHEMA = 1
 # Bytes of an epoch's figures, in metrics.jsonl and in a checkpoint.
 _ROW = 256
@@ -80,6 +82,20 @@ def _check_same(path: Path, config: TrainSettings, inputs: str | None = None) ->
 def check_train_room(folders: Sequence[Path], size: int) -> None:
     """TooSmallError where the disk has no space for so many folders, of ``size`` bytes each at the end."""
     check_room(folders[0], len(folders) * size - sum(map(bytes_in, folders)), "the training")
+
+
+def _mean_weights(trainer: Trainer) -> dict[str, dict[str, float]] | None:
+    """Of bias-aligned and bias-conflicting images, the mean of each weight that the recipe finds; None for none."""
+    weights, conflicting = trainer.recipe.image_weights(), trainer.recipe.data.conflicting
+    if not weights or conflicting is None or not 0 < (number := int(conflicting.sum())) < len(conflicting):
+        return None
+    return {
+        name: {
+            "aligned": (each[~conflicting].sum() / (len(each) - number)).item(),
+            "conflicting": (each[conflicting].sum() / number).item(),
+        }
+        for name, each in weights.items()
+    }
 
 
 class TrainingRun:
@@ -264,6 +280,8 @@ class TrainingRun:
             figures = self._count(predictor, self._validation).metrics()
             row |= {name: getattr(figures, name) for name in ("accuracy", "wa", "ba")}
             score = figures.wa, figures.ba
+        if (weights := _mean_weights(trainer)) is not None:
+            row["weights"] = weights
         row["seconds"] = time.perf_counter() - began
         self._rows.append(row)
         if config.keep == "last" or score is None or not self._best or score > tuple(self._best["score"]):

@@ -41,6 +41,15 @@ class TrainingImages:
         return len(self.labels)
 
     @property
+    def conflicting(self) -> Tensor | None:
+        """bool [N], bias-conflicting: outside the largest group of their class. None where that is not known."""
+        if self.groups is None or self.labels.is_floating_point():
+            return None
+        counts = torch.bincount(self.cells, minlength=self.num_classes * self.num_groups)
+        aligned = counts.cpu().numpy().reshape(self.num_classes, self.num_groups).argmax(1)
+        return self.groups != torch.as_tensor(aligned, device=self.device)[self.labels]
+
+    @property
     def device(self) -> torch.device:
         return self.labels.device
 
@@ -125,7 +134,7 @@ class Recipe:
         return [what for what, needed in needs.items() if needed]
 
     def read(self, rows: Tensor, key: tuple) -> Tensor:
-        """The images of a batch as the network sees them; its rows are on the pixels' device, its key is :meth:`loss`'s."""
+        """The images of a batch as the network sees them; its rows are on the pixels' device, its key is the loss's."""
         return self.data.read(rows, key)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
@@ -172,6 +181,10 @@ class Recipe:
     def empty_predictor(cls, make: Callable[[], Network], num_classes: int) -> nn.Module:
         """A module whose state dict is that of :meth:`predictor`, to be filled."""
         return make()
+
+    def image_weights(self) -> dict[str, Tensor]:
+        """How much each image counts, [N] by what it is of, once an epoch is done: what the recipe finds by itself."""
+        return {}
 
     def tables(self) -> dict[str, Tensor]:
         """Tensors, besides the networks' own, that later steps depend on: themselves, not copies."""

@@ -118,6 +118,9 @@ class Dfa(Recipe):
         intrinsic, bias = make(), make()
         return Disentangled(intrinsic, bias, nn.Linear(intrinsic.embedding_dim + bias.embedding_dim, num_classes))
 
+    def image_weights(self) -> dict[str, Tensor]:
+        return {"loss": self._tables.weights()}
+
     def tables(self) -> dict[str, Tensor]:
         return self._tables.tensors()
 

@@ -54,6 +54,10 @@ class LossTables:
     def updated(self, rows: Tensor, biased: Tensor, debiased: Tensor) -> Tensor:
         """[B], the weights of a batch, once its losses [B] are taken in; none of them has a gradient."""
         self.update(rows, biased.detach(), debiased.detach())
+        return self.weights(rows)
+
+    def weights(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Those of rows, or of all images, as they are now."""
         biased, debiased = self._of_largest(self.biased, rows), self._of_largest(self.debiased, rows)
         return biased / (biased + debiased + 1e-8)
 
@@ -71,7 +75,7 @@ class LossTables:
         """The tables themselves."""
         return {"biased": self.biased, "debiased": self.debiased, "visited": self.visited}
 
-    def _of_largest(self, table: Tensor, rows: Tensor) -> Tensor:
+    def _of_largest(self, table: Tensor, rows: Tensor | slice) -> Tensor:
         largest = table.new_zeros(self._num_classes).scatter_reduce(0, self._labels, table, "amax")
         # Losses of exactly 0 throughout a class would be 0 / 0.
         return table[rows] / largest[self._labels[rows]].clamp(min=torch.finfo(table.dtype).tiny)

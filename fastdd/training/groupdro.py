@@ -8,12 +8,14 @@ from torch import Tensor
 
 from fastdd.core.settings import setting
 from fastdd.training.base import Recipe, Settings
+from fastdd.training.resample import EvenDraws
 
 
 class GroupDroSettings(Settings):
     """Constants of group DRO."""
 
     eta: float = setting("step size of the groups' weights", 0.01, gt=0)
+    balanced: bool = setting("draw every (class, group) as often as every other, as in the paper", False)
 
 
 class GroupDro(Recipe):
@@ -23,6 +25,8 @@ class GroupDro(Recipe):
 
     with l_c the batch's mean cross-entropy of the cell, 0 where the batch has none of it, and q 1 / (C G) at first.
     As in the published code, without its adjustment for group sizes, cells that the data lack keep their share.
+    ``balanced`` draws batches as :class:`fastdd.training.resample.Resample` does: the paper's algorithm draws a cell,
+    then an image of it, and its published commands do (``--reweight_groups``); From Fake to Real's code does not.
     """
 
     name = "groupdro"
@@ -35,7 +39,11 @@ class GroupDro(Recipe):
         super().__init__(*args)
         cells = self.data.num_classes * self.data.num_groups
         self._shares = torch.full((cells,), 1 / cells, device=self.data.device)
+        self._draws = EvenDraws(self.data.cells) if self.config.balanced else None
         self._numbers = torch.arange(cells, device=self.data.device)
+
+    def order(self, key: tuple) -> Tensor | None:
+        return None if self._draws is None else self._draws.rows(key)
 
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         losses = F.cross_entropy(self.net(images), self.data.labels[rows], reduction="none")

@@ -39,5 +39,8 @@ class Lff(Recipe):
     def loss(self, rows: Tensor, images: Tensor, key: tuple) -> Tensor:
         return self._tables.loss(rows, self._biased(images), self.net(images), self.config.q)
 
+    def image_weights(self) -> dict[str, Tensor]:
+        return {"loss": self._tables.weights()}
+
     def tables(self) -> dict[str, Tensor]:
         return self._tables.tensors()

@@ -132,6 +132,9 @@ class SelecMix(Recipe):
         loss.backward()
         self._adam.step()
 
+    def image_weights(self) -> dict[str, Tensor]:
+        return {"partner": self._times.float()}
+
     def state(self) -> dict[str, Any]:
         own = {"encoder": self._encoder.state_dict(), "adam": self._adam.state_dict()}
         return super().state() | own
@@ -163,6 +166,9 @@ class SelecMixLff(SelecMix):
         total = self._tables.loss(rows, self._biased(images), self.net(images), self.config.q)
         mixed, labels = self._mixed(rows, images, key)
         return total + self.config.lambda_mix * F.cross_entropy(self.net(mixed), labels)
+
+    def image_weights(self) -> dict[str, Tensor]:
+        return {"loss": self._tables.weights(), **super().image_weights()}
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables.tensors()

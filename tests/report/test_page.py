@@ -254,3 +254,68 @@ def test_an_image_that_holds_several_is_shown_with_them(runs, data):
     assert len(shown) == 20 * 5
     assert shown[5:10] == [f"{shown[5]}{part}" for part in ("", ", part 1", ", part 2", ", part 3", ", part 4")]
     assert "2 x 2 images in each" in text
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Folders of a network that was trained in two stages with validation, and of one without."""
+    folder, weights = tmp_path_factory.mktemp("trainings"), {"aligned": 0.25, "conflicting": 0.75}
+    for name, use, kept in (("validated", "ffr", True), ("plain", "none", False)):
+        (folder / name).mkdir()
+        settings = fastdd.training.TrainSettings.configure(
+            dataset="c-digits", training="lff", arch="ConvNet", epochs=2, use=use
+        )
+        header = {"train": settings.model_dump(), "inputs": "", "about": {}}
+        (folder / name / "config.yaml").write_text(json.dumps(header))
+        rows = []
+        for number in range(4 if kept else 2):
+            row = {
+                "stage": "fake" if kept and number < 2 else "real",
+                "epoch": number % 2 + 1,
+                "loss": 2.0 - number / 8,
+            }
+            row |= {"accuracy": 50.0 + number, "wa": 20.0 + number, "ba": 45.0 + number} if kept else {}
+            rows.append(row | {"weights": {"loss": weights, "partner": weights} if kept else {}, "seconds": 1.0})
+        (folder / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "validated" / "network.safetensors").touch()
+    return folder
+
+
+def test_a_networks_training_is_shown_over_its_epochs(trainings):
+    record = read_record(trainings / "validated")
+    assert (record.name, record.steps, record.unfinished) == ("lff with ffr, c-digits", 4, "")
+    text = page([record])
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
+    figures = [f"{name} on validation images" for name in ("Accuracy", "WA", "BA")]
+    weights = ["Weight in the loss", "Times that an image was the partner of another, in an epoch"]
+    assert captions == ["Loss", *figures, *weights]
+    assert len(Elements(text).all("svg")) == 6
+    assert text.count(">bias-conflicting<") == text.count(">bias-aligned<") == 2
+    assert "Without real images" not in text
+    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: #0072b2', text)
+    assert [line.count("M") for line in lines].count(2) == 6  # broken between stages; the others are of legends
+    assert "<dt>training</dt><dd>lff</dd>" in text
+
+
+def test_without_validation_the_page_says_what_is_not_known(trainings):
+    record = read_record(trainings / "plain")
+    assert record.unfinished == "unfinished: 2 epochs are done"
+    text = page([record, read_record(trainings / "validated")])
+    assert "There is no network yet" in text
+    assert "lff, c-digits" in text
+    alone = page([record])
+    assert "accuracy over epochs is not known" in alone
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", alone) == ["Loss"]
+
+
+def test_a_damaged_log_of_a_training_is_one_line(trainings, tmp_path):
+    shutil.copytree(trainings / "plain", tmp_path / "network")
+    for row in (
+        {"stage": "real", "epoch": 1, "loss": 1, "weights": {"loss": {"aligned": 1}}},
+        {"stage": "real", "epoch": 1, "loss": 1, "wa": "high"},
+        {"stage": 1, "epoch": 1, "loss": 1},
+        {"stage": "real", "epoch": 1},
+    ):
+        (tmp_path / "network" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: "):
+            read_record(tmp_path / "network")

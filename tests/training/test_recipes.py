@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdd import models
 from fastdd.core import rng
@@ -350,3 +351,85 @@ def test_constants_that_are_given_stand_beside_the_published():
     assert published == {0.95: {}, 0.98: five, 0.99: five}
     # 50,000 steps of 256.
     assert round(TrainSettings.configure(dataset="cmnist-lff", training="dfa").epochs * 60_000 / 256, -3) == 50_000
+
+
+class Waits(TorchDispatchMode):
+    """Calls for which the host would wait for a GPU: a number that it reads, a size that depends on values."""
+
+    kinds = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in self.kinds:
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_of_an_epoch_waits_for_the_device(name, optimiser):
+    data = images()
+    data = TrainingImages(
+        DeviceImages(data.images.pixels.float()), data.labels, CLASSES, data.groups, GROUPS, "flip_crop"
+    )
+    values = {"swap_from": 1} if name == "dfa" else {"pool": 12} if "mix" in name else {}
+    begun = start(name, data, network("net").float(), lambda other: network(other).float(), KEY, values)
+    config = TrainSettings.configure(
+        dataset="any", training=name, arch="ConvNet", epochs=1, batch_train=6, optimiser=optimiser
+    )
+    trainer = Trainer(begun, config, 1e-3, KEY)
+    with Waits() as waits:
+        loss = trainer.epoch(0)
+        assert waits.found == []
+        assert math.isfinite(loss.item())
+    assert waits.found == ["aten._local_scalar_dense.default"]  # what is counted is seen
+
+
+def test_several_batches_are_read_at_once_as_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    data = TrainingImages(
+        DeviceImages(pixels, torch.full((3,), 0.4), torch.full((3,), 0.3)),
+        torch.arange(N) % CLASSES,
+        CLASSES,
+        dsa_strategy="color_crop_cutout_flip_scale_rotate",
+    )
+    rows = rng.permutation(rng.key(0, "rows"), N)[:20]
+    parts = [data.read(some, (0, "epoch", 3, 5 + number)) for number, some in enumerate(rows.split(6))]
+    assert torch.equal(data.read_batches(rows, 6, (0, "epoch", 3, 5)), torch.cat(parts))
+
+
+def test_selecmix_trains_on_the_images_that_its_batches_would_be():
+    data = images()
+    data = TrainingImages(DeviceImages(data.images.pixels.float()), data.labels, CLASSES, dsa_strategy="flip_crop")
+    ours = start("selecmix", data, network("net").float(), lambda other: network(other).float(), KEY, {"pool": 12})
+    batches = ours.order((0, "epoch", 0)).split(6)
+    times = torch.zeros(N, dtype=torch.int64)
+    for number, rows in enumerate(batches):
+        key = (0, "epoch", 0, number)
+        x = ours.read(rows, key)
+        assert torch.equal(x, data.read(rows, key))
+        ours.loss(rows, x, key)
+        if number % 2 == 0:
+            for other in ours._rows[ours._partners].tolist():
+                times[other] += 1
+    assert torch.equal(ours.image_weights()["partner"].long(), times)
+    assert times.sum() == N
+
+
+def test_bias_conflicting_images_are_outside_the_largest_group_of_their_class():
+    labels, groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), torch.tensor([1, 1, 0, 0, 0, 1, 1, 0])
+    pixels = DeviceImages(torch.zeros(8, 3, 8, 8))
+    data = TrainingImages(pixels, labels, 3, groups, 2)
+    assert data.conflicting.tolist() == [False, False, True, False, False, True, True, False]
+    assert TrainingImages(pixels, labels, 3).conflicting is None
+
+
+def test_weights_of_all_images_are_those_of_their_rows():
+    tables = LossTables(torch.tensor([0, 0, 1, 1]), 2)
+    tables.update(torch.arange(4), torch.tensor([1.0, 4.0, 2.0, 1.0]), torch.tensor([2.0, 1.0, 3.0, 3.0]))
+    expected = [0.25 / 1.25, 1 / 1.5, 1 / 2, 0.5 / 1.5]
+    torch.testing.assert_close(tables.weights(), torch.tensor(expected), rtol=1e-6, atol=0)
