@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fastdd.core import files, reading
 from fastdd.core.text import shown
 from fastdd.core.version import __version__
-from fastdd.evaluation import METRICS, Evaluation, Protocol
+from fastdd.evaluation import METRICS, Evaluation, EvaluationPlan, Protocol
+from fastdd.models import canonical_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,7 @@ RESULT = "result.json"  # of a run's folder: every evaluation of it
 _MOST_CLASSES = 30
 # Of evaluations on the way.
 CURVE_METRICS = ("accuracy", "deo_m", "deo_a")
-_TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
+TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
 def result_row(
@@ -38,6 +39,7 @@ def result_row(
     ipc: int | None,
     deo: str = "range",
     protocol: str | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
@@ -46,7 +48,7 @@ def result_row(
     ``warnings``, a list of lines, is there only where there are some.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
-    the recipe where it is not plain.
+    the recipe where it is not plain; ``digests``, where they are given, of what: ``set_digest``, ``dataset_digest``.
     """
     return {
         "dataset": dataset,
@@ -58,16 +60,40 @@ def result_row(
         **evaluation.summary(deo),
         **({"warnings": list(evaluation.warnings)} if evaluation.warnings else {}),
         "seconds": evaluation.seconds,
-        "epochs": evaluation.protocol.epochs,
-        "learning_rate": evaluation.protocol.learning_rate,
-        "dsa_strategy": evaluation.protocol.dsa_strategy,
-        "dc_strategy": evaluation.protocol.dc_strategy,
-        **_recipe(evaluation.protocol),
-        "seed": evaluation.seed,
-        "deo": deo,
-        "protocol": protocol,
-        "tested_on": evaluation.tested_on,
+        **_how(evaluation.protocol, evaluation.seed, deo, protocol, evaluation.tested_on),
+        **(digests or {}),
         "group_accuracy": evaluation.group_accuracy(),
+    }
+
+
+def planned(
+    plan: EvaluationPlan,
+    *,
+    dataset: str,
+    method: str,
+    debias: str,
+    ipc: int | None,
+    deo: str = "range",
+    protocol: str | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What :func:`result_row` will say of a planned evaluation but for its figures and what they took."""
+    about = {"dataset": dataset, "method": method, "debias": debias, "ipc": ipc}
+    how = _how(plan.protocol, plan.seed, deo, protocol, plan.dataset.tested_on)
+    return {**about, "arch": canonical_name(plan.arch), "nets": plan.nets, **how, **(digests or {})}
+
+
+def _how(protocol: Protocol, seed: int, deo: str, published: str | None, tested_on: str) -> dict[str, Any]:
+    return {
+        "epochs": protocol.epochs,
+        "learning_rate": protocol.learning_rate,
+        "dsa_strategy": protocol.dsa_strategy,
+        "dc_strategy": protocol.dc_strategy,
+        **_recipe(protocol),
+        "seed": seed,
+        "deo": deo,
+        "protocol": published,
+        "tested_on": tested_on,
     }
 
 
@@ -212,7 +238,11 @@ def _cell(figure: dict[str, float | None], runs: int) -> str:
     return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
 
 
-def _set_name(row: dict[str, Any]) -> str:
+def set_name(row: Mapping[str, Any]) -> str:
+    """
+    >>> set_name({"method": "dm", "debias": "fairdd"})
+    'dm+fairdd'
+    """
     return row["method"] if row["debias"] == "none" else f"{row['method']}+{row['debias']}"
 
 
@@ -221,12 +251,12 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
     from rich.table import Table
 
     result = Table(title=title, title_justify="left")
-    for name in ("set", "IPC", "network", *(_TITLES[metric] for metric in metrics), "seconds"):
+    for name in ("set", "IPC", "network", *(TITLES[metric] for metric in metrics), "seconds"):
         result.add_column(name, justify="left" if name in ("set", "network") else "right", no_wrap=True)
     for row in rows:
         figures = [_cell(row[metric], row["nets"]) for metric in metrics]
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
-        result.add_row(_set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
+        result.add_row(set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
     return result
 
 
@@ -239,7 +269,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for row in rows:
         for line in row.get("warnings", ()):
-            lines.setdefault(line, []).append(f"{_set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
+            lines.setdefault(line, []).append(f"{set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
     return [line if len(of) == len(rows) else f"{'; '.join(of)}: {line}" for line, of in lines.items()]
 
 
@@ -259,7 +289,7 @@ def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:
     'accuracy 40.0'
     """
     return ", ".join(
-        f"{_TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
+        f"{TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
     )
 
 

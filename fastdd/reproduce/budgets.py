@@ -18,6 +18,7 @@ class Budget:
         distillation: settings by method, and of the ``experts`` of mtt.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
+        repeats: whether cells are distilled as often as the paper did, with a seed each.
         networks: by name, what ``distillation`` and ``evaluation`` take instead with a network that is slow.
     """
 
@@ -26,6 +27,7 @@ class Budget:
     distillation: Mapping[str, Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     whole: Mapping[str, Any]
+    repeats: bool = False
     networks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
@@ -38,6 +40,7 @@ BUDGETS = MappingProxyType(
             {},
             {},
             {"nets": 3, "epochs": 20},
+            repeats=True,
         ),
         "quick": Budget(
             "quick",
@@ -50,7 +53,7 @@ BUDGETS = MappingProxyType(
             },
             {"nets": 3, "epochs": 150},
             {"nets": 1, "epochs": 6},
-            {"ViT1": _TRANSFORMER, "ViT2": _TRANSFORMER, "ViT3": _TRANSFORMER},
+            networks={"ViT1": _TRANSFORMER, "ViT2": _TRANSFORMER, "ViT3": _TRANSFORMER},
         ),
     }
 )

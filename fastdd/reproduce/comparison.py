@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastdd.report.repeats import figure_text, over_distillations, paired_difference
 from fastdd.reproduce.recipes import Mean, Published, Table, covers
 from fastdd.reproduce.work import Outcome
 
-EXPLANATION = (
+_ONE_SEED = (
     "Percent: ours ± half of the 95 % interval of the mean over networks (published, difference). What another seed of "
     "the distillation would change is not in the interval."
 )
+_SEVERAL = (
+    "Percent: ours ± half of the 95 % interval (Student's t) of the mean over {count} distillations, seeds {seeds}, of "
+    "the mean over networks (published, difference); it covers what another seed changes, of the distillation and of "
+    "the networks.{whole} A line of one set less another has the mean difference at equal seeds and its interval."
+)
+_WHOLE = " Of whole training sets it is over networks."
 TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
@@ -25,10 +32,14 @@ class Comparison:
         ours: mean over networks; None where the test set does not define it.
         std: over networks, divided by their number, as published figures have it.
         nets: networks.
-        interval: half the width of the 95 % interval of our mean over networks (Student's t); None for one network,
-            and for a mean over rows. What another distillation, with another seed, would change is not in it.
+        interval: half the width of the 95 % interval (Student's t) of our mean, over distillations where there are
+            several, and else over networks, without what another distillation would change; None for one, and for a
+            mean over rows.
         published: None where the paper has none that can be read.
         published_std: None where the paper gives none.
+        distillations: sets, with a seed each.
+        between: standard deviation of what another distillation changes, within: of networks on a set
+            (:class:`fastdd.evaluation.repeats.Repeats`); None for a single distillation.
     """
 
     row: str
@@ -40,6 +51,9 @@ class Comparison:
     interval: float | None
     published: float | None
     published_std: float | None
+    distillations: int = 1
+    between: float | None = None
+    within: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -47,19 +61,93 @@ class Comparison:
         return None if self.ours is None or self.published is None else self.ours - self.published
 
 
-def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """One a figure of every cell that is done, in the table's order, then of the means whose cells all are."""
-    found = []
+@dataclass(frozen=True)
+class Difference:
+    """A figure of a set that is handled for bias less that of the plain set of the same method, at equal seeds.
+
+    Attributes:
+        row, column, other, figure: of what: ``column`` less ``other``.
+        mean: of the differences, in points of percent; None where the test set does not define the figure.
+        interval: half of its 95 % interval (Student's t).
+        pairs: seeds.
+    """
+
+    row: str
+    column: str
+    other: str
+    figure: str
+    mean: float | None
+    interval: float | None
+    pairs: int
+
+
+def explanation(outcomes: Sequence[Outcome]) -> str:
+    """What the figures of :func:`lines` are, and what their intervals cover."""
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    if len(seeds) < 2:
+        return _ONE_SEED
+    whole = _WHOLE if any(outcome.cell.what == "whole" for outcome in outcomes) else ""
+    return _SEVERAL.format(count=len(seeds), seeds=", ".join(map(str, seeds)), whole=whole)
+
+
+def _by_cell(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], dict[int, Outcome]]:
+    found: dict[tuple[str, str], dict[int, Outcome]] = {}
     for outcome in outcomes:
-        for figure in table.figures:
-            ours, published = outcome.row[figure], _published(outcome.cell.published.get(figure))
-            own = ours["mean"], ours["std"], outcome.row["nets"], ours["interval"]
-            found.append(Comparison(outcome.cell.row, outcome.cell.column, figure, *own, *published))
-    for mean in table.means:
-        rows = [outcome.row for outcome in outcomes if covers(mean, outcome.cell)]
-        if len(rows) == sum(covers(mean, cell) for cell in table.cells):
-            found += [_mean(mean, figure, rows) for figure in table.figures]
+        found.setdefault((outcome.cell.row, outcome.cell.column), {})[outcome.seed] = outcome
     return found
+
+
+def comparisons(table: Table, outcomes: Sequence[Outcome]) -> list[Comparison]:
+    """One a figure of every cell that is done, in the table's order, then of the means whose cells all are.
+
+    Outcomes of a cell with several seeds are one comparison.
+    """
+    rows, found = {}, []
+    for place, of_seeds in _by_cell(outcomes).items():
+        several = {seed: outcome.row for seed, outcome in of_seeds.items()}
+        (first, *_) = of_seeds.values()
+        rows[place] = row = first.row if len(several) == 1 else over_distillations(several)
+        for figure in table.figures:
+            ours, published = row[figure], _published(first.cell.published.get(figure))
+            own = ours["mean"], ours["std"], row["nets"], ours["interval"]
+            spread = len(several), ours.get("between"), ours.get("within")
+            found.append(Comparison(*place, figure, *own, *published, *spread))
+    for mean in table.means:
+        cells = [cell for cell in table.cells if covers(mean, cell)]
+        done = [rows[cell.row, cell.column] for cell in cells if (cell.row, cell.column) in rows]
+        if len(done) == len(cells):
+            found += [_mean(mean, figure, done) for figure in table.figures]
+    return found
+
+
+def differences(table: Table, outcomes: Sequence[Outcome]) -> list[Difference]:
+    """Of every set that is handled for bias and the plain one of its row and method, where both have two seeds."""
+    cells, found = _by_cell(outcomes), []
+    for (row, column), ours in cells.items():
+        other = _plain(ours, {name: of for (place, name), of in cells.items() if place == row})
+        if other is None:
+            continue
+        pairs = [{seed: of[seed].row for seed in ours if seed in cells[row, other]} for of in (ours, cells[row, other])]
+        if len(pairs[0]) < 2:
+            continue
+        less = paired_difference(*pairs)
+        found += [
+            Difference(row, column, other, figure, less[figure]["mean"], less[figure]["interval"], len(pairs[0]))
+            for figure in table.figures
+        ]
+    return found
+
+
+def _plain(ours: dict[int, Outcome], of_row: dict[str, dict[int, Outcome]]) -> str | None:
+    """The column that has the same method without a debias mode; None where there is none, or ours is it."""
+    (cell, *_) = (outcome.cell for outcome in ours.values())
+    if cell.method is None or cell.debias == "none":
+        return None
+    for column, others in of_row.items():
+        (other, *_) = (outcome.cell for outcome in others.values())
+        if (other.method, other.debias, other.evaluation) == (cell.method, "none", cell.evaluation):
+            return column
+    return None
 
 
 def _published(figure: Published) -> tuple[float | None, float | None]:
@@ -83,44 +171,59 @@ def header(table: Table) -> list[str]:
     return ["row", "set", *(TITLES[name] for name in table.figures)]
 
 
-def lines(table: Table, found: Sequence[Comparison]) -> list[list[str]]:
-    """Cells of a printed table: a line a row and column, and in it ``ours ± interval (published, difference)``."""
+def lines(table: Table, found: Sequence[Comparison], less: Sequence[Difference] = ()) -> list[list[str]]:
+    """Cells of a printed table: a line a row and column, and in it ``ours ± interval (published, difference)``.
+
+    Then a line for every pair of :func:`differences`.
+    """
     cells: dict[tuple[str, str], list[str]] = {}
     for one in found:
         ours = _number(one.ours) + ("" if one.interval is None else f" ± {one.interval:.1f}")
         published = _number(one.published) + ("" if one.published_std is None else f" ± {one.published_std:.1f}")
         rest = "" if one.published is None else f" ({published}, {_number(one.difference, '+')})"
         cells.setdefault((one.row, one.column), []).append(ours + rest)
+    for one in less:
+        name = f"{one.column} less {one.other}"
+        cells.setdefault((one.row, name), []).append(figure_text({"mean": one.mean, "interval": one.interval}, "+"))
     return [[*names, *figures] for names, figures in cells.items()]
 
 
-def markdown(table: Table, found: Sequence[Comparison], note: str) -> str:
+def markdown(table: Table, outcomes: Sequence[Outcome], note: str) -> str:
     """The comparison as a Markdown page."""
+    found, less = comparisons(table, outcomes), differences(table, outcomes)
     titles = header(table)
     text = [
         f"# {table.paper} {table.name}: {table.title}",
         "",
         note,
         "",
-        EXPLANATION,
+        explanation(outcomes),
         "",
         "| " + " | ".join(titles) + " |",
         "|" + "|".join("---" if n < 2 else "--:" for n in range(len(titles))) + "|",
     ]
-    text += ["| " + " | ".join(line) + " |" for line in lines(table, found)]
+    text += ["| " + " | ".join(line) + " |" for line in lines(table, found, less)]
     return "\n".join(text) + "\n"
 
 
-def csv_text(table: Table, found: Sequence[Comparison]) -> str:
-    """The comparison as CSV, one line a figure; empty where there is none."""
+def csv_text(table: Table, outcomes: Sequence[Outcome]) -> str:
+    """The comparison as CSV, one line a figure; empty where there is none. Differences of sets have a mean in ``ours``,
+    its interval, and their pairs in ``distillations``."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = ["ours", "std", "nets", "interval_95", "published", "published_std", "difference"]
+    names += ["distillations", "between", "within"]
     writer.writerow(["paper", "table", "row", "column", "figure", *names])
-    for one in found:
+    for one in comparisons(table, outcomes):
         figures = [one.ours, one.std, one.nets, one.interval, one.published, one.published_std, one.difference]
-        writer.writerow(
-            [table.paper, table.name, one.row, one.column, one.figure]
-            + ["" if value is None else f"{value:.6g}" for value in figures]
-        )
+        figures += [one.distillations, one.between, one.within]
+        writer.writerow([table.paper, table.name, one.row, one.column, one.figure, *map(_csv_number, figures)])
+    for one in differences(table, outcomes):
+        figures = [one.mean, None, None, one.interval, None, None, None, one.pairs, None, None]
+        name = f"{one.column} less {one.other}"
+        writer.writerow([table.paper, table.name, one.row, name, one.figure, *map(_csv_number, figures)])
     return file.getvalue()
+
+
+def _csv_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

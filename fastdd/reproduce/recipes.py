@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as resources
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ class _Table(_Strict):
 
 class _Paper(_Strict):
     title: str
+    repeats: int = 1
     columns: dict[str, _Column]
     tables: dict[str, _Table]
 
@@ -108,7 +109,8 @@ class Mean:
 class Table:
     """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows.
 
-    ``also`` are cells of columns that the paper does not have, for those who ask for them by name.
+    ``also`` are cells of columns that the paper does not have, for those who ask for them by name. ``repeats`` is how
+    often the paper repeats a cell, distillation and evaluation; 1 where it does not say.
     """
 
     paper: str
@@ -118,6 +120,7 @@ class Table:
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...] = ()
     also: tuple[Cell, ...] = ()
+    repeats: int = 1
 
     @property
     def rows(self) -> list[str]:
@@ -142,7 +145,7 @@ def read_paper(name: str) -> dict[str, Table]:
     if name not in paper_names():
         raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
     paper = _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
-    return {key: _table(name, key, table, paper.columns) for key, table in paper.tables.items()}
+    return {key: _table(name, key, table, paper) for key, table in paper.tables.items()}
 
 
 def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:
@@ -175,7 +178,7 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
         for mean in table.means
         if all((cell.row, cell.column) in left for cell in table.cells if covers(mean, cell))
     )
-    return Table(table.paper, table.name, table.title, table.figures, cells, means)
+    return replace(table, cells=cells, means=means, also=())
 
 
 def covers(mean: Mean, cell: Cell) -> bool:
@@ -187,9 +190,9 @@ def _folder():
     return resources("fastdd.reproduce") / "papers"
 
 
-def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) -> Table:
+def _table(paper: str, name: str, table: _Table, of: _Paper) -> Table:
     def cell(row_name: str, column_name: str) -> Cell:
-        row, column = table.rows[row_name], columns[column_name]
+        row, column = table.rows[row_name], of.columns[column_name]
         dataset, _, rest = row_name.partition(":")
         figures = row.published.get(column_name, [None] * len(table.figures))
         return Cell(
@@ -215,4 +218,4 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
         for row, mean in table.means.items()
         for column, figures in mean.published.items()
     ]
-    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also))
+    return Table(paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also), of.repeats)

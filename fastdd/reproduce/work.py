@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ class Outcome:
         cell: which.
         row: its result (:func:`fastdd.report.result_row`).
         run: folder of the distillation; None where nothing is distilled.
+        seed: of the distillation, of its experts and of the networks that evaluate it.
     """
 
     cell: Cell
     row: dict[str, Any]
     run: Path | None
+    seed: int = 0
 
 
 class Workshop:
@@ -61,7 +63,7 @@ class Workshop:
         self._budget = budget
         self._root = root
         self._device = device
-        self._seed = seed
+        self.seed = seed
         self._distill = distill
         self._train_experts = train_experts
         self._evaluate = evaluate
@@ -99,7 +101,9 @@ class Workshop:
     def done(self, cell: Cell) -> Outcome | None:
         """The cell's result, if it is there."""
         path = self._result(cell)
-        return Outcome(cell, report.read_results(path)["rows"][0], self.run_folder(cell)) if path.exists() else None
+        if not path.exists():
+            return None
+        return Outcome(cell, report.read_results(path)["rows"][0], self.run_folder(cell), self.seed)
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
@@ -107,7 +111,7 @@ class Workshop:
         if found is not None:
             return found
         what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
-        given = {"resume": True, "device": self._device, "seed": self._seed}
+        given = {"resume": True, "device": self._device, "seed": self.seed}
         if run is not None:
             run.parent.mkdir(parents=True, exist_ok=True)
             settings = self.distillation(cell)
@@ -117,7 +121,7 @@ class Workshop:
                 )
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
-        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
+        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self.seed, **self.evaluation(cell))
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
@@ -125,14 +129,14 @@ class Workshop:
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
         report.write_json(path, report.document([row], **about))
-        return Outcome(cell, row, run)
+        return Outcome(cell, row, run, self.seed)
 
     def experts_folder(self, cell: Cell) -> Path | None:
         """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""
         settings = self.experts(cell)
         if settings is None:
             return None
-        config = ExpertSettings.configure(dataset=cell.dataset, seed=self._seed, **settings)
+        config = ExpertSettings.configure(dataset=cell.dataset, seed=self.seed, **settings)
         return (
             self._folder
             / "experts"
@@ -144,14 +148,19 @@ class Workshop:
         if cell.method is None:
             return None
         experts = self.experts_folder(cell)
-        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *([experts.name] if experts else [])]
+        about = [cell.dataset, cell.options, self.distillation(cell), self.seed, *([experts.name] if experts else [])]
         name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
         made = [cell.what] if cell.what else [self.run_folder(cell).name]
-        about = [*made, cell.dataset, _test_options(cell), cell.ipc, self.evaluation(cell), self._seed]
+        about = [*made, cell.dataset, _test_options(cell), cell.ipc, self.evaluation(cell), self.seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
+
+
+def seeds_of(cell: Cell, seeds: Sequence[int]) -> list[int]:
+    """Those of ``seeds`` that the cell is done with: one where it has no set that another seed would change."""
+    return list(seeds[:1] if cell.what == "whole" else seeds)
 
 
 def _test_options(cell: Cell) -> dict[str, Any]:

@@ -206,7 +206,8 @@ def test_means_are_over_all_rows_or_left_out(table, tmp_path):
 def test_comparison_has_difference_and_interval(table, tmp_path):
     bench = Bench()
     shop = reproduce.Workshop(tmp_path, BUDGETS["quick"], distill=bench.distill, evaluate=bench.evaluate)
-    found = reproduce.comparisons(table, [shop.do(cell) for cell in table.cells])
+    outcomes = [shop.do(cell) for cell in table.cells]
+    found = reproduce.comparisons(table, outcomes)
     # Accuracies 75 and 85: mean 80, sample deviation 10/sqrt(2), standard error 5, t(0.975, 1) = 12.706.
     assert found[0].ours == pytest.approx(80)
     assert found[0].interval == pytest.approx(12.706 * 5, rel=1e-4)
@@ -215,7 +216,62 @@ def test_comparison_has_difference_and_interval(table, tmp_path):
     printed = lines(table, found)
     assert printed[1] == ["c-digits:2:AlexNet", "DM", "80.0 ± 63.5 (71.0 ± 0.5, +9.0)"]
     assert printed[2] == ["c-digits:2", "Random", "80.0 ± 63.5"]
-    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, found))))
+    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, outcomes))))
     assert rows[0]["published"] == "70"
     assert rows[2]["published"] == ""
-    assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, found, "note")
+    assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, outcomes, "note")
+
+
+def test_repeats_have_an_interval_over_distillations_and_paired_differences(table, tmp_path):
+    class Seeded(Bench):
+        """Accuracies of two networks: 70 and 80 with seed 0, 80 and 90 with seed 1; FairDD 10 and 12 above."""
+
+        def evaluate(self, what, data, *, nets, seed, **settings):
+            fair = self.distilled[-1][1]["debias"] == "fairdd"
+            counts = [70 + 10 * seed + 10 * i + fair * (10 - 4 * seed) for i in range(nets)]
+            of_nets = tuple(
+                GroupCounts(torch.tensor([[number, number]]), torch.tensor([[100, 100]])) for number in counts
+            )
+            return Evaluation("ConvNet", of_nets, 1.0, Protocol(), seed)
+
+    plain = table.cells[0]
+    fair = replace(plain, column="DM+FairDD", debias="fairdd", published={"accuracy": None})
+    whole = replace(plain, column="Whole", what="whole", method=None)
+    table = replace(table, cells=(plain, fair, whole))
+    outcomes = []
+    for cell in table.cells:
+        seeds = reproduce.seeds_of(cell, [0, 1])
+        assert seeds == ([0] if cell.what == "whole" else [0, 1])
+        for seed in seeds:
+            bench = Seeded()
+            work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
+            bench.distilled.append(("", {"debias": "none"}))
+            outcomes.append(reproduce.Workshop(tmp_path, BUDGETS["quick"], seed=seed, **work).do(cell))
+    assert len({outcome.run for outcome in outcomes[:4]}) == 4
+    found = reproduce.comparisons(table, outcomes)
+    # DM: means 75 and 85; t(0.975, 1) = 12.706 and standard error 5. Within: 10/sqrt(2); between: 50 - 50/2 = 25.
+    assert (found[0].ours, found[0].nets, found[0].distillations) == (80, 4, 2)
+    assert found[0].interval == pytest.approx(12.706 * 5, rel=1e-4)
+    assert (found[0].between, found[0].within) == (pytest.approx(5), pytest.approx(50**0.5))
+    assert found[0].std == pytest.approx(50**0.5)  # of 70, 80, 80, 90, as published code has it
+    (less,) = reproduce.differences(table, outcomes)
+    # Differences 10 and 6: mean 8, standard error 2.
+    assert (less.column, less.other, less.mean, less.pairs) == ("DM+FairDD", "DM", pytest.approx(8), 2)
+    assert less.interval == pytest.approx(12.706 * 2, rel=1e-4)
+    text = reproduce.markdown(table, outcomes, "note")
+    assert "over 2 distillations, seeds 0, 1" in text
+    assert "Of whole training sets it is over networks." in text
+    assert "| c-digits:2 | DM+FairDD less DM | +8.0 ± 25.4 |" in text
+    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, outcomes))))
+    assert [(row["column"], row["distillations"]) for row in rows] == [
+        ("DM", "2"),
+        ("DM+FairDD", "2"),
+        ("Whole", "1"),
+        ("DM+FairDD less DM", "2"),
+    ]
+
+
+def test_tables_repeat_as_often_as_their_papers(table):
+    repeats = {name: next(iter(reproduce.read_paper(name).values())).repeats for name in reproduce.paper_names()}
+    # FairDD's checklist: five runs; Biased-DD, section 4.2: three times. The others do not say.
+    assert (repeats["fairdd"], repeats["biased-dd"], repeats["kde"]) == (5, 3, 1)
