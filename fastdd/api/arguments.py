@@ -271,6 +271,7 @@ class KdeWeightsSettings(TypedDict, total=False):
     density: str
     k: int
     batch: int
+    normalise: str
 
 
 class PseudoGroupsSettings(TypedDict, total=False):

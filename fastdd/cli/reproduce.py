@@ -129,7 +129,7 @@ def _seeds(given: list[int] | None, table: recipes.Table, spent: Budget) -> list
     """As asked for; else as often as the paper repeats, but for a budget that shortens everything."""
     if given is not None:
         return given
-    return list(range(table.repeats)) if spent.repeats else [0]
+    return list(range(table.repeats)) if spent.published else [0]
 
 
 def _list(

@@ -18,7 +18,8 @@ class Budget:
         distillation: settings by method, and of the ``experts`` of mtt.
         evaluation: networks and epochs on a synthetic set; the table's and the protocol's where not given.
         whole: likewise on the whole training set.
-        repeats: whether cells are distilled as often as the paper did, with a seed each.
+        published: whether cells are run as their papers did: distilled as often, with a seed each, and networks on the
+            whole training set as a published protocol has them, where a recipe names one.
         networks: by name, what ``distillation`` and ``evaluation`` take instead with a network that is slow.
     """
 
@@ -27,7 +28,7 @@ class Budget:
     distillation: Mapping[str, Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     whole: Mapping[str, Any]
-    repeats: bool = False
+    published: bool = False
     networks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
@@ -36,11 +37,12 @@ BUDGETS = MappingProxyType(
     {
         "full": Budget(
             "full",
-            "Networks on a whole training set are 3, of 20 epochs; the papers do not say how long theirs were trained.",
+            "Networks on a whole training set are 3, of 20 epochs, where the paper does not say how long its own were "
+            "trained.",
             {},
             {},
             {"nets": 3, "epochs": 20},
-            repeats=True,
+            published=True,
         ),
         "quick": Budget(
             "quick",

@@ -24,6 +24,8 @@ class _Column(_Strict):
     debias: str = "none"
     settings: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    published_as: str | None = None
 
 
 class _Row(_Strict):
@@ -66,6 +68,7 @@ class Cell:
         row, column: its place.
         dataset: name. options: of the data set.
         test_options: in place of some of these, of the data set that is tested on.
+        weights: of :func:`fastdd.kde_weights`, in place of its defaults.
         ipc: synthetic images per class.
         what: ``random`` or ``whole``, where nothing is distilled.
         method, debias, settings: of the distillation.
@@ -87,6 +90,7 @@ class Cell:
     evaluation: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Published] = field(default_factory=dict)
     test_options: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class Mean:
 class Table:
     """A table of a paper: its title, its figures in their order, its cells, row by row, and means over rows.
 
-    ``also`` are cells of columns that the paper does not have, for those who ask for them by name. ``repeats`` is how
+    ``also`` are cells of columns that the paper does not have, or of its own run in another way, for those who ask for
+    them by name. ``repeats`` is how
     often the paper repeats a cell, distillation and evaluation; 1 where it does not say.
     """
 
@@ -194,7 +199,7 @@ def _table(paper: str, name: str, table: _Table, of: _Paper) -> Table:
     def cell(row_name: str, column_name: str) -> Cell:
         row, column = table.rows[row_name], of.columns[column_name]
         dataset, _, rest = row_name.partition(":")
-        figures = row.published.get(column_name, [None] * len(table.figures))
+        figures = row.published.get(column.published_as or column_name, [None] * len(table.figures))
         return Cell(
             row_name,
             column_name,
@@ -209,6 +214,7 @@ def _table(paper: str, name: str, table: _Table, of: _Paper) -> Table:
             {**column.evaluation, **row.evaluation},
             dict(zip(table.figures, figures, strict=True)),
             row.test_options,
+            column.weights,
         )
 
     cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]

@@ -44,7 +44,7 @@ class Workshop:
         budget: of the cells.
         root: folder of the data sets' files.
         device, seed: as for :func:`fastdd.distill`.
-        distill, train_experts, evaluate: what does the work; with progress bars on the command line.
+        distill, train_experts, kde_weights, evaluate: what does the work; with progress bars on the command line.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Workshop:
         seed: int = 0,
         distill: Callable[..., Any] = api.distill,
         train_experts: Callable[..., Any] = api.train_experts,
+        kde_weights: Callable[..., Any] = api.kde_weights,
         evaluate: Callable[..., Any] = api.evaluate,
     ):
         self._folder = folder
@@ -66,6 +67,7 @@ class Workshop:
         self.seed = seed
         self._distill = distill
         self._train_experts = train_experts
+        self._kde_weights = kde_weights
         self._evaluate = evaluate
         self._datasets: dict[str, Dataset] = {}
 
@@ -93,6 +95,8 @@ class Workshop:
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget."""
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
+        if cell.what == "whole" and "protocol" in cell.evaluation and self._budget.published:
+            return dict(cell.evaluation)  # the protocol's own networks and epochs
         return {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
 
     def _of_network(self, cell: Cell, what: str) -> dict[str, Any]:
@@ -119,6 +123,8 @@ class Workshop:
                 settings["experts"] = self._train_experts(
                     self.dataset(cell), out=experts, **given, **self.experts(cell)
                 )
+            if cell.weights:
+                settings["weights"] = self._weights_of(cell)
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
         result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self.seed, **self.evaluation(cell))
@@ -130,6 +136,22 @@ class Workshop:
         about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
         report.write_json(path, report.document([row], **about))
         return Outcome(cell, row, run, self.seed)
+
+    def _weights_of(self, cell: Cell) -> Path:
+        """The cell's weights, made once for all that ask for them."""
+        path = self.weights_file(cell)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights = self._kde_weights(self.dataset(cell), seed=self.seed, device=self._device, **cell.weights)
+            weights.save(path)
+        return path
+
+    def weights_file(self, cell: Cell) -> Path | None:
+        """Where the cell's weights are kept; None where it has none of its own."""
+        if not cell.weights:
+            return None
+        name = _slug(cell.dataset, [cell.options, cell.weights, self.seed])
+        return self._folder / "weights" / f"{name}.safetensors"
 
     def experts_folder(self, cell: Cell) -> Path | None:
         """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""
@@ -148,7 +170,8 @@ class Workshop:
         if cell.method is None:
             return None
         experts = self.experts_folder(cell)
-        about = [cell.dataset, cell.options, self.distillation(cell), self.seed, *([experts.name] if experts else [])]
+        made_of = [path.name for path in (experts, self.weights_file(cell)) if path]
+        about = [cell.dataset, cell.options, self.distillation(cell), self.seed, *made_of]
         name = f"{cell.method}-{cell.debias}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
