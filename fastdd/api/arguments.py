@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from fastdd.experts import Experts
 
 MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
-DebiasName = Literal["none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter"]
+DebiasName = Literal[
+    "none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter", "fairdd-batch"
+]
 RecipeName = Literal["erm", "lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff", "dfr"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
 

@@ -21,6 +21,8 @@ class Batch:
             group is.
         weights: float32 [M], above 0: how much each sample counts within its class; only their ratios matter. None
             where samples have no weights, or were drawn in proportion to them.
+        embeddings: float [M, D], of the samples without augmentation, by the network that is about to match them; None
+            where the mode does not look at them.
     """
 
     rows: Tensor
@@ -30,6 +32,7 @@ class Batch:
     num_groups: int
     counts: Tensor | None = None
     weights: Tensor | None = None
+    embeddings: Tensor | None = None
 
 
 @dataclass(frozen=True)

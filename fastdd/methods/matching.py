@@ -1,5 +1,6 @@
 """Steps that match real images: draw, look, compare, update."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -77,6 +78,8 @@ class Matching(Method):
         """The matching of step ``number``. Returns its loss."""
         net = self._network(number)
         batch = self._batch(number, net)
+        if self._config.mode.needs == "embeddings":
+            batch = replace(batch, embeddings=self._embeddings(net, batch))
         first, last = self.classes.start, self.classes.stop
         keys = rng.lanes(rng.key(self._config.seed, "dsa", number), last, self.images.device)[first:]
         params = self._augmentation(keys)
@@ -88,6 +91,12 @@ class Matching(Method):
     def _batch(self, number: int, net: nn.Module) -> Batch:
         """The real images of step ``number``, which ``net`` is about to see."""
         return self._draws.batch(rng.key(self._config.seed, "batch", number), net)
+
+    @torch.no_grad()
+    def _embeddings(self, net: nn.Module, batch: Batch) -> Tensor:
+        """What ``net`` sees of a batch as it is, class by class, so that no class's bits depend on others."""
+        counts = torch.bincount(batch.classes, minlength=batch.num_classes).tolist()
+        return torch.cat([net.embed(self._real.read(rows)) for rows in batch.rows.split(counts) if len(rows)])
 
     def _augmentation(self, keys: Tensor) -> Tensor:
         """Augmentation parameters (:func:`fastdd.ops.augment_passes`), a row a key."""

@@ -26,7 +26,8 @@ EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduc
 
 @pytest.mark.parametrize(("paper", "name"), EVERY)
 def test_every_cell_can_be_run(paper, name):
-    for cell in reproduce.read_paper(paper)[name].cells:
+    table = reproduce.read_paper(paper)[name]
+    for cell in [*table.cells, *table.also]:
         assert cell.dataset in datasets.available()
         assert {*cell.options, *cell.test_options} <= catalog.options(cell.dataset).keys()
         assert (cell.what is None) != (cell.method is None)
@@ -62,6 +63,39 @@ def test_figures_are_those_of_the_papers():
     assert swapped.published == {"deo_m": 25.94, "deo_a": 15.11, "accuracy": 72.07}
     mtt = reproduce.select(tables["table23"], ["c-fmnist-bg:50"]).cells[0]
     assert (mtt.method, mtt.published) == ("mtt", {"deo_m": 96.6, "deo_a": 62.02, "accuracy": 70.32})
+
+
+def test_weights_as_the_paper_writes_them_are_made_once(table, tmp_path):
+    paper = reproduce.read_paper("kde")["table1"]
+    cell, _ = reproduce.select(paper, ["cmnist-lff:5:10"], ["DM+KDE as written", "DSA+KDE as written"]).cells
+    assert cell.published == {"accuracy": (86.5, 1.2)}
+    assert cell.weights == {"encoder": "resnet18", "variance": 0.1, "temperature": 0.1, "score": "none", "clip": None}
+    assert not [one for one in paper.cells if one.weights]
+    bench, made = Bench(), []
+
+    def kde_weights(data, **settings):
+        made.append(settings)
+        return SimpleNamespace(save=lambda path: path.touch())
+
+    work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
+    shop = reproduce.Workshop(tmp_path, BUDGETS["quick"], seed=3, kde_weights=kde_weights, **work)
+    own = replace(table.cells[0], debias="kde")
+    for one in (replace(own, weights=cell.weights), replace(own, weights=cell.weights, method="dsa"), own):
+        shop.do(one)
+    assert made == [{**cell.weights, "seed": 3, "device": "auto"}]
+    given = [settings.get("weights") for _, settings in bench.distilled]
+    assert given[0] == given[1] == shop.weights_file(replace(own, weights=cell.weights))
+    assert given[2] is None
+    assert len({name for name, _ in bench.distilled}) == 3
+
+
+def test_whole_sets_are_trained_as_their_paper_says(tmp_path):
+    full, quick = (shop_of(Bench(), tmp_path, budget) for budget in ("full", "quick"))
+    (cell,) = reproduce.select(reproduce.read_paper("biased-dd")["table1"], ["cmnist-dd:0"], ["Full"]).cells
+    assert full.evaluation(cell) == {"protocol": "biased-dd"}
+    assert quick.evaluation(cell) == {"protocol": "biased-dd", "nets": 1, "epochs": 6}
+    (cell,) = reproduce.select(reproduce.read_paper("fairdd")["table1"], ["c-mnist-fg:10"], ["Whole"]).cells
+    assert full.evaluation(cell) == {"nets": 3, "epochs": 20, "dsa_strategy": "crop_cutout_flip_scale_rotate"}
 
 
 def test_unknown_names_are_told():
