@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
 DebiasName = Literal[
-    "none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter", "fairdd-batch"
+    "none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter", "biased-dd", "fairdd-batch"
 ]
 RecipeName = Literal["erm", "lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff", "dfr"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter"]
@@ -62,6 +62,9 @@ class DistillSettings(TypedDict, total=False):
     precision: Literal["fp32", "bf16"] | None
     """Of dm, dc, dsa, datadam, idc, dream, ncfm: precision of the real images' pass through the network; by default
     fp32."""
+    aligned_factor: float | None
+    """Of dm, dc, dsa, datadam, idc, dream, ncfm: lambda of debias biased-dd: how much of the distance to the bias-
+    aligned images is taken off; by default by which the minimum is fairdd's."""
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""

@@ -3,7 +3,7 @@
 A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
 """
 
-from fastdd.debias import barycenter, fairdd, fairdd_batch, kde, none, weightings
+from fastdd.debias import barycenter, biased_dd, fairdd, fairdd_batch, kde, none, weightings
 from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
 
@@ -15,6 +15,7 @@ MODES: dict[str, Mode] = {
     "fairdd-ldam": weightings.LDAM,
     "fairdd-groupdro": weightings.GROUP_DRO,
     "barycenter": barycenter.MODE,
+    "biased-dd": biased_dd.MODE,
     "fairdd-batch": fairdd_batch.MODE,
 }
 

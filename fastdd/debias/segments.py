@@ -23,6 +23,7 @@ class Batch:
             where samples have no weights, or were drawn in proportion to them.
         embeddings: float [M, D], of the samples without augmentation, by the network that is about to match them; None
             where the mode does not look at them.
+        aligned_factor: lambda of biased-dd; None: by which the minimum is FairDD's.
     """
 
     rows: Tensor
@@ -33,6 +34,7 @@ class Batch:
     counts: Tensor | None = None
     weights: Tensor | None = None
     embeddings: Tensor | None = None
+    aligned_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Segments:
         offsets: int64 [S+1], where each segment starts (CSR).
         weights: float32 [M]; they sum to 1 over every segment that is not empty.
         classes: int64 [S], class of each segment; non-decreasing.
-        importance: float32 [S], the factor of each segment's distance; None: 1 for all.
+        importance: float32 [S], the factor of each segment's distance, which may be negative; None: 1 for all.
         worst: whether only the segment with the largest distance counts, of every class.
     """
 

@@ -27,6 +27,19 @@ class RealSettings(Settings):
         "random",
     )
     precision: Literal["fp32", "bf16"] = setting("precision of the real images' pass through the network", "fp32")
+    aligned_factor: float | None = setting(
+        "lambda of debias biased-dd: how much of the distance to the bias-aligned images is taken off",
+        None,
+        default_help="by which the minimum is fairdd's",
+        ge=0,
+        lt=1,
+    )
+
+    @model_validator(mode="after")
+    def _factor_of_its_mode(self) -> "RealSettings":
+        if self.aligned_factor is not None and self.debias != "biased-dd":
+            raise ValueError(f"aligned_factor is for debias biased-dd, not {self.debias}")
+        return self
 
     @model_validator(mode="after")
     def _weights_to_draw_by(self) -> "RealSettings":
@@ -78,6 +91,8 @@ class Matching(Method):
         """The matching of step ``number``. Returns its loss."""
         net = self._network(number)
         batch = self._batch(number, net)
+        if self._config.aligned_factor is not None:
+            batch = replace(batch, aligned_factor=self._config.aligned_factor)
         if self._config.mode.needs == "embeddings":
             batch = replace(batch, embeddings=self._embeddings(net, batch))
         first, last = self.classes.start, self.classes.stop
