@@ -2,7 +2,7 @@
 
 from fastdd.reproduce.budgets import BUDGETS
 from fastdd.reproduce.comparison import Comparison, Difference, comparisons, csv_text, differences, markdown
-from fastdd.reproduce.recipes import Cell, Mean, Table, paper_names, read_paper, select
+from fastdd.reproduce.recipes import Cell, Mean, Table, paper_names, read_paper, read_table, select
 from fastdd.reproduce.work import Outcome, Workshop, seeds_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "markdown",
     "paper_names",
     "read_paper",
+    "read_table",
     "seeds_of",
     "select",
 ]

@@ -56,6 +56,7 @@ class _Table(_Strict):
 class _Paper(_Strict):
     title: str
     repeats: int = 1
+    elsewhere: dict[str, str] = {}
     columns: dict[str, _Column]
     tables: dict[str, _Table]
 
@@ -147,10 +148,28 @@ def read_paper(name: str) -> dict[str, Table]:
     >>> [cell.column for cell in read_paper("fairdd")["table1"].cells[3:7]]
     ['DC', 'DC+FairDD', 'IDC', 'IDC+FairDD']
     """
+    paper = _read(name)
+    return {key: _table(name, key, table, paper) for key, table in paper.tables.items()}
+
+
+def _read(name: str) -> _Paper:
     if name not in paper_names():
         raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
-    paper = _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
-    return {key: _table(name, key, table, paper) for key, table in paper.tables.items()}
+    return _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def read_table(paper: str, name: str) -> Table:
+    """A table of a paper.
+
+    Raises:
+        ValueError: a paper without recipes, or a table without one; with the command that measures it, where there is.
+    """
+    tables, elsewhere = read_paper(paper), _read(paper).elsewhere
+    if name in elsewhere:
+        raise ValueError(f"{paper} {name} is of time and memory: {elsewhere[name]}")
+    if name not in tables:
+        raise ValueError(f"{paper} has no table {name!r}; one of: {', '.join(tables)}")
+    return tables[name]
 
 
 def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:
