@@ -130,6 +130,9 @@ def distill(
     **settings: Any,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
+    if seeds is not None and config is None and settings["seed"] is not None:
+        raise ValueError("--seed and --seeds: give one of them")
+    numbers = None if seeds is None else parse_seeds(seeds)
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
@@ -139,7 +142,7 @@ def distill(
     of_its_own = groups is not None or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
     if config is not None and not of_its_own:
         _warn_of_other_data(config, data, opened)
-    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if seeds is None else '-seeds'}"
+    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
     how = {
         "resume": resume,
         "device": device,
@@ -153,12 +156,14 @@ def distill(
         **settings,
     }
     evaluation = {"nets": nets, "epochs": epochs, "device": device} if evaluate or json is not None else None
-    if seeds is not None:
-        if config is None and settings.get("seed") is not None:
-            raise ValueError("--seed and --seeds: give one of them")
-        _several(data, parse_seeds(seeds), out, how, evaluation, json)
-        return
-    synthetic = distill_with_bar(data, f"{method} {debias} {data.name}", out=out, **how)
+    if numbers is not None:
+        _several(data, numbers, out, how, evaluation, json)
+    else:
+        _single(data, out, how, evaluation, json)
+
+
+def _single(data: Dataset, out: Path, how: dict[str, Any], evaluation: dict[str, Any] | None, json: Any) -> None:
+    synthetic = distill_with_bar(data, f"{how['method']} {how['debias']} {data.name}", out=out, **how)
     rows = [] if evaluation is None else [_evaluated(synthetic, data, evaluation)]
     ranks.first(lambda: add_results(rows, data, out, json))
     if "kde" in synthetic.metadata:

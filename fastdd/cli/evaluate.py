@@ -164,12 +164,17 @@ def evaluate(
     over = print_repeats(rows, f"{data.name}, {images}, %, {len(rows)} distillations", metrics)
     ranks.first(lambda: add_results([*everything, *over], data, None, json))
     if published is not None:
-        changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
-        text = ", ".join(f"{name} {value}" for name, value in changed.items())
-        console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
+        _print_protocol(protocol, published.note, settings | {"deo": deo})
     of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
     for row in (over or everything) if of_groups else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
+
+
+def _print_protocol(name: str, note: str, settings: dict[str, Any]) -> None:
+    """What a published protocol is, and what is other than it."""
+    changed = {name: value for name, value in settings.items() if value not in (None, "range")}
+    text = ", ".join(f"{name} {value}" for name, value in changed.items())
+    console.print(f"protocol {name}{text and ' but for ' + text}: {note}")
 
 
 def _same_kind(place: str, first: SyntheticSet | str) -> SyntheticSet | str:
