@@ -315,6 +315,19 @@ CASES = [
         for n in (2, 4, 6, 8, 10)
     ),
     *(
+        Step(
+            f"scale/size-dm{'+fairdd' * fair}",
+            f"a step of DM{' with FairDD' * fair} on 2 classes of 2 groups against the images' side",
+            debias="fairdd" if fair else "none",
+            variant={"pixels": n},
+            classes=2,
+            groups=2,
+            size=n,
+        )
+        for fair in (False, True)
+        for n in (32, 64, 96)
+    ),
+    *(
         Step("scale/batch", "a step of DM against the real batch", variant={"batch_real": n}, batch_real=n)
         for n in (64, 128, 256, 512)
     ),

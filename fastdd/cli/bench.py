@@ -12,6 +12,7 @@ from fastdd.api import pick_device
 from fastdd.bench import cases
 from fastdd.bench.framework import plot as draw
 from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.overhead import overhead_table, overheads
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
@@ -107,6 +108,8 @@ def bench(
     if plot is not None:
         draw.write(plot, document)
     console.print(table(document))
+    if not quick and (cost := overheads(document["rows"])):
+        console.print(overhead_table(cost))
     if problems := runner.failed(document):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise RuntimeError("; ".join(problems[:3]) + more)
