@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from fastdd import api
-from fastdd.cli.datasets import data_options, load_dataset
 from fastdd.core import rng
-from fastdd.data import Dataset, Split, SyntheticSet
+from fastdd.data import Dataset, Split, SyntheticSet, load
 from fastdd.data.stand_in import stand_in_of_validation
 
 _SEVERITY = 3
@@ -60,14 +60,15 @@ def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--data-option", action="append", metavar="NAME=VALUE")
+    parser.add_argument("--data-option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--per-cell", type=int, default=100, help="stand-ins of every class and group")
     parser.add_argument("--synthetic", metavar="RUN", help="a set, whose images are the fakes in place of stand-ins")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    data = load_dataset(given.dataset, given.data_root, data_options(given.data_option))
+    options = [pair.partition("=") for pair in given.data_option]
+    data = load(given.dataset, given.data_root, **{name: yaml.safe_load(value) for name, _, value in options})
     if given.synthetic is None:
         wanted = np.full((data.num_classes, data.num_groups), given.per_cell)
         data, fakes = stand_in_of_validation(data, wanted, _SEVERITY, given.seed)

@@ -92,7 +92,7 @@ def kde(
     folder = out or Path("runs") / "study-kde"
     with studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(work)}) as kept:
         rows = studies.kde.study(data, kept, knobs=knobs, work=work, tell=_tell)
-    studies.kde.draw(rows, folder / PICTURE, f"{data.name}, {ipc} images a class; grey: default")
+    studies.kde.draw(rows, folder / PICTURE, studies.kde.title(data, ipc))
     _end(folder)
 
 

@@ -42,15 +42,17 @@ def open_networks(path: str | os.PathLike) -> Experts:
         )
     values, first = [], None
     for place in places:
-        predictor, about = read_network(place)
-        found = _described(about)
+        stored = read_network(place)
+        if "train" not in stored.about:
+            raise ValueError(f"{place} is a network of an evaluation: give those of fastdd train, or experts")
+        found = _described(stored.about)
         first = first or found
         for name in _SAME:
             if found[name] != first[name]:
                 raise ValueError(
                     f"{place} is of another kind than {places[0]}: {name} {found[name]}, not {first[name]}"
                 )
-        net = recipe(first["training"]).network_of(predictor)
+        net = recipe(first["training"]).network_of(stored.net)
         values.append(nn.utils.parameters_to_vector(net.parameters()).detach())
     manifest = {
         **{name: first[name] for name in _SAME[4:]},

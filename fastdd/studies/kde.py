@@ -69,7 +69,7 @@ def study(
     """
     if data.num_groups < 2:
         raise ValueError(f"the study tells what weights do to bias-conflicting images, and {data.name} has one group")
-    if not kde.rarity(np.zeros(len(data.train), np.float32), data.train.labels, data.train.groups).auc.count(None) == 0:
+    if None in _without_density(data).auc:
         raise ValueError(f"a class of {data.name} has no bias-conflicting images: lower the bias ratio")
     settings = [(knob, value, KdeSettings(**{knob: value})) for knob, values in knobs.items() for value in values]
 
@@ -95,6 +95,17 @@ def study(
         rows.append(kept.get(key, lambda config=config: of_settings(config)))
         tell(rows[-1])
     return rows
+
+
+def title(data: Dataset, ipc: int) -> str:
+    """Of the picture."""
+    aligned = 1 - _without_density(data).conflicting.mean()
+    return f"{data.name}, {100 * aligned:.3g} % bias-aligned, {ipc} images a class; grey: default"
+
+
+def _without_density(data: Dataset) -> kde.Rarity:
+    """What is known of conflicting images before any density is."""
+    return kde.rarity(np.zeros(len(data.train)), data.train.labels, data.train.groups)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, title: str) -> None:

@@ -1,6 +1,7 @@
 """Trained networks in place of random ones: which, when, the same bits after a stop, clear refusals."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,7 @@ def test_a_run_says_what_it_was_matched_on(digits, folders, tmp_path):
 def test_estimates_are_on_the_trained_networks(digits, networks, monkeypatch):
     seen = []
     monkeypatch.setattr(estimate, "_seconds_of", lambda calls, device: [call(1) and 1.0 for call in calls])
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # before the first step
     right = Experts.at
     monkeypatch.setattr(Experts, "at", lambda self, *which: seen.append(which) or right(self, *which))
     assert estimate.distillation(settings("dm"), digits, CPU, networks=networks)[0] == 4.0
