@@ -43,7 +43,7 @@ def test_quick_run_of_every_case_writes_a_valid_file_and_picture(run, tmp_path):
     code, text, errors = run(*quick, "--json", written, "--plot", picture)
     assert (code, errors) == (0, "")
     document = schema.read(written)
-    assert {row["case"] for row in document["rows"]} == {case.name for case in cases.CASES}
+    assert {row["case"] for row in document["rows"]} == {case.name for case in cases.select([])}
     assert all(row["match"] for row in document["rows"])
     assert all(row["speedup"]["torch"] for row in document["rows"] if row["backend"] == "fastdd")
     meta = document["meta"]
