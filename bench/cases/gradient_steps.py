@@ -162,7 +162,11 @@ CASES = [
     GradientStep("step/dsa", "a matching step of DSA", "dsa"),
     GradientStep("step/dsa+kde", "a matching step of DSA with weighted real images", "dsa", debias="kde"),
     GradientStep(
-        "scale/groups-dc", "a matching step of DC against protected groups, 0 being none", "dc", variant={"groups": 0}
+        "scale/groups-dc",
+        "a matching step of DC against protected groups, 0 being none",
+        "dc",
+        variant={"groups": 0},
+        by_name=True,
     ),
     *(
         GradientStep(
@@ -172,6 +176,7 @@ CASES = [
             debias="fairdd",
             variant={"groups": n},
             groups=n,
+            by_name=True,
         )
         for n in (2, 4, 6, 8, 10)
     ),
@@ -185,6 +190,7 @@ CASES = [
             classes=2,
             groups=2,
             size=n,
+            by_name=True,
         )
         for fair in (False, True)
         for n in (32, 64, 96)

@@ -67,6 +67,7 @@ class Step(Case):
         debias: a mode of :data:`fastdd.debias.MODES`.
         classes, groups, batch_real, ipc, size: sizes; images are 3 x size x size, the network is ConvNet of width 128
             and the published depth, 3 for images of 32x32 and one more for each doubling.
+        by_name: of :class:`Case`.
         dtype: of the real side; bfloat16 needs a run's ``precision``.
     """
 
@@ -86,7 +87,9 @@ class Step(Case):
         ipc: int = 10,
         size: int = 32,
         dtype: torch.dtype = torch.float32,
+        by_name: bool = False,
     ):
+        self.by_name = by_name
         self.name, self.about, self.variant, self.dtype = name, about, variant or {}, dtype
         self._debias, self._classes, self._groups = debias, classes, groups
         self._batch_real, self._ipc, self._size = batch_real, ipc, size
@@ -323,6 +326,7 @@ CASES = [
             classes=2,
             groups=2,
             size=n,
+            by_name=True,
         )
         for fair in (False, True)
         for n in (32, 64, 96)

@@ -23,7 +23,9 @@ app = new_app()
 
 Case = Annotated[
     list[str] | None,
-    typer.Option("--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all"),
+    typer.Option(
+        "--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all but some scale/*"
+    ),
 ]
 Plot = Annotated[
     Path | None,
@@ -77,7 +79,7 @@ def bench(
     selected = cases.select(case or [])
     if show_list:
         shown = Table(box=None, show_header=False)
-        for one in selected:
+        for one in selected if case else cases.CASES:
             shown.add_row(one.label, one.about)
         console.print(shown)
         return

@@ -209,7 +209,9 @@ def _several(
         print_results(everything)
         over = print_repeats(rows, f"{data.name}, %, {len(rows)} distillations")
     ranks.first(lambda: add_results([*everything, *over], data, None, json))
-    console.print(f"{len(numbers)} distillations in {out}: fastdd evaluate {out}, fastdd report {out}")
+    console.print(
+        f"{len(numbers)} distillation{'s' * (len(numbers) > 1)} in {out}: fastdd evaluate {out}, fastdd report {out}"
+    )
 
 
 def _check_places(numbers: list[int], out: Path, resume: bool) -> None:
