@@ -45,7 +45,7 @@ CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 
 
 def select(globs: list[str]) -> list[Case]:
-    """The cases whose names match any of the globs (all for none), in the registry's order.
+    """The cases whose names match any of the globs, in the registry's order; for none all but those ``by_name``.
 
     Raises:
         ValueError: a glob that matches none.
@@ -57,4 +57,6 @@ def select(globs: list[str]) -> list[Case]:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             raise ValueError(f"no case matches {glob!r}; the cases: {', '.join(names)}")
-    return [case for case in CASES if not globs or any(fnmatchcase(case.name, glob) for glob in globs)]
+    if not globs:
+        return [case for case in CASES if not case.by_name]
+    return [case for case in CASES if any(fnmatchcase(case.name, glob) for glob in globs)]

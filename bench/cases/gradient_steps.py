@@ -161,5 +161,39 @@ CASES = [
     GradientStep("step/dc+fairdd", "the same with FairDD, 10 groups", "dc", debias="fairdd"),
     GradientStep("step/dsa", "a matching step of DSA", "dsa"),
     GradientStep("step/dsa+kde", "a matching step of DSA with weighted real images", "dsa", debias="kde"),
+    GradientStep(
+        "scale/groups-dc",
+        "a matching step of DC against protected groups, 0 being none",
+        "dc",
+        variant={"groups": 0},
+        by_name=True,
+    ),
+    *(
+        GradientStep(
+            "scale/groups-dc",
+            "a matching step of DC against protected groups",
+            "dc",
+            debias="fairdd",
+            variant={"groups": n},
+            groups=n,
+            by_name=True,
+        )
+        for n in (2, 4, 6, 8, 10)
+    ),
+    *(
+        GradientStep(
+            f"scale/size-dc{'+fairdd' * fair}",
+            f"a matching step of DC{' with FairDD' * fair} on 2 classes of 2 groups against the images' side",
+            "dc",
+            debias="fairdd" if fair else "none",
+            variant={"pixels": n},
+            classes=2,
+            groups=2,
+            size=n,
+            by_name=True,
+        )
+        for fair in (False, True)
+        for n in (32, 64, 96)
+    ),
     Training(),
 ]

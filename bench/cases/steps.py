@@ -67,6 +67,7 @@ class Step(Case):
         debias: a mode of :data:`fastdd.debias.MODES`.
         classes, groups, batch_real, ipc, size: sizes; images are 3 x size x size, the network is ConvNet of width 128
             and the published depth, 3 for images of 32x32 and one more for each doubling.
+        by_name: of :class:`Case`.
         dtype: of the real side; bfloat16 needs a run's ``precision``.
     """
 
@@ -86,7 +87,9 @@ class Step(Case):
         ipc: int = 10,
         size: int = 32,
         dtype: torch.dtype = torch.float32,
+        by_name: bool = False,
     ):
+        self.by_name = by_name
         self.name, self.about, self.variant, self.dtype = name, about, variant or {}, dtype
         self._debias, self._classes, self._groups = debias, classes, groups
         self._batch_real, self._ipc, self._size = batch_real, ipc, size
@@ -313,6 +316,20 @@ CASES = [
     *(
         Step("scale/groups", "a step against protected groups", debias="fairdd", variant={"groups": n}, groups=n)
         for n in (2, 4, 6, 8, 10)
+    ),
+    *(
+        Step(
+            f"scale/size-dm{'+fairdd' * fair}",
+            f"a step of DM{' with FairDD' * fair} on 2 classes of 2 groups against the images' side",
+            debias="fairdd" if fair else "none",
+            variant={"pixels": n},
+            classes=2,
+            groups=2,
+            size=n,
+            by_name=True,
+        )
+        for fair in (False, True)
+        for n in (32, 64, 96)
     ),
     *(
         Step("scale/batch", "a step of DM against the real batch", variant={"batch_real": n}, batch_real=n)

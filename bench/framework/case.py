@@ -31,6 +31,7 @@ class Case:
         variant: what tells cases of the same name apart, as in their shapes: ``{"segments": 10}``.
         once: backends that take minutes: measured by a single call, which is the check as well.
         memory: whether its peak memory is of interest (``--memory``).
+        by_name: whether it is measured only where it is asked for by its name, as one of a view of its own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Case:
     variant: dict[str, int]
     once: frozenset[str] = frozenset()
     memory = False
+    by_name = False
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Any:
         """What all backends get; a function of the seed. ``quick``: as small as makes sense, for tests."""

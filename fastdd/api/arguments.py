@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
 DebiasName = Literal[
-    "none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro", "barycenter", "group-weighted"
+    "none",
+    "fairdd",
+    "kde",
+    "fairdd-iw",
+    "fairdd-ldam",
+    "fairdd-groupdro",
+    "barycenter",
+    "group-weighted",
+    "biased-dd",
+    "fairdd-batch",
 ]
 RecipeName = Literal["erm", "lw", "resample", "groupdro", "lff", "dfa", "selecmix", "selecmix-lff", "dfr"]
 ExpertDebiasName = Literal["none", "fairdd", "kde", "barycenter", "group-weighted"]
@@ -62,6 +71,9 @@ class DistillSettings(TypedDict, total=False):
     precision: Literal["fp32", "bf16"] | None
     """Of dm, dc, dsa, datadam, idc, dream, ncfm: precision of the real images' pass through the network; by default
     fp32."""
+    aligned_factor: float | None
+    """Of dm, dc, dsa, datadam, idc, dream, ncfm: lambda of debias biased-dd: how much of the distance to the bias-
+    aligned images is taken off; by default by which the minimum is fairdd's."""
     networks: str | None
     """Of dm, dc, dsa, datadam, idc, dream: folder of trained networks, which are matched on in turn in place of
     random ones: experts (fastdd experts), or networks of fastdd train in folders of their own; by default random
@@ -301,6 +313,7 @@ class KdeWeightsSettings(TypedDict, total=False):
     density: str
     k: int
     batch: int
+    normalise: str
 
 
 class PseudoGroupsSettings(TypedDict, total=False):

@@ -53,7 +53,7 @@ def kde_weights(
         device: auto, cpu or cuda.
         progress: called with (steps done, steps) of the training.
         **settings: any other of :class:`fastdd.debias.density.kde.KdeSettings`: variance, temperature, score,
-            clip, scope, density, k, batch.
+            clip, scope, density, k, batch, normalise.
 
     Returns:
         ``.weights`` float32 [N] for :func:`distill`, ``.diagnostics(...)``, ``.save(path)``.

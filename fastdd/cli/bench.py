@@ -12,6 +12,7 @@ from fastdd.api import pick_device
 from fastdd.bench import cases
 from fastdd.bench.framework import plot as draw
 from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.overhead import overhead_table, overheads
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
@@ -22,7 +23,9 @@ app = new_app()
 
 Case = Annotated[
     list[str] | None,
-    typer.Option("--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all"),
+    typer.Option(
+        "--case", help="Cases by name or glob, such as 'augment/*'; repeatable.", show_default="all but some scale/*"
+    ),
 ]
 Plot = Annotated[
     Path | None,
@@ -76,7 +79,7 @@ def bench(
     selected = cases.select(case or [])
     if show_list:
         shown = Table(box=None, show_header=False)
-        for one in selected:
+        for one in selected if case else cases.CASES:
             shown.add_row(one.label, one.about)
         console.print(shown)
         return
@@ -107,6 +110,8 @@ def bench(
     if plot is not None:
         draw.write(plot, document)
     console.print(table(document))
+    if not quick and (cost := overheads(document["rows"])):
+        console.print(overhead_table(cost))
     if problems := runner.failed(document):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise RuntimeError("; ".join(problems[:3]) + more)

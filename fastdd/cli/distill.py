@@ -21,8 +21,9 @@ from fastdd.cli.datasets import (
     load_dataset,
     weights_option,
 )
-from fastdd.cli.evaluate import add_results, evaluate_with_bar, print_results
+from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
 from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet
@@ -30,7 +31,8 @@ from fastdd.data.initial import INITS, input_digest
 from fastdd.debias import mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
-from fastdd.session import Progress
+from fastdd.session import Progress, check_out
+from fastdd.session.repeats import check_repeats, folder_of_seed, parse_seeds
 
 app = new_app()
 
@@ -134,9 +136,13 @@ def distill(
     eval_every: EvalEvery = None,
     eval_nets: EvalNets = None,
     eval_epochs: EvalEpochs = None,
+    seeds: SeedsText = None,
     **settings: Any,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
+    if seeds is not None and config is None and settings["seed"] is not None:
+        raise ValueError("--seed and --seeds: give one of them")
+    numbers = None if seeds is None else parse_seeds(seeds)
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
@@ -147,26 +153,30 @@ def distill(
     of_its_own = named or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
     if config is not None and not of_its_own:
         _warn_of_other_data(config, data, opened)
-    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}"
-    synthetic = distill_with_bar(
-        data,
-        f"{method} {debias} {data.name}",
-        out=out,
-        resume=resume,
-        device=device,
-        checkpoint_seconds=checkpoint_seconds,
-        snapshots=snapshots,
-        weights=weights,
-        groups=groups,
-        experts=opened,
-        eval_every=eval_every,
-        eval_nets=eval_nets,
-        eval_epochs=eval_epochs,
+    out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
+    how = {
+        "resume": resume,
+        "device": device,
+        "checkpoint_seconds": checkpoint_seconds,
+        "snapshots": snapshots,
+        "weights": weights,
+        "groups": groups,
+        "experts": opened,
+        "eval_every": eval_every,
+        "eval_nets": eval_nets,
+        "eval_epochs": eval_epochs,
         **settings,
-    )
-    rows = []
-    if evaluate or json is not None:
-        rows.append(_evaluated(synthetic, data, device=device, nets=nets, epochs=epochs))
+    }
+    evaluation = {"nets": nets, "epochs": epochs, "device": device} if evaluate or json is not None else None
+    if numbers is not None:
+        _several(data, numbers, out, how, evaluation, json)
+    else:
+        _single(data, out, how, evaluation, json)
+
+
+def _single(data: Dataset, out: Path, how: dict[str, Any], evaluation: dict[str, Any] | None, json: Any) -> None:
+    synthetic = distill_with_bar(data, f"{how['method']} {how['debias']} {data.name}", out=out, **how)
+    rows = [] if evaluation is None else [_evaluated(synthetic, data, evaluation)]
     ranks.first(lambda: add_results(rows, data, out, json))
     if "kde" in synthetic.metadata:
         console.print(report.weight_summary(synthetic.metadata["kde"]["diagnostics"]))
@@ -175,6 +185,41 @@ def distill(
     console.print(
         f"{len(synthetic.images)} images in {out / 'synthetic.safetensors'}, picture in {out / 'preview.png'}"
     )
+
+
+def _several(
+    data: Dataset, numbers: list[int], out: Path, how: dict[str, Any], evaluation: dict[str, Any] | None, json: Any
+) -> None:
+    """A run a seed, each in a folder of its own; what is done is kept."""
+    ranks.first(lambda: _check_places(numbers, out, how["resume"]))
+    rows = {}
+    for number in numbers:
+        folder = folder_of_seed(out, number)
+        title = f"{how['method']} {how['debias']} {data.name}, seed {number}"
+        synthetic = distill_with_bar(data, title, out=folder, **{**how, "seed": number})
+        if evaluation is None:
+            rows[number] = []
+            ranks.first(lambda folder=folder: add_results([], data, folder, None))
+        else:
+            rows[number] = [_evaluated(synthetic, data, evaluation, folder)]
+        console.print(f"seed {number}: {folder}")
+    over = []
+    everything = [row for of_seed in rows.values() for row in of_seed]
+    if everything:
+        print_results(everything)
+        over = print_repeats(rows, f"{data.name}, %, {len(rows)} distillations")
+    ranks.first(lambda: add_results([*everything, *over], data, None, json))
+    console.print(
+        f"{len(numbers)} distillation{'s' * (len(numbers) > 1)} in {out}: fastdd evaluate {out}, fastdd report {out}"
+    )
+
+
+def _check_places(numbers: list[int], out: Path, resume: bool) -> None:
+    """That every seed can have its folder, before the first is distilled."""
+    check_repeats(out)
+    for number in numbers:
+        check_out(folder_of_seed(out, number), resume)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:
@@ -186,11 +231,22 @@ def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any
     return {**usual, **given(options)}
 
 
-def _evaluated(synthetic: SyntheticSet, data: Dataset, **how: Any) -> dict[str, Any]:
+def _evaluated(
+    synthetic: SyntheticSet, data: Dataset, how: dict[str, Any], repeat: Path | None = None
+) -> dict[str, Any]:
+    """The result's row; in the folder of a repeat it is looked up first, and kept."""
     run = synthetic.metadata["run"]
-    result = evaluate_with_bar(synthetic, data, "evaluation", seed=run["seed"], **how)
     about = {name: run[name] for name in ("method", "debias", "ipc")}
-    return report.result_row(result, dataset=data.name, trained=report.trained_networks(synthetic.metadata), **about)
+    about |= {"trained": report.trained_networks(synthetic.metadata)}
+    about |= {"dataset": data.name, "digests": digests(synthetic, data)}
+    settings = {**how, "seed": run["seed"]}
+    row = measured(repeat, synthetic, data, about, settings)
+    if row is None:
+        result = evaluate_with_bar(synthetic, data, "evaluation", **settings)
+        row = named(report.result_row(result, **about), data)
+        if repeat is not None:
+            ranks.first(lambda: add_results([row], data, repeat, None))
+    return row
 
 
 def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:

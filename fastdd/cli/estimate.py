@@ -17,10 +17,12 @@ from fastdd.cli.console import console
 from fastdd.cli.datasets import data_options, load_dataset, named_values
 from fastdd.cli.evaluate import to_evaluate
 from fastdd.cli.options import Command, new_app
+from fastdd.cli.repeats import targets
 from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.data import Dataset
 from fastdd.session import Estimate
+from fastdd.session.repeats import parse_seeds
 
 app = new_app()
 
@@ -73,8 +75,15 @@ def _since_start() -> float:
 
 
 def _of_distillation(data: Dataset, options: dict[str, Any]) -> Estimate:
-    nets, evaluated = options.pop("nets"), options.pop("evaluate")
-    return api.estimate(data, nets=nets if evaluated else 0, **options)
+    nets, evaluated, seeds = options.pop("nets"), options.pop("evaluate"), options.pop("seeds", None)
+    return _times(api.estimate(data, nets=nets if evaluated else 0, **options), seeds)
+
+
+def _times(one: Estimate, seeds: str | None) -> Estimate:
+    """What repeats take: every one the same time and disk space, one after the other."""
+    count = 1 if seeds is None else len(parse_seeds(seeds))
+    seconds = {name: count * value for name, value in one.seconds.items()}
+    return replace(one, seconds=seconds, disk=count * one.disk)
 
 
 def _of_experts(data: Dataset, options: dict[str, Any]) -> Estimate:
@@ -88,7 +97,9 @@ def _of_evaluation(
     where: tuple[str | None, Path | None], of_data: dict[str, Any], options: dict[str, Any]
 ) -> tuple[Dataset, float, Estimate]:
     """The data set, the seconds until it was there, and the estimate: that of all networks."""
-    archs, target = options.pop("arch"), options.pop("target")
+    archs, seeds = options.pop("arch"), options.pop("seeds")
+    places = targets(options.pop("target"), seeds)
+    target = next(iter(places.values()))
     what, data, options["ipc"] = to_evaluate(target, *where, of_data, options["ipc"])
     options["learning_rate"] = options.pop("lr_net")
     options["constants"] = dict(named_values("--constant", options.pop("constant")))
@@ -96,7 +107,7 @@ def _of_evaluation(
     estimates = [
         api.estimate_evaluation(what, data, arch=arch, **options) for arch in (archs.split(",") if archs else [None])
     ]
-    parts = {name: sum(one.seconds[name] for one in estimates) for name in estimates[0].seconds}
+    parts = {name: len(places) * sum(one.seconds[name] for one in estimates) for name in estimates[0].seconds}
     return data, started, replace(estimates[-1], seconds=parts)
 
 

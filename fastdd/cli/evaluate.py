@@ -13,10 +13,12 @@ from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
 from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
+from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
 from fastdd.session.folder import store_of_run
+from fastdd.session.repeats import folder_of_seed
 from fastdd.training import RECIPES
 
 app = new_app()
@@ -135,6 +137,7 @@ def evaluate(
     deo: Deo = "range",
     keep_nets: KeepNets = None,
     seed: Seed = 0,
+    seeds: SeedsText = None,
     config: Config = None,
     device: Device = "auto",
     json: Json = None,
@@ -147,47 +150,101 @@ def evaluate(
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     options = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
-    what, data, ipc = to_evaluate(target, dataset, data_root, options, ipc)
-    run = Path(target) if isinstance(what, SyntheticSet) and Path(target).is_dir() else None
-    if run is not None:
-        ranks.first(lambda: _check_results(run))
-    _check_networks(archs, data, keep_nets)
-    about = {"method": target, "debias": "none"}
-    if isinstance(what, SyntheticSet):
-        about = {name: what.metadata.get(name, "unknown") for name in about}
-        about["trained"] = report.trained_networks(what.metadata)
+    places = targets(target, seeds)
+    what, data, ipc = to_evaluate(next(iter(places.values())), dataset, data_root, options, ipc)
+    runs = {
+        number: Path(place) if isinstance(what, SyntheticSet) and Path(place).is_dir() else None
+        for number, place in places.items()
+    }
+    for run in filter(None, runs.values()):
+        ranks.first(lambda run=run: check_results(run))
+    kept = {number: _kept_in(keep_nets, number) for number in places}
+    _check_networks(archs, data, list(filter(None, kept.values())))
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
     constants = dict(named_values("--constant", constant)) or None
     of_recipe = {"training": training, "constants": constants, "groups": groups}
-    same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "seed": seed, "device": device}
-    same["keep_nets"] = keep_nets
-    rows = []
-    for name in archs:
-        result = evaluate_with_bar(what, data, f"evaluating on {data.name}", arch=name, **same)
-        of = None if target == "whole" else ipc
-        rows.append(report.result_row(result, dataset=data.name, ipc=of, deo=deo, protocol=protocol, **about))
-    ranks.first(lambda: add_results(rows, data, run, json))
+    same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "device": device}
+    as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
+    rows = {}
+    for number, place in places.items():
+        what = what if number in (None, next(iter(places))) else _same_kind(place, what)
+        # Networks of other seeds for every set, or what they have in common would not vary over distillations.
+        how = same | {"seed": seed + (number or 0), "keep_nets": kept[number]}
+        rows[number] = _rows(what, place, data, archs, how, as_said, runs[number], number is not None)
+    everything = [row for of_set in rows.values() for row in of_set]
     images = "test set" if data.tested_on == "test" else "held-out training images"
-    title = f"{data.name}, {images}, %, mean ± standard deviation over networks"
-    print_results(rows, title, METRICS if published is None else published.figures)
+    metrics = METRICS if published is None else published.figures
+    print_results(everything, f"{data.name}, {images}, %, mean ± standard deviation over networks", metrics)
+    over = print_repeats(rows, f"{data.name}, {images}, %, {len(rows)} distillations", metrics)
+    ranks.first(lambda: add_results([*everything, *over], data, None, json))
     if published is not None:
-        changed = {name: value for name, value in (settings | {"deo": deo}).items() if value not in (None, "range")}
-        text = ", ".join(f"{name} {value}" for name, value in changed.items())
-        console.print(f"protocol {protocol}{text and ' but for ' + text}: {published.note}")
-    if "groups_from" in rows[0]:
-        console.print(f"training {training}: groups of the set's images are {rows[0]['groups_from']}")
-    for row in rows if data.num_groups > 1 and (published is None or "deo_m" in published.figures) else []:
+        _print_protocol(protocol, published.note, settings | {"deo": deo})
+    if "groups_from" in everything[0]:
+        console.print(f"training {training}: groups of the set's images are {everything[0]['groups_from']}")
+    of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
+    for row in (over or everything) if of_groups else []:
         console.print(report.group_table(row, data.class_names, data.group_names))
 
 
-def _check_networks(archs: Sequence[str | None], data: Dataset, keep_nets: Path | None) -> None:
+def _kept_in(folder: Path | None, number: int | None) -> Path | None:
+    """Where networks on a set are kept: each repeat's, whose files have the same names, in a folder of its own."""
+    return folder if folder is None or number is None else folder_of_seed(folder, number)
+
+
+def _check_networks(archs: Sequence[str | None], data: Dataset, kept: Sequence[Path]) -> None:
     """That the networks fit the data, and that there is a place for those that are kept."""
-    if len(set(archs)) < len(archs) and keep_nets is not None:
+    if len(set(archs)) < len(archs) and kept:
         raise ValueError(f"--arch {','.join(map(str, archs))} names one twice: --keep-nets has one place for it")
     for name in filter(None, archs):
-        if keep_nets is not None:
-            ranks.first(partial(api.check_keep_nets, keep_nets, name))
+        for folder in kept:
+            ranks.first(partial(api.check_keep_nets, folder, name))
         models.check(name, data.channels, data.num_classes, data.size)
+
+
+def _print_protocol(name: str, note: str, settings: dict[str, Any]) -> None:
+    """What a published protocol is, and what is other than it."""
+    changed = {name: value for name, value in settings.items() if value not in (None, "range")}
+    text = ", ".join(f"{name} {value}" for name, value in changed.items())
+    console.print(f"protocol {name}{text and ' but for ' + text}: {note}")
+
+
+def _same_kind(place: str, first: SyntheticSet | str) -> SyntheticSet | str:
+    """What another seed of a folder of repeats, or of random images, is evaluated on."""
+    if not isinstance(first, SyntheticSet):
+        return first
+    synthetic = api.load_synthetic(place)
+    digests_of_data = [one.metadata.get("dataset_digest") for one in (first, synthetic)]
+    if digests_of_data[0] != digests_of_data[1]:
+        raise ValueError(f"{place} is of other data than the repeats before it")
+    return synthetic
+
+
+def _rows(
+    what: SyntheticSet | str,
+    place: str,
+    data: Dataset,
+    archs: Sequence[str | None],
+    how: dict[str, Any],
+    as_said: dict[str, Any],
+    run: Path | None,
+    repeated: bool,
+) -> list[dict[str, Any]]:
+    """A row of every network; of a repeat, those that its folder has already are not made again."""
+    about = {"method": place, "debias": "none"}
+    if isinstance(what, SyntheticSet):
+        about = {name: what.metadata.get(name, "unknown") for name in about}
+        about["trained"] = report.trained_networks(what.metadata)
+    about |= {**as_said, "dataset": data.name, "digests": digests(what, data)}
+    rows = []
+    for arch in archs:
+        settings = {**how, "arch": arch}
+        row = measured(run, what, data, about, settings) if repeated else None
+        if row is None:
+            result = evaluate_with_bar(what, data, f"evaluating on {data.name}", **settings)
+            row = named(report.result_row(result, **about), data)
+            ranks.first(lambda row=row: add_results([row], data, run, None))
+        rows.append(row)
+    return rows
 
 
 def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
@@ -269,18 +326,14 @@ def _by_name(
         return None
 
 
-def _check_results(run: Path) -> None:
-    """That the run's results can be read, and others written beside them."""
-    files.check_writable(run / report.RESULT)
-    if (run / report.RESULT).exists():
-        report.read_results(run / report.RESULT)
+def named(row: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """The row with the names of the data set's classes and groups, as a set may number its classes otherwise."""
+    return {**row, "class_names": list(data.class_names), "group_names": list(data.group_names)}
 
 
 def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
-    """Add results to those that a run's folder has, and write them to ``json``; with the names of the data set, as a
-    set may number its classes otherwise."""
-    names = {"class_names": list(data.class_names), "group_names": list(data.group_names)}
-    rows = [{**row, **names} for row in rows]
+    """Add results to those that a run's folder has, and write them to ``json``; with the data set's names."""
+    rows = [named(row, data) for row in rows]
     if run is not None:
         path = run / report.RESULT
         with files.alone_in(run):  # evaluations may end together

@@ -12,6 +12,7 @@ _NEEDS = {
     "nothing": "",
     "groups": "protected groups (--groups)",
     "weights": "weights (--weights)",
+    "embeddings": "the step's network",
 }
 
 

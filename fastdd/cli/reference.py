@@ -18,7 +18,12 @@ from fastdd.methods import METHODS, Settings
 from fastdd.training import RECIPES, TrainSettings
 
 _WRITTEN = "<!-- Written by `python -m fastdd.cli.reference docs/reference`. -->\n"
-_NEEDS = {"nothing": "nothing", "groups": "protected groups", "weights": "weights of the training images"}
+_NEEDS = {
+    "nothing": "nothing",
+    "groups": "protected groups",
+    "weights": "weights of the training images",
+    "embeddings": "what the step's network sees",
+}
 
 
 def pages() -> dict[str, str]:

@@ -11,9 +11,11 @@ from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
 from fastdd.cli.options import Command, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
-from fastdd.report.page import View, write_page
+from fastdd.report import repeats
+from fastdd.report.page import TextTable, View, write_page
 from fastdd.report.record import Record, read_record
 from fastdd.session.folder import store_of_run
+from fastdd.session.repeats import runs_of
 
 app = new_app()
 
@@ -25,7 +27,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of runs or trained networks, finished or not, or synthetic sets.", metavar="RUN..."
+            help="Folders of runs, repeats or trained networks, finished or not, or synthetic sets.", metavar="RUN..."
         ),
     ],
     out: Annotated[
@@ -47,16 +49,30 @@ def report(
     """Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration."""
     options = data_options(data_option, bias_ratio=bias_ratio)
     view = View(embedding, features, images, seed)
-    records = [read_record(run) for run in runs]
+    repeated = {run: runs_of(run) for run in runs}
+    of_seeds = [{seed: read_record(place) for seed, place in repeated[run].items()} for run in runs if repeated[run]]
+    single = [read_record(run) for run in runs if not repeated[run]]
+    records = [record for of_run in of_seeds for record in of_run.values()] + single
     if out is None:
         first = records[0].path
         out = first / NAME if len(records) == 1 and first.is_dir() else Path(NAME)
     files.check_writable(out)
     data, why = _dataset(records, dataset, data_root, options)
-    write_page(out, records, data, view=view, **({"without": why} if why else {}))
+    about = {"without": why} if why else {}
+    write_page(out, records, data, view=view, table=_over_seeds(of_seeds), **about)
     if why:
         console.print(f"without real images and embeddings: {why}")
     console.print(f"report in {out}")
+
+
+def _over_seeds(of_seeds: list[dict[int, Record]]) -> TextTable | None:
+    """What holds over the distillations of folders of repeats; None where none was evaluated with two seeds."""
+    rows = [{seed: record.rows_of_set for seed, record in records.items()} for records in of_seeds]
+    several = [kind for of_folder in rows for kind in repeats.kinds(of_folder) if len(kind) > 1]
+    if not several:
+        return None
+    note = f"Percent: mean {repeats.WHAT_COVERS}. A difference is at equal seeds, in points of percent."
+    return TextTable("Repeated distillations", note, repeats.repeats_header(), repeats.repeats_lines(several))
 
 
 def _dataset(

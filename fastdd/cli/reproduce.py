@@ -16,7 +16,8 @@ from fastdd.cli.distill import distill_with_bar
 from fastdd.cli.estimate import time_text
 from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.experts import train_with_bar
-from fastdd.cli.options import Command, Device, Seed, new_app
+from fastdd.cli.options import Command, Device, new_app
+from fastdd.cli.repeats import SeedsText
 from fastdd.cli.train import network_with_bar
 from fastdd.core import files
 from fastdd.data import Dataset
@@ -25,11 +26,17 @@ from fastdd.methods import configure
 from fastdd.report.page import TextTable, write_page
 from fastdd.report.record import read_record
 from fastdd.reproduce.budgets import Budget
-from fastdd.reproduce.comparison import EXPLANATION, header, lines
+from fastdd.reproduce.comparison import explanation, header, lines
 from fastdd.session import Estimate
+from fastdd.session.repeats import parse_seeds
 from fastdd.training import TrainSettings, fake_counts, recipe
 
 app = new_app()
+
+SeedOrNone = Annotated[
+    int | None,
+    typer.Option(help="Of a single distillation a cell.", show_default="0; budget full repeats as often as the paper"),
+]
 
 
 @app.command(cls=Command)
@@ -51,7 +58,8 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: SeedOrNone = None,
+    seeds: SeedsText = None,
     device: Device = "auto",
     show_list: Annotated[
         bool,
@@ -59,10 +67,13 @@ def reproduce(
     ] = False,
 ) -> None:
     """Run the rows of a paper's table: what is missing is run, what is done is kept; ours beside the published."""
+    if seed is not None and seeds is not None:
+        raise ValueError("--seed and --seeds: give one of them")
+    wanted = [seed] if seed is not None else None if seeds is None else parse_seeds(seeds)
     if show_list or paper is None or table is None:
-        _list(paper, table, rows, columns, budget, data_root, out, seed, device, fakes)
+        _list(paper, table, rows, columns, budget, data_root, out, wanted, device, fakes)
     else:
-        _run(paper, table, rows, columns, budget, data_root, out, seed, device, fakes)
+        _run(paper, table, rows, columns, budget, data_root, out, wanted, device, fakes)
 
 
 def _run(
@@ -73,46 +84,65 @@ def _run(
     budget: str,
     root: Path | None,
     out: Path,
-    seed: int,
+    seeds: list[int] | None,
     device: str,
     fakes: str | None,
 ) -> None:
     selected, spent = _selected(paper, table, rows, columns), _budget(budget)
+    numbers = _seeds(seeds, selected, spent)
     api.pick_device(device)
-    shop = recipes.Workshop(
-        out,
-        spent,
-        root=root,
-        device=device,
-        seed=seed,
-        fakes=fakes,
-        distill=lambda data, **given: distill_with_bar(data, _title(given, data.name), **given),
-        train_experts=train_with_bar,
-        evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
-        train_network=network_with_bar,
-    )
+    shops = {
+        seed: recipes.Workshop(
+            out,
+            spent,
+            root=root,
+            device=device,
+            seed=seed,
+            fakes=fakes,
+            distill=lambda data, **given: distill_with_bar(data, _title(given, data.name), **given),
+            train_experts=train_with_bar,
+            evaluate=lambda what, data, **given: evaluate_with_bar(what, data, f"evaluating on {data.name}", **given),
+            train_network=network_with_bar,
+        )
+        for seed in numbers
+    }
+    shop = shops[numbers[0]]
     for cell in selected.cells:  # a missing data set is told before hours of work on another
-        if shop.done(cell) is None:
+        if any(shops[seed].done(cell) is None for seed in recipes.seeds_of(cell, numbers)):
             shop.fakes(cell)
             shop.dataset(cell)
     out.mkdir(parents=True, exist_ok=True)
     files.check_writable(_stem(selected, spent, out).with_suffix(".md"))
     outcomes = []
     for cell in selected.cells:
-        outcomes.append(shop.do(cell))
-        row = outcomes[-1].row
-        figures = ", ".join(f"{name} {recipes.number(row[name]['mean'], name)}" for name in selected.figures)
+        own = recipes.seeds_of(cell, numbers)
+        for seed in own:
+            outcomes.append(shops[seed].do(cell))
+            _tell(selected, outcomes[-1], len(own) > 1)
         _write(selected, outcomes, spent, shop, out, final=cell is selected.cells[-1])
-        console.print(f"{cell.row} {cell.column}: {figures}")
-    compared = recipes.comparisons(selected, outcomes)
     result = RichTable(title=f"{selected.paper} {selected.name}: {selected.title}, %", title_justify="left")
     for number, title in enumerate(header(selected)):
         result.add_column(title, justify="left" if number < 2 else "right", no_wrap=True)
-    for line in lines(selected, compared):
+    compared, less = recipes.comparisons(selected, outcomes), recipes.paired_differences(selected, outcomes)
+    for line in lines(selected, compared, less):
         result.add_row(*line)
     console.print(result)
-    console.print(f"{EXPLANATION} {shop.note}")
+    console.print(f"{explanation(outcomes)} {shop.note}")
     console.print(f"table in {_stem(selected, spent, out)}.md, .csv and .html")
+
+
+def _tell(table: recipes.Table, outcome: recipes.Outcome, several: bool) -> None:
+    row = outcome.row
+    figures = ", ".join(f"{name} {recipes.number(row[name]['mean'], name)}" for name in table.figures)
+    seed = f", seed {outcome.seed}" if several else ""
+    console.print(f"{outcome.cell.row} {outcome.cell.column}{seed}: {figures}")
+
+
+def _seeds(given: list[int] | None, table: recipes.Table, spent: Budget) -> list[int]:
+    """As asked for; else as often as the paper repeats, but for a budget that shortens everything."""
+    if given is not None:
+        return given
+    return list(range(table.repeats)) if spent.published else [0]
 
 
 def _list(
@@ -123,7 +153,7 @@ def _list(
     budget: str,
     root: Path | None,
     out: Path,
-    seed: int,
+    seeds: list[int] | None,
     device: str,
     fakes: str | None,
 ) -> None:
@@ -131,49 +161,62 @@ def _list(
     if table is None and (rows or columns):
         raise ValueError("--rows and --columns are a table's: name it, as in fastdd reproduce fairdd table1")
     if paper is not None and table is not None:
-        _list_cells(_selected(paper, table, rows, columns), spent, root, out, seed, device, fakes)
+        _list_cells(_selected(paper, table, rows, columns), spent, root, out, seeds, device, fakes)
         return
-    shop = recipes.Workshop(out, spent, seed=seed, fakes=fakes)
     result = RichTable(title=f"fastdd reproduce PAPER TABLE, budget {budget}", title_justify="left", box=None)
-    numbers = ("rows", "cells done", "distilled sets", "trained experts")
+    numbers = ("rows", "cells x seeds done", "distilled sets", "trained experts")
     for name in ("paper", "table", *numbers, "columns", "what"):
         result.add_column(name, no_wrap=name in ("paper", "table"), justify="right" if name in numbers else "left")
     for name in [paper] if paper else recipes.paper_names():
         for key, one in recipes.read_paper(name).items():
-            done = sum(shop.done(cell) is not None for cell in one.cells)
-            sets, experts = (
-                str(len({folder(cell) for cell in one.cells} - {None}))
-                for folder in (shop.run_folder, shop.experts_folder)
-            )
+            numbers = _seeds(seeds, one, spent)
+            shops = [recipes.Workshop(out, spent, seed=seed, fakes=fakes) for seed in numbers]
+            work = [(shop, cell) for cell in one.cells for shop in shops[: len(recipes.seeds_of(cell, numbers))]]
+            done = sum(shop.done(cell) is not None for shop, cell in work)
+            sets = str(len({shop.run_folder(cell) for shop, cell in work} - {None}))
+            experts = str(len({shop.experts_folder(cell) for shop, cell in work} - {None}))
             columns_of = ", ".join(dict.fromkeys(cell.column for cell in one.cells))
-            result.add_row(
-                name, key, str(len(one.rows)), f"{done}/{len(one.cells)}", sets, experts, columns_of, one.title
-            )
+            result.add_row(name, key, str(len(one.rows)), f"{done}/{len(work)}", sets, experts, columns_of, one.title)
     console.print(result)
     console.print("what a table takes here, cell by cell: fastdd reproduce PAPER TABLE --list")
 
 
 def _list_cells(
-    table: recipes.Table, spent: Budget, root: Path | None, out: Path, seed: int, device: str, fakes: str | None
+    table: recipes.Table,
+    spent: Budget,
+    root: Path | None,
+    out: Path,
+    given: list[int] | None,
+    device: str,
+    fakes: str | None,
 ) -> None:
-    shop = recipes.Workshop(out, spent, root=root, device=device, seed=seed, fakes=fakes)
-    result = RichTable(title=f"{table.paper} {table.name}, budget {spent.name}", title_justify="left", box=None)
+    seeds = _seeds(given, table, spent)
+    shops = {seed: recipes.Workshop(out, spent, root=root, device=device, seed=seed, fakes=fakes) for seed in seeds}
+    title = f"{table.paper} {table.name}, budget {spent.name}"
+    if len(seeds) > 1:
+        title += f", seeds {', '.join(map(str, seeds))}"
+    result = RichTable(title=title, title_justify="left", box=None)
     for name in ("row", "set", "state", "takes"):
         result.add_column(name, justify="right" if name == "takes" else "left")
-    total, stuck, costs = 0.0, 0, _Costs(shop, device)
+    total, stuck, costs = 0.0, 0, {seed: _Costs(shop, device) for seed, shop in shops.items()}
+    for one in costs.values():  # the same work takes the same time, whatever its seed
+        one.measured = costs[seeds[0]].measured
     for cell in table.cells:
+        own = recipes.seeds_of(cell, seeds)
         try:
-            if shop.done(cell) is not None:
+            missing = [seed for seed in own if shops[seed].done(cell) is None]
+            if not missing:
                 result.add_row(cell.row, cell.column, "done", "")
                 continue
-            shop.fakes(cell)
-            seconds = costs.of(cell)
+            shops[own[0]].fakes(cell)
+            seconds = sum(costs[seed].of(cell) for seed in missing)
         except (ValueError, OSError) as error:
             result.add_row(cell.row, cell.column, f"can't be run: {error}", "")
             stuck += 1
             continue
         total += seconds
-        result.add_row(cell.row, cell.column, "missing", time_text(seconds))
+        state = "missing" if len(missing) == len(own) else f"{len(own) - len(missing)} of {len(own)} done"
+        result.add_row(cell.row, cell.column, state, time_text(seconds))
     console.print(result)
     rest = f", without the {stuck} that can't be run" if stuck else ""
     console.print(f"all that is missing: about {time_text(total)} here{rest}")
@@ -184,7 +227,7 @@ class _Costs:
 
     def __init__(self, shop: recipes.Workshop, device: str):
         self._shop, self._device = shop, device
-        self._measured: dict[str, float] = {}
+        self.measured: dict[str, float] = {}
         self._counted: set[Path] = set()
 
     def of(self, cell: recipes.Cell) -> float:
@@ -240,9 +283,9 @@ class _Costs:
         data = self._shop.dataset(cell)
         sizes = (data.channels, data.size, data.num_classes, data.num_groups, len(data.train), len(data.test))
         key = repr((estimate.__name__, sizes, about))
-        if key not in self._measured:
-            self._measured[key] = estimate(data=data, device=self._device, **about).total
-        return self._measured[key]
+        if key not in self.measured:
+            self.measured[key] = estimate(data=data, device=self._device, **about).total
+        return self.measured[key]
 
 
 def _title(given: dict, dataset: str) -> str:
@@ -256,10 +299,9 @@ def _budget(name: str) -> Budget:
 
 
 def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> recipes.Table:
-    tables = recipes.read_paper(paper)
-    if table not in tables:
-        raise ValueError(f"{paper} has no table {table!r}; one of: {', '.join(tables)}")
-    return recipes.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
+    return recipes.select(
+        recipes.read_table(paper, table), *(given.split(",") if given else () for given in (rows, columns))
+    )
 
 
 def _stem(table: recipes.Table, spent: Budget, out: Path) -> Path:
@@ -277,19 +319,20 @@ def _write(
 ) -> None:
     """The table as far as it is; the page, whose pictures take seconds, at the end."""
     compared, stem = recipes.comparisons(table, outcomes), _stem(table, spent, out)
-    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, compared, shop.note))
-    files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, compared))
+    files.write_text(stem.with_suffix(".md"), recipes.markdown(table, outcomes, shop.note))
+    files.write_text(stem.with_suffix(".csv"), recipes.csv_text(table, outcomes))
     if not final:
         return
-    distilled = [outcome for outcome in outcomes if outcome.run is not None]
+    shown = outcomes[0].seed  # other seeds' pictures are alike
+    distilled = [outcome for outcome in outcomes if outcome.run is not None and outcome.seed == shown]
     rows: dict[Path, list[dict[str, Any]]] = {}
     for outcome in distilled:
         rows.setdefault(outcome.run, []).append(outcome.row)
     records = [replace(read_record(run), rows=of_run) for run, of_run in rows.items()]
     title = f"{table.paper} {table.name}: {table.title}"
-    text = TextTable(
-        title, f"{EXPLANATION} {shop.note}", header(table), lines(table, compared), recipes.bars(table, compared)
-    )
+    less = recipes.paired_differences(table, outcomes)
+    note = f"{explanation(outcomes)} {shop.note}"
+    text = TextTable(title, note, header(table), lines(table, compared, less), recipes.bars(table, compared))
     data, why = _shown(shop, [one.cell for one in distilled])
     write_page(stem.with_suffix(".html"), records, data, table=text, without=why)
 

@@ -29,6 +29,7 @@ Variance = Annotated[float, typer.Option(help="Of the kernel; larger is more eve
 Temperature = Annotated[float, typer.Option(help="Of the softmax over scores; higher is more even.")]
 Clip = Annotated[str, typer.Option(help="Largest score, or none.")]
 Score = Annotated[str, typer.Option(help="Unit of scores: median or mean of the class, minmax or none.")]
+Normalise = Annotated[str, typer.Option(help="Of a class's scores: softmax, or sum (weights in proportion to them).")]
 Scope = Annotated[str, typer.Option(help="What a density is taken over: class, batch or dataset.")]
 Density = Annotated[str, typer.Option(help="exact, or knn (FAISS), with bounds.")]
 Neighbours = Annotated[int, typer.Option(help="Neighbours of density knn.")]
@@ -61,6 +62,7 @@ def weights(
     temperature: Temperature = 0.5,
     clip: Clip = "3",
     score: Score = "median",
+    normalise: Normalise = "softmax",
     scope: Scope = "class",
     density: Density = "exact",
     k: Neighbours = 256,
@@ -74,7 +76,14 @@ def weights(
     if embedding is not None and earlier is not None:
         raise ValueError("--embedding and --from both name embeddings: leave one out")
     settings = {"encoder": encoder, "steps": steps, "variance": variance, "temperature": temperature}
-    settings |= {"clip": _largest_score(clip), "score": score, "scope": scope, "density": density, "k": k}
+    settings |= {
+        "clip": _largest_score(clip),
+        "score": score,
+        "scope": scope,
+        "density": density,
+        "k": k,
+        "normalise": normalise,
+    }
     for path in filter(None, (out, plot, json)):
         ranks.first(partial(files.check_writable, path))
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))

@@ -1,5 +1,6 @@
 """The synthetic set: what distillation makes, with everything needed to use it in one file."""
 
+import hashlib
 import json
 import math
 import os
@@ -245,6 +246,18 @@ class SyntheticSet:
         except (SafetensorError, *DAMAGE, RuntimeError) as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
         return made
+
+    def digest(self) -> str:
+        """SHA-256 over what networks are trained on: images, labels, soft labels, step size, whitening, formation."""
+        digest = hashlib.sha256(repr((self.learning_rate, self.formation, tuple(self.images.shape))).encode())
+        about = json.dumps([self.metadata[name] for name in ("class_names", "mean", "std")])
+        digest.update(about.encode())
+        for tensor in (self.images, self.labels, self.soft_labels):
+            if tensor is not None:
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if self.zca is not None:
+            digest.update(self.zca.digest().encode())
+        return digest.hexdigest()
 
     @property
     def parts(self) -> Tensor:

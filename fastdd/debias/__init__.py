@@ -3,7 +3,7 @@
 A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
 """
 
-from fastdd.debias import barycenter, fairdd, group_weighted, kde, none, weightings
+from fastdd.debias import barycenter, biased_dd, fairdd, fairdd_batch, group_weighted, kde, none, weightings
 from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
 
@@ -16,6 +16,8 @@ MODES: dict[str, Mode] = {
     "fairdd-groupdro": weightings.GROUP_DRO,
     "barycenter": barycenter.MODE,
     "group-weighted": group_weighted.MODE,
+    "biased-dd": biased_dd.MODE,
+    "fairdd-batch": fairdd_batch.MODE,
 }
 
 

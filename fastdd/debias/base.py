@@ -16,8 +16,8 @@ class Mode:
     Attributes:
         about: one line for people.
         segments: a batch's weighted segments, which are all that a method knows of bias.
-        needs: what of the training images it goes by besides their classes: nothing, their protected groups, or weights
-            (:mod:`fastdd.debias.density.kde`).
+        needs: what of the training images it goes by besides their classes: nothing, their protected groups, weights
+            (:mod:`fastdd.debias.density.kde`), or what the network of the step makes of them.
         in_training: how much every image's loss counts where a network is trained on the real data (experts), from
             labels, groups and, where the mode needs them, weights: float64 [N], which sum to 1 over every class; None
             for all alike. A mode without it is for matching only.
@@ -25,7 +25,7 @@ class Mode:
 
     about: str
     segments: Callable[[Batch], Segments]
-    needs: Literal["nothing", "groups", "weights"]
+    needs: Literal["nothing", "groups", "weights", "embeddings"]
     in_training: Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray | None] | None = None
 
 

@@ -23,6 +23,9 @@ class Batch:
             group is.
         weights: float32 [M], above 0: how much each sample counts within its class; only their ratios matter. None
             where samples have no weights, or were drawn in proportion to them.
+        embeddings: float [M, D], of the samples without augmentation, by the network that is about to match them; None
+            where the mode does not look at them.
+        aligned_factor: lambda of biased-dd; None: by which the minimum is FairDD's.
     """
 
     rows: Tensor
@@ -32,6 +35,8 @@ class Batch:
     num_groups: int
     counts: Tensor | None = None
     weights: Tensor | None = None
+    embeddings: Tensor | None = None
+    aligned_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Segments:
         offsets: int64 [S+1], where each segment starts (CSR).
         weights: float32 [M]; they sum to 1 over every segment that is not empty.
         classes: int64 [S], class of each segment; non-decreasing.
-        importance: float32 [S], the factor of each segment's distance; None: 1 for all.
+        importance: float32 [S], the factor of each segment's distance, which may be negative; None: 1 for all.
         worst: segments of a class, where only that with the largest distance counts; 0: all count.
         of_samples: int64 [M], class of each sample, where it is known already.
     """

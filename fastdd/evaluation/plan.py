@@ -57,6 +57,11 @@ class EvaluationPlan:
         """``arch``, ``width`` and ``depth``."""
         return {"arch": self.arch, "width": self.width, "depth": self.depth}
 
+    @property
+    def looks_at(self) -> str:
+        """``groups_from``, where the recipe looks at groups; else empty."""
+        return self.groups_from if recipe(self.protocol.training).needs_groups else ""
+
     def evaluate(
         self,
         progress: Callable[[int, int, float], None] | None = None,
@@ -76,7 +81,7 @@ class EvaluationPlan:
             keep=keep,
             **self.network,
         )
-        return replace(result, groups_from=self.groups_from) if recipe(self.protocol.training).needs_groups else result
+        return replace(result, groups_from=self.looks_at)
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
@@ -145,8 +150,8 @@ def plan_evaluation(
     """
     published = None if protocol is None else published_protocol(protocol)
     whole = what == "whole"
-    if whole and published is not None and epochs is None:
-        raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
+    if published is not None:
+        _check_protocol(protocol, published, whole, epochs)
     _check_factor(what, factor)
     if what == "random":
         if ipc is None:
@@ -166,7 +171,11 @@ def plan_evaluation(
     if published is not None and part.method in published.dc_augmented and (strategy, dsa_strategy) == ("none", None):
         dc = dc_strategy(data.name, models.canonical_name(arch))
     if epochs is None:
-        epochs = _WHOLE_EPOCHS if whole else _published_epochs(published, augmented=(strategy, dc) != ("none", "none"))
+        epochs = (
+            _WHOLE_EPOCHS
+            if whole and published is None
+            else _published_epochs(published, augmented=(strategy, dc) != ("none", "none"))
+        )
     if nets is None:
         nets = _NETS if published is None else published.nets
     if learning_rate is None:
@@ -197,6 +206,14 @@ def plan_evaluation(
         groups=part.groups,
         groups_from=part.groups_from,
     )
+
+
+def _check_protocol(name: str, published: PublishedProtocol, whole: bool, epochs: int | None) -> None:
+    """ValueError for a protocol of small sets on the whole training set, unless epochs are given, and the reverse."""
+    if whole and not published.of_whole and epochs is None:
+        raise ValueError("a published protocol is of small sets: for whole, give the epochs too (--epochs)")
+    if published.of_whole and not whole:
+        raise ValueError(f"protocol {name} is of networks on the whole training set: fastdd evaluate whole")
 
 
 def _check_factor(what: SyntheticSet | str, factor: int | None) -> None:

@@ -25,6 +25,7 @@ class PublishedProtocol:
         augmentation: from the data set's name and the factor of multi-formation, the ``dsa_strategy`` and ``cutmix`` of
             :class:`fastdd.evaluation.Protocol`; None: the set's own strategy, and no CutMix.
         learning_rate: where it is neither DM's nor the set's learned one.
+        of_whole: it is of networks on the whole training set, not on a synthetic one.
     """
 
     nets: int
@@ -36,6 +37,7 @@ class PublishedProtocol:
     training: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Callable[[str, int], tuple[str, float]] | None = None
     learning_rate: float | None = None
+    of_whole: bool = False
 
 
 def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
@@ -116,6 +118,17 @@ PROTOCOLS = MappingProxyType(
             learning_rate=1e-3,
         ),
         "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
+        "biased-dd": PublishedProtocol(
+            3,
+            150,
+            150,
+            ("accuracy",),
+            "Biased-DD's networks on the whole training set (section 4.2): SGD, batch 256, a learning "
+            "rate that falls to a tenth after epochs 50 and 100. No augmentation is stated, and none is used.",
+            training=MappingProxyType({"milestones": (Fraction(1, 3), Fraction(2, 3)), "gamma": 0.1}),
+            augmentation=lambda dataset, factor: ("none", 0.0),
+            of_whole=True,
+        ),
     }
 )
 

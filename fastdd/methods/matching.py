@@ -1,5 +1,6 @@
 """Steps that match real images: draw, look, compare, update."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -26,6 +27,19 @@ class RealSettings(Settings):
         "random",
     )
     precision: Literal["fp32", "bf16"] = setting("precision of the real images' pass through the network", "fp32")
+    aligned_factor: float | None = setting(
+        "lambda of debias biased-dd: how much of the distance to the bias-aligned images is taken off",
+        None,
+        default_help="by which the minimum is fairdd's",
+        ge=0,
+        lt=1,
+    )
+
+    @model_validator(mode="after")
+    def _factor_of_its_mode(self) -> "RealSettings":
+        if self.aligned_factor is not None and self.debias != "biased-dd":
+            raise ValueError(f"aligned_factor is for debias biased-dd, not {self.debias}")
+        return self
 
     @model_validator(mode="after")
     def _weights_to_draw_by(self) -> "RealSettings":
@@ -105,6 +119,10 @@ class Matching(Method):
         """The matching of step ``number``. Returns its loss."""
         net = self._network(number)
         batch = self._batch(number, net)
+        if self._config.aligned_factor is not None:
+            batch = replace(batch, aligned_factor=self._config.aligned_factor)
+        if self._config.mode.needs == "embeddings":
+            batch = replace(batch, embeddings=self._embeddings(net, batch))
         first, last = self.classes.start, self.classes.stop
         keys = rng.lanes(rng.key(self._config.seed, "dsa", number), last, self.images.device)[first:]
         params = self._augmentation(keys)
@@ -116,6 +134,12 @@ class Matching(Method):
     def _batch(self, number: int, net: nn.Module) -> Batch:
         """The real images of step ``number``, which ``net`` is about to see."""
         return self._draws.batch(rng.key(self._config.seed, "batch", number), net)
+
+    @torch.no_grad()
+    def _embeddings(self, net: nn.Module, batch: Batch) -> Tensor:
+        """What ``net`` sees of a batch as it is, class by class, so that no class's bits depend on others."""
+        counts = torch.bincount(batch.classes, minlength=batch.num_classes).tolist()
+        return torch.cat([net.embed(self._real.read(rows)) for rows in batch.rows.split(counts) if len(rows)])
 
     def _augmentation(self, keys: Tensor) -> Tensor:
         """Augmentation parameters (:func:`fastdd.ops.augment_passes`), a row a key."""

@@ -72,6 +72,12 @@ class Record:
         """The data set's name, where it is known."""
         return (self.config or (self.synthetic.metadata if self.synthetic else {})).get("dataset")
 
+    @property
+    def rows_of_set(self) -> list[dict[str, Any]]:
+        """The results that are of the set that is there now, not of one with fewer iterations before it."""
+        own = None if self.synthetic is None else self.synthetic.digest()
+        return [row for row in self.rows if row.get("set_digest", own) == own]
+
     def data_options(self, dataset: str) -> dict[str, Any]:
         """The options that the data set was built with; none while the run is unfinished."""
         if self.synthetic is None or dataset != self.dataset:

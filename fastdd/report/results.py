@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fastdd.core import files, reading
 from fastdd.core.text import shown
 from fastdd.core.version import __version__
-from fastdd.evaluation import METRICS, Evaluation, Protocol
+from fastdd.evaluation import METRICS, Evaluation, EvaluationPlan, Protocol
+from fastdd.models import canonical_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,7 @@ RESULT = "result.json"  # of a run's folder: every evaluation of it
 _MOST_CLASSES = 30
 # Of evaluations on the way.
 CURVE_METRICS = ("accuracy", "deo_m", "deo_a")
-_TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
+TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
 
 
 def result_row(
@@ -39,6 +40,7 @@ def result_row(
     deo: str = "range",
     protocol: str | None = None,
     trained: str | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """One result: what was evaluated, and mean, standard deviation and 95 % interval of every figure, in percent.
 
@@ -49,6 +51,7 @@ def result_row(
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
     the recipe where it is not plain, ``groups_from`` whose groups it looked at. ``trained`` is how the networks that
     the set was matched on, or the experts that it follows, were trained, where they were (:func:`trained_networks`).
+    ``digests``, where they are given, are of what: ``set_digest``, ``dataset_digest``.
     """
     return {
         "dataset": dataset,
@@ -61,16 +64,8 @@ def result_row(
         **evaluation.summary(deo),
         **({"warnings": list(evaluation.warnings)} if evaluation.warnings else {}),
         "seconds": evaluation.seconds,
-        "epochs": evaluation.protocol.epochs,
-        "learning_rate": evaluation.protocol.learning_rate,
-        "dsa_strategy": evaluation.protocol.dsa_strategy,
-        "dc_strategy": evaluation.protocol.dc_strategy,
-        **_recipe(evaluation.protocol),
-        **({"groups_from": evaluation.groups_from} if evaluation.groups_from else {}),
-        "seed": evaluation.seed,
-        "deo": deo,
-        "protocol": protocol,
-        "tested_on": evaluation.tested_on,
+        **_how(evaluation.protocol, evaluation.groups_from, evaluation.seed, deo, protocol, evaluation.tested_on),
+        **(digests or {}),
         "group_accuracy": evaluation.group_accuracy(),
     }
 
@@ -82,6 +77,42 @@ def trained_networks(metadata: Mapping[str, Any]) -> str | None:
     ('lff', None)
     """
     return next((metadata[what].get("training") for what in ("networks", "experts") if metadata.get(what)), None)
+
+
+def planned(
+    plan: EvaluationPlan,
+    *,
+    dataset: str,
+    method: str,
+    debias: str,
+    ipc: int | None,
+    deo: str = "range",
+    protocol: str | None = None,
+    trained: str | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What :func:`result_row` will say of a planned evaluation but for its figures and what they took."""
+    about = {"dataset": dataset, "method": method, "debias": debias, "ipc": ipc}
+    about |= {} if trained is None else {"trained": trained}
+    how = _how(plan.protocol, plan.looks_at, plan.seed, deo, protocol, plan.dataset.tested_on)
+    return {**about, "arch": canonical_name(plan.arch), "nets": plan.nets, **how, **(digests or {})}
+
+
+def _how(
+    protocol: Protocol, groups_from: str, seed: int, deo: str, published: str | None, tested_on: str
+) -> dict[str, Any]:
+    return {
+        "epochs": protocol.epochs,
+        "learning_rate": protocol.learning_rate,
+        "dsa_strategy": protocol.dsa_strategy,
+        "dc_strategy": protocol.dc_strategy,
+        **_recipe(protocol),
+        **({"groups_from": groups_from} if groups_from else {}),
+        "seed": seed,
+        "deo": deo,
+        "protocol": published,
+        "tested_on": tested_on,
+    }
 
 
 def _recipe(protocol: Protocol) -> dict[str, Any]:
@@ -226,7 +257,7 @@ def _cell(figure: dict[str, float | None], runs: int) -> str:
     return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if runs > 1 else "")
 
 
-def set_name(row: dict[str, Any]) -> str:
+def set_name(row: Mapping[str, Any]) -> str:
     """What a result is of, in a word.
 
     >>> set_name({"method": "dm", "debias": "fairdd"}), set_name({"method": "dm", "debias": "none", "trained": "lff"})
@@ -241,7 +272,7 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
     from rich.table import Table
 
     result = Table(title=title, title_justify="left")
-    for name in ("set", "IPC", "network", *(_TITLES[metric] for metric in metrics), "seconds"):
+    for name in ("set", "IPC", "network", *(TITLES[metric] for metric in metrics), "seconds"):
         result.add_column(name, justify="left" if name in ("set", "network") else "right", no_wrap=True)
     for row in rows:
         figures = [_cell(row[metric], row["nets"]) for metric in metrics]
@@ -279,7 +310,7 @@ def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:
     'accuracy 40.0'
     """
     return ", ".join(
-        f"{_TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
+        f"{TITLES[name]} {_cell(row[name], row['nets'])}" for name in metrics if row[name]["mean"] is not None
     )
 
 

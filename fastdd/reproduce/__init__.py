@@ -2,9 +2,17 @@
 
 from fastdd.reproduce.amplification import bars
 from fastdd.reproduce.budgets import BUDGETS
-from fastdd.reproduce.comparison import Comparison, comparisons, csv_text, markdown, number
-from fastdd.reproduce.recipes import Cell, Difference, Mean, Table, paper_names, read_paper, select
-from fastdd.reproduce.work import Outcome, Workshop
+from fastdd.reproduce.comparison import (
+    Comparison,
+    PairedDifference,
+    comparisons,
+    csv_text,
+    markdown,
+    number,
+    paired_differences,
+)
+from fastdd.reproduce.recipes import Cell, Difference, Mean, Table, paper_names, read_paper, read_table, select
+from fastdd.reproduce.work import Outcome, Workshop, seeds_of
 
 __all__ = [
     "BUDGETS",
@@ -13,6 +21,7 @@ __all__ = [
     "Difference",
     "Mean",
     "Outcome",
+    "PairedDifference",
     "Table",
     "Workshop",
     "bars",
@@ -20,7 +29,10 @@ __all__ = [
     "csv_text",
     "markdown",
     "number",
+    "paired_differences",
     "paper_names",
     "read_paper",
+    "read_table",
+    "seeds_of",
     "select",
 ]

@@ -21,6 +21,8 @@ def bars(table: Table, found: Sequence[Comparison]) -> list[tuple[str, str]]:
                 if all(one is not None and one.ours is not None for one in pair):
                     groups.append((column, [(one.ours, one.interval) for one in pair]))
             if groups:
-                title = f"{row}: {TITLES[figure]}, with 95 % intervals over networks"
+                several = any(one.distillations > 1 for one in found)
+                over = "distillations, of whole sets over networks" if several else "networks"
+                title = f"{row}: {TITLES[figure]}, with 95 % intervals over {over}"
                 pictures.append((title, charts.bars(groups, (of, less), y=f"{TITLES[figure]}, %")))
     return pictures

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as resources
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class _Column(_Strict):
     networks: dict[str, Any] = {}
     experts: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    published_as: str | None = None
 
 
 class _Row(_Strict):
@@ -64,6 +66,8 @@ class _Table(_Strict):
 
 class _Paper(_Strict):
     title: str
+    repeats: int = 1
+    elsewhere: dict[str, str] = {}
     columns: dict[str, _Column]
     tables: dict[str, _Table]
 
@@ -77,6 +81,7 @@ class Cell:
         dataset: name. options: of the data set.
         test_options: in place of some of these, of the data set that is tested on.
         stand_in_options: in place of all of these, where stand-ins are the fake images; None where it can't be.
+        weights: of :func:`fastdd.kde_weights`, in place of its defaults.
         ipc: synthetic images per class; None where there are none.
         what: ``random``, ``whole`` or ``train`` (one network, by :func:`fastdd.train_network`), where nothing is
             distilled; or ``data``, where nothing is evaluated either.
@@ -104,6 +109,7 @@ class Cell:
     stand_in_options: dict[str, Any] | None = None
     networks: dict[str, Any] = field(default_factory=dict)
     experts: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,9 @@ class Difference:
 class Table:
     """A table of a paper: its title, its figures in their order, its cells, row by row, means over rows, differences.
 
-    ``also`` are cells of columns that the paper does not have, for those who ask for them by name.
+    ``also`` are cells of columns that the paper does not have, or of its own run in another way, for those who ask for
+    them by name. ``repeats`` is how often the paper repeats a cell, distillation and evaluation, or training; 1 where
+    it does not say.
     """
 
     paper: str
@@ -154,6 +162,7 @@ class Table:
     means: tuple[Mean, ...] = ()
     also: tuple[Cell, ...] = ()
     differences: tuple[Difference, ...] = ()
+    repeats: int = 1
 
     @property
     def rows(self) -> list[str]:
@@ -175,10 +184,28 @@ def read_paper(name: str) -> dict[str, Table]:
     >>> [cell.column for cell in read_paper("fairdd")["table1"].cells[3:7]]
     ['DC', 'DC+FairDD', 'IDC', 'IDC+FairDD']
     """
+    paper = _read(name)
+    return {key: _table(name, key, table, paper) for key, table in paper.tables.items()}
+
+
+def _read(name: str) -> _Paper:
     if name not in paper_names():
         raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
-    paper = _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
-    return {key: _table(name, key, table, paper.columns) for key, table in paper.tables.items()}
+    return _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def read_table(paper: str, name: str) -> Table:
+    """A table of a paper.
+
+    Raises:
+        ValueError: a paper without recipes, or a table without one; with the command that measures it, where there is.
+    """
+    tables, elsewhere = read_paper(paper), _read(paper).elsewhere
+    if name in elsewhere:
+        raise ValueError(f"{paper} {name} is of time and memory: {elsewhere[name]}")
+    if name not in tables:
+        raise ValueError(f"{paper} has no table {name!r}; one of: {', '.join(tables)}")
+    return tables[name]
 
 
 def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:
@@ -212,7 +239,7 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
         if all((cell.row, cell.column) in left for cell in table.cells if covers(mean, cell))
     )
     differences = tuple(one for one in table.differences if {(one.of, one.column), (one.less, one.column)} <= left)
-    return Table(table.paper, table.name, table.title, table.figures, cells, means, differences=differences)
+    return replace(table, cells=cells, means=means, also=(), differences=differences)
 
 
 def covers(mean: Mean, cell: Cell) -> bool:
@@ -224,11 +251,11 @@ def _folder():
     return resources("fastdd.reproduce") / "papers"
 
 
-def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) -> Table:
+def _table(paper: str, name: str, table: _Table, of: _Paper) -> Table:
     def cell(row_name: str, column_name: str) -> Cell:
-        row, column = table.rows[row_name], columns[column_name]
+        row, column = table.rows[row_name], of.columns[column_name]
         dataset, _, rest = row_name.partition(":")
-        figures = row.published.get(column_name, [None] * len(table.figures))
+        figures = row.published.get(column.published_as or column_name, [None] * len(table.figures))
         ipc = row.ipc if row.ipc is not None or column.what == "train" else int(rest.partition(":")[0])
         return Cell(
             row_name,
@@ -247,6 +274,7 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
             row.stand_in_options,
             column.networks,
             column.experts,
+            column.weights,
         )
 
     cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]
@@ -262,5 +290,13 @@ def _table(paper: str, name: str, table: _Table, columns: dict[str, _Column]) ->
         for column, figures in one.published.items()
     ]
     return Table(
-        paper, name, table.title, tuple(table.figures), tuple(cells), tuple(means), tuple(also), tuple(differences)
+        paper,
+        name,
+        table.title,
+        tuple(table.figures),
+        tuple(cells),
+        tuple(means),
+        tuple(also),
+        tuple(differences),
+        of.repeats,
     )

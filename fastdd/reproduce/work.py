@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ class Outcome:
         cell: which.
         row: its result (:func:`fastdd.report.result_row`), or the figures of its data set.
         run: folder of the distillation; None where nothing is distilled.
+        seed: of the distillation, of its experts and of the networks that evaluate it.
     """
 
     cell: Cell
     row: dict[str, Any]
     run: Path | None
+    seed: int = 0
 
 
 class Workshop:
@@ -50,7 +52,8 @@ class Workshop:
         device, seed: as for :func:`fastdd.distill`.
         fakes: of cells that train on fake images: a folder that has those of each data set in a folder of its name, or
             ``stand-in`` (:func:`fastdd.train_network`); None where there are none.
-        distill, train_experts, evaluate, train_network: what does the work; with progress bars on the command line.
+        distill, train_experts, kde_weights, evaluate, train_network: what does the work; with progress bars on the
+            command line.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Workshop:
         fakes: str | None = None,
         distill: Callable[..., Any] = api.distill,
         train_experts: Callable[..., Any] = api.train_experts,
+        kde_weights: Callable[..., Any] = api.kde_weights,
         evaluate: Callable[..., Any] = api.evaluate,
         train_network: Callable[..., Any] = api.train_network,
     ):
@@ -71,9 +75,10 @@ class Workshop:
         self._budget = budget
         self._root = root
         self._device = device
-        self._seed = seed
+        self.seed = seed
         self._distill = distill
         self._train_experts = train_experts
+        self._kde_weights = kde_weights
         self._evaluate = evaluate
         self._train_network = train_network
         self._fakes = fakes
@@ -170,6 +175,8 @@ class Workshop:
         if cell.what == "data":
             return {}
         short = self._budget.whole if cell.what == "whole" else self._budget.evaluation
+        if cell.what == "whole" and "protocol" in cell.evaluation and self._budget.published:
+            return dict(cell.evaluation)  # the protocol's own networks and epochs
         settings = {"nets": cell.nets, **short, **self._of_network(cell, "evaluation"), **cell.evaluation}
         shortened = self._budget.constants.get(settings.get("training"))
         return settings | ({"constants": settings.get("constants", {}) | shortened} if shortened else {})
@@ -183,7 +190,7 @@ class Workshop:
         if not path.exists():
             return None
         read = report.read_json if cell.what == "data" else report.read_results
-        return Outcome(cell, read(path)["rows"][0], self.run_folder(cell))
+        return Outcome(cell, read(path)["rows"][0], self.run_folder(cell), self.seed)
 
     def do(self, cell: Cell) -> Outcome:
         """The cell's result: the one that is there, or a new one."""
@@ -214,9 +221,11 @@ class Workshop:
                 )
             if cell.networks:
                 settings["networks"] = self._matched_on(cell)
+            if cell.weights:
+                settings["weights"] = self._weights_of(cell)
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
-        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self._seed, **self.evaluation(cell))
+        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self.seed, **self.evaluation(cell))
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
@@ -230,13 +239,13 @@ class Workshop:
             return folder
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(settings.pop("num_experts")):
-            given = self._given | {"seed": self._seed + number}
+            given = self._given | {"seed": self.seed + number}
             self._train_network(self.dataset(cell), out=folder / str(number), **given, **settings)
         return folder
 
     @property
     def _given(self) -> dict[str, Any]:
-        return {"resume": True, "device": self._device, "seed": self._seed}
+        return {"resume": True, "device": self._device, "seed": self.seed}
 
     def _trained(self, cell: Cell) -> dict[str, Any]:
         folder = self._folder / "networks" / self._result(cell).stem
@@ -251,14 +260,30 @@ class Workshop:
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"budget": self._budget.name, "dataset_digest": dataset.digest()}
         report.write_json(path, report.document([row], **about))
-        return Outcome(cell, row, self.run_folder(cell))
+        return Outcome(cell, row, self.run_folder(cell), self.seed)
+
+    def _weights_of(self, cell: Cell) -> Path:
+        """The cell's weights, made once for all that ask for them."""
+        path = self.weights_file(cell)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights = self._kde_weights(self.dataset(cell), seed=self.seed, device=self._device, **cell.weights)
+            weights.save(path)
+        return path
+
+    def weights_file(self, cell: Cell) -> Path | None:
+        """Where the cell's weights are kept; None where it has none of its own."""
+        if not cell.weights:
+            return None
+        name = _slug(cell.dataset, [cell.options, cell.weights, self.seed])
+        return self._folder / "weights" / f"{name}.safetensors"
 
     def experts_folder(self, cell: Cell) -> Path | None:
         """Where the cell's experts are kept. Its IPC decides on them only where a preset says so."""
         settings = self.experts(cell)
         if settings is None:
             return None
-        config = ExpertSettings.configure(dataset=cell.dataset, seed=self._seed, **settings)
+        config = ExpertSettings.configure(dataset=cell.dataset, seed=self.seed, **settings)
         return (
             self._folder
             / "experts"
@@ -270,27 +295,37 @@ class Workshop:
         settings = self.networks(cell)
         if settings is None:
             return None
-        about = [cell.options, settings, self._seed]
+        about = [cell.options, settings, self.seed]
         return self._folder / "networks" / _slug(f"{settings['training']}-{cell.dataset}", about)
 
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
-        trained = [folder.name for folder in (self.experts_folder(cell), self.networks_folder(cell)) if folder]
-        about = [cell.dataset, cell.options, self.distillation(cell), self._seed, *trained]
+        paths = self.experts_folder(cell), self.networks_folder(cell), self.weights_file(cell)
+        made_of = [path.name for path in paths if path]
+        about = [cell.dataset, cell.options, self.distillation(cell), self.seed, *made_of]
         matched_on = f"-on-{cell.networks['training']}" if cell.networks else ""
         name = f"{cell.method}-{cell.debias}{matched_on}-{cell.dataset}-{cell.ipc}"
         return self._folder / "runs" / _slug(name, about)
 
     def _result(self, cell: Cell) -> Path:
         if cell.what == "train":
-            about = [cell.dataset, self.options(cell), self.training(cell), self._seed, self._fakes]
+            about = [cell.dataset, self.options(cell), self.training(cell), self.seed, self._fakes]
         else:
             made = [cell.what] if cell.what else [self.run_folder(cell).name]
             options = {**cell.options, **cell.test_options}
-            about = [*made, cell.dataset, options, cell.ipc, self.evaluation(cell), self._seed]
+            about = [*made, cell.dataset, options, cell.ipc, self.evaluation(cell), self.seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"
+
+
+# Of these another seed changes no set and no trained network of the cell's own.
+_ONCE = ("whole", "data")
+
+
+def seeds_of(cell: Cell, seeds: Sequence[int]) -> list[int]:
+    """Those of ``seeds`` that the cell is done with: one where it has no set that another seed would change."""
+    return list(seeds[:1] if cell.what in _ONCE else seeds)
 
 
 def _slug(name: str, about: Any) -> str:

@@ -180,7 +180,12 @@ def test_tesla_is_told_from_mtt():
 
 def test_globs_select_in_the_order_of_the_registry():
     assert [case.name for case in cases.select(["step/*", "augment/f*"])][:1] == ["augment/flip"]
-    assert cases.select([]) == cases.CASES
+    assert cases.select([]) == [case for case in cases.CASES if not case.by_name]
+    assert {case.name for case in cases.CASES if case.by_name} == {
+        "scale/groups-dc",
+        *(f"scale/size-{method}{fair}" for method in ("dm", "dc") for fair in ("", "+fairdd")),
+    }
+    assert len(cases.select(["scale/groups-dc"])) == 6
     assert len(cases.select(["segment_mean"])) == 2
     with pytest.raises(ValueError, match="no case matches 'augment'; the cases: augment/color, "):
         cases.select(["augment"])

@@ -34,6 +34,18 @@ def quiet(*arguments, **options):
         return kde_weights(*arguments, **options)
 
 
+def test_scores_over_their_sum_are_in_proportion_to_rarity():
+    z = np.array([0.0] * 18 + [5.0] * 2)[:, None]
+    labels = np.zeros(20, np.int64)
+    weights = kde_weights(z, labels, score="none", clip=None, normalise="sum").weights
+    assert weights[-1] / weights[0] == pytest.approx(9)  # densities 18/20 and 2/20 of the kernel's height
+    assert weights.sum() == pytest.approx(1)
+    alike = kde_weights(np.zeros((4, 1)), labels[:4], score="minmax", normalise="sum").weights
+    assert alike.tolist() == [0.25] * 4
+    with pytest.raises(ValueError, match="unknown normalise 'l1'; one of: softmax, sum"):
+        KdeSettings(normalise="l1")
+
+
 def test_the_paper_by_hand():
     """sigma^2 0.1, temperature 0.1, softmax(1 / f / temperature), f by equation 3; four points, in plain floats."""
     points = [(1.0, 0.0), (0.98, 0.199), (0.9, 0.4359), (0.0, 1.0)]

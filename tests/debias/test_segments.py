@@ -32,7 +32,11 @@ def test_worked_example():
     torch.testing.assert_close(plain.weights, torch.tensor([1 / 3] * 3 + [1 / 2] * 2))
 
 
-@given(st.data(), st.integers(1, 4), st.integers(1, 4), st.sampled_from(sorted(debias.MODES)))
+# Without one that has images twice, and one whose groups are found: both are in tests of their own.
+PARTITIONS = sorted(debias.MODES.keys() - {"biased-dd", "fairdd-batch"})
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 4), st.sampled_from(PARTITIONS))
 def test_invariants(data, num_classes, num_groups, mode):
     counts = data.draw(st.lists(st.integers(1, 6), min_size=num_classes, max_size=num_classes))
     classes = [c for c, n in enumerate(counts) for _ in range(n)]

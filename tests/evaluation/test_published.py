@@ -81,3 +81,13 @@ def test_ncfm_trains_in_its_own_way():
 def test_another_training_that_can_not_be(settings, message):
     with pytest.raises(ValueError, match=message):
         Protocol(**settings)
+
+
+def test_biased_dd_trains_on_the_whole_set_as_its_paper_says():
+    data = fastdd.data.load("c-digits")
+    plan = plan_evaluation("whole", data, torch.device("cpu"), protocol="biased-dd")
+    protocol = plan.protocol
+    assert (plan.nets, protocol.passes, protocol.falls, protocol.gamma) == (3, 150, [50, 100], 0.1)
+    assert (protocol.batch, protocol.weight_decay, protocol.dsa_strategy) == (256, 5e-4, "none")
+    with pytest.raises(ValueError, match="protocol biased-dd is of networks on the whole training set"):
+        plan_evaluation("random", data, torch.device("cpu"), ipc=1, protocol="biased-dd")

@@ -93,7 +93,7 @@ def test_tables_fit_80_columns(found):
 
 
 def test_the_page_marks_images_by_their_groups_and_has_the_audit(found, made, tmp_path):
-    record = Record(tmp_path / "run", made, {}, 0, None, [], [], [], {}, found)
+    record = Record(tmp_path / "run", made, {}, 0, None, [], [], [], [], {}, found)
     text = page([record])
     buttons = re.findall(r'class="marked" style="--mark: (#\w+)" title="([^"]*)"', text)
     assert len(buttons) == 20
@@ -112,7 +112,7 @@ def test_of_images_that_hold_several_the_parts_are_marked(found, made, tmp_path)
     several = replace(made, metadata=made.metadata | {"formation": 2})
     groups = tuple(n % 10 for n in range(80))
     of_set = replace(found.of_set, images=80, groups=groups, certainty=(0.5,) * 80)
-    text = page([Record(tmp_path, several, {}, 0, None, [], [], [], {}, replace(found, of_set=of_set))])
+    text = page([Record(tmp_path, several, {}, 0, None, [], [], [], [], {}, replace(found, of_set=of_set))])
     titles = re.findall(r'class="marked" style="--mark: #\w+" title="([^"]*)"', text)
     assert len(titles) == 80
     assert titles[:2] == ["synthetic 0 1, part 1, group red (50 %)", "synthetic 0 1, part 2, group orange (50 %)"]
@@ -123,7 +123,7 @@ def test_a_probe_that_cannot_tell_marks_nothing_and_says_why(found, made, tmp_pa
         found.of_set, probe=Probe(43.0, 10.0, 80.0, 273), groups=None, certainty=None, majority_share=None,
         conflicting=None, information=None,
     )  # fmt: skip
-    text = page([Record(tmp_path, made, {}, 0, None, [], [], [], {}, replace(found, of_set=of_set))])
+    text = page([Record(tmp_path, made, {}, 0, None, [], [], [], [], {}, replace(found, of_set=of_set))])
     assert 'class="marked"' not in text
     assert "accuracy of 43.0 % (guessing 10.0 %), below 80 %" in text
 

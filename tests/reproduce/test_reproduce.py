@@ -13,7 +13,7 @@ from fastdd import data as datasets
 from fastdd import reproduce
 from fastdd.data import catalog
 from fastdd.debias import MODES
-from fastdd.evaluation import Evaluation, GroupCounts, Protocol
+from fastdd.evaluation import METRICS, Evaluation, GroupCounts, Protocol
 from fastdd.experts import ExpertSettings
 from fastdd.methods import configure
 from fastdd.reproduce.comparison import lines
@@ -30,7 +30,8 @@ EVERY = [(paper, name) for paper in reproduce.paper_names() for name in reproduc
 
 @pytest.mark.parametrize(("paper", "name"), EVERY)
 def test_every_cell_can_be_run(paper, name):
-    for cell in reproduce.read_paper(paper)[name].cells:
+    table = reproduce.read_paper(paper)[name]
+    for cell in [*table.cells, *table.also]:
         assert cell.dataset in datasets.available()
         others = cell.stand_in_options or {}
         assert {*cell.options, *cell.test_options, *others} <= catalog.options(cell.dataset).keys()
@@ -108,10 +109,47 @@ def test_cells_of_from_fake_to_real_are_those_of_the_paper():
     assert [cell.settings["scale"] for cell in scales] == [1, 2, 3, 4, 5, 6]
 
 
+def test_weights_as_the_paper_writes_them_are_made_once(table, tmp_path):
+    paper = reproduce.read_paper("kde")["table1"]
+    cell, _ = reproduce.select(paper, ["cmnist-lff:5:10"], ["DM+KDE as written", "DSA+KDE as written"]).cells
+    assert cell.published == {"accuracy": (86.5, 1.2)}
+    assert cell.weights == {"encoder": "resnet18", "variance": 0.1, "temperature": 0.1, "score": "none", "clip": None}
+    assert not [one for one in paper.cells if one.weights]
+    bench, made = Bench(), []
+
+    def kde_weights(data, **settings):
+        made.append(settings)
+        return SimpleNamespace(save=lambda path: path.touch())
+
+    work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
+    shop = reproduce.Workshop(tmp_path, BUDGETS["quick"], seed=3, kde_weights=kde_weights, **work)
+    own = replace(table.cells[0], debias="kde")
+    for one in (replace(own, weights=cell.weights), replace(own, weights=cell.weights, method="dsa"), own):
+        shop.do(one)
+    assert made == [{**cell.weights, "seed": 3, "device": "auto"}]
+    given = [settings.get("weights") for _, settings in bench.distilled]
+    assert given[0] == given[1] == shop.weights_file(replace(own, weights=cell.weights))
+    assert given[2] is None
+    assert len({name for name, _ in bench.distilled}) == 3
+
+
+def test_whole_sets_are_trained_as_their_paper_says(tmp_path):
+    full, quick = (shop_of(Bench(), tmp_path, budget) for budget in ("full", "quick"))
+    (cell,) = reproduce.select(reproduce.read_paper("biased-dd")["table1"], ["cmnist-dd:0"], ["Full"]).cells
+    assert full.evaluation(cell) == {"protocol": "biased-dd"}
+    assert quick.evaluation(cell) == {"protocol": "biased-dd", "nets": 1, "epochs": 6}
+    (cell,) = reproduce.select(reproduce.read_paper("fairdd")["table1"], ["c-mnist-fg:10"], ["Whole"]).cells
+    assert full.evaluation(cell) == {"nets": 3, "epochs": 20, "dsa_strategy": "crop_cutout_flip_scale_rotate"}
+
+
 def test_unknown_names_are_told():
     table = reproduce.read_paper("fairdd")["table9"]
     with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, ffr, kde, ncfm"):
         reproduce.read_paper("dm")
+    with pytest.raises(ValueError, match=r"fairdd table13 is of time and memory: fastdd bench --case 'scale/groups"):
+        reproduce.read_table("fairdd", "table13")
+    with pytest.raises(ValueError, match="fairdd has no table 'table2'; one of: table1"):
+        reproduce.read_table("fairdd", "table2")
     with pytest.raises(ValueError, match=r"fairdd table9 has no row 'mnist.*one of: c-mnist-fg:10, cifar10-s:10"):
         reproduce.select(table, ["mnist*"])
     with pytest.raises(ValueError, match="fairdd table9 has no column 'DSA'"):
@@ -309,7 +347,8 @@ def test_means_are_over_all_rows_or_left_out(table, tmp_path):
 def test_comparison_has_difference_and_interval(table, tmp_path):
     bench = Bench()
     shop = reproduce.Workshop(tmp_path, BUDGETS["quick"], distill=bench.distill, evaluate=bench.evaluate)
-    found = reproduce.comparisons(table, [shop.do(cell) for cell in table.cells])
+    outcomes = [shop.do(cell) for cell in table.cells]
+    found = reproduce.comparisons(table, outcomes)
     # Accuracies 75 and 85: mean 80, sample deviation 10/sqrt(2), standard error 5, t(0.975, 1) = 12.706.
     assert found[0].ours == pytest.approx(80)
     assert found[0].interval == pytest.approx(12.706 * 5, rel=1e-4)
@@ -318,10 +357,10 @@ def test_comparison_has_difference_and_interval(table, tmp_path):
     printed = lines(table, found)
     assert printed[1] == ["c-digits:2:AlexNet", "DM", "80.0 ± 63.5 (71.0 ± 0.5, +9.0)"]
     assert printed[2] == ["c-digits:2", "Random", "80.0 ± 63.5"]
-    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, found))))
+    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, outcomes))))
     assert rows[0]["published"] == "70"
     assert rows[2]["published"] == ""
-    assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, found, "note")
+    assert "| c-digits:2 | DM | 80.0 ± 63.5 (70.0, +10.0) |" in reproduce.markdown(table, outcomes, "note")
 
 
 def test_a_difference_of_rows_has_the_interval_of_welch(table):
@@ -384,3 +423,108 @@ def test_condensed_ratios_are_those_of_the_published_sizes():
         ours, published = 100 * cell.ipc * classes / train, cell.published["condensed"]
         # Half of the last digit that is printed; CelebA's small ones have three.
         assert abs(ours - published) < (0.00051 if published < 0.1 else 0.0051), cell.row
+
+
+def test_repeats_have_an_interval_over_distillations_and_paired_differences(table, tmp_path):
+    class Seeded(Bench):
+        """Accuracies of two networks: 70 and 80 with seed 0, 80 and 90 with seed 1; FairDD 10 and 12 above."""
+
+        def evaluate(self, what, data, *, nets, seed, **settings):
+            fair = self.distilled[-1][1]["debias"] == "fairdd"
+            counts = [70 + 10 * seed + 10 * i + fair * (10 - 4 * seed) for i in range(nets)]
+            of_nets = tuple(
+                GroupCounts(torch.tensor([[number, number]]), torch.tensor([[100, 100]])) for number in counts
+            )
+            return Evaluation("ConvNet", of_nets, 1.0, Protocol(), seed)
+
+    plain = table.cells[0]
+    fair = replace(plain, column="DM+FairDD", debias="fairdd", published={"accuracy": None})
+    whole = replace(plain, column="Whole", what="whole", method=None)
+    table = replace(table, cells=(plain, fair, whole))
+    outcomes = []
+    for cell in table.cells:
+        seeds = reproduce.seeds_of(cell, [0, 1])
+        assert seeds == ([0] if cell.what == "whole" else [0, 1])
+        for seed in seeds:
+            bench = Seeded()
+            work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate")}
+            bench.distilled.append(("", {"debias": "none"}))
+            outcomes.append(reproduce.Workshop(tmp_path, BUDGETS["quick"], seed=seed, **work).do(cell))
+    assert len({outcome.run for outcome in outcomes[:4]}) == 4
+    found = reproduce.comparisons(table, outcomes)
+    # DM: means 75 and 85; t(0.975, 1) = 12.706 and standard error 5. Within: 10/sqrt(2); between: 50 - 50/2 = 25.
+    assert (found[0].ours, found[0].nets, found[0].distillations) == (80, 4, 2)
+    assert found[0].interval == pytest.approx(12.706 * 5, rel=1e-4)
+    assert (found[0].between, found[0].within) == (pytest.approx(5), pytest.approx(50**0.5))
+    assert found[0].std == pytest.approx(50**0.5)  # of 70, 80, 80, 90, as published code has it
+    (less,) = reproduce.paired_differences(table, outcomes)
+    # Differences 10 and 6: mean 8, standard error 2.
+    assert (less.column, less.other, less.mean, less.pairs) == ("DM+FairDD", "DM", pytest.approx(8), 2)
+    assert less.interval == pytest.approx(12.706 * 2, rel=1e-4)
+    text = reproduce.markdown(table, outcomes, "note")
+    assert "over 2 distillations, seeds 0, 1" in text
+    assert "Of whole training sets it is over networks." in text
+    assert "| c-digits:2 | DM+FairDD less DM | +8.0 ± 25.4 |" in text
+    rows = list(csv.DictReader(io.StringIO(reproduce.csv_text(table, outcomes))))
+    assert [(row["column"], row["distillations"]) for row in rows] == [
+        ("DM", "2"),
+        ("DM+FairDD", "2"),
+        ("Whole", "1"),
+        ("DM+FairDD less DM", "2"),
+    ]
+
+
+def test_tables_repeat_as_often_as_their_papers(table):
+    repeats = {name: next(iter(reproduce.read_paper(name).values())).repeats for name in reproduce.paper_names()}
+    # FairDD's checklist: five runs; Biased-DD, section 4.2: three times. The others do not say.
+    assert (repeats["fairdd"], repeats["biased-dd"], repeats["kde"]) == (5, 3, 1)
+
+
+def trained(cell, seed, right):
+    """The outcome of a network that is right on ``right`` of 100 images of a group, and on 10 more of another."""
+    counts = GroupCounts(torch.tensor([[right, right + 10]]), torch.tensor([[100, 100]]))
+    metrics = counts.metrics()
+    figures = {name: {"mean": getattr(metrics, name), "std": 0.0, "interval": None} for name in METRICS}
+    about = {"dataset": cell.dataset, "arch": "ConvNet", "nets": 1, "seconds": 1.0, "epoch": seed, "seed": seed}
+    return reproduce.Outcome(cell, {**about, **figures, "group_accuracy": counts.accuracy.tolist()}, None, seed)
+
+
+def test_trained_networks_repeat_as_distillations_do():
+    table = reproduce.select(reproduce.read_paper("ffr")["table1"], ["utkface:*"], ["ERM", "ERM+FFR"])
+    rights = {"ERM": {3: 20, 5: 30}, "ERM+FFR": {3: 40, 5: 46}}
+    assert [reproduce.seeds_of(cell, [3, 5]) for cell in table.cells] == [[3, 5]] * 2
+    outcomes = [trained(cell, *one) for cell in table.cells for one in rights[cell.column].items()]
+    found = [one for one in reproduce.comparisons(table, outcomes) if one.figure == "wa"]
+    # t(0.975, 1) = 12.706, standard errors 5 and 3; a single network can't tell what the seed did of chance.
+    assert [(one.ours, one.nets, one.distillations, one.between) for one in found] == [
+        (25, 2, 2, None),
+        (43, 2, 2, None),
+    ]
+    assert [one.interval for one in found] == pytest.approx([12.706 * 5, 12.706 * 3], rel=1e-4)
+    (less, _) = reproduce.paired_differences(table, outcomes)
+    assert (less.column, less.other, less.figure, less.mean, less.pairs) == ("ERM+FFR", "ERM", "wa", 18, 2)
+    assert less.interval == pytest.approx(12.706 * 2, rel=1e-4)  # of 20 and 16
+    assert "over 2 trained networks, seeds 3, 5" in reproduce.markdown(table, outcomes, "note")
+
+
+def test_a_difference_of_rows_over_seeds_is_of_their_means():
+    from scipy import stats
+
+    table = reproduce.select(reproduce.read_paper("kde")["figure2"], ["cmnist-lff*"], ["DM"])
+    values = {"cmnist-lff:90:10": [90.0, 92.0, 97.0], "cmnist-lff:5:10": [20.0, 21.0, 28.0]}
+    outcomes = [
+        trained(replace(cell, what="train"), seed, n - 5)
+        for cell in table.cells
+        for seed, n in enumerate(map(int, values[cell.row]))
+    ]
+    (found,) = [one for one in reproduce.comparisons(table, outcomes) if one.row == "cmnist-lff:D-D_b"]
+    low, high = stats.ttest_ind(*values.values(), equal_var=False).confidence_interval(0.95)
+    assert (found.ours, found.interval) == pytest.approx(((low + high) / 2, (high - low) / 2), rel=1e-6)
+    assert (found.nets, found.distillations) == (6, 3)
+    ((title, _),) = reproduce.bars(table, reproduce.comparisons(table, outcomes))
+    assert "over distillations" in title
+
+
+def test_figures_of_data_are_of_one_seed():
+    (cell, *_) = reproduce.read_paper("fairdd")["table8"].cells
+    assert reproduce.seeds_of(cell, [2, 3]) == [2]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +15,14 @@ from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.tree import IMAGE_SUFFIXES, Tree, is_image, lines
 
 
-def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None, skip_corrupt: bool = False) -> Plan:
+def folder(
+    root,
+    *,
+    size: int = 32,
+    groups_csv: str | os.PathLike | None = None,
+    protected: str = "group",
+    skip_corrupt: bool = False,
+) -> Plan:
     """Images by class folder, as RGB at ``size`` x ``size``: shorter side resized (bilinear, antialiased), centre crop.
 
     Classes are the folders under ``train``, sorted by name; images of a class are sorted by file name, so the order
@@ -22,12 +30,14 @@ def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None,
     by their EXIF orientation, laid on white where they are transparent, gray of 16 bits by its upper eight; of several
     frames the first. What is left out is told in the provenance's ``remarks``. Mean and std are those of the training
     pixels. Groups come from a CSV file with the columns ``path`` (relative to the root, with forward slashes) and
-    ``group`` (any name, without blanks around it; numbers sort as numbers); without one all are in the group "all".
+    ``group``, or those that ``protected`` names (any words, without blanks around them; numbers sort as numbers);
+    without one all are in the group "all".
 
     Args:
         root: the folder, or a zip or uncompressed tar archive of one.
         size: height and width in pixels, at least 1.
         groups_csv: the groups' file; ``groups.csv`` under the root by default, if it is there.
+        protected: the column that is the group; several, joined by ``+``, for their intersections (FairDD, appendix O).
         skip_corrupt: leave out images that can't be decoded, and list them in the provenance.
 
     Raises:
@@ -65,8 +75,10 @@ def folder(root, *, size: int = 32, groups_csv: str | os.PathLike | None = None,
         content = shown.read_bytes()
     elif tree.has("groups.csv"):
         content, shown = tree.read("groups.csv"), Path(tree.shown("groups.csv"))
+    if content is None and protected != "group":
+        raise ValueError(f"protected {protected!r} names columns of a groups.csv, and {root} has none")
     if content is not None:
-        groups, group_names = _read_groups(content, shown, train + test)
+        groups, group_names = _read_groups(content, shown, train + test, protected)
         remarks += _alike("groups", group_names)
         files.append({"file": shown.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
     return Plan(
@@ -112,7 +124,29 @@ def _list(tree: Tree, below: str, class_names: tuple[str, ...]) -> tuple[list[st
     return [image for images in by_class for image in images], labels
 
 
-def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_groups(content: bytes, path: Path, images: list[str], protected: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Group of every image, int64 [N], and the groups' names: the values of the columns, joined by commas."""
+    columns = [name.strip() for name in protected.split("+")]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"protected {protected!r} names a column twice")
+    group_of: dict[str, tuple[str, ...]] = {}
+    for line, row in _rows_of(content, path, columns):
+        group = tuple((row[name] or "").strip() for name in columns)
+        if not all(group):
+            raise ValueError(f"{path}, line {line}: {row['path']} has no {columns[group.index('')]}")
+        if group_of.setdefault(row["path"], group) != group:
+            raise ValueError(f"{path}, line {line}: {row['path']} is in two groups")
+    _check_images(path, group_of, images)
+    places = [_sorted({group[place] for group in group_of.values()}) for place in range(len(columns))]
+    names = sorted(
+        set(group_of.values()), key=lambda group: [of.index(value) for of, value in zip(places, group, strict=True)]
+    )
+    index = {name: number for number, name in enumerate(names)}
+    return np.array([index[group_of[image]] for image in images], np.int64), tuple(map(", ".join, names))
+
+
+def _rows_of(content: bytes, path: Path, columns: list[str]) -> list[tuple[int, dict[str, str | None]]]:
+    """(line, row) of a CSV file that has these columns."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,16 +156,15 @@ def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndar
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num + 1}: no row of path and group ({error})") from None
-    if not {"path", "group"} <= set(reader.fieldnames or ()):
-        raise ValueError(f"{path} needs the columns path and group, not {reader.fieldnames}")
-    group_of = {}
-    for line, row in rows:
-        group = (row["group"] or "").strip()
-        if not group:
-            raise ValueError(f"{path}, line {line}: {row['path']} has no group")
-        if group_of.setdefault(row["path"], group) != group:
-            raise ValueError(f"{path}, line {line}: {row['path']} is in two groups")
-    for kind, names in (("has no group for", set(images) - set(group_of)), ("names", set(group_of) - set(images))):
+    if not {"path", *columns} <= set(reader.fieldnames or ()):
+        cure = " (another column is named by the option protected)" if columns == ["group"] else ""
+        raise ValueError(f"{path} needs the columns path and {' and '.join(columns)}, not {reader.fieldnames}{cure}")
+    return rows
+
+
+def _check_images(path: Path, named: Collection[str], images: list[str]) -> None:
+    """ValueError unless exactly the images are named."""
+    for kind, names in (("has no group for", set(images) - set(named)), ("names", set(named) - set(images))):
         if names:
             first, tail = min(names), ""
             if kind == "names":
@@ -139,8 +172,9 @@ def _read_groups(content: bytes, path: Path, images: list[str]) -> tuple[np.ndar
                 tail = f", which is not an image of this data set{other}"
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise ValueError(f"{path} {kind} {first}{more}{tail}")
-    names = set(group_of.values())
-    numeric = all(name.isdecimal() for name in names)
-    group_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if numeric else None))
-    index = {name: number for number, name in enumerate(group_names)}
-    return np.array([index[group_of[image]] for image in images], np.int64), group_names
+
+
+def _sorted(values: Collection[str]) -> list[str]:
+    """By their numbers where all are numbers."""
+    numeric = all(value.isdecimal() for value in values)
+    return sorted(values, key=(lambda value: (int(value), value)) if numeric else None)

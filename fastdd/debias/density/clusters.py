@@ -87,7 +87,7 @@ def pseudo_groups(embeddings: np.ndarray | Tensor, labels: np.ndarray, **setting
         if chosen.method == "kmeans":
             groups[rows] = _kmeans(x[rows], num_groups, rng.key(chosen.seed, "pseudo-groups", number) % 2**32)
         else:
-            groups[rows] = _dbscan(x[rows], chosen.eps, chosen.min_samples)
+            groups[rows] = dbscan(x[rows], chosen.eps, chosen.min_samples)
     return groups, int(groups.max()) + 1
 
 
@@ -97,7 +97,8 @@ def _kmeans(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     return KMeans(clusters, n_init=_RESTARTS, random_state=seed).fit_predict(x)
 
 
-def _dbscan(x: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+def dbscan(x: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+    """Clusters int64 [N] of rows [N, D], from 0; what is in none goes to the one with the nearest mean."""
     from sklearn.cluster import DBSCAN
 
     found = DBSCAN(eps=eps, min_samples=min_samples).fit_predict(x)

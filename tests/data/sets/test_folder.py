@@ -115,6 +115,26 @@ def test_groups_are_read_and_numbers_sort_as_numbers(root):
     assert data.test.groups.tolist() == [0, 1]
 
 
+def test_several_columns_are_intersections(root):
+    rows = [(path, group, light) for (path, group), light in zip(GROUPS, "nnddnd", strict=True)]
+    groups_file(root, rows, header=("path", "age", "light"))
+    data = load("folder", root, size=4, protected="age+light")
+    assert data.group_names == ("9, d", "9, n", "10, d", "10, n")  # those that there are, the first column first
+    assert data.train.groups.tolist() == [0, 2, 3, 0]
+    assert data.test.groups.tolist() == [1, 3]
+    assert load("folder", root, size=4, protected="light").group_names == ("d", "n")
+    for protected, message in (
+        ("age+place", "needs the columns path and age and place"),
+        ("age+age", "names a column twice"),
+        ("group", "another column is named by the option"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load("folder", root, size=4, protected=protected)
+    (root / "groups.csv").unlink()
+    with pytest.raises(ValueError, match="names columns of a groups"):
+        load("folder", root, size=4, protected="light")
+
+
 def test_groups_of_another_file(root, tmp_path):
     groups_file(root, [(path, "warm" if group == "9" else "cold") for path, group in GROUPS], "other.csv")
     assert load("folder", root, groups_csv=root / "other.csv").group_names == ("cold", "warm")

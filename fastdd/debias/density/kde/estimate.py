@@ -103,6 +103,17 @@ def _scores(log_density: Tensor, settings: KdeSettings) -> Tensor:
     return logs.exp()
 
 
+def _normalised(scores: Tensor, settings: KdeSettings) -> Tensor:
+    """Weights of a class's images, which sum to 1."""
+    if settings.normalise == "sum":
+        largest = scores.max()
+        if largest == 0:  # minmax of images that are all alike
+            return torch.full_like(scores, 1 / len(scores))
+        return (scores / largest) / (scores / largest).sum()
+    # The largest first: differences can't overflow, however low the temperature.
+    return torch.softmax((scores - scores.max()) / settings.temperature, 0)
+
+
 def kde_weights(
     embeddings: np.ndarray | Tensor,
     labels: np.ndarray,
@@ -114,6 +125,7 @@ def kde_weights(
 
         f(x_i) = (1/n) sum_j exp(-|z_i - z_j|^2 / (2 sigma^2)) / (sigma sqrt(2 pi))     (equation 3)
         w_i = softmax over the class of min(s_i, clip) / temperature,  s_i = 1 / f(x_i) in units of ``score``
+        w_i = min(s_i, clip) / sum over the class of min(s_j, clip),   with ``normalise="sum"``
 
     An image is in its own density, as in the equation: without itself, one that is alone would have no density at all.
     The ranks of a job share the densities and all return the same weights. A class's weights are normalised over the
@@ -124,7 +136,8 @@ def kde_weights(
         embeddings: [N, D], one row a training image; :func:`fastdd.debias.density.embedding.train` makes them.
         labels: int64 [N].
         class_names: for messages.
-        **settings: of :class:`KdeSettings`: variance, temperature, score, clip, scope, density, k, batch, seed.
+        **settings: of :class:`KdeSettings`: variance, temperature, score, clip, scope, density, k, batch, seed,
+            normalise.
 
     Raises:
         ValueError: a setting out of range, embeddings of another length, not 2-D or not finite, a class with fewer
@@ -157,10 +170,12 @@ def kde_weights(
     weights = torch.empty_like(scores)
     for label in range(int(labels.max()) + 1):
         members = torch.from_numpy(labels == label)
-        # The largest first: differences can't overflow, however low the temperature.
-        weights[members] = torch.softmax((scores[members] - scores[members].max()) / config.temperature, 0)
+        weights[members] = _normalised(scores[members], config)
+    about = asdict(config)
+    if config.normalise == KdeSettings.normalise:
+        del about["normalise"]  # files from before there was another are the same
     metadata = {
-        "kde": asdict(config),
+        "kde": about,
         "gap": gap,
         "versions": {"fastdd": __version__, "torch": torch.__version__},
     }

@@ -12,6 +12,7 @@ _LEAST_VARIANCE, _LARGEST_VARIANCE = 1e-30, 1e30
 SCORES = ("none", "median", "mean", "minmax")
 SCOPES = ("class", "batch", "dataset")
 DENSITIES = ("exact", "knn")
+NORMALISATIONS = ("softmax", "sum")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class KdeSettings:
         temperature: of the softmax over scores; higher is more even.
         score: what a score is: ``none`` 1 / density as it is; ``median`` and ``mean`` 1 / density in units of that of
             its class; ``minmax`` scaled to 0..1 within the class.
+        normalise: what makes a class's scores its weights: their ``softmax`` with ``temperature``, or each over their
+            ``sum``, so that weights are in proportion to 1 / density (the paper: "such as softmax").
         clip: largest score, in the units of ``score``; None for no limit.
         scope: the images that an image's density, and its score's units, are taken over: its ``class``; a ``batch`` of
             its class; or the whole ``dataset``, where a bias that classes share hides what is rare within each.
@@ -48,6 +51,7 @@ class KdeSettings:
     k: int = 256
     batch: int = 256
     seed: int = 0
+    normalise: str = "softmax"
 
     def __post_init__(self):
         for name in ("variance", "temperature", "clip"):
@@ -59,7 +63,12 @@ class KdeSettings:
                 f"variance {self.variance:g} is not one of {_LEAST_VARIANCE:g} to {_LARGEST_VARIANCE:g}: scale the "
                 "embeddings to rows of about unit length instead"
             )
-        for name, known in (("score", SCORES), ("scope", SCOPES), ("density", DENSITIES)):
+        for name, known in (
+            ("score", SCORES),
+            ("scope", SCOPES),
+            ("density", DENSITIES),
+            ("normalise", NORMALISATIONS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
         if self.k < 1:
