@@ -2,7 +2,7 @@
 
 from fastdd.reproduce.budgets import BUDGETS
 from fastdd.reproduce.comparison import Comparison, Difference, comparisons, csv_text, differences, markdown
-from fastdd.reproduce.recipes import Cell, Mean, Table, paper_names, read_paper, read_table, select
+from fastdd.reproduce.recipes import Cell, Mean, Table, measured_elsewhere, paper_names, read_paper, select
 from fastdd.reproduce.work import Outcome, Workshop, seeds_of
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "csv_text",
     "differences",
     "markdown",
+    "measured_elsewhere",
     "paper_names",
     "read_paper",
-    "read_table",
     "seeds_of",
     "select",
 ]
