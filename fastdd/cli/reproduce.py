@@ -299,9 +299,13 @@ def _budget(name: str) -> Budget:
 
 
 def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> recipes.Table:
-    return recipes.select(
-        recipes.read_table(paper, table), *(given.split(",") if given else () for given in (rows, columns))
-    )
+    tables = recipes.read_paper(paper)
+    if table not in tables:
+        command = recipes.measured_elsewhere(paper, table)
+        if command is not None:
+            raise ValueError(f"{paper} {table} is of time and memory: {command}")
+        raise ValueError(f"{paper} has no table {table!r}; one of: {', '.join(tables)}")
+    return recipes.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
 
 
 def _stem(table: recipes.Table, spent: Budget, out: Path) -> Path:

@@ -11,7 +11,7 @@ from fastdd.reproduce.comparison import (
     number,
     paired_differences,
 )
-from fastdd.reproduce.recipes import Cell, Difference, Mean, Table, paper_names, read_paper, read_table, select
+from fastdd.reproduce.recipes import Cell, Difference, Mean, Table, measured_elsewhere, paper_names, read_paper, select
 from fastdd.reproduce.work import Outcome, Workshop, seeds_of
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "comparisons",
     "csv_text",
     "markdown",
+    "measured_elsewhere",
     "number",
     "paired_differences",
     "paper_names",
     "read_paper",
-    "read_table",
     "seeds_of",
     "select",
 ]

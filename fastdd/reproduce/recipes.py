@@ -194,18 +194,13 @@ def _read(name: str) -> _Paper:
     return _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
-def read_table(paper: str, name: str) -> Table:
-    """A table of a paper.
+def measured_elsewhere(paper: str, table: str) -> str | None:
+    """The command that measures a table of time and memory, which has no recipe; None for any other.
 
-    Raises:
-        ValueError: a paper without recipes, or a table without one; with the command that measures it, where there is.
+    >>> measured_elsewhere("fairdd", "table13")
+    "fastdd bench --case 'scale/groups*' --memory"
     """
-    tables, elsewhere = read_paper(paper), _read(paper).elsewhere
-    if name in elsewhere:
-        raise ValueError(f"{paper} {name} is of time and memory: {elsewhere[name]}")
-    if name not in tables:
-        raise ValueError(f"{paper} has no table {name!r}; one of: {', '.join(tables)}")
-    return tables[name]
+    return _read(paper).elsewhere.get(table) if paper in paper_names() else None
 
 
 def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Table:

@@ -59,6 +59,7 @@ def test_repeats_are_made_once_and_known_to_every_command(run, tmp_path):
         (["distill", *SMALL, "--seeds", 2, "--seed", 1], "--seed and --seeds: give one of them"),
         (["distill", *SMALL, "--seeds", 2, "--out", "full"], "is not empty and holds no repeats (it has 'file')"),
         (["evaluate", "whole", "--dataset", "c-digits", "--seeds", 2], "--seeds is for random and for a folder"),
+        (["reproduce", "fairdd", "table13"], "table13 is of time and memory: fastdd bench --case 'scale/groups*'"),
         (["reproduce", "fairdd", "table9", "--seed", 1, "--seeds", 2], "--seed and --seeds: give one of them"),
     ],
 )
