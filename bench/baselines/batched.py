@@ -69,6 +69,8 @@ class BatchedSteps:
 
     def _loss(self, net: nn.Module, rows: Tensor, counts: list[int], drawn: list[tuple[Tensor, str]]) -> Tensor:
         ipc, segments = self._problem.config.ipc, self._problem.segments(rows)
+        if len(segments.rows) > len(rows):  # of a mode that has images twice
+            counts = segments.sample_classes.bincount(minlength=len(counts)).tolist()
 
         def augmented(images: Tensor, sizes: list[int]) -> Tensor:
             pairs = zip(images.split(sizes), drawn, strict=True)

@@ -160,9 +160,10 @@ def _read_training(path: Path) -> Record:
         len(history) if (path / NETWORK).exists() else None,
         [],
         [],
+        [],
         found["rows"],
         found["meta"],
-        history,
+        history=history,
     )
 
 

@@ -99,7 +99,8 @@ def test_a_group_alone_has_the_gradient_that_published_code_takes_through_the_wh
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-14)
 
 
-@pytest.mark.parametrize("mode", debias.MODES)
+# Without one that looks at the step's network, of which no case is.
+@pytest.mark.parametrize("mode", [name for name, mode in debias.MODES.items() if mode.needs != "embeddings"])
 @pytest.mark.parametrize("method", ["dm", "datadam", "dc", "dsa", "idc", "dream"])
 def test_steps_in_plain_pytorch_are_right_for_every_mode(method, mode):
     """A mode that a baseline does not know by name must not be another one there; the published loops refuse it."""

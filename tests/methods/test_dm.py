@@ -44,7 +44,7 @@ def test_equals_the_literal_loop(mode, net_name):
     net, real, batch, synthetic, params = problem(net_name)
     if debias.mode(mode).needs == "weights":
         batch = replace(batch, weights=rng.uniform(rng.key(0, "weights"), len(batch.rows)) + 0.1)
-    segments = debias.mode(mode).segments(batch)
+    segments = debias.mode(mode).segments(replace(batch, embeddings=net.embed(real.pixels[batch.rows]).detach()))
     ours = loss(net, real, segments, synthetic, params)
     truth = ORACLES["dm"](net, real.pixels, segments, synthetic, params)
     (gradient,) = torch.autograd.grad(ours, synthetic)

@@ -59,7 +59,7 @@ def check(ours, truth, tolerance=1e-10):
 @pytest.mark.parametrize("strategy", ["none", DSA])
 def test_equals_the_literal_loop(strategy, mode, metric):
     net, real, batch, synthetic, params = problem(strategy=strategy)
-    of_mode = segments(batch, mode)
+    of_mode = segments(replace(batch, embeddings=net.embed(real.pixels[batch.rows]).detach()), mode)
     ours = dc.loss_and_gradient(net, real, of_mode, synthetic, params, metric=metric)
     check(ours, literal(net, real, of_mode, synthetic, params, metric))
 
