@@ -1,6 +1,7 @@
 """``fastdd bench``."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,15 @@ from fastdd.api import pick_device
 from fastdd.bench import cases
 from fastdd.bench.framework import plot as draw
 from fastdd.bench.framework import runner, schema
+from fastdd.bench.framework.case import Case as BenchCase
+from fastdd.bench.framework.model import GPUS, prediction_table, predictions
 from fastdd.bench.framework.overhead import overhead_table, overheads
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli.console import bar, console
 from fastdd.cli.options import Command, Device, Json, new_app, output_file
 from fastdd.core.files import check_writable, is_stream
+from fastdd.report import write_json
 
 app = new_app()
 
@@ -53,6 +57,14 @@ DefaultMalloc = Annotated[
 ]
 
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Measure nothing; predict what the cases take on this GPU: {', '.join(GPUS)}.", show_default=False
+    ),
+]
+
+
 @app.callback(invoke_without_command=True)
 def bench(
     context: typer.Context,
@@ -69,6 +81,7 @@ def bench(
     memory: Memory = False,
     default_malloc: DefaultMalloc = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
+    model: Model = None,
 ) -> None:
     """Speed beside published code and plain PyTorch, where results match.
 
@@ -82,6 +95,9 @@ def bench(
         for one in selected if case else cases.CASES:
             shown.add_row(one.label, one.about)
         console.print(shown)
+        return
+    if model is not None:
+        _predict(selected, model, json, seed)
         return
     target = pick_device(device)
     for path in filter(None, (json, plot)):
@@ -115,6 +131,17 @@ def bench(
     if problems := runner.failed(document):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise RuntimeError("; ".join(problems[:3]) + more)
+
+
+def _predict(selected: Sequence[BenchCase], name: str, json: Path | None, seed: int) -> None:
+    if name not in GPUS:
+        raise ValueError(f"--model {name} is not one of {', '.join(GPUS)}")
+    if json is not None:
+        check_writable(json)
+    rows = list(predictions(selected, GPUS[name], seed))
+    if json is not None:
+        write_json(json, {"model": name, "rows": rows})
+    console.print(prediction_table(rows, GPUS[name]))
 
 
 @app.command(cls=Command)

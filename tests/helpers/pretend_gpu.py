@@ -181,6 +181,8 @@ def _run(function, args, kwargs):
     by_mask = name.startswith("index") and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in ours[1:])
     upload = on_gpu and any(tensor.dim() or name == "_to_copy" for tensor in host)
     _note(name, kernels=kernels, wait=to_host or name in _WAITING or not sized or by_mask, upload=upload)
+    if not function._schema.returns:
+        return None
     if name == "copy_" or (function._schema.is_mutable and name.endswith("_")):
         return args[0]
     if not on_gpu:
