@@ -420,6 +420,13 @@ def test_selecmix_trains_on_the_images_that_its_batches_would_be():
     assert times.sum() == N
 
 
+def test_balanced_group_dro_draws_as_resampling_does():
+    key = (0, "epoch", 3)
+    order = begun("groupdro", balanced=True)[1].order(key)
+    assert torch.equal(order, begun("resample")[1].order(key))
+    assert begun("groupdro")[1].order(key) is None
+
+
 def test_bias_conflicting_images_are_outside_the_largest_group_of_their_class():
     labels, groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), torch.tensor([1, 1, 0, 0, 0, 1, 1, 0])
     pixels = DeviceImages(torch.zeros(8, 3, 8, 8))
