@@ -13,6 +13,7 @@ _WANTED = {
     **dict.fromkeys(("float_parsing", "float_type"), "a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
     "string_type": "a word",
+    "dict_type": "names with values",
     "finite_number": "a finite number",
     "greater_than_equal": "at least {ge}",
     "greater_than": "above {gt}",

@@ -36,7 +36,8 @@ def options(name: str | os.PathLike) -> dict[str, Any]:
         ValueError: an unknown name.
 
     >>> list(options("c-digits"))
-    ['bias_ratio', 'seed', 'balanced', 'label_noise', 'group_noise', 'missing_groups', 'val_split', 'validation']
+    ['bias_ratio', 'seed', 'balanced', 'label_noise', 'group_noise', 'missing_groups', 'val_split', 'validation',
+     'drop_to']
     """
     entry = _entry(name)
     return {} if entry is None else entry.options

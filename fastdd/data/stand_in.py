@@ -76,7 +76,7 @@ def stand_in_of_validation(dataset: Dataset, wanted: np.ndarray, severity: int, 
     >>> digits = load("c-digits", bias_ratio=0.5, validation=0.4)
     >>> rest, fakes = stand_in_of_validation(digits, np.ones((10, 10), np.int64), 3)
     >>> len(digits.validation), len(rest.validation), len(fakes)
-    (519, 419, 100)
+    (525, 425, 100)
     """
     source = _validation_of(dataset)
     rows = _rows_of_cells(dataset, source, wanted, seed, left=1)

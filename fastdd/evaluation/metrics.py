@@ -30,7 +30,7 @@ def difference_interval(std: float, runs: int, other_std: float, other_runs: int
     ``std`` as in :func:`interval`. None where a mean is of a single run; 0 where nothing varies.
 
     >>> round(difference_interval(1.0, 5, 2.0, 5), 3), difference_interval(1.0, 5, 1.0, 1)
-    (2.729, None)
+    (2.749, None)
     """
     if min(runs, other_runs) < 2:
         return None

@@ -91,7 +91,8 @@ def test_importance_and_worst_are_of_the_groups_distances(problem, name):
     torch.testing.assert_close(worst, alone.view(C, G).max(1).values.sum(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", MODES)
+# Clusters of a batch need what a network sees of it; they become FairDD's segments.
+@pytest.mark.parametrize("name", sorted(MODES.keys() - {"fairdd-batch"}))
 def test_segments_are_read_as_they_are(problem, name):
     _, _, batch, *_ = problem
     batch = replace(batch, counts=torch.full((C, G), 5), weights=torch.rand(N) + 0.1 if name == "kde" else None)

@@ -142,7 +142,7 @@ def test_what_is_not_finite_becomes_null(tmp_path):
 
 
 def test_committed_results_are_valid_and_name_no_folder():
-    for path in RESULTS.glob("*.json"):
+    for path in set(RESULTS.glob("*.json")) - {RESULTS / "launches.json"}:  # counted, not measured
         content = schema.read(path)
         assert not content["meta"]["quick"], path
         assert not any(word.startswith("/") for word in content["meta"]["argv"]), path

@@ -51,7 +51,7 @@ def test_the_list_has_every_set_and_its_options(run):
     assert code == 0
     assert all(re.search(rf"^ *{name} ", text, re.MULTILINE) for name in available())
     assert "target=Attractive, protected=Male, size=64, seed=30, skip_corrupt=false, balanced=false" in text
-    assert "size=32, groups_csv=none, skip_corrupt=false" in text
+    assert "size=32, groups_csv=none, protected=group, skip_corrupt=false" in text
 
 
 def test_options_reach_the_run_and_its_evaluation(run, photos, tmp_path):

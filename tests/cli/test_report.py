@@ -110,7 +110,7 @@ def test_a_protocol_shows_its_figures_and_what_to_know(run, made, tmp_path):
     assert json.loads((tmp_path / "f.json").read_text())["rows"][0]["protocol"] == "mtt"
     assert "protocol mtt but for nets 1, epochs 1: MTT, with the learned step size." in out
     code, _, err = run("evaluate", made, "--protocol", "dd")
-    assert (code, err) == (2, "error: unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, dcbench, biased-dd\n")
+    assert (code, err) == (2, "error: unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, ncfm, dcbench, biased-dd\n")
 
 
 @pytest.fixture

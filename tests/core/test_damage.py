@@ -137,7 +137,7 @@ def test_a_zip_archive(tmp_path):
 def test_a_table_of_groups(tmp_path):
     content = b"path,group\na.png," + b"x" * 200_000
     with pytest.raises(ValueError, match=r"groups\.csv, line 2: no row of path and group \(field larger"):
-        _read_groups(content, tmp_path / "groups.csv", ["a.png"])
+        _read_groups(content, tmp_path / "groups.csv", ["a.png"], "group")
 
 
 @pytest.mark.parametrize(

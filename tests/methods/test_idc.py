@@ -106,7 +106,8 @@ def matching(data, mode, metric, factor=2):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
+# Clusters of a batch need what a network sees of it; they become FairDD's segments.
+@pytest.mark.parametrize("mode", sorted(MODES.keys() - {"fairdd-batch"}))
 @pytest.mark.parametrize("metric", ["l1", "mse"])
 def test_a_matching_step_is_its_oracles_in_float64(data, mode, metric):
     found = matching(data, mode, metric)

@@ -300,7 +300,12 @@ class TestBuild:
         assert check_store(tmp_path / "a") == []
         assert sorted(os.listdir(tmp_path)) == ["a", "b"]
         assert (seen[0], seen[-1]) == ((0, 180), (180, 180))
-        assert made.provenance["parameters"] == {"size": 16, "skip_corrupt": False, "val_split": 0.0}
+        assert made.provenance["parameters"] == {
+            "size": 16,
+            "protected": "group",
+            "skip_corrupt": False,
+            "val_split": 0.0,
+        }
 
     def test_the_digest_of_an_opened_store_is_read_not_computed(self, photos, tmp_path, monkeypatch):
         built = build("folder", tmp_path / "a", photos, options={"size": 16})
