@@ -34,7 +34,7 @@ class Gpu:
         copy_gbs: a large copy, bytes read and written.
         gemm_gflops: a large matrix product, by dtype.
         launch_us: of an eager call, Python and dispatcher included.
-        node_us: of a kernel in a CUDA graph; not measured here yet, NVIDIA's figure for small kernels.
+        node_us: of a kernel in a CUDA graph; assumed until it is measured.
         results: files of measurements, in bench/results.
     """
 
@@ -48,7 +48,7 @@ class Gpu:
 
 GPUS = {
     # Ceilings of bench/results/h200-2026-11-20.json. There a step of DM whose real side was in bfloat16, and the GPU
-    # not the limit, took 10.2 ms with 301 launches.
+    # not the limit, took 10.2 ms with 302 launches.
     "h200": Gpu("NVIDIA H200", 4249.0, {"float32": 51_319.0, "bfloat16": 777_634.0}, 34.0, 2.0, "h200-*.json"),
 }
 

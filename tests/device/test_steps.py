@@ -15,6 +15,7 @@ from tiny_runs import inputs, made, modes_of, tiny
 
 from fastdd.bench.cases import CASES
 from fastdd.methods import METHODS, Context
+from fastdd.ops._dispatch import has_triton
 
 RECORDED = Path(__file__).parents[2] / "bench" / "results" / "launches.json"
 # Steps for which something is taken from the host: the experts' parameters, which stay there.
@@ -23,6 +24,8 @@ UPLOADS = {"mtt": {"store.at"}}
 # has aligned images, a number that only the GPU knows.
 WAIT = {"fairdd-batch", "biased-dd"}
 STEPS = [(method, mode) for method in METHODS for mode in modes_of(method)]
+
+pytestmark = pytest.mark.skipif(not has_triton(), reason="triton is not installed, whose launchers are counted")
 
 
 @cache

@@ -5,14 +5,15 @@ kernels it launches, where it waits, and what it copies from the host. What a ke
 
 PyTorch knows the tensors as *meta* tensors, whose backward needs no GPU; Python sees them as CUDA tensors, and every
 operation on them comes to :func:`_run`, which does it on the CPU. An operation of PyTorch's counts as one kernel,
-whatever it launches inside (a sort launches several); an op of fastdd's counts as the kernels that it is said to launch
-in :data:`KERNELS`.
+whatever it launches inside (a sort launches several). An op of fastdd's that runs on Triton counts as what its launcher
+does: it is called too, with kernels that do nothing but be counted. One in CUDA C++ counts as one kernel.
 """
 
 import contextlib
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from fastdd.core import ext
+from fastdd.ops import _dispatch
 from fastdd.reference import cf_match
 
 CUDA = torch.device("cuda", 0)
@@ -35,15 +37,6 @@ _LOOKS = """alias as_strided detach diagonal empty empty_like empty_strided expa
 _WAITS = """_local_scalar_dense _unique2 argwhere bincount equal is_nonzero masked_select nonzero unique_consecutive
     unique_dim"""
 _NO_KERNEL, _WAITING = frozenset(_LOOKS.split()), frozenset(_WAITS.split())
-# Kernels of fastdd's ops that are more than one (their launchers in kernels/ and csrc/ say so).
-KERNELS = {
-    "segment_mean": 2,
-    "segment_spread": 2,
-    "embedding_match": 3,
-    "embedding_match_pull": 2,
-    "augment_adjoint": 2,
-    "norm_act_pool_double_backward": 2,
-}
 
 
 @dataclass
@@ -168,6 +161,10 @@ def _run(function, args, kwargs):
             return _REFERENCES[name](*args, **kwargs)
     if name == "_to_copy" and ours and on_gpu and kwargs.get("dtype") in (None, args[0].dtype):
         return args[0]  # PyTorch, to whom it is a meta tensor, does not know that it is there already
+    launcher = _dispatch._launchers.get(name) if function.namespace == "fastdd" else None
+    if launcher is not None:
+        with _Mode():
+            launcher(*args, **kwargs)
     if any(tensor.is_meta for tensor in host):
         raise AssertionError(f"{function} has values that were not made here: write it so that they are tensors")
     with _disable_current_modes():
@@ -175,7 +172,7 @@ def _run(function, args, kwargs):
             kwargs = {**kwargs, "device": torch.device("cpu")}
         result = function(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
     to_host = bool(ours) and (not on_gpu or (name == "copy_" and not isinstance(args[0], OnGpu)))
-    kernels = 0 if name in _NO_KERNEL or to_host else KERNELS.get(name, 1)
+    kernels = 0 if name in _NO_KERNEL or to_host or launcher is not None else 1
     # Where there is no output_size, the sum of the repeats is the size.
     sized = name != "repeat_interleave" or kwargs.get("output_size") is not None
     by_mask = name.startswith("index") and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in ours[1:])
@@ -190,6 +187,11 @@ def _run(function, args, kwargs):
         return tree_map_only(Tensor, lambda tensor: tensor.clone() if id(tensor) in mine else tensor, result)
     known = {id(tensor.numbers): tensor for tensor in ours}
     return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else OnGpu(tensor), result)
+
+
+def _launch(kernel, *arguments, **options) -> None:
+    """What a Triton kernel does here: be counted."""
+    _note(kernel.fn.__name__, kernels=1)
 
 
 # Ops that have no kernels for a GPU: what runs there is PyTorch, op by op.
@@ -214,6 +216,8 @@ class PretendGpu(_Mode):
     """
 
     def __enter__(self):
+        from triton.runtime.jit import KernelInterface  # it isn't there off Linux
+
         self._stack = contextlib.ExitStack()
         cuda = torch.cuda
         for module, name, value in (
@@ -221,6 +225,7 @@ class PretendGpu(_Mode):
             (cuda, "is_available", lambda: True),
             (cuda, "device_count", lambda: 1),
             (cuda, "set_device", lambda number: None),
+            (cuda, "device", lambda device: contextlib.nullcontext()),
             (cuda, "synchronize", lambda device=None: _note("synchronize", wait=True)),
             (cuda, "mem_get_info", lambda device=None: (130 * _GIGABYTE, 139 * _GIGABYTE)),
             (cuda, "memory_reserved", lambda device=None: 0),
@@ -228,6 +233,7 @@ class PretendGpu(_Mode):
             (cuda, "max_memory_allocated", lambda device=None: 0),
             (cuda, "get_device_capability", lambda device=None: (9, 0)),
             (ext, "has_cuda_kernels", lambda: True),
+            (KernelInterface, "__getitem__", lambda kernel, grid: partial(_launch, kernel)),
         ):
             self._stack.enter_context(mock.patch.object(module, name, value))
         # A tensor of a list is made on the CPU and then moved, where we see it.
