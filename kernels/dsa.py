@@ -49,6 +49,11 @@ def dsa_rows(
     crop_x,
     cut_y,
     cut_x,
+    BRIGHTNESS: tl.constexpr,
+    SATURATION: tl.constexpr,
+    CONTRAST: tl.constexpr,
+    SCALE: tl.constexpr,
+    ANGLE: tl.constexpr,
     OPS: tl.constexpr,
     N_OPS: tl.constexpr,
     SHARED: tl.constexpr,
@@ -68,9 +73,9 @@ def dsa_rows(
     for place in tl.static_range(N_OPS):
         chosen = op == place
         if (OPS >> (4 * place)) & 15 == 0:
-            brightness = tl.where(chosen, u1 - 0.5, brightness)
-            saturation = tl.where(chosen, u2 * 2.0, saturation)
-            contrast = tl.where(chosen, u3 + 0.5, contrast)
+            brightness = tl.where(chosen, (u1 - 0.5) * BRIGHTNESS, brightness)
+            saturation = tl.where(chosen, u2 * SATURATION, saturation)
+            contrast = tl.where(chosen, u3 + CONTRAST, contrast)
         elif (OPS >> (4 * place)) & 15 == 1:
             f = tl.where(chosen, tl.floor(u1 * (2 * crop_y + 1)) - crop_y, f)
             c = tl.where(chosen, tl.floor(u2 * (2 * crop_x + 1)) - crop_x, c)
@@ -85,10 +90,10 @@ def dsa_rows(
             c = tl.where(turned, width - 1.0, c)
         else:
             if (OPS >> (4 * place)) & 15 == 4:
-                x, y = u1 * (1.2 - 1 / 1.2) + 1 / 1.2, u2 * (1.2 - 1 / 1.2) + 1 / 1.2
+                x, y = u1 * (SCALE - 1 / SCALE) + 1 / SCALE, u2 * (SCALE - 1 / SCALE) + 1 / SCALE
                 cross = zero
             else:
-                angle = (u1 - 0.5) * (2 * 15.0 * 3.141592653589793 / 180)
+                angle = (u1 - 0.5) * (2 * ANGLE)
                 x, cross = small_cos_sin(angle)
                 y = x
             # pixel_matrix of [x, -cross, 0, cross, y, 0].
@@ -115,19 +120,33 @@ def dsa_rows(
     tl.store(out + o_out + 12, right, mask=m_r)
 
 
-def rows(keys: Tensor, numbers: list[int], height: int, width: int, shared_op: bool, dtype: torch.dtype) -> Tensor:
-    """One launch for :func:`fastdd.ops.dsa_params`."""
+def rows(
+    keys: Tensor,
+    numbers: list[int],
+    height: int,
+    width: int,
+    shared_op: bool,
+    dtype: torch.dtype,
+    *,
+    shifts: tuple[int, int],
+    squares: tuple[int, int],
+    **ranges: float,
+) -> Tensor:
+    """One launch for :func:`fastdd.ops.dsa_params`.
+
+    Args:
+        keys, numbers, height, width, shared_op, dtype: the op's.
+        shifts, squares: largest shift of a crop and side of what a cutout cuts, by rows and by columns.
+        **ranges: brightness, saturation, contrast, scale, and the largest angle in radians, below 0.27.
+    """
     keys, n = keys.contiguous(), len(keys)
     out = keys.new_empty((n, _COLUMNS), dtype=dtype)
     if not n:
         return out
-    # Largest shifts and sides of the square, as the reference rounds them.
-    crop_y, crop_x, cut_y, cut_x = (int(side * part + 0.5) for part in (0.125, 0.5) for side in (height, width))
     packed = sum(number << (4 * place) for place, number in enumerate(numbers))
-    options = config("dsa_rows", keys.device)
-    grid = (-(-n // options["ROWS"]),)
+    options = config("dsa_rows", keys.device) | {name.upper(): value for name, value in ranges.items()}
     with on(keys.device):
-        dsa_rows[grid](
-            keys, out, n, height, width, crop_y, crop_x, cut_y, cut_x, packed, len(numbers), shared_op, **options
+        dsa_rows[(-(-n // options["ROWS"]),)](
+            keys, out, n, height, width, *shifts, *squares, OPS=packed, N_OPS=len(numbers), SHARED=shared_op, **options
         )
     return out

@@ -74,6 +74,11 @@ def pixel_matrix(theta: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([t00, b, c, d, t11, f], -1)
 
 
+def _part(side: int, share: float) -> int:
+    """So many pixels of a side, rounded as published code rounds them."""
+    return int(side * share + 0.5)
+
+
 def _whole(u: Tensor, n: int) -> Tensor:
     """Uniform on 0..n-1, from u uniform on [0, 1)."""
     return (u * n).floor()
@@ -82,7 +87,7 @@ def _whole(u: Tensor, n: int) -> Tensor:
 def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """First row (or column) cut and the one after the last; the square's centre may be anywhere, so its ends are
     clamped."""
-    k = int(side * _CUTOUT + 0.5)
+    k = _part(side, _CUTOUT)
     first = _whole(u, side + (1 - k % 2)) - k // 2
     return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
 
@@ -110,7 +115,7 @@ def _plain_rows(
             (top, bottom), (left, right) = _cutout_range(u1, height), _cutout_range(u2, width)
             set_where(chosen, Param.TOP, top, left, bottom, right)
         elif name == "crop":
-            most_y, most_x = int(height * _CROP + 0.5), int(width * _CROP + 0.5)
+            most_y, most_x = _part(height, _CROP), _part(width, _CROP)
             down, right = _whole(u1, 2 * most_y + 1) - most_y, _whole(u2, 2 * most_x + 1) - most_x
             set_where(chosen, Param.A, one, zero, right, zero, one, down)
         elif name == "flip":
@@ -135,10 +140,21 @@ _ROWS = _dispatch.define(
 )
 
 
-def _launch_rows(*arguments) -> Tensor:
+def _launch_rows(
+    keys: Tensor, numbers: list[int], height: int, width: int, shared_op: bool, dtype: torch.dtype
+) -> Tensor:
     from fastdd.kernels import dsa
 
-    return dsa.rows(*arguments)
+    return dsa.rows(
+        *(keys, numbers, height, width, shared_op, dtype),
+        shifts=(_part(height, _CROP), _part(width, _CROP)),
+        squares=(_part(height, _CUTOUT), _part(width, _CUTOUT)),
+        brightness=_BRIGHTNESS,
+        saturation=_SATURATION,
+        contrast=_CONTRAST,
+        scale=_SCALE,
+        angle=_ROTATE * math.pi / 180,
+    )
 
 
 _dispatch.register_triton(_ROWS, _launch_rows)

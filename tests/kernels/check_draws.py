@@ -3,8 +3,8 @@
 import torch
 
 from fastdd.core import rng
-from fastdd.kernels import draws, dsa
-from fastdd.ops.dsa import DSA_OPS, _plain_rows
+from fastdd.kernels import draws
+from fastdd.ops.dsa import DSA_OPS, _launch_rows, _plain_rows
 
 
 def main() -> None:
@@ -28,9 +28,9 @@ def main() -> None:
             for shared in (False, True):
                 for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
                     exact = _plain_rows(keys, numbers, *size, shared, torch.float64)
-                    got = dsa.rows(keys, numbers, *size, shared, dtype)
+                    got = _launch_rows(keys, numbers, *size, shared, dtype)
                     torch.testing.assert_close(got.double(), exact, rtol=0, atol=tolerance)
-    assert dsa.rows(keys[:0], every, 8, 8, False, torch.float32).shape == (0, 13)
+    assert _launch_rows(keys[:0], every, 8, 8, False, torch.float32).shape == (0, 13)
     print("checked")
 
 

@@ -16,9 +16,10 @@ def main() -> None:
         compile_for_sm_90(draws.counter_draws, "counter_draws", {**words, "out": "*fp32"}, {"UNIFORM": True}),
         compile_for_sm_90(draws.fresh_parameters, "counter_draws", {**words, **floats, "out": "*fp32"}, {}),
     ]
+    ranges = {"BRIGHTNESS": 1.0, "SATURATION": 2.0, "CONTRAST": 0.5, "SCALE": 1.2, "ANGLE": 0.26}
     for kind in ("*fp32", "*fp64"):
         for shared in (False, True):
-            constants = {"OPS": 0x543210, "N_OPS": 6, "SHARED": shared}
+            constants = ranges | {"OPS": 0x543210, "N_OPS": 6, "SHARED": shared}
             rows.append(compile_for_sm_90(dsa.dsa_rows, "dsa_rows", {**words, "out": kind}, constants))
     print(json.dumps(rows))
 
