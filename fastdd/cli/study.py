@@ -52,8 +52,9 @@ def _joined(values: tuple[float, ...]) -> str:
 Variance = _list("--variance", "Of the kernel, joined by commas.", _joined(studies.kde.KNOBS["variance"]))
 Temperature = _list("--temperature", "Of the softmax over scores.", _joined(studies.kde.KNOBS["temperature"]))
 Clip = _list("--clip", "Cut-offs of scores.", _joined(studies.kde.KNOBS["clip"]))
-Severities = _list("--severity", "Severities of the bias, joined by commas.", "1,2,3,4")
-Modes = _list("--debias", "Modes of debiasing, joined by commas (fastdd modes).", "none,fairdd")
+_SEVERITIES, _MODES = "1,2,3,4", "none,fairdd"
+Severities = _list("--severity", "Severities of the bias, joined by commas.", _SEVERITIES)
+Modes = _list("--debias", "Modes of debiasing, joined by commas (fastdd modes).", _MODES)
 Points = _list("--points", "Numbers of points, joined by commas.", _joined(studies.density.POINTS))
 KdeOut, SeverityOut, DensityOut = (_out(name) for name in studies.STUDIES)
 
@@ -113,8 +114,8 @@ def severity(
     out: SeverityOut = None,
 ) -> None:
     """How severe a bias is: training images of every severity, and accuracy of sets distilled from them."""
-    values = _numbers("--severity", severities or "1,2,3,4", int)
-    modes = (debias or "none,fairdd").split(",")
+    values = _numbers("--severity", severities or _SEVERITIES, int)
+    modes = (debias or _MODES).split(",")
     for name in modes:
         mode(name)
     api.pick_device(device)

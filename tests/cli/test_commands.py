@@ -27,11 +27,12 @@ SMALL = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 2, "--width", 8, "
 
 def test_distill_then_evaluate(run, tmp_path):
     out = tmp_path / "run"
-    code, text, _ = run("distill", *SMALL, "--debias", "fairdd", "--out", out)
+    code, text, _ = run("distill", *SMALL, "--debias", "fairdd", "--snapshots", 3, "--out", out)
     assert code == 0
     assert "10 images in" in text
     expected = {"config.yaml", "metrics.jsonl", "checkpoint.pt", "synthetic.safetensors", "preview.png", "result.json"}
-    assert expected <= set(os.listdir(out))
+    assert expected | {"snapshots.png"} <= set(os.listdir(out))
+    assert {path.name for path in (out / "snapshots").iterdir()} == {f"iteration-{n:08}.safetensors" for n in (0, 1, 2)}
     code, text, _ = run("evaluate", out, "--nets", 2, "--epochs", 1, "--json", tmp_path / "e.json")
     assert code == 0
     assert "dm+fairdd" in text
