@@ -66,8 +66,8 @@ def results_of(gpu: Gpu) -> list[Path]:
 
 
 def beside(document: dict[str, Any], files: Iterable[str | os.PathLike]) -> dict[str, Any]:
-    """The document with ``measured`` and ``ratio`` in its rows, from files of measurements, of which the last that has a
-    case counts.
+    """The document with ``measured`` and ``ratio`` in its rows, from files of measurements; the last that has a case
+    counts.
 
     Raises:
         ValueError: a file that is no measurement (:mod:`fastdd.bench.framework.schema`), or of tiny inputs.
