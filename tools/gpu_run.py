@@ -26,10 +26,10 @@ bench/gpu.sh wheels DIR               with network: wheels for a machine without
 bench/gpu.sh --list                   stages and their limits
 
 environment:
-  OUT      folder of results (bench-out)       DEVICE  cuda, or cpu: a dry run of tiny sizes (cuda)
+  OUT      folder of results (bench-out)       FROM    OUT of an earlier call, to go on with in a new OUT
   LIMIT    seconds of a stage (its own)        TOTAL   seconds of the command (570)
   WHEELS   folder that "wheels DIR" filled     DATA    folder with MNIST's four files (headline)
-  PYTHON   an interpreter with PyTorch (python3)
+  PYTHON   an interpreter with PyTorch         DEVICE  cuda, or cpu: a dry run of tiny sizes (cuda)
 """
 # A stage is not begun with less time left, and the rest of its limit is for the end of what is stopped.
 _LEAST_SECONDS, _GRACE_SECONDS = 30.0, 20.0
@@ -60,6 +60,8 @@ class Run:
         self._setup, self._began = setup, time.monotonic()
         self._path = setup.out / "summary.json"
         setup.out.mkdir(parents=True, exist_ok=True)
+        if setup.before is not None and not self._path.exists():
+            shutil.copytree(setup.before, setup.out, dirs_exist_ok=True)
         self.summary: dict[str, Any] = {"device": setup.device, "machine": {}, "stages": {}}
         with contextlib.suppress(OSError, ValueError):
             self.summary = _read_json(self._path)

@@ -27,6 +27,7 @@ class Setup:
     """What the environment says."""
 
     out: Path
+    before: Path | None
     python: str
     device: str
     limit: float | None
@@ -59,6 +60,7 @@ class Setup:
             raise ValueError(f"DEVICE={device} is not cuda or cpu")
         return cls(
             Path(environment.get("OUT", "bench-out")).resolve(),
+            folder("FROM"),
             environment.get("PYTHON", "python3"),
             device,
             seconds("LIMIT"),

@@ -24,6 +24,8 @@ PART_BYTES = 60 * MIB
 _THERE = ("torch", "triton")
 # Of the extra "dev": what builds and tests, and neither lints nor packs.
 _DEV = ("pytest", "hypothesis", "setuptools", "pybind11", "ninja")
+# The smallest cuBLAS that faiss-gpu takes; the newest is half as large again, and wants the run-time compiler too.
+_CONSTRAINTS = {"base": [], "faiss": ["nvidia-cublas-cu12<12.7"]}
 _TARGET = ["--python-version", "3.12", "--implementation", "cp", "--only-binary=:all:"]
 for _glibc in ("2_28", "2_27", "2_26", "2_24", "2_17"):
     _TARGET += ["--platform", f"manylinux_{_glibc}_x86_64"]
@@ -48,7 +50,10 @@ def collect(folder: Path) -> None:
         part = folder / name
         part.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *_TARGET]
-        subprocess.run([*command, "--dest", str(part), *needed], check=True)
+        subprocess.run([*command, "--dest", str(part), *needed, *_CONSTRAINTS[name]], check=True)
+        for path in folder.glob("base/*.whl"):
+            if name != "base":
+                (part / path.name).unlink(missing_ok=True)  # installed before
         split(part)
         files = sorted(path for path in part.iterdir() if path.name != SUMS)
         for path in files:
@@ -73,10 +78,12 @@ def split(folder: Path, size: int = PART_BYTES) -> None:
 
 
 def ready(folder: Path, joined: Path) -> list[Path]:
-    """Folders to install from: ``folder``, all of it checked, and ``joined``, with the wheels that lay there in parts.
+    """Folders to install from: ``folder``, checked, and ``joined``, with the wheels that lay there in parts.
+
+    Small wheels may be missing, where the machine has what is in them; pip says so if it has not.
 
     Raises:
-        ValueError: what is missing or damaged, in one line.
+        ValueError: parts that are missing or what is damaged, in one line.
     """
     if not (folder / SUMS).is_file():
         raise ValueError(
@@ -85,12 +92,11 @@ def ready(folder: Path, joined: Path) -> list[Path]:
     lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
     sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
     parts = {name: [other for other in sums if other.startswith(f"{name}.part-")] for name in sums}
-    whole = [name for name in sums if name.endswith(".whl") and not parts[name]]
-    carried = [*whole, *(name for some in parts.values() for name in some)]
-    if missing := [name for name in carried if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} lacks {len(missing)} of {len(carried)} files: {', '.join(missing)}")
-    for name in carried:
-        if _sum(folder / name) != sums[name]:
+    needed = [name for some in parts.values() for name in some]
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} lacks {len(missing)} of {len(needed)} parts: {', '.join(missing)}")
+    for name in sums:
+        if (folder / name).is_file() and _sum(folder / name) != sums[name]:
             raise ValueError(f"{folder / name} is damaged: its sha256 is not that in {SUMS}; carry it again")
     joined.mkdir(parents=True, exist_ok=True)
     for name, some in parts.items():
