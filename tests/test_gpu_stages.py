@@ -179,3 +179,22 @@ def test_what_can_not_be_done_is_told_in_one_line(call):
     out.mkdir(exist_ok=True)
     (out / "summary.json").write_text(json.dumps({"device": "cuda", "machine": {}, "stages": {}}))
     assert finish("one") == (2, f"error: {out} holds results of DEVICE=cuda: name another folder, OUT\n")
+
+
+def test_what_nvidia_smi_does_not_know_is_left_out(tools, tmp_path, monkeypatch):
+    _, _, run = tools
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        "fields = sys.argv[1].removeprefix('--query-gpu=').split(',')\n"
+        "known = {'clocks.sm': '1980 MHz', 'power.draw': '[N/A]', 'temperature.gpu': '41'}\n"
+        "sys.exit(6) if set(fields) - set(known) else print(', '.join(known[name] for name in fields))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run._smi(("clocks.sm", "clocks.moon", "power.draw")) == {"clocks.sm": "1980 MHz", "power.draw": "[N/A]"}
+    entry = {"gpu": {"temperature.gpu": [45.0, 50.0]}}
+    run._note_gpu(entry)
+    assert entry["gpu"] == {"clocks.sm": [1980.0, 1980.0], "temperature.gpu": [41.0, 50.0]}
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert run._smi(("clocks.sm",)) == {}

@@ -186,12 +186,15 @@ def _end_with_parent() -> None:
 
 
 def _smi(fields: tuple[str, ...]) -> dict[str, str]:
-    """What nvidia-smi says of the first GPU; nothing where there is none."""
+    """What nvidia-smi says of the first GPU, of the fields that it knows; nothing where there is none."""
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return {}
+    except subprocess.SubprocessError:
+        # One unknown field fails them all.
+        return {} if len(fields) == 1 else {name: value for one in fields for name, value in _smi((one,)).items()}
     values = done.stdout.splitlines()[0].split(",") if done.stdout else []
     return dict(zip(fields, (value.strip() for value in values), strict=False))
 

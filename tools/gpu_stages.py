@@ -106,7 +106,8 @@ def _fastdd(setup: Setup, *words: object) -> list[str]:
 
 def _install(setup: Setup, name: str) -> Part:
     """pip, without network: what is there already is left as it is."""
-    links = [] if setup.wheels is None else wheels.ready(setup.wheels / name, ROOT / "build" / "wheels" / name)
+    carried = setup.wheels is not None and (setup.wheels / name).is_dir()
+    links = wheels.ready(setup.wheels / name, ROOT / "build" / "wheels" / name) if carried else []
     command = [setup.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-index"]
     needed = wheels.requirements()[name]
     if name == "faiss" and setup.quick:
