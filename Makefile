@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test full campaigns sanitize kernels browser lint bench docs-check setup clean
+.PHONY: demo test full campaigns sanitize kernels browser lint bench predictions docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -56,6 +56,11 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/fastdd bench
+
+# After a case or a step's launches have changed: both are counted here, and committed before they are measured on a GPU.
+predictions: $(VENV)/.dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(PY) tests/device/test_steps.py
+	$(VENV)/bin/fastdd bench --model h200 --case '*' --json bench/results/predicted-h200.json
 
 setup: $(VENV)/.dev
 

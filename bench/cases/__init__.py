@@ -45,13 +45,16 @@ CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 
 
 def select(globs: list[str]) -> list[Case]:
-    """The cases whose names match any of the globs, in the registry's order; for none all but those ``by_name``.
+    """The cases whose names match any of the globs, in the order of the globs (of one glob in the registry's); for none
+    all but those ``by_name``.
 
     Raises:
         ValueError: a glob that matches none.
 
     >>> [case.label for case in select(["segment_*"])]
     ['segment_mean segments=10', 'segment_mean segments=100']
+    >>> [case.name for case in select(["step/dm-*", "step/dm*"])]
+    ['step/dm-bf16', 'step/dm', 'step/dm+fairdd']
     """
     names = list(dict.fromkeys(case.name for case in CASES))
     for glob in globs:
@@ -59,4 +62,4 @@ def select(globs: list[str]) -> list[Case]:
             raise ValueError(f"no case matches {glob!r}; the cases: {', '.join(names)}")
     if not globs:
         return [case for case in CASES if not case.by_name]
-    return [case for case in CASES if any(fnmatchcase(case.name, glob) for glob in globs)]
+    return list(dict.fromkeys(case for glob in globs for case in CASES if fnmatchcase(case.name, glob)))

@@ -10,19 +10,15 @@ place in the graph.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fastdd.bench.framework.case import Case
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_RESULTS = Path(__file__).parents[1] / "results"
-_LAUNCHES = _RESULTS / "launches.json"
+RESULTS = Path(__file__).parents[1] / "results"
+_LAUNCHES = RESULTS / "launches.json"
 
 
 @dataclass(frozen=True)
@@ -94,48 +90,18 @@ def recorded_launches() -> dict[str, int]:
     return json.loads(_LAUNCHES.read_text())["cases"] if _LAUNCHES.is_file() else {}
 
 
-@cache
-def measured(pattern: str) -> dict[tuple[str, str, str], float]:
-    """Newest measured medians of ours, microseconds, by case, dtype and shape."""
-    found = {}
-    for path in sorted(_RESULTS.glob(pattern)):
-        for row in json.loads(path.read_text())["rows"]:
-            if row["backend"] == "fastdd" and row["match"] and row["median_us"]:
-                found[row["case"], row["dtype"], json.dumps(row["shape"], sort_keys=True)] = row["median_us"]
-    return found
-
-
 def predictions(cases: Sequence[Case], gpu: Gpu, seed: int = 0) -> Iterable[dict[str, Any]]:
-    """A row of every case: its bytes, flops, launches and predicted times, and the measured one where there is one."""
+    """A row of every case: what it is, its bytes, flops, launches, and predicted times."""
     launches = recorded_launches()
     for case in cases:
         inputs = case.inputs(seed, torch.device("cpu"), False)
         size, flops, shape = case.bytes(inputs), case.flops(inputs), case.shape(inputs)
-        dtype = str(case.dtype).removeprefix("torch.")
         yield {
             "case": case.label,
+            "name": case.name,
+            "dtype": str(case.dtype).removeprefix("torch."),
+            "shape": shape,
             "bytes": size,
             "flops": flops,
             **vars(predict(size, flops, case.dtype, launches.get(case.label), gpu)),
-            "measured": measured(gpu.results).get((case.name, dtype, json.dumps(shape, sort_keys=True))),
         }
-
-
-def prediction_table(rows: Iterable[dict[str, Any]], gpu: Gpu) -> "Table":
-    """The rows for people."""
-    from rich.table import Table
-
-    table = Table(
-        title=f"{gpu.name}: predicted (at least; of bytes, flops and launches), and measured of an earlier version",
-        title_justify="left",
-        box=None,
-        header_style="",
-    )
-    for name in ("case", "launches", "memory", "arithmetic", "eager", "bound by", "in a graph", "measured"):
-        table.add_column(name, justify="left" if name in ("case", "bound by") else "right", no_wrap=True)
-    for row in rows:
-        launches = "-" if row["launches"] is None else str(row["launches"])
-        times = [f"{row[name] / 1e3:.3f} ms" for name in ("memory", "arithmetic", "eager")]
-        there = "-" if row["measured"] is None else f"{row['measured'] / 1e3:.3f} ms"
-        table.add_row(row["case"], launches, *times, row["bound"], f"{row['graph'] / 1e3:.3f} ms", there)
-    return table

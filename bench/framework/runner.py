@@ -1,5 +1,6 @@
 """Check, then time: rows of every backend of every case, and speed-ups only where results match."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,12 @@ from fastdd.bench.framework import machine, schema
 from fastdd.bench.framework.case import Case
 from fastdd.bench.framework.measurement import measure
 from fastdd.bench.framework.upstream import Upstream
+
+# What the rows of one document have in common: times of different ones do not compare.
+_SAME = (
+    *("device", "cpu", "git", "fastdd", "torch", "triton", "threads", "keeps_freed_memory"),
+    *("quick", "seed", "reps", "budget_s", "upstream"),
+)
 
 
 def run(
@@ -22,6 +29,7 @@ def run(
     memory: bool = False,
     upstream: Upstream | None = None,
     argv: Sequence[str] = (),
+    before: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Measure cases one after the other.
 
@@ -35,6 +43,10 @@ def run(
         memory: measure the peak memory of cases that ask for it as well (:mod:`fastdd.bench.framework.memory`).
         upstream: published code to measure too.
         argv: the command line, for the file.
+        before: a document to go on with: the ceilings and cases that it has are not measured again.
+
+    Raises:
+        ValueError: ``before`` was measured on, with or of something else.
 
     Yields:
         The document (:mod:`fastdd.bench.framework.schema`) after every case, with all rows so far.
@@ -54,18 +66,36 @@ def run(
             "ceilings": {},
             "upstream": upstream and {"name": upstream.name, "commit": upstream.commit},
             "errors": [],
+            "case_seconds": {},
         },
         "rows": [],
     }
+    if before is not None:
+        _check_same(before["meta"], document["meta"])
+        document = before
     with machine.conditions(device, seed):
-        document["meta"]["ceilings"] = machine.ceilings(device, quick)
-        for case in cases:
+        if before is None:
+            document["meta"]["ceilings"] = machine.ceilings(device, quick)
+        for case in missing(cases, before):
+            began = time.perf_counter()
             rows, errors = measure(
                 case, device, seed=seed, reps=reps, budget=budget, quick=quick, memory=memory, upstream=upstream
             )
             document["rows"] += rows
             document["meta"]["errors"] += errors
+            document["meta"]["case_seconds"][case.label] = time.perf_counter() - began
             yield document
+
+
+def missing(cases: Sequence[Case], document: dict[str, Any] | None) -> list[Case]:
+    """The cases that a document does not have."""
+    return [case for case in cases if document is None or case.label not in document["meta"]["case_seconds"]]
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in _SAME:
+        if before[name] != now[name]:
+            raise ValueError(f"the file to resume has {name} {before[name]}, and this is {now[name]}: use another file")
 
 
 def failed(document: dict[str, Any]) -> list[str]:

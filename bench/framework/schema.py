@@ -1,8 +1,9 @@
 """The file that ``fastdd bench --json`` writes: its schema, and what makes a file valid.
 
-{"schema": 2, "meta": {...}, "rows": [...]}
+{"schema": 3, "meta": {...}, "rows": [...]}
 
-Files of schema 1, whose rows have no ``peak_bytes``, are valid too.
+Older files are valid too: those of schema 1, whose rows have no ``peak_bytes``, and of 1 and 2, whose meta has no
+``case_seconds``.
 """
 
 import json
@@ -16,7 +17,7 @@ from fastdd.bench.framework.case import BACKENDS
 from fastdd.core import files, reading
 from fastdd.core.text import shown
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class _Strict(BaseModel):
@@ -104,7 +105,8 @@ class Failure(_Strict):
 
 
 class Meta(_Strict):
-    """Where, when and how."""
+    """Where, when and how. ``case_seconds``: of the cases whose rows are all there, by label: what measuring them took,
+    inputs, truth and checks included."""
 
     utc: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
     git: Git | None
@@ -131,10 +133,11 @@ class Meta(_Strict):
     ceilings: Ceilings
     upstream: UpstreamCode | None
     errors: list[Failure]
+    case_seconds: dict[str, float] = {}
 
 
 class Document(_Strict):
-    version: Literal[1, 2] = Field(alias="schema")
+    version: Literal[1, 2, 3] = Field(alias="schema")
     meta: Meta
     rows: list[Row]
 
@@ -142,6 +145,8 @@ class Document(_Strict):
     def _no_later_fields(self) -> "Document":
         if self.version == 1 and any("peak_bytes" in row.model_fields_set for row in self.rows):
             raise ValueError("peak_bytes is a field of schema 2, and this is schema 1")
+        if self.version < 3 and "case_seconds" in self.meta.model_fields_set:
+            raise ValueError(f"case_seconds is a field of schema 3, and this is schema {self.version}")
         return self
 
     @model_validator(mode="after")
@@ -190,9 +195,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     written = reading.text(path)
     with reading.damage_of(path, "is not JSON", ValueError):
         content = reading.parse_json(written)
-    if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
+    if not isinstance(content, dict) or content.get("schema") not in range(1, SCHEMA + 1):
         found = content.get("schema") if isinstance(content, dict) else None
-        raise ValueError(f"{path} has schema {shown(found)}, not 1 or {SCHEMA}")
+        raise ValueError(f"{path} has schema {shown(found)}, not 1 to {SCHEMA}")
     validate(content, str(path))
     return content
 

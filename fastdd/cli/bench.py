@@ -1,9 +1,8 @@
 """``fastdd bench``."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -12,9 +11,8 @@ from rich.table import Table
 from fastdd.api import pick_device
 from fastdd.bench import cases
 from fastdd.bench.framework import plot as draw
-from fastdd.bench.framework import runner, schema
-from fastdd.bench.framework.case import Case as BenchCase
-from fastdd.bench.framework.model import GPUS, prediction_table, predictions
+from fastdd.bench.framework import prediction_file, runner, schema
+from fastdd.bench.framework.model import GPUS
 from fastdd.bench.framework.overhead import overhead_table, overheads
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
@@ -52,6 +50,7 @@ Budget = Annotated[
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="all", min=1)]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")]
 Memory = Annotated[bool, typer.Option("--memory", help="Also measure peak memory, of steps; takes twice as long.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the --json file: keep the cases that it has.")]
 DefaultMalloc = Annotated[
     bool, typer.Option("--default-malloc", help="Don't keep freed memory (other commands always do).")
 ]
@@ -60,7 +59,18 @@ DefaultMalloc = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help=f"Measure nothing; predict what the cases take on this GPU: {', '.join(GPUS)}.", show_default=False
+        metavar="GPU|FILE",
+        help=f"Measure nothing; predict what the cases take on this GPU: {', '.join(GPUS)}; or show the predictions in "
+        "a file that --json wrote.",
+        show_default=False,
+    ),
+]
+Measured = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Of --model: put this file's measurements beside the predictions; repeatable.",
+        metavar="FILE",
+        show_default="those in bench/results",
     ),
 ]
 
@@ -71,6 +81,7 @@ def bench(
     case: Case = None,
     device: Device = "auto",
     json: Json = None,
+    resume: Resume = False,
     plot: Plot = None,
     upstream: UpstreamFolder = None,
     reps: Reps = None,
@@ -82,12 +93,18 @@ def bench(
     default_malloc: DefaultMalloc = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
     model: Model = None,
+    measured: Measured = None,
 ) -> None:
     """Speed beside published code and plain PyTorch, where results match.
 
     Exit code 1 if a case fails, or a result of fastdd's does not match.
     """
     if context.invoked_subcommand is not None:
+        return
+    if measured and model is None:
+        raise ValueError("--measured goes with --model: it is put beside predictions")
+    if model is not None:
+        _predict(case or [], model, measured, json, seed)
         return
     selected = cases.select(case or [])
     if show_list:
@@ -96,12 +113,11 @@ def bench(
             shown.add_row(one.label, one.about)
         console.print(shown)
         return
-    if model is not None:
-        _predict(selected, model, json, seed)
-        return
     target = pick_device(device)
     for path in filter(None, (json, plot)):
         check_writable(path)
+    document = _earlier(json) if resume else None
+    selected = runner.missing(selected, document)
     code = None if upstream is None else Upstream.open(upstream)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -116,6 +132,7 @@ def bench(
         upstream=code,
         # Files are shared and committed; folders of a machine have no place in them.
         argv=[Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
+        before=document,
     )
     with bar("bench") as update:
         for number, document in enumerate(documents, 1):
@@ -133,15 +150,34 @@ def bench(
         raise RuntimeError("; ".join(problems[:3]) + more)
 
 
-def _predict(selected: Sequence[BenchCase], name: str, json: Path | None, seed: int) -> None:
-    if name not in GPUS:
-        raise ValueError(f"--model {name} is not one of {', '.join(GPUS)}")
+def _earlier(json: Path | None) -> dict[str, Any] | None:
+    """The document to go on with; None where there is none yet."""
+    if json is None or is_stream(json):
+        raise ValueError("--resume goes on with a file: name it with --json")
+    if not json.exists():
+        return None
+    document = schema.read(json)
+    if document["schema"] != schema.SCHEMA:
+        raise ValueError(f"{json} has schema {document['schema']}: only files of schema {schema.SCHEMA} are resumed")
+    return document
+
+
+def _predict(globs: list[str], model: str, measured: list[Path] | None, json: Path | None, seed: int) -> None:
+    """Predictions, ones that are made now or a file's, and measurements beside them."""
+    if model not in GPUS and not Path(model).is_file():
+        raise ValueError(f"--model {model} is not one of {', '.join(GPUS)}, nor a file")
     if json is not None:
         check_writable(json)
-    rows = list(predictions(selected, GPUS[name], seed))
+    if model in GPUS:
+        document = prediction_file.predicted(cases.select(globs), model, seed)
+    else:
+        document = prediction_file.read(model, globs)
+    sources = measured or prediction_file.results_of(GPUS[document["meta"]["model"]])
+    compared = prediction_file.beside(document, sources)
     if json is not None:
-        write_json(json, {"model": name, "rows": rows})
-    console.print(prediction_table(rows, GPUS[name]))
+        # Without --measured the file is what is held against the next measurement, whatever an older one was.
+        write_json(json, compared if measured else document)
+    console.print(prediction_file.table(compared))
 
 
 @app.command(cls=Command)

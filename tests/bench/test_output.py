@@ -122,6 +122,18 @@ def test_what_raises_is_exit_code_1_and_in_the_file(run, tmp_path, monkeypatch):
     ]
 
 
+def test_resume_measures_what_the_file_lacks(run, tmp_path):
+    words = ("--device", "cpu", "--quick", "--reps", 1, "--json", tmp_path / "f.json", "--resume")
+    assert run(*words, "--case", "augment/flip")[0] == 0
+    first = schema.read(tmp_path / "f.json")["rows"]
+    code, text, _ = run(*words, "--case", "augment/*p")  # crop besides
+    assert (code, "augment/flip" in text, "augment/crop" in text) == (0, True, True)
+    assert schema.read(tmp_path / "f.json")["rows"][: len(first)] == first
+    assert run(*words, "--case", "augment/flip")[0] == 0  # nothing left to do
+    one_line(run("--resume"), 2, "--resume goes on with a file: name it with --json")
+    one_line(run(*words[:4], 2, *words[5:], "--case", "augment/cutout"), 2, "has reps 1, and this is 2")
+
+
 def test_table_gives_rates_and_shares():
     ceilings = {"copy_gbs": 10.0, "gemm_gflops": {"float32": 100.0}}
     row = {"median_us": 1000.0, "bytes": 5_000_000, "flops": 0, "dtype": "float32"}

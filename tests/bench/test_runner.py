@@ -1,5 +1,6 @@
 """A speed-up stands only beside a result that matches; what fails is reported, not hidden."""
 
+import copy
 import math
 
 import pytest
@@ -286,3 +287,22 @@ def test_the_global_random_state_is_left_alone():
     before = torch.random.get_rng_state()
     measure(*cases.select(["step/dm"]), reps=1)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_document_is_gone_on_with_where_it_stopped():
+    class Cube(Square):
+        name = "cube"
+
+    documents = runner.run([Square(), Cube()], CPU, reps=1, budget=0.0, quick=True)
+    stopped = copy.deepcopy(next(documents))
+    documents.close()
+    schema.validate(schema.without_nan(stopped), "of a run that was stopped")
+    assert list(stopped["meta"]["case_seconds"]) == ["square"]
+    kept, ceilings = copy.deepcopy(stopped["rows"]), stopped["meta"]["ceilings"]
+    (document,) = runner.run([Square(), Cube()], CPU, reps=1, budget=0.0, quick=True, before=stopped)
+    assert document["rows"][: len(kept)] == kept
+    assert {row["case"] for row in document["rows"][len(kept) :]} == {"cube"}
+    assert (list(document["meta"]["case_seconds"]), document["meta"]["ceilings"]) == (["square", "cube"], ceilings)
+    assert list(runner.run([Square(), Cube()], CPU, reps=1, budget=0.0, quick=True, before=document)) == []
+    with pytest.raises(ValueError, match="the file to resume has reps 1, and this is 2: use another file"):
+        next(runner.run([Square()], CPU, reps=2, budget=0.0, quick=True, before=document))
