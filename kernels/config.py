@@ -5,10 +5,13 @@ A table decides how sums are split, and so their last bits; a fixed one keeps ru
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import torch
 
+# What runs 3x3 convolutions of float32 on a GPU: "cudnn", or "split" (fastdd/kernels/conv3x3), which has never run on one.
+CONVOLUTIONS = "cudnn"
 _FOLDER = Path(__file__).parent / "configs"
 
 
@@ -35,3 +38,15 @@ def config(kernel: str, device: torch.device) -> dict[str, int]:
             arch = f"sm_{major}{minor}"
     # Stated, because Triton 3.10 changes the default: a fused multiply-add rounds once.
     return {**table(arch)[kernel], "enable_fp_fusion": True}
+
+
+def convolutions() -> str:
+    """``cudnn`` or ``split``: :data:`CONVOLUTIONS`, unless FASTDD_CONVOLUTIONS says otherwise.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    chosen = os.environ.get("FASTDD_CONVOLUTIONS") or CONVOLUTIONS
+    if chosen not in ("cudnn", "split"):
+        raise ValueError(f"FASTDD_CONVOLUTIONS={chosen!r} is not one of cudnn, split")
+    return chosen

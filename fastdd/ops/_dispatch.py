@@ -30,6 +30,8 @@ _library = torch.library.Library("fastdd", "DEF")
 _warned = False
 # Op -> device type -> the backend that has kernels for it; what is not here runs on the reference.
 _kernels: dict[str, dict[str, str]] = {}
+# Op -> device type -> why ``auto`` leaves its kernels alone there (:func:`only_when`).
+_held_back: dict[str, dict[str, Callable[[], str]]] = {}
 # Op -> its Triton launcher; op -> the (backward, setup_context) of its derivative.
 _launchers: dict[str, Callable] = {}
 _derivatives: dict[str, tuple[Callable, Callable]] = {}
@@ -55,6 +57,16 @@ def define(schema: str, reference: Callable, kernels: Mapping[str, str]) -> str:
 def define_plain(name: str, backend: str) -> None:
     """List an op that is no dispatcher op and has no reference: a library, ``"faiss"``, does its work on any device."""
     _kernels[name] = {"cpu": backend, "cuda": backend}
+
+
+def only_when(name: str, device: str, why_not: Callable[[], str]) -> None:
+    """That ``auto`` takes an op's kernels for a device only when ``why_not()`` is empty; it says what is against them."""
+    _held_back.setdefault(name.removeprefix("fastdd::"), {})[device] = why_not
+
+
+def _against(op: str, device: str) -> str:
+    why_not = _held_back.get(op, {}).get(device)
+    return why_not() if why_not else ""
 
 
 def register_fake(name: str, fake: Callable) -> None:
@@ -219,6 +231,8 @@ def choose(op: str, backend: str, device: torch.device) -> str:
     kernels = _kernels[op]
     own = kernels.get(device.type)
     if backend == "auto":
+        if _against(op, device.type):
+            return "reference"
         why = own and _missing(own, device.type)
         if why and not _warned:
             _warned = True
@@ -261,6 +275,7 @@ def _active(op: str, device: str) -> tuple[str, str]:
     missing = _missing(own, device) if own else ""
     if own == "faiss":
         return ("none", missing) if missing else (own, "")
+    missing = missing or _against(op, device)
     asked = os.environ.get("FASTDD_BACKEND") or "auto"
     if asked == "auto":
         return (own, "") if own and not missing else ("reference", missing)

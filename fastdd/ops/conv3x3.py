@@ -1,5 +1,7 @@
 """3x3 convolution, forward and backward: what training a ConvNet spends its time on."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,12 +9,30 @@ from torch import Tensor, nn
 from fastdd.ops import _dispatch
 from fastdd.reference import conv3x3 as reference
 
-_KERNELS = {"cpu": "native"}
+_KERNELS = {"cpu": "native", "cuda": "triton"}
+
+
+def _triton(name: str, *arguments):
+    from fastdd.kernels import conv3x3 as kernels
+
+    return getattr(kernels, name)(*arguments)
+
+
+def why_not_split() -> str:
+    """Why GPUs run cuDNN's convolutions and not the Triton kernels; empty if those are chosen."""
+    from fastdd.kernels.config import convolutions
+
+    return "" if convolutions() == "split" else "cudnn is chosen; FASTDD_CONVOLUTIONS=split, which never ran on a GPU"
+
 
 _CONV = _dispatch.define(
     "conv3x3(Tensor x, Tensor filters, Tensor? bias, bool adjoint) -> Tensor", reference.conv3x3, _KERNELS
 )
 _WEIGHT = _dispatch.define("conv3x3_weight(Tensor x, Tensor g) -> Tensor", reference.conv3x3_weight, _KERNELS)
+_dispatch.register_triton(_CONV, functools.partial(_triton, "conv3x3"))
+_dispatch.register_triton(_WEIGHT, functools.partial(_triton, "conv3x3_weight"))
+for _name in (_CONV, _WEIGHT):
+    _dispatch.only_when(_name, "cuda", why_not_split)
 
 
 def _conv_fake(x, filters, bias, adjoint):
@@ -30,8 +50,9 @@ def _conv_setup(ctx, inputs, output):
 
 def _conv_backward(ctx, g):
     (x, filters), needs = ctx.saved_tensors, ctx.needs_input_grad
-    to_x = torch.ops.fastdd.conv3x3(g, filters, None, not ctx.adjoint) if needs[0] else None
-    to_filters = torch.ops.fastdd.conv3x3_weight(*((g, x) if ctx.adjoint else (x, g))) if needs[1] else None
+    convolve, weight = _dispatch.peer(ctx, "conv3x3"), _dispatch.peer(ctx, "conv3x3_weight")
+    to_x = convolve(g, filters, None, not ctx.adjoint) if needs[0] else None
+    to_filters = weight(*((g, x) if ctx.adjoint else (x, g))) if needs[1] else None
     return to_x, to_filters, g.sum((0, 1, 2)) if needs[2] else None, None
 
 
@@ -41,8 +62,9 @@ def _weight_setup(ctx, inputs, output):
 
 def _weight_backward(ctx, v):
     (x, g), needs = ctx.saved_tensors, ctx.needs_input_grad
-    to_x = torch.ops.fastdd.conv3x3(g, v, None, True) if needs[0] else None
-    return to_x, torch.ops.fastdd.conv3x3(x, v, None, False) if needs[1] else None
+    convolve = _dispatch.peer(ctx, "conv3x3")
+    to_x = convolve(g, v, None, True) if needs[0] else None
+    return to_x, convolve(x, v, None, False) if needs[1] else None
 
 
 _dispatch.register_fake(_CONV, _conv_fake)
@@ -53,18 +75,24 @@ _dispatch.register_autograd(_WEIGHT, _weight_backward, _weight_setup)
 
 @_dispatch.public
 def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
-    """``conv2d(x, filters, bias, padding=1)`` for 3x3 filters, made for passes forward and backward on the CPU.
+    """``conv2d(x, filters, bias, padding=1)`` for 3x3 filters, forward and backward.
 
     On the CPU, in float32, the C++ kernels take Winograd's F(2x2, 3x3) (Lavin and Gray, CVPR 2016) from 16 channels on,
     for the output, the data gradient (the same with the filters turned round) and the weight gradient
     ``dw = G' [sum over tiles of (B' d B) * (A g A')] G``: 16 multiplications a tile and pair of channels, where 36 are
     needed directly. Below 16 channels they are direct. The rounding error is at most twice a direct convolution's.
 
+    On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32 apart
+    into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, at up to
+    2.5 times its speed. They have never run on a GPU: FASTDD_CONVOLUTIONS=split chooses them (``cudnn`` is the default,
+    in kernels/config.py), or ``backend``. An infinity may give NaN there.
+
     Args:
         x: [N, I, H, W], floating point; fastest in channels-last memory, which it is brought into.
         filters: [O, I, 3, 3], of x's dtype.
         bias: [O], of x's dtype.
-        backend: ``auto``, ``native`` (C++, CPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
+        backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
+            means.
 
     Returns:
         [N, O, H, W] in channels-last memory.
@@ -75,9 +103,10 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
         ValueError, TypeError: a shape, dtype or device that does not fit.
         RuntimeError: a backend asked for by name that can't run here.
 
-    Two runs of the C++ kernels are bitwise equal, and do not depend on the number of threads. Cost: three times
-    ``9 N H W I O`` multiplications forward and backward, 2.25 times fewer by Winograd; scratch memory
-    of 16/9 of the filters', and about 1 MB a thread for 128 channels.
+    Two runs of the C++ and of the Triton kernels are bitwise equal, and do not depend on the number of threads. Cost:
+    three times ``9 N H W I O`` multiplications forward and backward, 2.25 times fewer by Winograd, 6 times as many
+    (of bfloat16) by parts; scratch memory of 16/9 of the filters', and about 1 MB a thread for 128 channels; by parts,
+    1.5 times that of the inputs.
 
     >>> conv3x3(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
     tensor([[[[4., 6., 4.],
@@ -99,16 +128,25 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
             raise TypeError(f"{name} are {value.dtype} and x is {x.dtype}: convert one of them")
         if value is not None and value.device != x.device:
             raise ValueError(f"{name} are on {value.device} and x on {x.device}: move one of them")
-    if _dispatch.choose("conv3x3", backend, x.device) == "reference" or x.dtype != torch.float32:
+    chosen = _dispatch.choose("conv3x3", backend, x.device)
+    by_parts = chosen == "interpret" or (chosen == "dispatch" and x.device.type == "cuda")
+    if chosen == "reference" or x.dtype != torch.float32 or (by_parts and not split_takes(filters)):
         return F.conv2d(x, filters, bias, padding=1)
-    return torch.ops.fastdd.conv3x3(x.permute(0, 2, 3, 1), filters, bias, False).permute(0, 3, 1, 2)
+    run = _dispatch.interpreted("conv3x3") if chosen == "interpret" else torch.ops.fastdd.conv3x3
+    return run(x.permute(0, 2, 3, 1), filters, bias, False).permute(0, 3, 1, 2)
+
+
+def split_takes(filters: Tensor) -> bool:
+    """Whether the Triton kernels have these filters' dtype and numbers of channels; only where they are chosen."""
+    return _triton("takes", filters.dtype, *filters.shape[:2])
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` that runs as :func:`conv3x3` where that is faster: 3x3 filters, float32, on the CPU.
+    """``nn.Conv2d`` that runs as :func:`conv3x3` where that is faster: 3x3 filters, float32, on the CPU; on GPUs, where
+    its kernels are chosen.
 
-    The same parameters, initialisation, state_dict and result. Anything else (GPUs, other dtypes, autocast, transforms
-    of torch.func, another kernel size, stride, dilation or padding mode, FASTDD_BACKEND=reference, no extension) is
+    The same parameters, initialisation, state_dict and result. Anything else (other dtypes, autocast, transforms of
+    torch.func, another kernel size, stride, dilation or padding mode, FASTDD_BACKEND=reference, no extension) is
     ``nn.Conv2d``. So is a layer with forward hooks: who looks at its output may not need the gradient of its filters,
     which only PyTorch's own convolution then leaves out.
     """
@@ -118,9 +156,9 @@ class Conv2d(nn.Conv2d):
         return (
             isinstance(x, Tensor)
             and x.layout == torch.strided
-            and x.device.type == "cpu"
+            and x.device.type in ("cpu", "cuda")
             and x.dtype == self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
+            and not torch.is_autocast_enabled(x.device.type)
             and not _dispatch.transformed()
             and not self._forward_hooks
             and self.kernel_size == (3, 3)
@@ -132,6 +170,7 @@ class Conv2d(nn.Conv2d):
             and x.dim() == 4
             and _dispatch.has_kernel("conv3x3", x.device)
             and _dispatch.choose("conv3x3", "auto", x.device) == "dispatch"
+            and (x.device.type == "cpu" or split_takes(self.weight))
         )
 
     def padded(self, x: Tensor) -> Tensor:

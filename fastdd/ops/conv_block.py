@@ -1,15 +1,26 @@
 """A whole block of ConvNet for images whose gradient nobody needs: what the real side of a matching step runs."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fastdd.ops import _dispatch
+from fastdd.ops.conv3x3 import conv3x3, split_takes, why_not_split
 from fastdd.ops.norm_act_pool import check_affine, norm_act_pool
 from fastdd.reference import conv_block as reference
 
-_KERNELS = {"cpu": "native"}
+_KERNELS = {"cpu": "native", "cuda": "triton"}
+
+
+def _triton(name: str, *arguments):
+    from fastdd.kernels import conv3x3 as kernels
+
+    return getattr(kernels, name)(*arguments)
+
 
 _PACK = _dispatch.define("pack_filters(Tensor filters, bool winograd) -> Tensor", reference.pack_filters, _KERNELS)
 _BLOCK = _dispatch.define(
@@ -18,9 +29,17 @@ _BLOCK = _dispatch.define(
     reference.conv_block,
     _KERNELS,
 )
+_dispatch.register_triton(_PACK, functools.partial(_triton, "pack_filters"))
+_dispatch.register_triton(_BLOCK, functools.partial(_triton, "conv_block"))
+for _name in (_PACK, _BLOCK):
+    _dispatch.only_when(_name, "cuda", why_not_split)
 
 
 def _pack_fake(filters, winograd):
+    if filters.device.type == "cuda":
+        outputs, inputs = filters.shape[:2]
+        taken = _dispatch.has_triton() and split_takes(filters)
+        return filters.new_empty((3, 3, 3, inputs, outputs), dtype=torch.bfloat16) if taken else filters.new_empty(0)
     # How large it is, the kernels of this processor decide: they are asked, with real filters.
     with unset_fake_temporarily():
         packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), winograd)
@@ -41,7 +60,8 @@ class ConvBlock:
     On the CPU, in float32, the C++ kernel keeps an image's activations in the core's cache from the convolution to the
     pooled result. Convolutions of at least 16 channels with padding 1 and even sides are computed by Winograd's
     F(2x2, 3x3) (Lavin and Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications; others directly.
-    Everything else (other dtypes, GPUs, no extension) is the convolution followed by :func:`norm_act_pool`.
+    On GPUs, where :func:`fastdd.ops.conv3x3`'s Triton kernels are chosen, a program of one kernel holds whole images of up to
+    16x16 pixels. Everything else (other dtypes, no extension) is the convolution followed by :func:`norm_act_pool`.
 
     Args:
         filters: [O, I, 3, 3].
@@ -50,7 +70,8 @@ class ConvBlock:
         eps: added to the variance.
         pool: ``avg``, ``max`` or ``none``.
         copy: whether a later change of filters, weight or bias is not seen; without a copy there must be none.
-        backend: ``auto``, ``native`` (C++, CPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
+        backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
+            means.
 
     Raises:
         ValueError, TypeError: filters that are not [O, I, 3, 3]; images that do not fit them.
@@ -87,12 +108,12 @@ class ConvBlock:
         self._packed: dict[bool, Tensor] = {}
         self._backend = backend
         chosen = _dispatch.choose("conv_block", backend, filters.device)
-        self._native = (
-            chosen == "dispatch"
-            and filters.dtype == torch.float32
-            and _dispatch.has_kernel("conv_block", filters.device)
-        )
-        if self._native:  # as norm_act_pool takes them
+        self._interpreted = chosen == "interpret"
+        own = chosen == "dispatch" and _dispatch.has_kernel("conv_block", filters.device)
+        self._native = own and filters.device.type == "cpu" and filters.dtype == torch.float32
+        self._by_parts = self._interpreted or (own and filters.device.type == "cuda")
+        self._by_parts = self._by_parts and split_takes(self._filters)
+        if self._native or self._by_parts:  # as norm_act_pool takes them
             self._weight, self._bias = self._weight.float(), self._bias.float()
 
     @_dispatch.public
@@ -103,15 +124,18 @@ class ConvBlock:
             raise ValueError(f"x must be [N, {self._filters.shape[1]}, H, W], not {list(x.shape)}")
         if x.dtype != self._filters.dtype:
             raise TypeError(f"x is {x.dtype} and the filters are {self._filters.dtype}: convert one of them")
-        if not self._native:
-            z = F.conv2d(x, self._filters, padding=self._padding)
-            return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self._pool, backend=self._backend)
         _, inputs, height, width = x.shape
+        if not (self._native or (self._by_parts and _triton("holds", height, width, self._padding))):
+            if self._by_parts and self._padding == 1:
+                z = conv3x3(x, self._filters, backend=self._backend)
+            else:
+                z = F.conv2d(x, self._filters, padding=self._padding)
+            return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self._pool, backend=self._backend)
         # As conv_block_takes_winograd in csrc/conv_block_cpu.h, which refuses filters packed for the other way.
         winograd = inputs >= 16 and self._padding == 1 and height % 2 == 0 and width % 2 == 0
         if winograd not in self._packed:
-            self._packed[winograd] = torch.ops.fastdd.pack_filters(self._filters, winograd)
-        y = torch.ops.fastdd.conv_block(
+            self._packed[winograd] = self._op("pack_filters")(self._filters, winograd)
+        y = self._op("conv_block")(
             x.permute(0, 2, 3, 1),
             self._filters,
             self._packed[winograd],
@@ -122,3 +146,6 @@ class ConvBlock:
             self._pool,
         )
         return y.permute(0, 3, 1, 2)
+
+    def _op(self, name: str) -> Callable:
+        return _dispatch.interpreted(name) if self._interpreted else getattr(torch.ops.fastdd, name)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fastdd.ops import _dispatch
 from fastdd.ops.conv3x3 import conv3x3
+from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.reference import conv3x3 as reference
 from fastdd.reference.norm_act_pool import POOLS
@@ -89,8 +90,9 @@ def conv_norm_act_pool(
             nothing, and its gradient is zero.
         eps: added to the variance.
         pool: ``avg``, ``max`` or ``none``.
-        backend: ``auto``, ``native`` (C++, CPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means. The C++
-            kernels take float32 and up to 15 channels; all else is one op after the other.
+        backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
+            means. The C++ kernels take float32 and up to 15 channels. On GPUs it is :class:`ConvBlock` where nothing
+            needs a gradient and the Triton kernels of :func:`conv3x3` are chosen. All else is one op after the other.
 
     Returns:
         [N, O, H // 2, W // 2] ([N, O, H, W] for ``none``), in channels-last memory.
@@ -117,5 +119,12 @@ def conv_norm_act_pool(
         if fits and on_cpu and _dispatch.choose("conv_norm_act_pool", backend, x.device) == "dispatch":
             y, _ = torch.ops.fastdd.conv_norm_act_pool(x.permute(0, 2, 3, 1), filters, shift, weight, bias, eps, pool)
             return y.permute(0, 3, 1, 2)
+    by_parts = x.device.type == "cuda" and _dispatch.choose("conv_block", backend, x.device) == "dispatch"
+    if by_parts and not _needs_gradient(x, filters, shift, weight, bias):
+        return ConvBlock(filters, weight, bias, eps=eps, pool=pool, copy=False, backend=backend)(x)
     z = conv3x3(x, filters, shift, backend=backend)
     return norm_act_pool(z, weight, bias, eps=eps, pool=pool, backend=backend)
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
