@@ -84,10 +84,11 @@ class DistillSettings(TypedDict, total=False):
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
-    metric: Literal["ours", "mse", "cos"] | Literal["l1", "mse"] | None
-    """Of dc, dsa, idc, dream: distance between gradients: ours (cosines of their rows, as published), mse or cos;
-    by default ours; or distance between gradients of convolutions: l1 (absolute differences) or mse (squared ones);
-    by default the preset's."""
+    metric: Literal["l2", "l1", "cos"] | Literal["ours", "mse", "cos"] | Literal["l1", "mse"] | None
+    """Of dm, dc, dsa, idc, dream: distance between mean embeddings: l2 (squared, as published), l1 (absolute
+    differences) or cos; by default l2; or distance between gradients: ours (cosines of their rows, as published),
+    mse or cos; by default ours; or distance between gradients of convolutions: l1 (absolute differences) or mse
+    (squared ones); by default the preset's."""
     outer_loop: int | None
     """Of dc, dsa, idc, dream: matching steps of every random network; by default published for the IPC; or matching
     steps of every random network; by default 100."""

@@ -143,7 +143,7 @@ def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | No
 
 def objects_in(dataset: Dataset, images: np.ndarray) -> np.ndarray | None:
     """Where the object is in some of a data set's images, uint8 [N, C, H, W]: bool [N, H, W]; None where that is not
-    known. A packed store knows what it was built of."""
+    known. A packed store knows what it was built of. An image whose pixels do not tell has no pixel of an object."""
     entry = DATASETS.get(dataset.provenance.get("builder"))
     return None if entry is None or entry.objects is None else entry.objects(images)
 

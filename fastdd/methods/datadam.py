@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.core.settings import setting
-from fastdd.methods.dm import Dm, DmSettings
+from fastdd.methods.dm import Dm, EmbeddingSettings
 
 _FACTOR = 100.0
 # Activations below 0 for some inputs.
@@ -57,8 +57,8 @@ class AttentionSignal(nn.Module):
         return features if self._power == 1 else features.pow(self._power)
 
 
-class DataDamSettings(DmSettings):
-    """Settings of attention matching: those of DM, and how attention is taken and weighed."""
+class DataDamSettings(EmbeddingSettings):
+    """Settings of attention matching: how attention is taken and weighed."""
 
     task_balance: float = setting("weight of the embeddings beside the attention maps", 0.01, ge=0)
     attention_power: float = setting("power of features in attention maps (published code 1, its tables 4)", 1.0, gt=0)
@@ -71,6 +71,8 @@ class DataDam(Dm):
     source = "Sajedi et al., ICCV 2023"
     Settings = DataDamSettings
     quick = MappingProxyType({"iterations": 300})
+    # That every part is a squared distance is what makes them one longer signal.
+    metric = "l2"
 
     def signal(self, net: nn.Module) -> nn.Module:
         return AttentionSignal(net, self._config.attention_power, self._config.task_balance)

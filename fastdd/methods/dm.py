@@ -5,10 +5,18 @@
 with phi the embedding of a fresh random network, A a differentiable Siamese augmentation shared by the real and the
 synthetic images of a class, and j over the synthetic images of the segment's class. One segment a class gives DM; one
 a (class, group) gives FairDD's L = sum_y sum_a || E_{T_y^a}[phi] - E_{S_y}[phi] ||^2. Sums, not means, as published.
+
+FairDD states its objective for any distance of the two means (its equations 1 and 4), so two others are here as well:
+
+    l1    the sum over dimensions of |a - b|        cos   1 - <a, b> / (|a| |b| + 1e-6)
+
+FairDD's theorem 5.1, that the optimum is the arithmetic mean of the groups' means, is for l2; the minimiser of l1 is
+their coordinate-wise median, and with cos only the direction is determined: that of the sum of their directions.
 """
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -91,14 +99,22 @@ def distances(
     params: Tensor,
     precision: str = "fp32",
     formation: Formation = _PIXELS,
+    metric: str = "l2",
 ) -> Tensor:
-    """Squared distance of every segment's mean embedding to its class's, [S], differentiable in the synthetic images.
+    """Distance of every segment's mean embedding to its class's, [S], differentiable in the synthetic images.
 
     Arguments as those of :func:`loss_and_gradient`.
     """
     pulling = real_embeddings(net, real, segments, params, precision)
     embeddings = seen_by(net, net.embed, synthetic, params, formation)
-    return ops.embedding_match(pulling, embeddings, segments.offsets, segments.weights, segments.classes, len(params))
+    if metric == "l2":
+        return ops.embedding_match(
+            pulling, embeddings, segments.offsets, segments.weights, segments.classes, len(params)
+        )
+    targets = ops.segment_mean(pulling, segments.offsets, segments.weights)
+    means = embeddings.unflatten(0, (len(params), -1)).mean(1)
+    # These distances of gradients are those of vectors: an embedding is one layer with one row.
+    return ops.gradient_match([targets], [means], segments.classes, metric=metric, present=segments.present)
 
 
 def loss_and_gradient(
@@ -111,6 +127,7 @@ def loss_and_gradient(
     precision: str = "fp32",
     at_once: int | None = None,
     formation: Formation = _PIXELS,
+    metric: str = "l2",
 ) -> tuple[Tensor, Tensor]:
     """DM's loss of one step and its gradient in the synthetic images.
 
@@ -125,10 +142,11 @@ def loss_and_gradient(
             means, the synthetic side and its gradient stay float32.
         at_once: classes at a time, which bounds memory; None: all.
         formation: what the network sees of the synthetic images.
+        metric: distance of two means: ``l2`` (squared, as published), ``l1`` or ``cos``.
 
     Returns:
-        Scalar, the squared L2 distances summed over embedding dimensions, segments and classes; and its gradient, of
-        the synthetic images' shape.
+        Scalar, the distances summed over embedding dimensions, segments and classes; and its gradient, of the synthetic
+        images' shape.
 
     Cost: one forward of the real batch, one forward and one backward to the images of the synthetic set; the number
     of groups adds only rows to one segmented mean. Memory: the embeddings of the real images of the classes at hand,
@@ -139,7 +157,7 @@ def loss_and_gradient(
     num_classes = len(params)
     if at_once is None or at_once >= num_classes:
         whole = segments.to(synthetic.device)
-        _, loss, gradient = _all_at_once(net, real, whole, synthetic, params, precision, formation)
+        _, loss, gradient = _all_at_once(net, real, whole, synthetic, params, precision, formation, metric)
         give_back_growth()
         return loss, gradient
     ipc = len(synthetic) // num_classes
@@ -149,7 +167,14 @@ def loss_and_gradient(
     for first, last, some in segments.by_classes(num_classes, at_once):
         of_classes = slice(first * ipc, last * ipc)
         each, _, gradient[of_classes] = _all_at_once(
-            net, real, some.to(synthetic.device), synthetic[of_classes], params[first:last], precision, formation
+            net,
+            real,
+            some.to(synthetic.device),
+            synthetic[of_classes],
+            params[first:last],
+            precision,
+            formation,
+            metric,
         )
         found[first * per_class : last * per_class] = each
         del each
@@ -165,11 +190,12 @@ def _all_at_once(
     params: Tensor,
     precision: str,
     formation: Formation,
+    metric: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Every segment's distance, their loss and its gradient."""
     with torch.enable_grad():
         images = synthetic.detach().requires_grad_()
-        each = distances(net, real, segments, images, params, precision, formation)
+        each = distances(net, real, segments, images, params, precision, formation, metric)
         total = segments.total(each)
     gradient = torch.autograd.grad(total, images)[0]
     return each.detach(), total.detach(), gradient
@@ -179,13 +205,21 @@ def _all_at_once(
 _WARM_UP_LR, _WARM_UP_BATCH = 0.01, 256
 
 
-class DmSettings(NetworksSettings):
-    """Settings of distribution matching."""
+class EmbeddingSettings(NetworksSettings):
+    """Settings of methods that match embeddings."""
 
     embed_warmup: int = setting(
         "epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50, 100 at IPC 100)",
         0,
         ge=0,
+    )
+
+
+class DmSettings(EmbeddingSettings):
+    """Settings of distribution matching."""
+
+    metric: Literal["l2", "l1", "cos"] = setting(
+        "distance between mean embeddings: l2 (squared, as published), l1 (absolute differences) or cos", "l2"
     )
 
 
@@ -214,6 +248,11 @@ class Dm(Matching):
             key=(config.seed, "warm-up", number),
         )
 
+    @property
+    def metric(self) -> str:
+        """The distance between means."""
+        return self._config.metric
+
     def signal(self, net: nn.Module) -> nn.Module:
         """What is matched: the ``embed`` of this network."""
         return net
@@ -230,4 +269,5 @@ class Dm(Matching):
             precision=self._config.precision,
             at_once=self._at_once,
             formation=self.formation,
+            metric=self.metric,
         )

@@ -1,7 +1,7 @@
 """Charts as SVG text for a page: curves and scatters, drawn by matplotlib, the same bytes for the same data."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ _STYLE = {
     "axes.axisbelow": True,
 }
 _MOST_POINTS = 2000
+# Names of a legend that lies above.
+_IN_A_ROW = 3
 
 
 def colour_of(names: Sequence[str], number: int) -> str:
@@ -62,11 +64,22 @@ def curves(series: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, x: str,
         return figure()
 
 
-def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, x: str, y: str) -> str:
-    """Named curves of few points (x, mean, deviation), each marked, in a band of one deviation; y is linear.
+def course(
+    series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]],
+    *,
+    x: str,
+    y: str,
+    limits: tuple[float, float] | None = None,
+    barred: Collection[int] = (),
+) -> str:
+    """Named curves of few points (x, mean, spread), each marked, in a band of one spread; y is linear.
 
     A mean that is NaN breaks its curve. A name without points leaves its colour to no other. Curves that are 0
     throughout are drawn at the bottom.
+
+    Args:
+        limits: beyond which y is not drawn, whatever the spreads are; None: as far as they go.
+        barred: numbers of the series whose spreads are drawn as bars with caps.
     """
     with _Figure(5.2, 2.8) as (figure, axes):
         for number, (_, points) in enumerate(series):
@@ -75,7 +88,16 @@ def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, 
             xs, means, deviations = np.asarray(points, dtype=float).T
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(xs, means, color=colour, linewidth=1.2, marker="o", markersize=3.5, label=str(number))
-            axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
+            if number in barred:
+                # Side by side, where curves have the same x.
+                beside = xs + (number - (len(series) - 1) / 2) * 0.012 * np.nanmax(xs)
+                axes.errorbar(beside, means, deviations, fmt="none", ecolor=colour, elinewidth=1, capsize=3)
+            else:
+                axes.fill_between(xs, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
+        if limits is not None:
+            lowest, highest = axes.get_ylim()
+            margin = 0.03 * (limits[1] - limits[0])
+            axes.set_ylim(max(lowest, limits[0] - margin), min(highest, limits[1] + margin))
         if not any(mean for _, points in series for _, mean, _ in points):
             axes.set_ylim(-0.05, 1)
         axes.set(xlabel=x, ylabel=y)
@@ -84,41 +106,92 @@ def course(series: Sequence[tuple[str, Sequence[tuple[int, float, float]]]], *, 
         return figure()
 
 
-def bars(groups: Sequence[tuple[str, Sequence[tuple[float, float | None]]]], names: Sequence[str], *, y: str) -> str:
+def bars(
+    groups: Sequence[tuple[str, Sequence[tuple[float, float | None]]]],
+    names: Sequence[str],
+    *,
+    y: str,
+    limits: tuple[float, float] | None = None,
+) -> str:
     """Groups of bars, each a name and of every bar its value and half of its interval (None: it has none).
 
     Args:
         groups: as many bars each as there are ``names``.
         names: of the bars of a group, for the legend.
+        limits: beyond which y is not drawn, however wide intervals are; None: as far as they go.
     """
     with _Figure(5.2, 2.8) as (figure, axes):
         width = 0.8 / len(names)
         for number in range(len(names)):
             heights = [values[number][0] for _, values in groups]
             spread = [values[number][1] or 0 for _, values in groups]
+            colour = COLOURS[number % len(COLOURS)]
             places = np.arange(len(groups)) + (number - (len(names) - 1) / 2) * width
-            axes.bar(places, heights, width, yerr=spread, capsize=3, color=COLOURS[number], label=str(number))
+            axes.bar(places, heights, width, yerr=spread, capsize=3, color=colour, label=str(number))
+        if limits is not None:
+            axes.set_ylim(*limits)
         axes.set_xticks(range(len(groups)), [printable(name) for name, _ in groups], parse_math=False)
         axes.set(ylabel=y)
         axes.grid(visible=False, axis="x")
-        _legend(axes, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
+        _legend(axes, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(len(names), _IN_A_ROW))
+        return figure()
+
+
+def coverage(
+    axes: Any,
+    others: np.ndarray,
+    real: np.ndarray,
+    of_real: np.ndarray,
+    made: np.ndarray,
+    colours: Mapping[int, tuple[str, str]],
+) -> None:
+    """Draw one class in the plane: the real images of other classes pale, its own by group, synthetic ones as stars.
+
+    Args:
+        axes: where.
+        others: [L, 2]. real: [N, 2]. made: [M, 2].
+        of_real: int [N], the group of each of the class's.
+        colours: of the groups, each its name and colour.
+    """
+    axes.scatter(*others.T, s=5, color="#bbbbbb", alpha=0.3, linewidths=0, rasterized=True)
+    for group, (_, colour) in colours.items():
+        here = real[of_real == group]
+        axes.scatter(*here.T, s=18, color=colour, edgecolors="#555555", linewidths=0.4, label=str(group))
+    axes.scatter(*made.T, s=150, marker="*", color="black", edgecolors="white", linewidths=0.8, label="made")
+    axes.set(xticks=[], yticks=[])
+    names = [*(name for name, _ in colours.values()), "synthetic"]
+    _legend(axes, names, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+
+
+def coverage_picture(*arguments: Any) -> str:
+    """:func:`coverage` by itself."""
+    with _Figure(5.2, 4.2) as (figure, axes):
+        coverage(axes, *arguments)
         return figure()
 
 
 def scatter(
-    real: np.ndarray, of_real: np.ndarray, made: np.ndarray, of_made: np.ndarray | None, names: Sequence[str]
+    real: np.ndarray,
+    of_real: np.ndarray,
+    made: np.ndarray,
+    of_made: np.ndarray | None,
+    names: Sequence[str],
+    colours: Sequence[str] = COLOURS,
 ) -> str:
     """Points in the plane by what they are of: real ones small, synthetic ones large.
 
     Args:
         real: [N, 2]. of_real: int [N], index into ``names``.
         made: [M, 2]. of_made: int [M], or None where a synthetic image is of no group; then in black.
+        colours: of the names; of others than the usual ones, which may be pale, points have an edge.
     """
+    edge = {"linewidths": 0} if colours is COLOURS else {"linewidths": 0.3, "edgecolors": "#555555"}
     with _Figure(5.2, 4.2) as (figure, axes):
         for number in range(len(names)):
-            colour = COLOURS[number % len(COLOURS)]
+            colour = colours[number % len(colours)]
             here = real[of_real == number]
-            axes.scatter(*here.T, s=6, color=colour, alpha=0.45, linewidths=0, rasterized=True, label=str(number))
+            size = 6 if colours is COLOURS else 12
+            axes.scatter(*here.T, s=size, color=colour, alpha=0.6, rasterized=True, label=str(number), **edge)
             if of_made is not None:
                 axes.scatter(
                     *made[of_made == number].T, s=46, color=colour, marker="D", edgecolors="black", linewidths=0.8

@@ -10,10 +10,13 @@ from fastdd.core import rng
 from fastdd.data import Dataset, Split, SyntheticSet
 from fastdd.evaluation.features import Projection, drawn_rows, features_of, in_plane, seen_images, silhouette
 from fastdd.report import charts
-from fastdd.session.trained import StoredNetwork
+from fastdd.report.record import Record
+from fastdd.session.trained import StoredNetwork, read_network
 
 # What a reader takes in, and t-SNE in seconds.
 _MOST_EMBEDDED, _MOST_TESTED = 1500, 2000
+# Of a run's folder: networks that were trained on its set, as `fastdd evaluate --keep-nets` writes them.
+NETWORKS = "networks"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,20 @@ class Embedding:
 
     about: str
     pictures: list[tuple[str, str]]
+
+
+def kept_network(record: Record) -> StoredNetwork:
+    """The first network that was trained on the record's set and kept in its folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = (record.path if record.path.is_dir() else record.path.parent) / NETWORKS
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{record.path} has no trained networks: fastdd evaluate {record.path} --keep-nets {folder} trains some"
+        )
+    return read_network(folder)
 
 
 def of_random_network(made: SyntheticSet, dataset: Dataset, projection: Projection, seed: int) -> Embedding:
@@ -64,5 +81,7 @@ def _scatters(plane: np.ndarray, real: Split, of_made: np.ndarray, dataset: Data
     points = plane[: len(real)], plane[len(real) :]
     found = [("class", charts.scatter(points[0], real.labels, points[1], of_made, dataset.class_names))]
     if dataset.num_groups > 1:
-        found.append(("group", charts.scatter(points[0], real.groups, points[1], None, dataset.group_names)))
+        names = dataset.group_names
+        colours = [charts.colour_of(names, number) for number in range(len(names))]
+        found.append(("group", charts.scatter(points[0], real.groups, points[1], None, names, colours)))
     return found

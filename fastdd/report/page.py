@@ -1,8 +1,5 @@
 """One self-contained HTML page of a run, or of several side by side: no scripts from elsewhere, no network."""
 
-import base64
-import io
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +7,21 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import Any
 
-import numpy as np
-
-from fastdd.core import files, rng
+from fastdd.core import files
 from fastdd.core.text import printable
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.evaluation.audit import Audit
 from fastdd.report import charts
 from fastdd.report.audit import LEGEND, audit_lines, audit_summary, loss_lines
-from fastdd.report.embeddings import Embedding, of_random_network, of_trained_network
-from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
+from fastdd.report.course import course, names_of
+from fastdd.report.coverage import ClassCoverage
+from fastdd.report.embeddings import Embedding, kept_network, of_random_network, of_trained_network
 from fastdd.report.record import Record
-from fastdd.report.results import CURVE_METRICS, networks, notes, set_name
+from fastdd.report.results import networks, notes, set_name
+from fastdd.report.tiles import MOST_CLASSES, group_marks, real_tiles, snapshot_tiles, synthetic_tiles
 from fastdd.report.training import training_charts
-from fastdd.session.trained import read_network
 
-# What a reader takes in, and a file that a phone opens at once.
-_MOST_CLASSES, _REAL_IMAGES = 20, 10
 DEFINITIONS = {
     "accuracy": ("accuracy", "right predictions, of all test images"),
     "deo_m": ("DEO_M", "largest gap, over classes, between the accuracies of its groups; 0 is fair"),
@@ -37,8 +31,6 @@ DEFINITIONS = {
 }
 EMBEDDINGS = ("pca", "tsne", "none")
 FEATURES = ("random", "trained")
-# Of a run's folder: networks that were trained on its set, as `fastdd evaluate --keep-nets` writes them.
-NETWORKS = "networks"
 _NOT_GIVEN = "no data set was given"
 
 
@@ -82,15 +74,6 @@ class View:
             raise ValueError(f"images must be at least 1 a class, not {self.images}")
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """An image of the page: its PNG as a data URI, what it shows, and the colour of its group."""
-
-    src: str
-    alt: str
-    mark: str = ""
-
-
 def write_page(
     path: str | os.PathLike,
     records: Sequence[Record],
@@ -98,10 +81,11 @@ def write_page(
     *,
     view: View | None = None,
     table: TextTable | None = None,
+    covered: ClassCoverage | None = None,
     without: str = _NOT_GIVEN,
 ) -> None:
     """Write the page of ``records``, atomically; see :func:`page`."""
-    files.write_text(path, page(records, dataset, view=view, table=table, without=without))
+    files.write_text(path, page(records, dataset, view=view, table=table, covered=covered, without=without))
 
 
 def page(
@@ -110,6 +94,7 @@ def page(
     *,
     view: View | None = None,
     table: TextTable | None = None,
+    covered: ClassCoverage | None = None,
     without: str = _NOT_GIVEN,
 ) -> str:
     """The page's HTML.
@@ -125,6 +110,7 @@ def page(
         dataset: their data set, for real images and embeddings; without it these are left out, and the page says so.
         view: what is shown of runs and how; by default as :class:`View` has it.
         table: to stand first, under its own title.
+        covered: what the runs' sets cover of a class (:func:`fastdd.report.coverage.class_coverage`).
         without: why there is no data set.
 
     Raises:
@@ -143,10 +129,10 @@ def page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
     environment.filters |= {"figure": _figure, "networks": networks, "set_name": set_name}
-    runs = [_about(record, dataset, view) for record in records]
+    runs = [_about(record, name, dataset, view) for name, record in zip(names_of(records), records, strict=True)]
     losses = [(run["name"], run["losses"]) for run in runs if run["history"] is None]
     return environment.from_string(_template()).render(
-        title=table.title if table else " and ".join(dict.fromkeys(run["name"] for run in runs)),
+        title=table.title if table else " and ".join(dict.fromkeys(record.name for record in records)),
         table=table,
         runs=runs,
         several=len(runs) > 1,
@@ -155,11 +141,12 @@ def page(
         results=[(run, row) for run in runs for row in run["rows"]],
         notes=notes([row for run in runs for row in run["rows"]]),
         losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
-        course=_course(runs),
+        course=course(records),
+        covered=covered,
         training=training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
         validated=any("wa" in row for run in runs for row in run["history"] or ()),
         weighted=any("weights" in row for run in runs for row in run["history"] or ()),
-        real=_real_tiles(dataset, view.seed) if dataset is not None else {},
+        real=real_tiles(dataset, view.seed) if dataset is not None else {},
         dataset=dataset,
         without=without.rstrip("."),
     )
@@ -192,20 +179,21 @@ def _check_fits(record: Record, dataset: Dataset) -> None:
     in_order_of(dataset, made)
 
 
-def _about(record: Record, dataset: Dataset | None, view: View) -> dict[str, Any]:
+def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> dict[str, Any]:
     made = record.synthetic
     diagnostics = (made.metadata.get("kde") or {}).get("diagnostics") if made is not None else None
     # Beside real images, and in what was evaluated on them, a class has the data set's number.
     shown = made if made is None or dataset is None else in_order_of(dataset, made)
     return {
-        "name": record.name,
-        "snapshots": _snapshots(record),
+        "name": name,
+        "seed": name[len(record.name) :],
+        "snapshots": snapshot_tiles(record.snapshots),
         "path": str(record.path),
         "unfinished": record.unfinished,
-        "classes": _synthetic_tiles(shown, record.audit, view.images) if shown is not None else [],
-        "marks": _marks(record.audit),
+        "classes": synthetic_tiles(shown, record.audit, view.images) if shown is not None else [],
+        "marks": group_marks(record.audit),
         "audit": _audit(record.audit),
-        "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - _MOST_CLASSES),
+        "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - MOST_CLASSES),
         "losses": record.losses,
         "evaluations": record.evaluations,
         "history": record.history,
@@ -224,46 +212,6 @@ def _about(record: Record, dataset: Dataset | None, view: View) -> dict[str, Any
         if record.rows
         else {},
     }
-
-
-def _snapshots(record: Record) -> dict[str, Any]:
-    """Of sets kept on the way: iterations, and for every class that is shown its name and first image after each."""
-    sets = {iteration: SyntheticSet.load(file) for iteration, file in record.snapshots}
-    if not sets:
-        return {}
-    made = next(iter(sets.values()))
-    names = [made.metadata["class_names"][label] for label in shown_classes(made)]
-    images = [first_of_classes(each) for each in sets.values()]
-    tiles = [
-        (name, [_Tile(_png(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
-        for row, name in enumerate(names)
-    ]
-    return {"iterations": [f"{iteration:,}" for iteration in sets], "classes": tiles}
-
-
-def _course(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of evaluations on the way: how they were made, and a chart of every figure; empty where there are none."""
-    rows = [row for run in runs for row in run["evaluations"]]
-    found = {"networks": list(dict.fromkeys(map(networks, rows))), "splits": {row["tested_on"] for row in rows}}
-    pictures = []
-    for name in CURVE_METRICS:
-        series = [(run["name"], _points(run["evaluations"], name)) for run in runs]
-        if any(points for _, points in series):
-            pictures.append((DEFINITIONS[name][0], charts.course(series, x="iteration", y="%")))
-    return {**found, "charts": pictures, "metrics": CURVE_METRICS} if rows else {}
-
-
-def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float, float]]:
-    """A curve, broken between points that other networks made."""
-    points, before = [], None
-    for row in rows:
-        if row[name]["mean"] is None:
-            continue
-        if before not in (None, networks(row)):
-            points.append((row["iteration"], math.nan, math.nan))
-        points.append((row["iteration"], row[name]["mean"], row[name]["std"]))
-        before = networks(row)
-    return points
 
 
 def _learned(made: SyntheticSet) -> dict[str, str]:
@@ -308,72 +256,12 @@ def _own_names(record: Record) -> list[str] | None:
     return None if made is None or "source" in made.metadata else made.metadata["class_names"]
 
 
-def _png(image: np.ndarray) -> str:
-    """uint8 [C, H, W] as a data URI."""
-    from PIL import Image
-
-    pixels = image.transpose(1, 2, 0)
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> list[tuple[int, str, list[_Tile]]]:
-    """(class, its name, images) of the classes that are shown; with an audit, marked by their groups."""
-    pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
-    most = max(1, images // pixels.shape[1])
-    classes = []
-    for label in np.unique(labels)[:_MOST_CLASSES]:
-        chosen = np.flatnonzero(labels == label)[:most]
-        tiles = []
-        for n, row in enumerate(chosen):
-            for part, image in enumerate(pixels[row]):
-                seen = row * made.formation**2 + part - 1 if made.formation > 1 else row
-                group, mark = ("", "") if made.formation > 1 and not part else _group_of(audit, seen)
-                of = f"synthetic {names[label]} {n + 1}{f', part {part}' if part else ''}{group}"
-                tiles.append(_Tile(_png(image), of, mark))
-        classes.append((int(label), names[label], tiles))
-    return classes
-
-
-def _group_of(audit: Audit | None, number: int) -> tuple[str, str]:
-    """What the probe says of an image that networks see, and its group's colour; nothing where it says nothing."""
-    made = None if audit is None else audit.of_set
-    if made is None or made.groups is None:
-        return "", ""
-    group = made.groups[number]
-    name, sure = audit.data.group_names[group], made.certainty[number]
-    return f", group {name} ({100 * sure:.0f} %)", charts.colour_of(audit.data.group_names, group)
-
-
-def _marks(audit: Audit | None) -> list[tuple[str, str]]:
-    """(colour, name) of the groups that images are marked by."""
-    made = None if audit is None else audit.of_set
-    used = sorted(set(made.groups)) if made is not None and made.groups is not None else []
-    return [(charts.colour_of(audit.data.group_names, group), audit.data.group_names[group]) for group in used]
-
-
 def _audit(audit: Audit | None) -> dict[str, Any]:
     """The audit's tables and lines; empty without one."""
     if audit is None:
         return {}
     tables = [("Classes", *audit_lines(audit)), ("Matching losses, mean over random networks", *loss_lines(audit))]
     return {"lines": [*audit_summary(audit), *audit.doubts], "tables": tables, "legend": LEGEND}
-
-
-def _real_tiles(dataset: Dataset, seed: int) -> dict[int, list[_Tile]]:
-    """Random training images of the classes that are shown."""
-    train, tiles = dataset.train, {}
-    for label, name in list(enumerate(dataset.class_names))[:_MOST_CLASSES]:
-        rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
-        tiles[label] = [
-            _Tile(_png(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
-        ]
-    return tiles
-
-
-def _some(rows: np.ndarray, count: int, key: int) -> np.ndarray:
-    return rows[rng.permutation(key, len(rows)).numpy()[:count]]
 
 
 def _weights(diagnostics: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -385,9 +273,4 @@ def _weights(diagnostics: dict[str, Any], names: Sequence[str]) -> list[dict[str
 def _embeddings(record: Record, made: SyntheticSet, dataset: Dataset, view: View) -> Embedding:
     if view.features == "random":
         return of_random_network(made, dataset, view.embedding, view.seed)
-    folder = (record.path if record.path.is_dir() else record.path.parent) / NETWORKS
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{record.path} has no trained networks: fastdd evaluate {record.path} --keep-nets {folder} trains some"
-        )
-    return of_trained_network(made, read_network(folder), dataset, view.embedding, view.seed)
+    return of_trained_network(made, kept_network(record), dataset, view.embedding, view.seed)

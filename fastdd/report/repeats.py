@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdd.evaluation import METRICS
 from fastdd.evaluation.repeats import paired, repeats
+from fastdd.report import charts
 from fastdd.report.results import TITLES, set_name
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def repeats_lines(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] =
         first = next((other for other in several[:number] if _comparable(rows, other)), None)
         if first is not None:
             ours, other = (next(iter(one.values())) for one in (rows, first))
-            count = f"{len(rows.keys() & first.keys())} pairs"
+            count = f"{len(rows.keys() & first.keys())} pairs of {ours['nets']} {ours['arch']}"
             found = paired_difference(rows, first)
             name = f"{set_name(ours)} less {set_name(other)}"
             lines.append([name, count, *(figure_text(found[metric], "+") for metric in metrics)])
@@ -156,6 +157,24 @@ def _comparable(ours: Mapping[int, Row], others: Mapping[int, Row]) -> bool:
     of_set = (*_OF_ONE, _LEARNED, "method", "debias")
     alike = all(one.get(name) == other.get(name) for name in {*one, *other} - {*of_set})
     return alike and set_name(one) != set_name(other) and bool(ours.keys() & others.keys())
+
+
+def repeats_bars(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] = METRICS) -> str:
+    """A chart as SVG: of every metric that all kinds have a bar a kind, with its interval; empty where they have none.
+
+    Kinds of one set are told apart by their networks.
+    """
+    found = [over_distillations(rows) for rows in several]
+    known = [name for name in metrics if all(row[name]["mean"] is not None for row in found)]
+    if not known:
+        return ""
+    groups = [(TITLES[name], [(row[name]["mean"], row[name]["interval"]) for row in found]) for name in known]
+    sets = [set_name(row) for row in found]
+    names = [
+        f"{name}, {row['nets'] // row['distillations']} {row['arch']}" if sets.count(name) > 1 else name
+        for name, row in zip(sets, found, strict=True)
+    ]
+    return charts.bars(groups, names, y="%", limits=(0, 100))
 
 
 def repeats_header(metrics: Sequence[str] = METRICS) -> list[str]:

@@ -28,9 +28,10 @@ class Explanation:
         explained: rows of the test images that saliency is of, int64 [N].
         saliency: of those images and their own classes; None where there are none.
         inside: the share of each one's saliency inside its object (:func:`fastdd.evaluation.saliency.share_inside`), of
-            where it is at least half of its maximum; None where the data set does not know the object.
+            where it is at least half of its maximum; None where the data set does not know the object, of all images
+            or of one.
         inside_all: the same of all that is above 0.
-        area: the object's share of each image: what ``inside`` is by chance.
+        area: the object's share of each image: what ``inside`` is by chance; None likewise.
     """
 
     network: StoredNetwork
@@ -42,7 +43,7 @@ class Explanation:
     saliency: Saliency | None
     inside: list[float | None] | None
     inside_all: list[float | None] | None
-    area: list[float] | None
+    area: list[float | None] | None
 
 
 def explain_network(
@@ -84,9 +85,15 @@ def explain_network(
         saliency = rise(net, pixels, labels, masks=masks, side=cells, key=key, progress=progress)
         objects = objects_in(data, shown.images)
         if objects is not None:
-            inside = share_inside(saliency.excess, objects)
-            inside_all = share_inside(saliency.excess, objects, at_least=0)
-            area = objects.mean((1, 2)).tolist()
+            told = objects.any((1, 2))
+            inside, inside_all, area = (
+                [value if known else None for value, known in zip(values, told, strict=True)]
+                for values in (
+                    share_inside(saliency.excess, objects),
+                    share_inside(saliency.excess, objects, at_least=0),
+                    objects.mean((1, 2)).tolist(),
+                )
+            )
     return Explanation(
         network=stored,
         tested=tested,

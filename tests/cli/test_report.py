@@ -33,6 +33,19 @@ def test_a_report_lies_in_the_run_or_here_for_several(run, made, tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+def test_a_class_can_be_highlighted_on_the_page_and_in_a_picture_beside_it(run, made, tmp_path):
+    code, out, _ = run("report", made, "--highlight", 3, "--out", "page.html")
+    assert (code, out) == (0, "what is covered of class 3 in page-coverage.png\nreport in page.html\n")
+    assert "What is covered of class 3" in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page-coverage.png").exists()
+    for words, why in (
+        (("--highlight", 12), "c-digits has no class '12' to highlight; it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (("--highlight", 3, "--embedding", "none"), "--highlight shows images in the plane: --embedding pca or tsne"),
+    ):
+        assert run("report", made, *words, "--out", "other.html")[::2] == (2, f"error: {why}\n")
+    assert not (tmp_path / "other.html").exists()
+
+
 def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, made, tmp_path):
     known = SyntheticSet.load(made / "synthetic.safetensors")
     known.metadata["dataset"] = "mnist"

@@ -66,7 +66,7 @@ def sketch(values) -> list[float]:
 
 # Settings that every method had when the digests were recorded, and those that have come since, at their defaults.
 THEN = {"sampling": "random", "precision": "fp32"}
-SINCE = {"embed_warmup": 0, "training": "erm", "constants": {}}
+SINCE = {"embed_warmup": 0, "training": "erm", "constants": {}, "metric": "l2"}
 # Data sets that have come since.
 SETS_SINCE = {"lff", "biased-dd", "dfa-folder"}
 

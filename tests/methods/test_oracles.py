@@ -43,11 +43,11 @@ def experts_of(network, data):
     return Experts(0.1 * rng.normal(rng.key(0, "experts"), 6 * size).view(2, 3, size), manifest)
 
 
-def check_first_step(kind, name, mode, data, monkeypatch):
+def check_first_step(kind, name, mode, data, monkeypatch, **metric):
     """The loss and the gradient of step 0 of a class of method ``name`` are those of its oracle."""
     # Smooth: a ReLU that rounds to the other side of zero moves a gradient by more than arithmetic does.
     network = {"arch": "ConvNetASwish", "width": 8, "depth": 2}
-    config = configure(dataset="made", method=name, debias=mode, ipc=2, batch_real=8, iterations=1, **network)
+    config = configure(dataset="made", method=name, debias=mode, ipc=2, batch_real=8, iterations=1, **network, **metric)
     weights = torch.linspace(0.2, 2, C * PER_CLASS) if kind.takes("weights", MODES[mode]) else None
     experts = experts_of(network, data) if kind.needs_experts else None
     method = kind(config, Context(data, torch.device("cpu"), random_set(data, 2).images, weights, experts))
@@ -66,7 +66,7 @@ def check_first_step(kind, name, mode, data, monkeypatch):
     real = (torch.from_numpy(data.train.images).double() / 255 - mean) / std
     images.requires_grad_()
     more = {"t": method.frequencies(0, range(C)).double()} if issubclass(kind, Ncfm) else {}
-    expected = ORACLES[name](net, real, segments, method.formation(images), params, **more)
+    expected = ORACLES[name](net, real, segments, method.formation(images), params, **more, **metric)
     (gradient,) = torch.autograd.grad(expected, images)
     assert abs(loss - expected) <= 1e-5 * abs(expected)
     assert (pulls[0] - gradient).norm() <= 1e-5 * gradient.norm()
@@ -91,3 +91,8 @@ def test_on_pixels_that_hold_several_images_too(data, name, mode, factor, monkey
             return MultiFormation(factor, context.dataset.mean, context.dataset.std, context.device)
 
     check_first_step(Multi, name, mode, data, monkeypatch)
+
+
+@pytest.mark.parametrize("metric", ["l1", "cos"])
+def test_of_every_metric_of_dm(data, metric, monkeypatch):
+    check_first_step(METHODS["dm"], "dm", "fairdd", data, monkeypatch, metric=metric)

@@ -1,11 +1,15 @@
 """Rows of several distillations: one row, their kinds, paired differences."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from fastdd import report
 from fastdd.evaluation import Evaluation, GroupCounts, Protocol
-from fastdd.report import repeats
+from fastdd.report import course, repeats
+from fastdd.report.record import Record
 
 
 def row(seed, right, *, debias="none", epochs=7, rate=0.01):
@@ -44,6 +48,56 @@ def test_paired_differences_are_at_equal_seeds():
     assert less["accuracy"]["mean"] == pytest.approx(3)
     assert less["accuracy"]["interval"] == pytest.approx(12.7062, rel=1e-5)
     lines = repeats.repeats_lines([others, ours], ["accuracy"])
-    assert lines[-1] == ["dm+fairdd less dm", "2 pairs", "+3.0 ± 12.7"]
+    assert lines[-1] == ["dm+fairdd less dm", f"2 pairs of {ours[0]['nets']} ConvNet", "+3.0 ± 12.7"]
     with pytest.raises(ValueError, match="no equal seeds: 0 and 1"):
         repeats.paired_difference({0: ours[0]}, {1: others[1]})
+
+
+def test_the_bars_of_repeats_are_a_kind_a_bar_with_networks_where_sets_have_one_name():
+    plain = {seed: row(seed, 70 + seed) for seed in (0, 1)}
+    fair = {seed: row(seed, 80 + seed, debias="fairdd") for seed in (0, 1)}
+    other = {seed: {**row(seed, 75 + seed), "arch": "LeNet"} for seed in (0, 1)}
+    picture = repeats.repeats_bars([plain, fair])
+    assert ">dm<" in picture
+    assert ">dm+fairdd<" in picture
+    nets = plain[0]["nets"]
+    picture = repeats.repeats_bars([plain, fair, other])
+    for name in (f"dm, {nets} ConvNet", f"dm, {nets} LeNet", "dm+fairdd"):
+        assert f">{name}<" in picture
+
+
+def on_the_way(seed, debias, accuracies, nets=2):
+    """A run that was evaluated after 0, 10, ... iterations."""
+    rows = [
+        {"iteration": 10 * number, "arch": "ConvNet", "nets": nets, "epochs": 5, "tested_on": "test"}
+        | {name: {"mean": float(right), "std": 1.0} for name in ("accuracy", "deo_m", "deo_a")}
+        for number, right in enumerate(accuracies)
+    ]
+    about = {"method": "dm", "debias": debias, "dataset": "c-digits", "ipc": 1, "seed": seed}
+    return Record(Path("run"), None, about, 0, 1, [], rows, [], [], {})
+
+
+def test_repeats_are_one_curve_of_means_with_the_interval_over_distillations():
+    records = [on_the_way(0, "none", [10, 20, 40]), on_the_way(7, "none", [12, 20]), on_the_way(0, "fairdd", [30])]
+    assert course.names_of(records) == [
+        "dm, c-digits, IPC 1, seed 0",
+        "dm, c-digits, IPC 1, seed 7",
+        "dm+fairdd, c-digits, IPC 1",
+    ]
+    assert course.repeated(records) == [[0, 1], [2]]
+    # Student's t of one degree of freedom is 12.706; the mean of 10 and 12 has a standard error of 1. After 20
+    # iterations one of the two runs was evaluated.
+    first, second = course.points(records[:2], "accuracy")
+    assert first == (0, 11, pytest.approx(12.7062, rel=1e-5))
+    assert second == (10, 20, 0)
+    assert course.points(records[2:], "accuracy") == [(0, 30, 1)]
+    found = course.course(records)
+    assert (found["repeats"], found["single"]) == (True, True)
+    assert "seed 0" not in found["charts"][0][1]
+
+
+def test_curves_of_repeats_break_where_other_networks_were_trained():
+    records = [on_the_way(seed, "none", [10, 20]) for seed in (0, 1)]
+    for record in records:
+        record.evaluations[1]["epochs"] = 6
+    assert [math.isnan(mean) for _, mean, _ in course.points(records, "accuracy")] == [False, True, False]

@@ -55,11 +55,13 @@ _SETS = {
         "C-FMNIST (FG): Fashion-MNIST's objects in ten colours, 3x32x32",
         _biased(readers.read_fashion_mnist, builders.c_fmnist_fg),
         published=_MNIST,
+        objects=objects.above_specks,
     ),
     "c-fmnist-bg": Entry(
         "C-FMNIST (BG): Fashion-MNIST on backgrounds in ten colours, 3x32x32",
         _biased(readers.read_fashion_mnist, builders.c_fmnist_bg),
         published=_MNIST,
+        objects=objects.on_graded_background,
     ),
     "cifar10-s": Entry(
         "CIFAR10-S: CIFAR-10, gray or colour, 3x32x32",
@@ -90,6 +92,7 @@ _SETS = {
         "BG-FMNIST, re-created: Fashion-MNIST over photographs of scenes, 3x32x32",
         _biased(readers.read_fashion_mnist, backgrounds.bg_fmnist),
         _MNIST,
+        objects=objects.opaque_gray,
     ),
     "tiny-imagenet": Entry("Tiny-ImageNet, 3x64x64, 200 classes", imagenet.tiny_imagenet, (100_000, 10_000), **_TINY),
     "tiny-imagenet-s": Entry(

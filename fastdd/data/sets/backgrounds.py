@@ -23,11 +23,11 @@ from fastdd.data.sets.variants import check_share
 
 SIZE = 32
 SEED = 0
-_PADDING = 2
+PADDING = 2
 # Every sixth photograph of a scene, as one of six or seven images of Fashion-MNIST, is for the test set.
 _TEST_EVERY = 6
 # Gray level from which an object hides the photograph wholly. Fashion-MNIST has specks of 1 to 5 around its objects.
-_OPAQUE = np.uint16(48)
+OPAQUE = np.uint16(48)
 # So few rows at a time that the sums stay in a core's cache.
 _CHUNK = 128
 
@@ -98,8 +98,8 @@ def composite(gray: np.ndarray, photographs: np.ndarray) -> np.ndarray:
         rows = slice(start, start + _CHUNK)
         # At most 48 * 255 + 24.
         value = gray[rows, None].astype(np.uint16)
-        alpha = np.minimum(value, _OPAQUE)
-        out[rows] = (alpha * value + (_OPAQUE - alpha) * photographs[rows] + _OPAQUE // 2) // _OPAQUE
+        alpha = np.minimum(value, OPAQUE)
+        out[rows] = (alpha * value + (OPAQUE - alpha) * photographs[rows] + OPAQUE // 2) // OPAQUE
     return out
 
 
@@ -146,7 +146,7 @@ def bg_fmnist(
         )
     ):
         groups = milestone_groups(labels, ratio)
-        padded = np.pad(images[:, 0], ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)))
+        padded = np.pad(images[:, 0], ((0, 0), (PADDING, PADDING), (PADDING, PADDING)))
         out = np.empty((len(images), 3, SIZE, SIZE), np.uint8)
         for scene, paths in enumerate(sets):
             photographs = np.stack([_photograph(path, sha) for path in paths[part]])

@@ -40,7 +40,8 @@ class Entry:
         published: numbers of training and test images with the default options.
         architecture: the network that methods and experts take unless they, or the user, say otherwise.
         family: of the sets that published code has the same settings for; None for a set by itself.
-        objects: where the object is in images uint8 [N, C, H, W], bool [N, H, W]; None where pixels do not tell.
+        objects: where the object is in images uint8 [N, C, H, W], bool [N, H, W], and none in an image
+            whose pixels do not tell; None where no image's do.
     """
 
     description: str

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastdd.data import load
+from fastdd.data import load, objects_in
 from fastdd.data.files import readers
 from fastdd.data.sets import backgrounds
 from tests.data.sets.test_lff import script_groups
@@ -108,3 +108,11 @@ def test_bg_fmnist_over_tiny_imagenet(data_root, tmp_path):
     assert np.diag(table).tolist() == [5940] * 10
     assert set(table[~np.eye(10, dtype=bool)].tolist()) == {6, 7}
     assert data.test.counts(10, 10).tolist() == [[100] * 10] * 10
+    # Where the object is, by the pixels and by Fashion-MNIST; of gray photographs nothing is told.
+    gray = readers.read_fashion_mnist(data_root).test_images[::5, 0]
+    truth, found = np.pad(gray, ((0, 0), (2, 2), (2, 2))) >= 48, objects_in(data, data.test.images[::5])
+    told = found.any((1, 2))
+    assert told.mean() >= 0.85
+    shares = (found & truth)[told].sum((1, 2)) / (found | truth)[told].sum((1, 2))
+    assert not (truth & ~found)[told].any()
+    assert shares.mean() >= 0.98

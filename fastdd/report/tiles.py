@@ -1,0 +1,103 @@
+"""Images of a page as tiles: synthetic ones, marked by their groups where an audit says them, and real ones."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdd.core import rng
+from fastdd.data import Dataset, SyntheticSet
+from fastdd.evaluation.audit import Audit
+from fastdd.report import charts
+from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
+
+# What a reader takes in, and a file that a phone opens at once.
+MOST_CLASSES, _REAL_IMAGES = 20, 10
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image of the page: its PNG as a data URI, what it shows, and the colour of its group."""
+
+    src: str
+    alt: str
+    mark: str = ""
+
+
+def _png(image: np.ndarray) -> str:
+    """uint8 [C, H, W] as a data URI."""
+    from PIL import Image
+
+    pixels = image.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> list[tuple[int, str, list[Tile]]]:
+    """(class, its name, images) of the classes that are shown; with an audit, marked by their groups."""
+    pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
+    most = max(1, images // pixels.shape[1])
+    classes = []
+    for label in np.unique(labels)[:MOST_CLASSES]:
+        chosen = np.flatnonzero(labels == label)[:most]
+        tiles = []
+        for n, row in enumerate(chosen):
+            for part, image in enumerate(pixels[row]):
+                seen = row * made.formation**2 + part - 1 if made.formation > 1 else row
+                group, mark = ("", "") if made.formation > 1 and not part else _group_of(audit, seen)
+                of = f"synthetic {names[label]} {n + 1}{f', part {part}' if part else ''}{group}"
+                tiles.append(Tile(_png(image), of, mark))
+        classes.append((int(label), names[label], tiles))
+    return classes
+
+
+def _group_of(audit: Audit | None, number: int) -> tuple[str, str]:
+    """What the probe says of an image that networks see, and its group's colour; nothing where it says nothing."""
+    made = None if audit is None else audit.of_set
+    if made is None or made.groups is None:
+        return "", ""
+    group = made.groups[number]
+    name, sure = audit.data.group_names[group], made.certainty[number]
+    return f", group {name} ({100 * sure:.0f} %)", charts.colour_of(audit.data.group_names, group)
+
+
+def group_marks(audit: Audit | None) -> list[tuple[str, str]]:
+    """(colour, name) of the groups that images are marked by."""
+    made = None if audit is None else audit.of_set
+    used = sorted(set(made.groups)) if made is not None and made.groups is not None else []
+    return [(charts.colour_of(audit.data.group_names, group), audit.data.group_names[group]) for group in used]
+
+
+def real_tiles(dataset: Dataset, seed: int) -> dict[int, list[Tile]]:
+    """Random training images of the classes that are shown."""
+    train, tiles = dataset.train, {}
+    for label, name in list(enumerate(dataset.class_names))[:MOST_CLASSES]:
+        rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
+        tiles[label] = [
+            Tile(_png(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
+        ]
+    return tiles
+
+
+def _some(rows: np.ndarray, count: int, key: int) -> np.ndarray:
+    return rows[rng.permutation(key, len(rows)).numpy()[:count]]
+
+
+def snapshot_tiles(snapshots: Sequence[tuple[int, Path]]) -> dict[str, Any]:
+    """Of sets kept on the way: iterations, and for every class that is shown its name and first image after each."""
+    sets = {iteration: SyntheticSet.load(file) for iteration, file in snapshots}
+    if not sets:
+        return {}
+    made = next(iter(sets.values()))
+    names = [made.metadata["class_names"][label] for label in shown_classes(made)]
+    images = [first_of_classes(each) for each in sets.values()]
+    tiles = [
+        (name, [Tile(_png(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
+        for row, name in enumerate(names)
+    ]
+    return {"iterations": [f"{iteration:,}" for iteration in sets], "classes": tiles}
