@@ -24,7 +24,7 @@ def main() -> None:
         kinds = {
             **dict.fromkeys(("x", "b"), f"*{dtype}"),
             **dict.fromkeys(("out", "partials", "g"), summed),
-            **{"weights": "*fp32", "offsets": "*i64", "starts": "*i64"},
+            **{"weights": "*fp32", "offsets": "*i64"},
         }
         # float64 is for checks, and float16 takes the resources of bfloat16.
         alignments = {"bf16": (_WIDE, _CHANNELS, ()), "fp32": (_WIDE, ())}.get(dtype, (_WIDE,))
