@@ -29,6 +29,8 @@ CALLS = {
     "grouped_outer": (f(4, 3), f(4, 2), f(4), offsets, 1),
     "grouped_matmul": (f(4, 3), f(2, 3, 2), f(4), offsets, 1),
     "grouped_conv_weight": (f(4, 2, 5, 5), f(4, 3, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1),
+    "loss_slopes": (f(4, 3), torch.tensor([0, 1, 2, 0]), offsets, f(4)),
+    "loss_slopes_pull": (f(4, 3), f(4, 3), offsets, f(4)),
     "segment_order": (torch.tensor([1, 0, 1]), 2),
     "counter_lanes": (torch.tensor(5), 3),
     "counter_bits": (torch.tensor([5, 6]), 3),
