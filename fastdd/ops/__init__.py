@@ -23,6 +23,7 @@ from fastdd.ops.loss_slopes import loss_slopes
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 from fastdd.ops.segment_order import segment_order
+from fastdd.ops.turns import turns_
 
 __all__ = [
     "DSA_OPS",
@@ -70,4 +71,5 @@ __all__ = [
     "segment_mean",
     "segment_order",
     "segment_spread",
+    "turns_",
 ]
