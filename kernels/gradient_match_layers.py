@@ -229,7 +229,17 @@ def gradient_match_layers(
         chosen = {"METRIC": metric, "HAS_PRESENT": present is not None}
         with on(a.device):
             layers_multiply[(b.shape[0] * count,)](
-                a, b, classes, marks, *_table((*rows,), (*columns,), a.device), ab, aa, bb, *sizes, acc, **chosen,
+                a,
+                b,
+                classes,
+                marks,
+                *_table((*rows,), (*columns,), a.device),
+                ab,
+                aa,
+                bb,
+                *sizes,
+                acc,
+                **chosen,
                 **options,
             )
             options = config("layers_finish", a.device)

@@ -53,7 +53,7 @@ def loss_slopes_rows(
 ):
     i_n = tl.program_id(0).to(tl.int64)
     total = segment_total(offsets, weights, i_n, n_segments, ACC, WEIGHTED, COLUMNS)
-    if WEIGHTED:
+    if WEIGHTED:  # noqa: SIM108 - compiled away
         weight = tl.load(weights + i_n).to(ACC)
     else:
         weight = total * 0 + 1

@@ -55,7 +55,7 @@ def turns_moves(
     beta = tl.full((), _BETA, dtype=tl.float64)
     b_x = tl.load(images + o_x, mask=m_e, other=0.0)
     b_m = tl.load(momentum + o_x, mask=m_e, other=0.0)
-    if ADAM:
+    if ADAM:  # noqa: SIM108 - compiled away
         b_v = tl.load(second + o_x, mask=m_e, other=0.0)
     else:
         b_v = b_m

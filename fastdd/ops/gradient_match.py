@@ -297,8 +297,8 @@ def gradient_match(
         RuntimeError: a backend asked for by name that can't run here.
 
     Two runs are bitwise equal, and do not depend on the number of threads. Cost: one pass over the real gradients, and
-    one more for the gradient in the synthetic ones, whatever the number of segments a class; on GPUs two launches and one for
-    any number of layers, after both sides are written side by side. Besides the gradients
+    one more for the gradient in the synthetic ones, whatever the number of segments a class; on GPUs two launches and
+    one for any number of layers, after both sides are written side by side. Besides the gradients
     themselves, nothing but row products [S, rows] is kept.
 
     >>> real, synthetic = [torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]])], [torch.tensor([[[3.0, 0.0]]])]
@@ -315,7 +315,9 @@ def gradient_match(
     if not layers:
         raise ValueError("metric 'ours' matches parameters of 2 or more dimensions, and there are none; use 'mse'")
     chosen = _dispatch.choose("gradient_match_products", backend, classes.device)
-    if chosen == "interpret" or (chosen == "dispatch" and _dispatch.has_kernel("gradient_match_layers", classes.device)):
+    if chosen == "interpret" or (
+        chosen == "dispatch" and _dispatch.has_kernel("gradient_match_layers", classes.device)
+    ):
         of_one_type = {a.dtype for a, _ in layers} == {layers[0][0].dtype}
         if of_one_type:
             return _at_once(layers, classes, present, metric, chosen)

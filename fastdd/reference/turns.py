@@ -1,6 +1,5 @@
 """Steps of one optimiser that classes take in turn, in plain PyTorch: ground truth, and what CPUs run."""
 
-import torch
 from torch import Tensor
 
 # PyTorch's defaults, which are the published settings of AdamW.

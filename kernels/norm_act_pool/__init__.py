@@ -142,7 +142,7 @@ def norm_act_pool_slope_backward(
 ) -> tuple[Tensor, Tensor]:
     """Launches for the gradients of ``<u, dx>`` in g and x: one."""
     u, g, x, weight, bias, stats = (t.contiguous() for t in (u, g, x, weight, bias, stats))
-    n, h, w, c = x.shape
+    _, h, w, c = x.shape
     rows, columns = _outputs(x, pool)
     to_g, to_x = torch.empty_like(g), torch.empty_like(x)
     arguments = u, weight, bias, g, x, weight, bias, stats, to_g, to_x, stats, h, w, c, rows * columns

@@ -32,6 +32,7 @@ CALLS = {
     "grouped_outer": (f(4, 3), f(4, 2), f(4), offsets, 1),
     "grouped_matmul": (f(4, 3), f(2, 3, 2), f(4), offsets, 1),
     "grouped_conv_weight": (f(4, 2, 5, 5), f(4, 3, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1),
+    "grouped_conv": (f(4, 2, 5, 5), f(2, 3, 2, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1, False),
     "loss_slopes": (f(4, 3), torch.tensor([0, 1, 2, 0]), offsets, f(4)),
     "loss_slopes_pull": (f(4, 3), f(4, 3), offsets, f(4)),
     "turns_": (f(4, 3), f(4, 3), f(4, 3), f(4, 3), torch.tensor(0.1, dtype=torch.float64), 2, 3, 0.5, 0.1),
