@@ -231,9 +231,13 @@ class Method:
     @torch.no_grad()
     def _update(self, gradient: Tensor) -> None:
         """SGD of the images of ``classes``, whose gradient this is."""
-        momentum = self.momentum[self._rows]
+        momentum, images = self.momentum[self._rows], self.images.detach()[self._rows]
+        # The fused kernel goes through memory, whatever the strides say.
+        if momentum.is_cuda and all(t.is_contiguous() for t in (images, gradient, momentum)):
+            _sgd_in_one_launch(images, gradient, momentum, self._config.momentum, self._config.lr_img)
+            return
         momentum.mul_(self._config.momentum).add_(gradient)
-        self.images[self._rows].sub_(momentum, alpha=self._config.lr_img)
+        images.sub_(momentum, alpha=self._config.lr_img)
 
     def of_classes(self) -> list[Tensor]:
         """Tensors of :meth:`state` with as many rows a class, of which steps change those of ``classes``."""
@@ -280,6 +284,22 @@ class Method:
             return None
         what = f"the images reach {reach:.3g}" if math.isfinite(reach) else "the images are not finite"
         return f"{what}; lower lr_img ({self._config.lr_img:g})"
+
+
+def _sgd_in_one_launch(images: Tensor, gradient: Tensor, buffer: Tensor, momentum: float, lr: float) -> None:
+    """SGD with momentum, by the kernel of PyTorch's fused optimiser."""
+    torch._fused_sgd_(
+        [images],
+        [gradient],
+        [buffer],
+        weight_decay=0.0,
+        momentum=momentum,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
 def moved(start: Tensor, end: Tensor) -> bool:

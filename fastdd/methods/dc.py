@@ -10,6 +10,7 @@ reweighting give its DSA form, W * grad l (eq. 4). The network is trained on the
 """
 
 import copy
+import functools
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, Literal
@@ -111,7 +112,7 @@ def loss_and_gradient(
     for first, last, own in segments.by_classes(num_classes, at_once or num_classes):
         seen_of_class = ipc * formation.per_image if parts is None else parts.shape[1]
         addresses = None if parts is None else _addresses(parts[first:last], ipc, formation.per_image)
-        classes = torch.arange(last - first, device=synthetic.device).repeat_interleave(seen_of_class)
+        classes, offsets = _layout(last - first, seen_of_class, synthetic.device)
         own_params, to_label = params[first:last], first_class + first
         with torch.enable_grad():
             images = synthetic[first * ipc : last * ipc].detach().requires_grad_()
@@ -119,12 +120,12 @@ def loss_and_gradient(
                 net,
                 formation.augmented(images, own_params, classes, addresses),
                 classes + to_label,
-                torch.arange(last - first + 1, device=classes.device) * seen_of_class,
+                offsets,
                 parameters=parameters,
                 create_graph=True,
             ).values()
         pulled = [g.detach().requires_grad_() for g in graphs]
-        pulls = [torch.zeros_like(p) for p in pulled]
+        pulls: list[Tensor] = []
         for here in _affordable(own, sum(p[0].nbytes for p in pulled), synthetic.device):
             some = here.to(synthetic.device)
             of_samples = some.sample_classes
@@ -140,11 +141,22 @@ def loss_and_gradient(
                 distances = ops.gradient_match([*pulling], pulled, some.classes, metric=metric, present=some.present)
                 total = some.total(distances)
             found.append(distances.detach())
-            for pull, more in zip(pulls, torch.autograd.grad(total, pulled, materialize_grads=True), strict=True):
-                pull += more
-        gradient[first * ipc : last * ipc] = torch.autograd.grad([*graphs], images, pulls)[0]
+            more = torch.autograd.grad(total, pulled, materialize_grads=True)
+            pulls = [pull.add_(other) for pull, other in zip(pulls, more, strict=True)] if pulls else [*more]
+            del more
+        of_images = torch.autograd.grad([*graphs], images, pulls)[0]
+        if len(found) == 1 and last - first == num_classes and synthetic.is_cuda:  # nothing to put together
+            return total.detach(), of_images
+        gradient[first * ipc : last * ipc] = of_images
         give_back_growth()
     return segments.to(synthetic.device).total(torch.cat(found)), gradient
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(classes: int, each: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of so many classes with so many images each: every image's class, and where the classes start."""
+    owners = torch.arange(classes, device=device).repeat_interleave(each)
+    return owners, torch.arange(0, (classes + 1) * each, each, device=device)
 
 
 def _addresses(parts: Tensor, ipc: int, per_image: int) -> Tensor:

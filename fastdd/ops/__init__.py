@@ -19,9 +19,11 @@ from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_oute
 from fastdd.ops.idc_augment import augment_passes, idc_params
 from fastdd.ops.kde import kde
 from fastdd.ops.knn_kde import KnnDensity, knn_kde
+from fastdd.ops.loss_slopes import loss_slopes
 from fastdd.ops.norm_act_pool import norm_act_pool
 from fastdd.ops.segment_mean import segment_mean, segment_spread
 from fastdd.ops.segment_order import segment_order
+from fastdd.ops.turns import turns_
 
 __all__ = [
     "DSA_OPS",
@@ -61,6 +63,7 @@ __all__ = [
     "kde",
     "knn_kde",
     "log_density",
+    "loss_slopes",
     "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",
@@ -68,4 +71,5 @@ __all__ = [
     "segment_mean",
     "segment_order",
     "segment_spread",
+    "turns_",
 ]

@@ -1,6 +1,7 @@
 """Gradient matching's distances: every layer, class and protected group, each gradient row read once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,22 +13,22 @@ from fastdd.reference.segment_mean import accumulation_dtype
 METRICS = ("ours", "mse", "cos", "l1")
 
 _KERNELS = {"cpu": "native", "cuda": "triton"}
+# CPUs go layer by layer, each in cache.
+_ON_GPUS = {"cuda": "triton"}
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# As published: added to the product of the norms.
-_EPS = 1e-6
 # Metrics of differences, which sum over all parameters, and their ops.
 _DIFFERENCES = {"mse": "gradient_match_distances", "l1": "gradient_match_absolutes"}
 
 
-def _define(schema: str) -> str:
+def _define(schema: str, kernels: Mapping[str, str] = MappingProxyType(_KERNELS)) -> str:
     name = schema[: schema.index("(")]
 
     def launch(*arguments):
-        from fastdd.kernels import gradient_match as kernels
+        from fastdd.kernels import gradient_match, gradient_match_layers
 
-        return getattr(kernels, name)(*arguments)
+        return getattr(gradient_match_layers if "layers" in name else gradient_match, name)(*arguments)
 
-    qualified = _dispatch.define(schema, getattr(reference, name), _KERNELS)
+    qualified = _dispatch.define(schema, getattr(reference, name), kernels)
     _dispatch.register_triton(qualified, launch)
     return qualified
 
@@ -147,6 +148,53 @@ _dispatch.register_autograd(_ABSOLUTES, _absolutes_backward, _save)
 _dispatch.register_autograd(_SIGNS, _signs_backward, _save)
 
 
+def _layers_fake(a, b, classes, present, rows, columns, metric):
+    of_rows, none = b.new_empty((a.shape[0], sum(rows))), b.new_empty(0)
+    others = (none, none.clone()) if metric in _DIFFERENCES else (of_rows.clone(), of_rows.clone())
+    return b.new_empty(a.shape[0]), of_rows, *others
+
+
+def _layers_setup(ctx, inputs, output):
+    *tensors, ctx.rows, ctx.columns, ctx.metric = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _layers_backward(ctx, g, *_):
+    a, b, classes, present, *products = ctx.saved_tensors
+    geometry = ctx.rows, ctx.columns, ctx.metric
+    if g is None:
+        return (None,) * 7
+    if not (torch.is_grad_enabled() or ctx.needs_input_grad[0]):
+        pulled = _dispatch.peer(ctx, "gradient_match_layers_pull")(g, a, b, classes, present, *products, *geometry)
+        return None, pulled, *(None,) * 5
+    # Of a gradient that is differentiated again, and of the real side, which no method asks for: layer by layer.
+    chosen = "interpret" if getattr(ctx, "interpreted", False) else "dispatch"
+    asked = [t for t, needed in zip((a, b), ctx.needs_input_grad, strict=False) if needed]
+    with torch.enable_grad():
+        layers = [*zip(*(reference.split_layers(t, ctx.rows, ctx.columns) for t in (a, b)), strict=True)]
+        distances = _by_layer(layers, classes, present, ctx.metric, chosen)
+    found = iter(torch.autograd.grad(distances, asked, g, create_graph=torch.is_grad_enabled()))
+    return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), *(None,) * 5
+
+
+_LAYERS = _define(
+    "gradient_match_layers(Tensor a, Tensor b, Tensor classes, Tensor? present, int[] rows, int[] columns, str metric)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _ON_GPUS,
+)
+_LAYERS_PULL = _define(
+    "gradient_match_layers_pull(Tensor g, Tensor a, Tensor b, Tensor classes, Tensor? present, Tensor ab, Tensor aa,"
+    " Tensor bb, int[] rows, int[] columns, str metric) -> Tensor",
+    _ON_GPUS,
+)
+_dispatch.register_fake(_LAYERS, _layers_fake)
+_dispatch.register_fake(_LAYERS_PULL, lambda g, a, b, *_: b.new_empty(b.shape))
+_dispatch.register_autograd(_LAYERS, _layers_backward, _layers_setup)
+_dispatch.register_no_autograd(_LAYERS_PULL)
+
+
 def _op(name: str, chosen: str) -> Callable:
     if chosen == "reference":
         return getattr(reference, name)
@@ -200,6 +248,9 @@ def _norm(square: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
+_Layers = Sequence[tuple[Tensor, Tensor]]
+
+
 @_dispatch.public
 def gradient_match(
     real: Sequence[Tensor],
@@ -246,7 +297,8 @@ def gradient_match(
         RuntimeError: a backend asked for by name that can't run here.
 
     Two runs are bitwise equal, and do not depend on the number of threads. Cost: one pass over the real gradients, and
-    one more for the gradient in the synthetic ones, whatever the number of segments a class. Besides the gradients
+    one more for the gradient in the synthetic ones, whatever the number of segments a class; on GPUs two launches and
+    one for any number of layers, after both sides are written side by side. Besides the gradients
     themselves, nothing but row products [S, rows] is kept.
 
     >>> real, synthetic = [torch.tensor([[[3.0, 4.0]], [[0.0, 1.0]]])], [torch.tensor([[[3.0, 0.0]]])]
@@ -263,6 +315,24 @@ def gradient_match(
     if not layers:
         raise ValueError("metric 'ours' matches parameters of 2 or more dimensions, and there are none; use 'mse'")
     chosen = _dispatch.choose("gradient_match_products", backend, classes.device)
+    if chosen == "interpret" or (
+        chosen == "dispatch" and _dispatch.has_kernel("gradient_match_layers", classes.device)
+    ):
+        of_one_type = {a.dtype for a, _ in layers} == {layers[0][0].dtype}
+        if of_one_type:
+            return _at_once(layers, classes, present, metric, chosen)
+    return _by_layer(layers, classes, present, metric, chosen)
+
+
+def _at_once(layers: _Layers, classes: Tensor, present: Tensor | None, metric: str, chosen: str) -> Tensor:
+    """All layers side by side: so many launches for any number of them."""
+    a, b = (torch.cat([t.flatten(1) for t in of_side], 1) for of_side in zip(*layers, strict=True))
+    rows, columns = ([b.shape[i] for _, b in layers] for i in (1, 2))
+    return _op("gradient_match_layers", chosen)(a, b, classes, present, rows, columns, metric)[0]
+
+
+def _by_layer(layers: _Layers, classes: Tensor, present: Tensor | None, metric: str, chosen: str) -> Tensor:
+    """One layer after another: on CPUs, and differentiable to any order."""
     owners = classes if present is None else torch.where(present, classes, -1)
     dtype = layers[0][1].dtype
     # Sums over rows and layers are float64: they are small, and it leaves no rounding but that of the rows.
@@ -274,5 +344,5 @@ def gradient_match(
     ab, aa, bb = (torch.cat(of_layers, 1) for of_layers in rows)
     if metric == "cos":
         ab, aa, bb = (t.sum(1, keepdim=True, dtype=torch.float64) for t in (ab, aa, bb))
-    total = (1 - ab / (_norm(aa) * _norm(bb) + _EPS)).sum(1, dtype=torch.float64).to(dtype)
+    total = (1 - ab / (_norm(aa) * _norm(bb) + reference.EPS)).sum(1, dtype=torch.float64).to(dtype)
     return total if present is None else torch.where(present, total, 0)

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fastdd.ops._dispatch import check_tensor
 from fastdd.ops.layer_grads import RULES
+from fastdd.ops.loss_slopes import loss_slopes
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
 from fastdd.reference.contents import check_range
 from fastdd.reference.segment_mean import accumulation_dtype
@@ -82,17 +83,36 @@ class _Job:
     leaves: dict[str, Tensor]
     images: Tensor
     labels: Tensor
-    shares: Tensor
+    weights: Tensor | None
     offsets: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
     create_graph: bool
     chunk: int
     backend: str
 
+    @functools.cached_property
+    def shares(self) -> Tensor:
+        """[N], of its segment, of every sample."""
+        dtype = accumulation_dtype(self.images.dtype)
+        return _shares(self.weights, self.offsets, len(self.images), dtype, self.backend)
+
+    def root(self, part: slice) -> tuple[Tensor, Tensor | None]:
+        """Where a backward pass over some samples begins: the logits and their gradient, or the :meth:`value`."""
+        whole = part == slice(0, len(self.images))
+        constant = self.weights is None or not self.weights.requires_grad
+        if not (whole and constant and self.loss is cross_entropy and self.labels.dtype == torch.int64):
+            return self.value(part), None
+        logits = self.net(self.images)
+        if logits.dim() != 2 or not logits.requires_grad:
+            return self._weighted(logits, self.labels, part), None
+        return logits, loss_slopes(logits, self.labels, self.offsets, self.weights, backend=self.backend)
+
     def value(self, part: slice) -> Tensor:
         """Sum of some samples' losses, each times its share of its segment."""
-        labels = self.labels[part]
-        losses = self.loss(self.net(self.images[part]), labels)
+        return self._weighted(self.net(self.images[part]), self.labels[part], part)
+
+    def _weighted(self, logits: Tensor, labels: Tensor, part: slice) -> Tensor:
+        losses = self.loss(logits, labels)
         if losses.shape != labels.shape[:1]:
             raise ValueError(
                 f"loss must return one value a sample, [{len(labels)}], not {list(losses.shape)}: use reduction='none'"
@@ -163,9 +183,9 @@ def _uses(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, int]:
 
 def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[Tensor]:
     """Sums per segment over one chunk."""
-    # The chunk's own segments, without a look at the offsets from the host.
-    offsets = job.offsets.clamp(part.start, part.stop) - part.start
     n = part.stop - part.start
+    # The chunk's own segments, without a look at the offsets from the host.
+    offsets = job.offsets if n == len(job.images) else job.offsets.clamp(part.start, part.stop) - part.start
     calls: list[_Call] = []
 
     def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
@@ -181,17 +201,17 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
 
     handles = [layer.register_forward_hook(keep, prepend=True, with_kwargs=True) for layer in owners]
     try:
-        value = job.value(part)
+        root, slope = job.root(part)
     finally:
         for handle in handles:
             handle.remove()
     called = Counter(name for call in calls for name in owners[call.layer].names.values())
-    for name, uses in _uses(value, job.leaves).items():
+    for name, uses in _uses(root, job.leaves).items():
         if uses > called[name]:
             raise TypeError(f"{name} is used outside of a call of its layer: use method='slices'")
     edges = [call.edge for call in calls]
-    gradients = list(torch.autograd.grad(value, edges, create_graph=job.create_graph, allow_unused=True))
-    del value, edges
+    gradients = list(torch.autograd.grad(root, edges, slope, create_graph=job.create_graph, allow_unused=True))
+    del root, slope, edges
     sums: dict[str, Tensor] = {}
     with torch.set_grad_enabled(job.create_graph):
         while calls:
@@ -343,8 +363,7 @@ def group_grad(
     if not create_graph:
         images, weights = images.detach(), None if weights is None else weights.detach()
     with torch.enable_grad():
-        shares = _shares(weights, offsets, n, accumulation_dtype(images.dtype), backend)
-        job = _Job(net, leaves, images, labels, shares, offsets, loss, create_graph, chunk, backend)
+        job = _Job(net, leaves, images, labels, weights, offsets, loss, create_graph, chunk, backend)
         if n == 0:
             sums = [_zeros(leaf, offsets) for leaf in leaves.values()]
         else:

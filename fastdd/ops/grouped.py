@@ -1,11 +1,13 @@
 """Grouped matrix products: the weight gradients of linear layers and convolutions, summed per segment of samples.
 
 The inner ops of :func:`fastdd.ops.group_grad`. ``grouped_outer`` is linear in each of its three arguments, and its
-derivatives are ``grouped_matmul``, whose derivatives are both again: closed under differentiation.
+derivatives are ``grouped_matmul``, whose derivatives are both again: closed under differentiation. So are
+``grouped_conv_weight`` and ``grouped_conv``, which convolves every image by its segment's filters.
 """
 
+import functools
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd.ops import _dispatch
@@ -52,6 +54,13 @@ _CONV = _dispatch.define(
     reference.grouped_conv_weight,
     _KERNELS,
 )
+_CONVOLVE = _dispatch.define(
+    "grouped_conv(Tensor x, Tensor g, Tensor offsets, SymInt[] size, int[] stride, int[] padding, int[] dilation,"
+    " int groups, bool adjoint) -> Tensor",
+    reference.grouped_conv,
+    _KERNELS,
+)
+_dispatch.register_triton(_CONVOLVE, functools.partial(_triton, "grouped_conv"))
 _dispatch.register_triton(_OUTER, _launch_outer)
 _dispatch.register_triton(_MATMUL, _launch_matmul)
 _dispatch.register_triton(_CONV, _launch_conv)
@@ -68,6 +77,10 @@ def _matmul_fake(x, g, weights, offsets, rows):
 def _conv_fake(x, b, offsets, kernel, stride, padding, dilation, groups):
     shape = (offsets.shape[0] - 1, b.shape[1], x.shape[1] // groups, *kernel)
     return x.new_empty(shape, dtype=accumulation_dtype(x.dtype))
+
+
+def _convolve_fake(x, g, offsets, size, stride, padding, dilation, groups, adjoint):
+    return g.new_empty((x.shape[0], groups * g.shape[2] if adjoint else g.shape[1], *size))
 
 
 def _by_sample(products: Tensor, rows: int) -> Tensor:
@@ -122,28 +135,34 @@ def _conv_setup(ctx, inputs, output):
 
 
 def _conv_backward(ctx, g):
-    """By unfolding, one group of channels after another: only synthetic sets, which are small, get here."""
     x, b, offsets = ctx.saved_tensors
-    kernel, stride, padding, dilation = ctx.geometry
-    rows = b.shape[2] * b.shape[3]
-    geometry = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-    dx, db = [], []
-    for x_g, b_g, g_g in zip(x.chunk(ctx.groups, 1), b.chunk(ctx.groups, 1), g.chunk(ctx.groups, 1), strict=True):
-        g_g = g_g.flatten(2)
-        if ctx.needs_input_grad[0]:
-            columns = torch.ops.fastdd.grouped_matmul(b_g.permute(0, 2, 3, 1).flatten(0, 2), g_g, None, offsets, rows)
-            dx.append(F.fold(columns.unflatten(0, (-1, rows)).mT, x.shape[2:], **geometry))
-        if ctx.needs_input_grad[1]:
-            columns = F.unfold(x_g, **geometry).mT.flatten(0, 1)
-            out = torch.ops.fastdd.grouped_matmul(columns, g_g.mT, None, offsets, rows)
-            db.append(out.unflatten(0, (-1, *b.shape[2:])).permute(0, 3, 1, 2))
-    return (
-        torch.cat(dx, 1).to(x.dtype) if dx else None,
-        torch.cat(db, 1).to(b.dtype) if db else None,
-        *(None,) * 6,
-    )
+    _, *geometry = ctx.geometry
+    dx = db = None
+    if ctx.needs_input_grad[0]:
+        dx = torch.ops.fastdd.grouped_conv(b, g, offsets, x.shape[2:], *geometry, ctx.groups, True).to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        db = torch.ops.fastdd.grouped_conv(x, g, offsets, b.shape[2:], *geometry, ctx.groups, False).to(b.dtype)
+    return dx, db, *(None,) * 6
 
 
+def _convolve_setup(ctx, inputs, output):
+    x, g, offsets, ctx.size, *ctx.geometry, ctx.adjoint = inputs
+    ctx.save_for_backward(x, g, offsets)
+
+
+def _convolve_backward(ctx, dy):
+    x, g, offsets = ctx.saved_tensors
+    dx = dg = None
+    if ctx.needs_input_grad[0]:
+        dx = torch.ops.fastdd.grouped_conv(dy, g, offsets, x.shape[2:], *ctx.geometry, not ctx.adjoint).to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        pair = (dy, x.to(dy.dtype)) if ctx.adjoint else (x.to(dy.dtype), dy)
+        dg = torch.ops.fastdd.grouped_conv_weight(*pair, offsets, g.shape[3:], *ctx.geometry)
+    return dx, dg, *(None,) * 7
+
+
+_dispatch.register_fake(_CONVOLVE, _convolve_fake)
+_dispatch.register_autograd(_CONVOLVE, _convolve_backward, _convolve_setup)
 _dispatch.register_fake(_OUTER, _outer_fake)
 _dispatch.register_fake(_MATMUL, _matmul_fake)
 _dispatch.register_fake(_CONV, _conv_fake)

@@ -36,6 +36,19 @@ _SECOND = _dispatch.define(
     reference.double_backward,
     _KERNELS,
 )
+# Those of networks whose norms are constants, in which most methods match: without the sums over images. Elsewhere than
+# on GPUs they come along for nothing.
+_SLOPE = _dispatch.define(
+    "norm_act_pool_slope(Tensor g, Tensor x, Tensor weight, Tensor bias, Tensor stats, str pool) -> Tensor",
+    reference.slope,
+    {"cuda": "triton"},
+)
+_SLOPE_BACKWARD = _dispatch.define(
+    "norm_act_pool_slope_backward(Tensor u, Tensor g, Tensor x, Tensor weight, Tensor bias, Tensor stats, str pool)"
+    " -> (Tensor, Tensor)",
+    reference.slope_backward,
+    {"cuda": "triton"},
+)
 
 
 def _forward_fake(x, weight, bias, eps, pool):
@@ -62,6 +75,8 @@ def _forward_setup(ctx, inputs, output):
 def _forward_backward(ctx, g, _):
     if g is None:
         return (None,) * 5
+    if g.is_cuda and not any(ctx.needs_input_grad[1:3]):
+        return torch.ops.fastdd.norm_act_pool_slope(g, *ctx.saved_tensors, ctx.pool), *(None,) * 4
     return *torch.ops.fastdd.norm_act_pool_backward(g, *ctx.saved_tensors, ctx.pool), None, None
 
 
@@ -74,6 +89,11 @@ def _backward_backward(ctx, u, vw, vb):
     to_g, to_x, to_w = torch.ops.fastdd.norm_act_pool_double_backward(u, vw, vb, *ctx.saved_tensors, ctx.pool)
     # ReLU's second derivative is zero, so the bias, which only moves the mask, gets none.
     return to_g, to_x, to_w, None, None, None
+
+
+def _slope_backward(ctx, u):
+    to_g, to_x = torch.ops.fastdd.norm_act_pool_slope_backward(u, *ctx.saved_tensors, ctx.pool)
+    return to_g, to_x, *(None,) * 4
 
 
 def _second_backward(ctx, *_):
@@ -112,11 +132,17 @@ class _Interpreted(torch.autograd.Function):
 _dispatch.register_triton(_FORWARD, functools.partial(_triton, "norm_act_pool"))
 _dispatch.register_triton(_BACKWARD, functools.partial(_triton, "norm_act_pool_backward"))
 _dispatch.register_triton(_SECOND, functools.partial(_triton, "norm_act_pool_double_backward"))
+_dispatch.register_triton(_SLOPE, functools.partial(_triton, "norm_act_pool_slope"))
+_dispatch.register_triton(_SLOPE_BACKWARD, functools.partial(_triton, "norm_act_pool_slope_backward"))
+_dispatch.register_fake(_SLOPE, lambda g, x, *_: x.new_empty(x.shape))
+_dispatch.register_fake(_SLOPE_BACKWARD, lambda u, g, x, *_: (g.new_empty(g.shape), x.new_empty(x.shape)))
 _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_fake(_SECOND, _second_fake)
 _dispatch.register_autograd(_FORWARD, _forward_backward, _forward_setup)
 _dispatch.register_autograd(_BACKWARD, _backward_backward, _backward_setup, constant=["stats"])
+_dispatch.register_autograd(_SLOPE, _slope_backward, _backward_setup, constant=["weight", "bias", "stats"])
+_dispatch.register_autograd(_SLOPE_BACKWARD, _second_backward, lambda ctx, inputs, output: None)
 _dispatch.register_autograd(_SECOND, _second_backward, lambda ctx, inputs, output: None)
 
 

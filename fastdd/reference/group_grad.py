@@ -87,3 +87,41 @@ def grouped_conv_weight(
         for start, end in pairwise(ends_of(offsets, len(x)))
     ]
     return torch.stack(sums) if sums else x.new_zeros((0, *shape))
+
+
+def grouped_conv(
+    x: Tensor,
+    g: Tensor,
+    offsets: Tensor,
+    size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    adjoint: bool,
+) -> Tensor:
+    """Every image convolved by its segment's filters g [S, O, C / groups, *kernel], or the adjoint of that, which takes
+    output gradients x to the inputs of ``size``.
+
+    >>> x, g = torch.ones(2, 1, 2, 2), torch.tensor([[[[[3.0]]]], [[[[4.0]]]]])
+    >>> grouped_conv(x, g, torch.tensor([0, 1, 2]), [2, 2], [1, 1], [0, 0], [1, 1], 1, False)[:, 0, 0, 0]
+    tensor([3., 4.])
+    """
+    if groups < 1 or g.dim() != 5:
+        raise ValueError(
+            f"g must be [S, O, C / groups, kernel, kernel] with groups >= 1, not {list(g.shape)}, {groups}"
+        )
+    x, channels = x.to(g.dtype), groups * g.shape[2] if adjoint else g.shape[1]
+    found = []
+    for filters, (start, end) in zip(g, pairwise(ends_of(offsets, len(x))), strict=True):
+        if end == start:
+            continue
+        if adjoint:
+            shape = (end - start, channels, *size)
+            part = torch.nn.grad.conv2d_input(shape, filters, x[start:end], stride, padding, dilation, groups)
+        else:
+            part = torch.nn.functional.conv2d(x[start:end], filters, None, stride, padding, dilation, groups)
+        if [*part.shape[2:]] != [*size]:
+            raise ValueError(f"size must be {list(part.shape[2:])}, not {size}")
+        found.append(part)
+    return torch.cat(found) if found else g.new_zeros((0, channels, *size))

@@ -119,3 +119,17 @@ def double_backward(
     to_g = _pool(scale * (u - mean(u) - xh * ux) + vw * xh + vb, active, pool)
     to_w = (rstd * t).sum((0, 1, 2)) * (x.shape[1] * x.shape[2])
     return to_g.to(g.dtype).contiguous(), to_x.to(x.dtype).contiguous(), to_w
+
+
+def slope(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str) -> Tensor:
+    """dx alone, of :func:`backward`."""
+    return backward(g, x, weight, bias, stats, pool)[0]
+
+
+def slope_backward(
+    u: Tensor, g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``<u, dx>`` in g and x, of :func:`double_backward`."""
+    none = torch.zeros_like(weight)
+    to_g, to_x, _ = double_backward(u, none, none, g, x, weight, bias, stats, pool)
+    return to_g, to_x

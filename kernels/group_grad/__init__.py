@@ -1,9 +1,10 @@
-"""Triton kernels of the grouped products. Their tests pass on an H200.
+"""Triton kernels of the grouped products. Their tests passed on an H200 before work items were looked up in the
+offsets; since then they have not run on a GPU, and ``convolve_tiles`` never.
 
 A segment's rows are cut into work items of a length that depends on shapes alone; the number of items is bounded by
-shapes too, and each program looks up its own segment, so the host never sees the offsets and a long segment occupies as
-many programs as its share of the rows. A segment of one item is written at once; the items of a longer one are added
-in order by a second kernel. No atomics.
+shapes too, and each program looks up its own segment in the offsets, so the host never sees them and a long segment
+occupies as many programs as its share of the rows. A segment of one item, or of none, is written at once; the items
+of a longer one are added in order by a second kernel, where there can be any. No atomics.
 
 Convolutions are not unfolded. Row r of the product is a position of an output, column c an input channel at one tap of
 the kernel, and the operand is read at its place in the channels-last image:
@@ -23,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastdd.kernels.config import config
+from fastdd.kernels.group_grad.convolve import convolve_tiles
 from fastdd.kernels.group_grad.matmul import matmul_tiles
 from fastdd.kernels.group_grad.outer import outer_finish, outer_tiles
 
@@ -45,12 +47,6 @@ def _types(dtype: torch.dtype) -> tuple[str, tl.dtype, str, torch.dtype]:
     if dtype == torch.float32:
         return "_fp32", tl.float32, "tf32x3", torch.float32
     return "", tl.float32, "ieee", torch.float32
-
-
-def _items(offsets: Tensor, positions: int, rows: int) -> Tensor:
-    """Where the work items of every segment start, [S+1]; a segment has one for every ``rows`` rows."""
-    counts = (offsets.diff() * positions + (rows - 1)) // rows
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 
 
 def item_rows(rows: int, blocks: int, step: int) -> int:
@@ -86,18 +82,16 @@ def _outer(x: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, out: T
     blocks = groups * column_blocks * -(-outputs // options["OUTPUTS"])
     rows = b.numel() // (groups * outputs)
     length = item_rows(rows, blocks, options["ROWS"])
-    starts = _items(offsets, geometry["positions"], length)
     # No more items than this, whatever the offsets: each segment rounds up at most once.
     items = rows // length + segments
-    # Where no segment can be longer than an item nothing is written there.
-    partials = out.new_empty((items, size)) if rows > length else out
+    several = rows > length  # else no segment can be longer than an item
+    partials = out.new_empty((items, size)) if several else out
     with _on(x.device):
         outer_tiles[(items * blocks,)](
             x,
             b,
             b if weights is None else weights.contiguous(),
             offsets,
-            starts,
             out,
             partials,
             segments,
@@ -110,8 +104,10 @@ def _outer(x: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, out: T
             ACC=acc,
             **options,
         )
-        options = config("outer_finish", x.device)
-        outer_finish[(segments * -(-size // options["COLUMNS"]),)](partials, starts, out, size, acc, **options)
+        if several:
+            options = config("outer_finish", x.device)
+            grid = (segments * -(-size // options["COLUMNS"]),)
+            outer_finish[grid](partials, offsets, out, size, segments, geometry["positions"], length, acc, **options)
 
 
 def grouped_outer(a: Tensor, b: Tensor, weights: Tensor | None, offsets: Tensor, rows: int) -> Tensor:
@@ -165,7 +161,6 @@ def grouped_matmul(x: Tensor, g: Tensor, weights: Tensor | None, offsets: Tensor
         return out
     suffix, acc, precision, _ = _types(g.dtype)
     options = config("matmul_tiles" + suffix, x.device)
-    starts = _items(offsets, rows, options["ROWS"])
     items = len(x) // options["ROWS"] + segments
     with _on(x.device):
         matmul_tiles[(items * -(-columns // options["COLUMNS"]),)](
@@ -173,7 +168,6 @@ def grouped_matmul(x: Tensor, g: Tensor, weights: Tensor | None, offsets: Tensor
             g,
             x if weights is None else weights.contiguous(),
             offsets,
-            starts,
             out,
             segments,
             rows,
@@ -186,3 +180,43 @@ def grouped_matmul(x: Tensor, g: Tensor, weights: Tensor | None, offsets: Tensor
             **options,
         )
     return out
+
+
+def grouped_conv(
+    x: Tensor,
+    g: Tensor,
+    offsets: Tensor,
+    size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    adjoint: bool,
+) -> Tensor:
+    """Launches for ``fastdd::grouped_conv``: one."""
+    n, _, height, width = x.shape
+    segments, outputs, group_channels, *kernel = g.shape
+    x, offsets = x.permute(0, 2, 3, 1).contiguous(), offsets.contiguous()
+    if g.stride(3) != kernel[1] * g.stride(4):  # else taps are evenly spaced
+        g = g.contiguous()
+    of_segment, of_output, of_channel, _, of_tap = g.stride()
+    inner, columns = (outputs // groups, group_channels) if adjoint else (group_channels, outputs // groups)
+    of_inner, of_column = (of_output, of_channel) if adjoint else (of_channel, of_output)
+    out = g.new_empty((n, *size, groups * columns))
+    if out.numel() == 0:
+        return out.permute(0, 3, 1, 2)
+    suffix, acc, precision, _ = _types(g.dtype)
+    options = config("convolve_tiles" + suffix, x.device)
+    positions = size[0] * size[1]
+    items = n * positions // options["ROWS"] + segments
+    with _on(x.device):
+        convolve_tiles[(items * groups * -(-columns // options["COLUMNS"]),)](
+            *(x, g, offsets, out, segments, positions, height, width, size[1]),
+            *(*stride, *padding, *dilation, kernel[0] * kernel[1], kernel[1], groups, inner, columns),
+            *(of_segment, outputs // groups * of_output, of_inner, of_column, of_tap),
+            ADJOINT=adjoint,
+            PRECISION=precision,
+            ACC=acc,
+            **options,
+        )
+    return out.permute(0, 3, 1, 2)

@@ -12,7 +12,6 @@ def matmul_tiles(
     g,
     weights,
     offsets,
-    starts,
     out,
     n_segments,
     positions,
@@ -32,11 +31,11 @@ def matmul_tiles(
     blocks = tl.cdiv(columns, COLUMNS)
     i_m = tl.program_id(0) % blocks
     item = tl.program_id(0) // blocks
-    i_s = segment_of(starts, item, n_segments, SEARCH)
+    i_s, place, _ = segment_of(offsets, item, n_segments, positions, ROWS, SEARCH)
     if i_s >= n_segments:
         return
     end = tl.load(offsets + i_s + 1) * positions
-    o_r = tl.load(offsets + i_s) * positions + (item - tl.load(starts + i_s)) * ROWS + tl.arange(0, ROWS)
+    o_r = tl.load(offsets + i_s) * positions + place * ROWS + tl.arange(0, ROWS)
     m_r = o_r < end
     o_m = i_m * COLUMNS + tl.arange(0, COLUMNS)
     m_m = o_m < columns

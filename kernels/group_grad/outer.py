@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fastdd.kernels.group_grad.segments import segment_of
+from fastdd.kernels.group_grad.segments import items_before, segment_of
 
 
 @triton.jit
@@ -39,14 +39,12 @@ def columns_of_block(i_p, taps, group_channels, LAYOUT: tl.constexpr, COLUMNS: t
 
 
 @triton.jit
-def rows_of_item(item, i_s, starts, offsets, positions, item_rows):
-    """First row and number of rows of a segment's work item, and whether it is the segment's only one."""
-    first = tl.load(starts + i_s)
-    single = tl.load(starts + i_s + 1) - first == 1
-    start = tl.load(offsets + i_s) * positions + (item - first) * item_rows
+def rows_of_item(place, i_s, offsets, positions, item_rows):
+    """First row and number of rows of a segment's work item."""
+    start = tl.load(offsets + i_s) * positions + place * item_rows
     end = tl.minimum(tl.load(offsets + i_s + 1) * positions, start + item_rows)
     # Rows count from the item's start: 32 bits, and a short division for each, are enough for those.
-    return start, (end - start).to(tl.int32), single
+    return start, (end - start).to(tl.int32)
 
 
 @triton.jit
@@ -72,7 +70,6 @@ def outer_tiles(
     b,
     weights,
     offsets,
-    starts,
     out,
     partials,
     n_segments,
@@ -104,10 +101,10 @@ def outer_tiles(
     COLUMNS: tl.constexpr,
 ):
     item, i_g, i_q, i_p = block_of_program(taps, group_channels, group_outputs, groups, LAYOUT, OUTPUTS, COLUMNS)
-    i_s = segment_of(starts, item, n_segments, SEARCH)
+    i_s, place, n_items = segment_of(offsets, item, n_segments, positions, item_rows, SEARCH)
     if i_s >= n_segments:
         return
-    start, n_rows, single = rows_of_item(item, i_s, starts, offsets, positions, item_rows)
+    start, n_rows = rows_of_item(place, i_s, offsets, positions, item_rows)
     sample = start // positions
     position = (start % positions).to(tl.int32)
 
@@ -131,9 +128,9 @@ def outer_tiles(
             o_x = o_r[:, None] * channels + (i_g * group_channels + o_c)[None, :]
             b_x = tl.load(x + o_x, mask=m_r[:, None] & m_p[None, :], other=0.0)
         else:
-            place = position + o_i - ahead * positions
-            y = (place // out_width) * stride_y
-            z = (place % out_width) * stride_x
+            at = position + o_i - ahead * positions
+            y = (at // out_width) * stride_y
+            z = (at % out_width) * stride_x
             row = ((sample + ahead) * height + y) * width + z
             o_g = i_g * group_channels + o_c
             b_x = read_at_taps(x, row, y, z, m_r, o_g, m_p, shift_y, shift_x, height, width, channels, LAYOUT)
@@ -148,23 +145,33 @@ def outer_tiles(
     o_out = (i_g * group_outputs + o_q)[:, None] * (group_channels * taps) + (o_c * taps + tap)[None, :]
     size = groups * group_outputs * group_channels * taps
     mask = m_q[:, None] & m_p[None, :]
-    if single:
+    if n_items == 1:
         tl.store(out + i_s.to(tl.int64) * size + o_out, b_sum, mask=mask)
     else:
         tl.store(partials + item.to(tl.int64) * size + o_out, b_sum, mask=mask)
 
 
 @triton.jit
-def outer_finish(partials, starts, out, size, ACC: tl.constexpr, COLUMNS: tl.constexpr):
+def outer_finish(
+    partials,
+    offsets,
+    out,
+    size,
+    n_segments,
+    positions,
+    item_rows,
+    ACC: tl.constexpr,
+    SEARCH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     blocks = tl.cdiv(size, COLUMNS)
     i_s = (tl.program_id(0) // blocks).to(tl.int64)
-    first = tl.load(starts + i_s)
-    last = tl.load(starts + i_s + 1)
-    if last - first == 1:
+    first, n_items = items_before(offsets, i_s, n_segments, positions, item_rows, SEARCH)
+    if n_items == 1:
         return
     o_c = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     m_c = o_c < size
     b_sum = tl.zeros((COLUMNS,), dtype=ACC)
-    for item in range(first, last):
+    for item in range(first, first + n_items):
         b_sum += tl.load(partials + item * size + o_c, mask=m_c, other=0.0)
     tl.store(out + i_s * size + o_c, b_sum, mask=m_c)

@@ -49,14 +49,14 @@ def row(kernel: str, x: Tensor, pool: str) -> str:
     return f"norm_act_pool_{kernel}_{64 if 64 in sizes or double else 256 if sizes else 'large'}"
 
 
-def _launch(kernel, name: str, pool: str, x: Tensor, *arguments) -> None:
+def _launch(kernel, name: str, pool: str, x: Tensor, *arguments, **constants) -> None:
     """One program per image and block of channels; an empty x needs none."""
     options = config(row(name, x, pool), x.device)
     _, acc = _accumulator(x.dtype)
     programs = x.shape[0] * -(-x.shape[3] // options["CHANNELS"])
     if programs:
         with _on(x.device):
-            kernel[(programs,)](*arguments, ACC=acc, POOL=pool, **options)
+            kernel[(programs,)](*arguments, ACC=acc, POOL=pool, **constants, **options)
 
 
 def _sum(sums: Tensor) -> list[Tensor]:
@@ -99,7 +99,7 @@ def norm_act_pool_backward(
     rows, columns = _outputs(x, pool)
     dx, sums = torch.empty_like(x), stats.new_empty((2, n, c))
     arguments = g, x, weight, bias, stats, dx, sums, n, h, w, c, rows * columns
-    _launch(norm_act_pool_gradient, "gradient", pool, x, *arguments)
+    _launch(norm_act_pool_gradient, "gradient", pool, x, *arguments, AFFINE=True)
     dw, db = _sum(sums)
     return dx, dw, db
 
@@ -122,5 +122,29 @@ def norm_act_pool_double_backward(
     rows, columns = _outputs(x, pool)
     to_g, to_x, sums = torch.empty_like(g), torch.empty_like(x), stats.new_empty((1, n, c))
     arguments = *inputs, to_g, to_x, sums, h, w, c, rows * columns
-    _launch(norm_act_pool_second, "second", pool, x, *arguments)
+    _launch(norm_act_pool_second, "second", pool, x, *arguments, AFFINE=True)
     return to_g, to_x, *_sum(sums)
+
+
+def norm_act_pool_slope(g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str) -> Tensor:
+    """Launches for dx alone: one."""
+    g, x, weight, bias, stats = (t.contiguous() for t in (g, x, weight, bias, stats))
+    n, h, w, c = x.shape
+    rows, columns = _outputs(x, pool)
+    dx = torch.empty_like(x)
+    arguments = g, x, weight, bias, stats, dx, stats, n, h, w, c, rows * columns
+    _launch(norm_act_pool_gradient, "gradient", pool, x, *arguments, AFFINE=False)
+    return dx
+
+
+def norm_act_pool_slope_backward(
+    u: Tensor, g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str
+) -> tuple[Tensor, Tensor]:
+    """Launches for the gradients of ``<u, dx>`` in g and x: one."""
+    u, g, x, weight, bias, stats = (t.contiguous() for t in (u, g, x, weight, bias, stats))
+    _, h, w, c = x.shape
+    rows, columns = _outputs(x, pool)
+    to_g, to_x = torch.empty_like(g), torch.empty_like(x)
+    arguments = u, weight, bias, g, x, weight, bias, stats, to_g, to_x, stats, h, w, c, rows * columns
+    _launch(norm_act_pool_second, "second", pool, x, *arguments, AFFINE=False)
+    return to_g, to_x

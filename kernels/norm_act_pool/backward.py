@@ -44,6 +44,7 @@ def norm_act_pool_gradient(
     n_outputs,
     ACC: tl.constexpr,
     POOL: tl.constexpr,
+    AFFINE: tl.constexpr,
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -66,8 +67,9 @@ def norm_act_pool_gradient(
         b_sum_x += added(times(b_spread, b_d))
     b_db = across(b_sum)
     b_dw = across(b_sum_x) * b_r
-    tl.store(sums + i_n * channels + o_c, b_dw, mask=m_c)
-    tl.store(sums + (n_images + i_n) * channels + o_c, b_db, mask=m_c)
+    if AFFINE:
+        tl.store(sums + i_n * channels + o_c, b_dw, mask=m_c)
+        tl.store(sums + (n_images + i_n) * channels + o_c, b_db, mask=m_c)
     # dx = scale G + slope (x - mean) + level
     b_each = divide(b_scale, tl.zeros((1, CHANNELS), dtype=ACC) + height * width)
     b_slope = -b_each * b_r * b_dw
@@ -165,6 +167,7 @@ def norm_act_pool_second(
     n_outputs,
     ACC: tl.constexpr,
     POOL: tl.constexpr,
+    AFFINE: tl.constexpr,
     WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -186,9 +189,13 @@ def norm_act_pool_second(
     b_g_mean = divide(across(b_sum_g), b_pixels)
     b_gx = divide(across(b_sum_gx), b_pixels) * b_r
     b_t = divide(across(b_sum_gu), b_pixels) - b_u_mean * b_g_mean - b_ux * b_gx
-    tl.store(sums + i_n * channels + o_c, b_r * b_pixels * b_t, mask=m_c)
-    b_vw = tl.load(vw + o_c, mask=m_c, other=0.0).to(ACC)
-    b_vb = tl.load(vb + o_c, mask=m_c, other=0.0).to(ACC)
+    if AFFINE:
+        tl.store(sums + i_n * channels + o_c, b_r * b_pixels * b_t, mask=m_c)
+        b_vw = tl.load(vw + o_c, mask=m_c, other=0.0).to(ACC)
+        b_vb = tl.load(vb + o_c, mask=m_c, other=0.0).to(ACC)
+    else:
+        b_vw = tl.zeros((1, CHANNELS), dtype=ACC)
+        b_vb = tl.zeros((1, CHANNELS), dtype=ACC)
     # to_x = x_g G + x_u u + x_x (x - mean) + x_0, and to_g sums shares of scale u + x_g (x - mean) + g_0
     b_e = b_vw - b_scale * b_ux
     b_x_g = b_r * b_e

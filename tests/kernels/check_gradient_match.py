@@ -1,10 +1,60 @@
 """Run with TRITON_INTERPRET=1: the Triton kernels on CPU tensors against the reference in float64."""
 
+import functools
+import itertools
+
 import torch
 
 from fastdd.kernels import gradient_match as kernels
-from fastdd.ops.gradient_match import gradient_match
+from fastdd.kernels import gradient_match_layers as layers
+from fastdd.ops.gradient_match import METRICS, gradient_match
 from fastdd.reference import gradient_match as reference
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, metric: str) -> None:
+    """At most twice plain PyTorch's error, or the rounding of the largest value where that is more."""
+    rounding = 4 * torch.finfo(ours.dtype).eps * exact.abs().max()
+    error, allowed = (ours - exact).abs().max(), 2 * torch.maximum((theirs - exact).abs().max(), rounding)
+    assert error <= allowed, (metric, ours.dtype, error, allowed)
+
+
+def all_layers() -> None:
+    """The kernels of all layers at once, and the derivatives of gradient_match by them."""
+    rows, columns = [17, 1, 3], [27, 1152, 5]
+    size = sum(r * c for r, c in zip(rows, columns, strict=True))
+    classes, present = torch.tensor([1, 0, 2, 1, 0, 1]), torch.tensor([True, True, False, True, False, True])
+    for dtype, given in itertools.product((torch.float32, torch.float64, torch.bfloat16), (None, present)):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        a, b, g = torch.randn(6, size).to(dtype), torch.randn(4, size, dtype=wide), torch.randn(6, dtype=wide)
+        a[0, :27] = b[1, :27] = 0  # a row of zeros, on either side
+        if given is not None:
+            a[~given], b[3] = torch.nan, torch.nan
+        for metric in METRICS:
+            geometry = rows, columns, metric
+            exact = reference.gradient_match_layers(a.double(), b.double(), classes, given, *geometry)
+            theirs = reference.gradient_match_layers(a, b, classes, given, *geometry)
+            ours = layers.gradient_match_layers(a, b, classes, given, *geometry)
+            close(ours[0], theirs[0], exact[0], metric)
+            pull = g.double(), a.double(), b.double(), classes, given, *exact[1:], *geometry
+            found = layers.gradient_match_layers_pull(g, a, b, classes, given, *ours[1:], *geometry)
+            plain = reference.gradient_match_layers_pull(g, a, b, classes, given, *theirs[1:], *geometry)
+            close(found, plain, reference.gradient_match_layers_pull(*pull), metric)
+    real = [torch.randn(3, 2, 3, dtype=torch.float64), torch.randn(3, 1, 2, dtype=torch.float64)]
+    synthetic = [torch.randn(2, 2, 3, dtype=torch.float64), torch.randn(2, 1, 2, dtype=torch.float64)]
+    owners, leaves = torch.tensor([0, 1, 0]), [t.requires_grad_() for t in (*real, *synthetic)]
+    for metric in METRICS:
+
+        def match(*tensors, metric=metric, backend="triton"):
+            mark = torch.tensor([True, True, False])
+            return gradient_match(tensors[:2], tensors[2:], owners, metric=metric, present=mark, backend=backend)
+
+        for got, right in zip(
+            torch.autograd.grad(match(*leaves).sum(), leaves[2:]),
+            torch.autograd.grad(match(*leaves, backend="reference").sum(), leaves[2:]),
+            strict=True,
+        ):
+            torch.testing.assert_close(got, right)
+    assert torch.autograd.gradgradcheck(functools.partial(match, metric="ours"), leaves, fast_mode=True)
 
 
 def main() -> None:
@@ -53,6 +103,7 @@ def main() -> None:
 
         assert torch.autograd.gradcheck(match, leaves)
         assert torch.autograd.gradgradcheck(match, leaves, fast_mode=True)
+    all_layers()
     print("checked")
 
 

@@ -43,12 +43,21 @@ def convolution(dtype: torch.dtype, ends: list[int], channels: int, outputs: int
     got = grouped_conv_weight(x, b, offsets, backend="triton", **geometry)
     numbers = [list(v) for v in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
     close(got, reference.grouped_conv_weight(x.double(), b.double(), offsets, *numbers, groups), dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    g = torch.randn(len(ends) - 1, *layer.weight.shape, dtype=wide)
+    for y, size, adjoint in ((x, b.shape[2:], False), (b, x.shape[2:], True)):
+        geometry = [*size], *numbers[1:], groups, adjoint
+        exact = reference.grouped_conv(y.double(), g.double(), offsets, *geometry)
+        got, plain = (of.grouped_conv(y, g, offsets, *geometry) for of in (kernels, reference))
+        rounding = 4 * torch.finfo(wide).eps * exact.abs().max()
+        assert got.dtype == wide
+        assert (got - exact).abs().max() <= 2 * torch.maximum((plain - exact).abs().max(), rounding)
 
 
 def derivatives() -> None:
     """The ops' own derivatives and a network's, with the launchers in place of the CPU's kernels."""
     library = torch.library.Library("fastdd", "IMPL")
-    for name in ("grouped_outer", "grouped_matmul", "grouped_conv_weight"):
+    for name in ("grouped_outer", "grouped_matmul", "grouped_conv_weight", "grouped_conv"):
         library.impl(name, getattr(kernels, name), "CPU")
     net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(12, 3))
     images = torch.randn(5, 2, 4, 4, dtype=torch.float64, requires_grad=True)

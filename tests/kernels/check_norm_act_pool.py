@@ -44,6 +44,11 @@ def check_three_orders(shape, pool, dtype) -> None:
     second = kernels.norm_act_pool_double_backward(u, vw, vb, g, x, weight, bias, stats, pool)
     upstream = [t.double() for t in (u, vw, vb, g)]
     check(second, reference.double_backward(*upstream, *inputs, exact[1], pool), dtype)
+    if pool == "avg":  # what is left out is the same for all
+        dx = kernels.norm_act_pool_slope(g, x, weight, bias, stats, pool)
+        assert torch.equal(dx, first[0])
+        alone = kernels.norm_act_pool_slope_backward(u, g, x, weight, bias, stats, pool)
+        check(alone, reference.slope_backward(u.double(), g.double(), *inputs, exact[1], pool), dtype)
 
 
 def main() -> None:

@@ -7,6 +7,26 @@ import triton.language as tl
 from aot import compile_for_sm_90
 
 from fastdd.kernels import gradient_match as kernels
+from fastdd.kernels import gradient_match_layers as layers
+
+
+def of_layers() -> list[dict]:
+    """Those of all layers at once."""
+    rows = []
+    for real, metric, marked in itertools.product(
+        ("fp32", "bf16", "fp16", "fp64"), ("ours", "cos", "mse", "l1"), (False, True)
+    ):
+        acc, wide = (tl.float64, "*fp64") if real == "fp64" else (tl.float32, "*fp32")
+        kinds = {
+            **dict.fromkeys(("b", "ab", "aa", "bb", "g", "out"), wide),
+            **{"a": f"*{real}", "classes": "*i64", "present": "*u8", "starts": "*i64", "lengths": "*i32"},
+        }
+        chosen = {"METRIC": metric, "HAS_PRESENT": marked}
+        for kernel in (layers.layers_multiply, layers.layers_pull):
+            rows.append(compile_for_sm_90(kernel, kernel.fn.__name__, kinds, {"ACC": acc, **chosen}))
+        if real in ("fp32", "fp64"):
+            rows.append(compile_for_sm_90(layers.layers_finish, "layers_finish", kinds, chosen))
+    return rows
 
 
 def main() -> None:
@@ -26,6 +46,7 @@ def main() -> None:
         short = {**constants, "WHOLE": True}
         rows.append(compile_for_sm_90(kernels.row_multiply, "row_multiply_short", kinds, short))
         rows.append(compile_for_sm_90(kernels.row_sums, "row_sums_short", kinds, constants))
+    rows += of_layers()
     print(json.dumps(rows))
 
 

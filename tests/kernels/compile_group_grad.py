@@ -11,8 +11,25 @@ from fastdd.kernels import group_grad as kernels
 # As the launch specialises them where a layer has many channels, and where a linear layer has few outputs.
 _CHANNELS = ("channels", "group_channels", "group_outputs")
 _WIDE = (*_CHANNELS, "height", "width", "out_width", "positions", "item_rows")
+_STEPS = ("stride_y", "stride_x", "pad_y", "pad_x", "step_y", "step_x")
 _ONES = dict.fromkeys(("stride_y", "stride_x", "pad_y", "pad_x", "step_y", "step_x", "groups"), 1)
 _SMALLEST = dict.fromkeys((*_WIDE, *_ONES, "n_segments", "taps", "kernel_width"), 1)
+
+
+def convolutions() -> list[dict]:
+    """Those of images by their segments' filters."""
+    rows = []
+    for dtype, adjoint in itertools.product(("fp32", "bf16", "fp64"), (False, True)):
+        wide, suffix = ("fp64", "_fp64") if dtype == "fp64" else ("fp32", "_fp32")
+        kinds = {"x": f"*{dtype}", "g": f"*{wide}", "out": f"*{wide}", "offsets": "*i64"}
+        acc, precision = (tl.float64, "ieee") if dtype == "fp64" else (tl.float32, "tf32x3")
+        constants = {"ADJOINT": adjoint, "PRECISION": precision, "ACC": acc}
+        for aligned in (("inner", "columns", "positions", "g_segment", "g_group"), ()):
+            row = "convolve_tiles" + suffix
+            rows.append(compile_for_sm_90(kernels.convolve_tiles, row, kinds, constants, aligned))
+        ones = dict.fromkeys(("n_segments", "groups", "inner", "columns", *_STEPS), 1)
+        rows.append(compile_for_sm_90(kernels.convolve_tiles, row, kinds, {**constants, **ones}))
+    return rows
 
 
 def main() -> None:
@@ -24,7 +41,7 @@ def main() -> None:
         kinds = {
             **dict.fromkeys(("x", "b"), f"*{dtype}"),
             **dict.fromkeys(("out", "partials", "g"), summed),
-            **{"weights": "*fp32", "offsets": "*i64", "starts": "*i64"},
+            **{"weights": "*fp32", "offsets": "*i64"},
         }
         # float64 is for checks, and float16 takes the resources of bfloat16.
         alignments = {"bf16": (_WIDE, _CHANNELS, ()), "fp32": (_WIDE, ())}.get(dtype, (_WIDE,))
@@ -61,6 +78,7 @@ def main() -> None:
                     ("n_segments", "positions", "inner", "columns", "g_segment", "g_inner", "g_column"), 1
                 )
                 rows.append(compile_for_sm_90(kernels.matmul_tiles, config, kinds, {**constants, **ones}))
+    rows += convolutions()
     print(json.dumps(rows))
 
 

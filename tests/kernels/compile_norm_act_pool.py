@@ -29,10 +29,12 @@ def main() -> None:
         kinds = {**dict.fromkeys(IMAGES, f"*{x}"), **dict.fromkeys(VECTORS, f"*{wide}")}
         for (name, kernel), size, pool in itertools.product(KERNELS.items(), (8, 16, 32, 64), POOLS):
             config = kernels.row(name, torch.empty(0, size, size, 0, dtype=dtype), pool)
-            constants = {"ACC": acc, "POOL": pool, **({"EPS": 1e-5} if name == "forward" else {})}
+            constants = {"ACC": acc, "POOL": pool, **({"EPS": 1e-5} if name == "forward" else {"AFFINE": True})}
             # Channels that are no multiple of 16 are read one by one, which takes more registers.
             for aligned in (("channels",), ()) if pool == "max" else (("channels",),):
                 jobs[config, x, pool, aligned] = kernel, config, kinds, constants, aligned
+            if name != "forward" and pool == "avg":
+                jobs[config, x, "alone"] = kernel, config, kinds, {**constants, "AFFINE": False}, ("channels",)
         jobs["norm_act_pool_sums", acc] = kernels.norm_act_pool_sums, "norm_act_pool_sums", kinds, {"ACC": acc}
     print(json.dumps([compile_for_sm_90(*job) for job in jobs.values()]))
 

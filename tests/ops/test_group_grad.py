@@ -560,6 +560,12 @@ def test_opcheck(device, dtype):
     x, b, offsets, shape = convolution(4, [2, 0, 1], GEOMETRIES[0], dtype, device)
     arguments = (x.requires_grad_(), b.requires_grad_(), offsets, list(shape[2:]), [1, 1], [1, 1], [1, 1], 1)
     opcheck(torch.ops.fastdd.grouped_conv_weight, arguments, dtype)
+    x, b, offsets, kernel, *geometry = arguments
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    filters = torch.ones(len(offsets) - 1, b.shape[1], x.shape[1] // geometry[-1], *kernel, dtype=wide, device=device)
+    filters.requires_grad_()
+    for y, size, adjoint in ((x, b.shape[2:], False), (b, x.shape[2:], True)):
+        opcheck(torch.ops.fastdd.grouped_conv, (y, filters, offsets, [*size], *geometry, adjoint), dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)

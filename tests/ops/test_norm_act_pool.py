@@ -111,6 +111,23 @@ def test_opcheck(dtype, device):
     y, stats = torch.ops.fastdd.norm_act_pool(x, weight, bias, 1e-5, "avg")
     opcheck(torch.ops.fastdd.norm_act_pool_backward, (y.clone().requires_grad_(), *leaves, stats, "avg"), dtype)
     opcheck(torch.ops.fastdd.norm_act_pool_double_backward, (x, weight, bias, y, x, weight, bias, stats, "max"), dtype)
+    of_images = y.clone().requires_grad_(), leaves[0], weight, bias, stats, "avg"
+    opcheck(torch.ops.fastdd.norm_act_pool_slope, of_images, dtype)
+    opcheck(torch.ops.fastdd.norm_act_pool_slope_backward, (x, y, x, weight, bias, stats, "max"), dtype)
+
+
+def test_the_slope_alone_has_the_derivatives_of_the_whole():
+    x, weight, bias = case(5, (2, 3, 4, 5), torch.float64, "cpu")
+    x = x.permute(0, 2, 3, 1).contiguous().requires_grad_()
+    y, stats = torch.ops.fastdd.norm_act_pool(x.detach(), weight, bias, 1e-5, "avg")
+    g, u = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y).requires_grad_(), x.detach().sin()
+    found = []
+    for name in ("norm_act_pool_backward", "norm_act_pool_slope"):
+        dx = getattr(torch.ops.fastdd, name)(g, x, weight, bias, stats, "avg")
+        dx = dx if name.endswith("slope") else dx[0]
+        found.append([dx, *torch.autograd.grad(dx, [g, x], u)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("device", DEVICES)

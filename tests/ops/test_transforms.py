@@ -36,6 +36,7 @@ CALLS = {
         lambda t, **o: ops.cf_match(t, _draw(4, 5), _draw(2, 9, 5), OFFSETS, WEIGHTS, CLASSES, 2, **o),
     ),
     "gradient_match": (_draw(3, 4, 5), lambda t, **o: ops.gradient_match([t], [_draw(2, 4, 5)], CLASSES, **o)),
+    "loss_slopes": (ROWS, lambda t, **o: ops.loss_slopes(t, torch.arange(6) % 5, OFFSETS, WEIGHTS, **o)),
     "grouped_outer": (ROWS, lambda t, **o: ops.grouped_outer(t, ROWS, WEIGHTS, OFFSETS, **o)),
     "grouped_matmul": (ROWS, lambda t, **o: ops.grouped_matmul(t, _draw(3, 5, 2), WEIGHTS, OFFSETS, **o)),
     "grouped_conv_weight": (

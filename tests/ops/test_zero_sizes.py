@@ -26,9 +26,16 @@ CALLS = {
     "gradient_match_pull": (f(2, 3), *gradients),
     "gradient_match_absolutes": gradients,
     "gradient_match_signs": (f(2, 3), *gradients),
+    "gradient_match_layers": (f(2, 9), f(2, 9), classes, classes == 0, [2, 1], [3, 3], "ours"),
+    "gradient_match_layers_pull":
+        (f(2), f(2, 9), f(2, 9), classes, None, f(2, 3), f(2, 3), f(2, 3), [2, 1], [3, 3], "ours"),
     "grouped_outer": (f(4, 3), f(4, 2), f(4), offsets, 1),
     "grouped_matmul": (f(4, 3), f(2, 3, 2), f(4), offsets, 1),
     "grouped_conv_weight": (f(4, 2, 5, 5), f(4, 3, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1),
+    "grouped_conv": (f(4, 2, 5, 5), f(2, 3, 2, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1, False),
+    "loss_slopes": (f(4, 3), torch.tensor([0, 1, 2, 0]), offsets, f(4)),
+    "loss_slopes_pull": (f(4, 3), f(4, 3), offsets, f(4)),
+    "turns_": (f(4, 3), f(4, 3), f(4, 3), f(4, 3), torch.tensor(0.1, dtype=torch.float64), 2, 3, 0.5, 0.1),
     "segment_order": (torch.tensor([1, 0, 1]), 2),
     "counter_lanes": (torch.tensor(5), 3),
     "counter_bits": (torch.tensor([5, 6]), 3),
@@ -51,6 +58,8 @@ CALLS = {
     "norm_act_pool_backward": (f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
     "norm_act_pool_double_backward":
         (f(2, 4, 4, 3), *norm, f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
+    "norm_act_pool_slope": (f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
+    "norm_act_pool_slope_backward": (f(2, 4, 4, 3), f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
     "conv_norm_act_pool": (f(2, 4, 4, 3), f(5, 3, 3, 3), None, f(5), f(5), 1e-5, "avg"),
     "conv_norm_act_pool_backward":
         (f(2, 2, 2, 5), f(2, 4, 4, 3), f(5, 3, 3, 3), f(5), f(5), f(2, 2, 5), "avg"),

@@ -21,6 +21,8 @@ class Between:
         device = next(net.parameters()).device
         # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
         self._ends = None if device.type == "cpu" else [self._read(number) for number in range(experts.number)]
+        # There the parameters are views of one vector too, which is written at once.
+        self._flat = None if device.type == "cpu" else _as_one_vector(net)
 
     def at(self, number: int) -> nn.Module:
         key = rng.key(self._seed, "between", number)
@@ -46,7 +48,20 @@ class Between:
 
     @torch.no_grad()
     def _write(self, theta: Tensor) -> nn.Module:
+        if self._flat is not None:
+            self._flat.copy_(theta)
+            return self.net
         parameters = [*self.net.parameters()]
         for parameter, values in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
             parameter.copy_(values.view_as(parameter))
         return self.net
+
+
+@torch.no_grad()
+def _as_one_vector(net: nn.Module) -> Tensor:
+    """The network's parameters in their order, [P], of which they become views."""
+    parameters = [*net.parameters()]
+    flat = torch.cat([parameter.flatten() for parameter in parameters])
+    for parameter, view in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = view.view_as(parameter)
+    return flat

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# PyTorch's defaults, which are the published settings: of AdamW, and of ReduceLROnPlateau.
-_BETA, _EPS = 0.999, 1e-8
+from fastdd import ops
+
+# PyTorch's defaults, which are the published settings: of ReduceLROnPlateau.
 _THRESHOLD, _LEAST_CHANGE = 1e-4, 1e-8
 
 
@@ -46,7 +47,7 @@ class Turns:
     Each of a round's C steps moves all images: those whose turn it is not have a gradient of zero, and go on by their
     moments (and shrink, with AdamW's decay). As that depends on no other class, all classes have their gradients at
     once: :meth:`wait` does the steps before each class's own, then the gradient is taken at the images as they are, and
-    :meth:`step` does the rest. So many element steps as C whole steps have, in twice as many calls.
+    :meth:`step` does the rest (:func:`fastdd.ops.turns_`). So many element steps as C whole steps have.
 
     Args:
         images: [C * IPC, ...], class-major; changed in place.
@@ -72,43 +73,20 @@ class Turns:
         lr: Tensor,
     ):
         self._images, self._momentum, self._classes = images, momentum, num_classes
-        self._each = len(images) // num_classes
         self._decay, self._weight_decay, self._lr = decay, weight_decay, lr
         self.second = torch.zeros_like(momentum) if kind == "adamw" else None
 
     @torch.no_grad()
     def wait(self, done: int) -> None:
         """The steps of a round before each class's own, ``done`` steps after the first of all."""
-        for turn in range(self._classes - 1):
-            self._move(slice((turn + 1) * self._each, None), done + turn + 1)
+        self._turn(done, None)
 
     @torch.no_grad()
     def step(self, done: int, gradient: Tensor) -> None:
         """Each class's own step, and those of the round after it; ``done`` as the round began."""
-        for turn in range(self._classes):
-            own = slice(turn * self._each, (turn + 1) * self._each)
-            self._momentum[: own.start].mul_(self._decay)
-            self._momentum[own].mul_(self._decay).add_(
-                gradient[own], alpha=1.0 if self.second is None else 1 - self._decay
-            )
-            if self.second is not None:
-                self.second[: own.start].mul_(_BETA)
-                self.second[own].mul_(_BETA).addcmul_(gradient[own], gradient[own], value=1 - _BETA)
-            self._go(slice(own.stop), done + turn + 1)
+        self._turn(done, gradient)
 
-    def _move(self, rows: slice, number: int) -> None:
-        """Step ``number`` of rows without a gradient."""
-        self._momentum[rows].mul_(self._decay)
-        if self.second is not None:
-            self.second[rows].mul_(_BETA)
-        self._go(rows, number)
-
-    def _go(self, rows: slice, number: int) -> None:
-        """The move of step ``number``, from 1, by the moments."""
-        images, momentum = self._images[rows], self._momentum[rows]
-        if self.second is None:
-            images.sub_(momentum * self._lr)
-            return
-        images.mul_(1 - self._lr * self._weight_decay)
-        scale = (self.second[rows] / (1 - _BETA**number)).sqrt_().add_(_EPS)
-        images.addcdiv_(momentum, scale.mul_((1 - self._decay**number) / -self._lr))
+    def _turn(self, done: int, gradient: Tensor | None) -> None:
+        of_images = self._images, self._momentum, self.second, gradient
+        decays = {"decay": self._decay, "weight_decay": self._weight_decay}
+        ops.turns_(*of_images, self._lr, self._classes, done, **decays)
