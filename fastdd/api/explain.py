@@ -17,6 +17,7 @@ def explain(
     features: int = 2000,
     projection: str = "tsne",
     images: int = 20,
+    of: str = "own",
     masks: int = 2000,
     cells: int | None = None,
     seed: int = 0,
@@ -27,8 +28,8 @@ def explain(
 
     Features are what the network's last layer sees of test images; how far classes and groups are apart in them are the
     silhouettes, and t-SNE shows it (FairDD's figure 3). Saliency is RISE's (:func:`fastdd.evaluation.saliency.rise`) of
-    each image's own class, as in figures 1 and 5 of From Fake to Real, and where the data set knows which pixels are
-    the object, the share of it inside.
+    each image's own class, as in figures 1 and 5 of From Fake to Real, or of the class that the network takes it for,
+    and where the data set knows which pixels are the object, the share of it inside.
 
     Args:
         network: a file that :func:`evaluate` (``keep_nets``) or :func:`train_network` kept, or the folder: the first.
@@ -36,6 +37,7 @@ def explain(
         features: test images whose features are looked at, at most.
         projection: of the features in the plane: tsne, pca, or none.
         images: test images that saliency is of, as many of every class; 0 for none.
+        of: the class of an image that saliency is of: own or predicted.
         masks: of RISE; the noise of a map falls with their square root.
         cells: of a mask, a side; by default 7, as published, or 4 for images of less than 64 pixels.
         seed: which test images, and the masks.
@@ -67,6 +69,7 @@ def explain(
         features=features,
         projection=projection,
         images=images,
+        of=of,
         masks=masks,
         cells=cells,
         seed=seed,

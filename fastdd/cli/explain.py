@@ -11,7 +11,7 @@ from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset
 from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app
 from fastdd.core import files
-from fastdd.session.explanation import Explanation
+from fastdd.session.explanation import CLASSES, Explanation
 from fastdd.session.trained import network_files, read_network
 
 app = new_app()
@@ -28,6 +28,9 @@ Tested = Annotated[int, typer.Option("--features", help="Test images, at most.",
 Projection = Annotated[str, typer.Option(help="Into the plane: tsne, pca or none.", rich_help_panel=_FEATURES)]
 Images = Annotated[
     int, typer.Option(help="Test images, as many of every class; 0 for none.", min=0, rich_help_panel=_SALIENCY)
+]
+Of = Annotated[
+    str, typer.Option(help=f"Class of an image that saliency is of: {' or '.join(CLASSES)}.", rich_help_panel=_SALIENCY)
 ]
 Masks = Annotated[int, typer.Option(help="Random masks.", min=1, rich_help_panel=_SALIENCY)]
 Cells = Annotated[
@@ -53,6 +56,7 @@ def explain(
     features: Tested = 2000,
     projection: Projection = "tsne",
     images: Images = 20,
+    of: Of = "own",
     masks: Masks = 2000,
     cells: Cells = None,
     seed: Seed = 0,
@@ -68,7 +72,8 @@ def explain(
         files.check_writable(out / "features.png")
     found_files = [network_files(path) for path in networks]
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
-    settings = {"features": features, "images": images, "masks": masks, "cells": cells, "seed": seed, "device": device}
+    settings = {"features": features, "images": images, "of": of, "masks": masks, "cells": cells, "seed": seed}
+    settings["device"] = device
     rows, first = [], []
     for alike in found_files:
         explained = _explained(alike, data, "none" if out is None else projection, settings)

@@ -127,6 +127,13 @@ def rise(
     return Saliency(*found, mean.cpu().numpy(), masks)
 
 
+@torch.no_grad()
+def predicted(net: nn.Module, images: Tensor) -> Tensor:
+    """The class that a network takes each image for, int64 [N], as :func:`rise` sees it: unmasked, in evaluation mode."""
+    with models.exact_convolutions():
+        return _logits(net)(images).argmax(1)
+
+
 def _logits(net: nn.Module) -> Callable[[Tensor], Tensor]:
     net.eval()
     if not isinstance(net, models.Network):

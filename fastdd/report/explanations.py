@@ -122,8 +122,8 @@ def _scatter(axes: "Axes", points: np.ndarray, labels: np.ndarray, names: Sequen
 
 
 def draw_saliency(found: Sequence[Explanation], dataset: Dataset, path: str | os.PathLike) -> None:
-    """Write a PNG: a test image a row, and beside it the saliency of each network on it, with the probability of the
-    image's class; the maps' floor is taken away, and each is bright at its own maximum."""
+    """Write a PNG: a test image a row, and beside it the saliency of each network on it, with the class that it
+    is of, where that is not the image's, and its probability; the maps' floor is taken away, and each is bright at its own maximum."""
     from matplotlib.figure import Figure
 
     rows = found[0].explained[:_MOST_IMAGES]
@@ -140,7 +140,10 @@ def draw_saliency(found: Sequence[Explanation], dataset: Dataset, path: str | os
             values = one.saliency.excess[number].clip(0)
             axes.imshow(gray[number], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
             axes.imshow(values, cmap="inferno", alpha=0.7, interpolation="nearest", vmin=0, vmax=values.max() or 1)
-            axes.set_xlabel(f"p = {one.saliency.probability[number]:.2f}", fontsize=7, labelpad=1)
+            told = f"p = {one.saliency.probability[number]:.2f}"
+            if one.explained_classes[number] != dataset.test.labels[rows[number]]:
+                told = f"{dataset.class_names[one.explained_classes[number]]}: {told}"
+            axes.set_xlabel(printable(told), parse_math=False, fontsize=7, labelpad=1)
     for axes, name in zip(panels[0], ["image", *(network_name(one.network) for one in found)], strict=True):
         axes.set_title(printable(name), parse_math=False, fontsize=8)
     for axes in panels.flat:

@@ -9,10 +9,12 @@ import torch
 from fastdd.core import ranks, rng
 from fastdd.data import Dataset, objects_in
 from fastdd.evaluation.features import drawn_rows, features_of, in_plane, silhouette
-from fastdd.evaluation.saliency import Saliency, check_cells, rise, share_inside
+from fastdd.evaluation.saliency import Saliency, check_cells, predicted, rise, share_inside
 from fastdd.session.trained import StoredNetwork
 
 PROJECTIONS = ("tsne", "pca", "none")
+# The class of an image that saliency is of: its own, or the one that the network takes it for.
+CLASSES = ("own", "predicted")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Explanation:
             -1..1 (:func:`fastdd.evaluation.features.silhouette`); None where the test set has one.
         plane: float32 [M, 2], the features in the plane; None where that was not asked for.
         explained: rows of the test images that saliency is of, int64 [N].
-        saliency: of those images and their own classes; None where there are none.
+        explained_classes: that it is of, one an image, int64 [N].
+        saliency: of those images and classes; None where there are none.
         inside: the share of each one's saliency inside its object (:func:`fastdd.evaluation.saliency.share_inside`), of
             where it is at least half of its maximum; None where the data set does not know the object, of all images
             or of one.
@@ -40,6 +43,7 @@ class Explanation:
     silhouette_group: float | None
     plane: np.ndarray | None
     explained: np.ndarray
+    explained_classes: np.ndarray
     saliency: Saliency | None
     inside: list[float | None] | None
     inside_all: list[float | None] | None
@@ -54,6 +58,7 @@ def explain_network(
     features: int,
     projection: str,
     images: int,
+    of: str,
     masks: int,
     cells: int | None,
     seed: int,
@@ -67,6 +72,8 @@ def explain_network(
             raise ValueError(f"{name} must be at least {least}, not {value}")
     if projection not in PROJECTIONS:
         raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, not {projection!r}")
+    if of not in CLASSES:
+        raise ValueError(f"of must be one of {', '.join(CLASSES)}, not {of!r}")
     if images:
         check_cells(data.size, cells)
     stored.check_fits(data)
@@ -76,13 +83,15 @@ def explain_network(
     values = features_of(net, stored.read(some, device).read(torch.arange(len(some))))
     plane = None if projection == "none" else in_plane(values, projection)
     explained = rows_by_class(test.labels, images, seed)
+    classes = test.labels[explained]
     saliency = inside = inside_all = area = None
     if len(explained):
         shown = test.take(explained)
         pixels = stored.read(shown, device).read(torch.arange(len(shown)))
         key = rng.key(seed, "explain-masks")
-        labels = torch.from_numpy(shown.labels)
-        saliency = rise(net, pixels, labels, masks=masks, side=cells, key=key, progress=progress)
+        if of == "predicted":
+            classes = predicted(net, pixels).cpu().numpy()
+        saliency = rise(net, pixels, torch.from_numpy(classes), masks=masks, side=cells, key=key, progress=progress)
         objects = objects_in(data, shown.images)
         if objects is not None:
             told = objects.any((1, 2))
@@ -101,6 +110,7 @@ def explain_network(
         silhouette_group=silhouette(values, some.groups),
         plane=plane,
         explained=explained,
+        explained_classes=classes,
         saliency=saliency,
         inside=inside,
         inside_all=inside_all,

@@ -120,3 +120,26 @@ def test_where_the_object_is(digits):
     background = replace(digits, provenance={"builder": "c-mnist-bg"})
     image = np.array([[[[0, 255]], [[0, 128]], [[0, 0]]]], np.uint8)
     assert fastdd.data.objects_in(background, image).tolist() == [[[True, False]]]
+
+
+def test_saliency_is_of_the_class_that_is_asked_for(digits, tmp_path):
+    path = network_files(_one_network(digits, tmp_path))[0]
+    asked = {"features": 20, "images": 10, "masks": 20, "projection": "none", "device": "cpu"}
+    own, taken = (fastdd.explain(path, digits, of=of, **asked) for of in ("own", "predicted"))
+    stored = read_network(path)
+    shown = digits.test.take(own.explained)
+    with torch.no_grad():
+        expected = stored.net.eval()(stored.read(shown).read(torch.arange(10))).argmax(1)
+    assert own.explained_classes.tolist() == shown.labels.tolist()
+    assert taken.explained_classes.tolist() == expected.tolist()
+    same = own.explained_classes == taken.explained_classes
+    assert not same.all()  # as a network of two epochs knows little
+    assert np.array_equal(own.saliency.excess[same], taken.saliency.excess[same])
+    assert not np.allclose(own.saliency.excess[~same], taken.saliency.excess[~same])
+    with pytest.raises(ValueError, match="of must be one of own, predicted, not 'best'"):
+        fastdd.explain(path, digits, of="best")
+
+
+def _one_network(digits, tmp_path):
+    fastdd.evaluate("random", digits, ipc=1, keep_nets=tmp_path / "one", **{**TINY, "nets": 1})
+    return tmp_path / "one"
