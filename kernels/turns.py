@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fastdd.kernels.config import config
 from fastdd.kernels.segment_mean import accumulator, on
-from fastdd.reference.turns import BETA, EPS
 
-_BETA, _EPS, _LOG_BETA = tl.constexpr(BETA), tl.constexpr(EPS), tl.constexpr(math.log(BETA))
+# AdamW's second beta and its epsilon, PyTorch's defaults.
+_BETA, _EPS, _LOG_BETA = tl.constexpr(0.999), tl.constexpr(1e-8), tl.constexpr(math.log(0.999))
 
 
 @triton.jit
