@@ -60,7 +60,7 @@ def planned(knobs: Mapping[str, Sequence[float]]) -> list[tuple[dict[str, Any], 
 
 def missing(kept: KeptRows, knobs: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """By debias mode, how many sets are still to be distilled and tested: rows of the same settings share one."""
-    sets = {(key["debias"], config) for key, config in planned(knobs) if kept.find(key) is None}
+    sets = dict.fromkeys((key["debias"], config) for key, config in planned(knobs) if kept.find(key) is None)
     return dict(Counter(debias for debias, _ in sets))
 
 
