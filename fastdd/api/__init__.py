@@ -14,7 +14,7 @@ from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthet
 from fastdd.api.experts import estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
 from fastdd.api.train import load_network, train_network
-from fastdd.api.weights import kde_weights, pseudo_groups
+from fastdd.api.weights import estimate_weights, kde_weights, pseudo_groups
 from fastdd.evaluation import check_fits
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "estimate",
     "estimate_evaluation",
     "estimate_experts",
+    "estimate_weights",
     "evaluate",
     "explain",
     "export_synthetic",

@@ -1,6 +1,7 @@
 """``evaluate``: fresh networks, trained on a set, tested on real images."""
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,9 +23,11 @@ from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.debias.density import kde
 from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, GroupCounts, plan_evaluation
+from fastdd.evaluation.audit import probe_groups
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
 from fastdd.session.trained import network_file, save_evaluated
+from fastdd.training import RECIPES, recipe
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 # Sets that are made of a data set; a string that is none of them is a path.
 _OF_DATA: tuple[Literal["random", "whole"], ...] = ("random", "whole")
+# In place of groups: those that the audit's probe tells.
+_PROBE = "probe"
 
 
 def evaluate(
@@ -82,7 +87,8 @@ def evaluate(
             started from, where it started from single ones. The result says whose it were.
         constants: of the recipe, in place of its defaults.
         groups: of a synthetic set's images, for recipes that look at them: int64 [M] from 0, or the path of such a
-            ``.npy``.
+            ``.npy``; or "probe", those that the probe of :func:`audit` tells, a network that learns the groups of the
+            training images.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: called with (networks done, networks, their mean accuracy so far).
@@ -103,11 +109,11 @@ def evaluate(
             ``.warnings`` too.
     """
     check_dataset(data)
-    opened = _opened(what)
+    opened, target = _opened(what), pick_device(device)
     plan = plan_evaluation(
-        _with_groups(opened, groups),
+        _with_groups(opened, groups, data, training, target),
         data,
-        pick_device(device),
+        target,
         ipc=ipc,
         nets=nets,
         protocol=protocol,
@@ -166,19 +172,33 @@ def estimate_evaluation(
     """What :func:`evaluate` with these arguments will take on this machine (:func:`estimate`)."""
     check_dataset(data)
     check_known(settings, estimate_evaluation)
-    target = pick_device(device)
-    plan = plan_evaluation(_with_groups(_opened(what), settings.pop("groups", None)), data, target, **settings)
-    return estimates.measured({"evaluation": evaluation_seconds(plan)}, 0, target)
+    target, began = pick_device(device), time.perf_counter()
+    groups = settings.pop("groups", None)
+    told = _with_groups(_opened(what), groups, data, settings.get("training"), target)
+    seconds = {"group probe": time.perf_counter() - began} if groups == _PROBE else {}
+    plan = plan_evaluation(told, data, target, **settings)
+    return estimates.measured({**seconds, "evaluation": evaluation_seconds(plan)}, 0, target)
 
 
 def _with_groups(
-    what: SyntheticSet | Literal["random", "whole"], groups: Groups | None
+    what: SyntheticSet | Literal["random", "whole"],
+    groups: Groups | None,
+    data: Dataset,
+    training: str | None,
+    device: torch.device,
 ) -> SyntheticSet | Literal["random", "whole"]:
     """A set with the groups of its images; ValueError where they are none, or of real images, whose are known."""
     if groups is None:
         return what
     if not isinstance(what, SyntheticSet):
         raise ValueError(f"groups are of the images of a synthetic set; those of {what} are the data set's")
+    if isinstance(groups, str) and groups == _PROBE:
+        if training is None or not recipe(training).needs_groups:
+            able = ", ".join(name for name, kind in RECIPES.items() if kind.needs_groups)
+            raise ValueError(f"groups probe is for a training that looks at groups ({able}), not {training or 'erm'}")
+        told, probe = ranks.first(lambda: probe_groups(data, what, device=device))
+        source = f"those that a probe tells, whose accuracy is {probe.accuracy:.1f} %"
+        return replace(what, groups=told, metadata=what.metadata | {"groups_from": source})
     source = "given"
     if not isinstance(groups, np.ndarray):
         source, groups = f"given, of {Path(groups).name}", kde.load_array(Path(groups))

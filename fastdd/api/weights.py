@@ -15,6 +15,8 @@ from fastdd.core import ranks
 from fastdd.data import Dataset
 from fastdd.debias.density import clusters, kde
 from fastdd.debias.density.embedding import Embedding, EmbeddingSettings, bias_embedding
+from fastdd.session import Estimate
+from fastdd.session import estimate as estimates
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,6 +93,26 @@ def kde_weights(
             "diagnostics": asdict(diagnostics),
         },
     )
+
+
+@with_keywords(settings_of(arguments.KdeWeightsSettings))
+def estimate_weights(
+    data: Dataset,
+    *,
+    encoder: str = EmbeddingSettings.encoder,
+    steps: int = EmbeddingSettings.steps,
+    device: str = "auto",
+    **settings: "Unpack[KdeWeightsSettings]",
+) -> Estimate:
+    """What :func:`kde_weights` with these arguments will take on this machine (:func:`estimate`).
+
+    The encoder's training and the embedding of all images; of densities the exact one, whose share is small.
+    """
+    check_known(settings, estimate_weights)
+    target = pick_device(device)
+    kde.KdeSettings(**settings)
+    seconds = estimates.bias_embedding(data, EmbeddingSettings(encoder=encoder, steps=steps), target)
+    return estimates.measured({"weights": seconds}, 0, target)
 
 
 @with_keywords(settings_of(arguments.PseudoGroupsSettings))

@@ -91,10 +91,12 @@ Training = Annotated[
 ]
 Constants = constants_option(EVALUATION)
 SetGroups = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--groups",
-        help="Groups of a synthetic set's images, a .npy, for recipes that look at them.",
+        help="Groups of a synthetic set's images, for recipes that look at them: a .npy, or probe, those that the "
+        "probe of fastdd audit tells.",
+        metavar="FILE|probe",
         show_default="the set's, or those of the real images it started from",
         rich_help_panel=EVALUATION,
     ),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.table import Table as RichTable
 
@@ -231,7 +232,7 @@ class _Costs:
         self._counted: set[Path] = set()
 
     def of(self, cell: recipes.Cell) -> float:
-        """Seconds; sets that an earlier cell distils, or experts that it trains, are not counted again."""
+        """Seconds; sets that an earlier cell distils, experts that it trains, or weights, are not counted again."""
         shop, evaluation = self._shop, self._shop.evaluation(cell)
         if cell.what == "train":
             return self._training(cell)
@@ -248,9 +249,14 @@ class _Costs:
                 total += self._seconds(cell, api.estimate_experts, experts)
         if cell.networks and self._first(folder := shop.networks_folder(cell)) and not folder.exists():
             total += self._networks(cell)
+        if cell.weights:
+            # Made before the run, which is given them.
+            if self._first(file := shop.weights_file(cell)) and not file.exists():
+                total += self._seconds(cell, api.estimate_weights, dict(cell.weights))
+            settings["weights"] = np.linspace(1, 2, len(shop.dataset(cell).train))
         if self._first(shop.run_folder(cell)):
             total += self._seconds(cell, api.estimate, settings)
-        without_groups = {name: value for name, value in settings.items() if name != "groups"}
+        without_groups = {name: value for name, value in settings.items() if name not in ("groups", "weights")}
         run = configure(dataset=cell.dataset, **without_groups).model_dump()
         alike = {name: run[name] for name in ("ipc", "arch", "width", "depth", "dsa_strategy")}
         return total + self._seconds(cell, api.estimate_evaluation, {"what": "random", **alike, **evaluation})

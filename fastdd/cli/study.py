@@ -1,15 +1,18 @@
 """``fastdd study``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import typer
+from rich.table import Table
 
 from fastdd import api, studies
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
 from fastdd.cli.distill import distill_with_bar
+from fastdd.cli.estimate import time_text
 from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.options import EVALUATION, RUN, Command, Device, Seed, new_app
 from fastdd.data import Dataset
@@ -56,6 +59,10 @@ _SEVERITIES, _MODES = "1,2,3,4", "none,fairdd"
 Severities = _list("--severity", "Severities of the bias, joined by commas.", _SEVERITIES)
 Modes = _list("--debias", "Modes of debiasing, joined by commas (fastdd modes).", _MODES)
 Points = _list("--points", "Numbers of points, joined by commas.", _joined(studies.density.POINTS))
+Only = Annotated[
+    bool,
+    typer.Option("--estimate", help="Tell what the missing rows take here, and do nothing else.", rich_help_panel=RUN),
+]
 KdeOut, SeverityOut, DensityOut = (_out(name) for name in studies.STUDIES)
 
 
@@ -79,6 +86,7 @@ def kde(
     epochs: Epochs = None,
     seed: Seed = 0,
     device: Device = "auto",
+    estimate: Only = False,
     out: KdeOut = None,
 ) -> None:
     """Variance, temperature and cut-off of KDE weights: accuracy, weight on conflicting images, ESS, AUC."""
@@ -91,7 +99,15 @@ def kde(
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
     work = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-kde"
-    with studies.KeptRows(folder, "kde", {"dataset_digest": data.digest(), **_settings(work)}) as kept:
+    settings = {"dataset_digest": data.digest(), **_settings(work)}
+    if estimate:
+        with studies.KeptRows(_existing(folder), "kde", settings) as kept:
+            sets = studies.kde.missing(kept, knobs)
+        once = api.estimate_weights(data, device=device).total if "kde" in sets else 0.0
+        # Weights are made once, whatever their settings; runs are given them.
+        _print_estimate(data, sets, work, once, {"kde": {"weights": np.linspace(1, 2, len(data.train))}})
+        return
+    with studies.KeptRows(folder, "kde", settings) as kept:
         rows = studies.kde.study(data, kept, knobs=knobs, work=work, tell=_tell)
     studies.kde.draw(rows, folder / PICTURE, studies.kde.title(data, ipc))
     _end(folder)
@@ -111,6 +127,7 @@ def severity(
     epochs: Epochs = None,
     seed: Seed = 0,
     device: Device = "auto",
+    estimate: Only = False,
     out: SeverityOut = None,
 ) -> None:
     """How severe a bias is: training images of every severity, and accuracy of sets distilled from them."""
@@ -126,9 +143,14 @@ def severity(
     def load(value: int) -> Dataset:
         return load_dataset(dataset, data_root, {**options, studies.severity.OPTION: value})
 
-    grid = {value: studies.severity.examples(load(value)) for value in values}  # what is missing is told before work
     work = _work(ipc, iterations, nets, epochs, seed, device)
     folder = out or Path("runs") / "study-severity"
+    if estimate:
+        with studies.KeptRows(_existing(folder), "severity", _settings(work)) as kept:
+            sets = studies.severity.missing(load, kept, severities=values, modes=modes)
+        _print_estimate(load(values[0]), sets, work)
+        return
+    grid = {value: studies.severity.examples(load(value)) for value in values}  # what is missing is told before work
     with studies.KeptRows(folder, "severity", _settings(work)) as kept:
         rows = studies.severity.study(load, kept, severities=values, modes=modes, work=work, tell=_tell)
     studies.severity.draw(rows, grid, folder / PICTURE, f"{dataset}, dm, {ipc} images a class")
@@ -167,6 +189,41 @@ def _work(ipc: int, iterations: int | None, nets: int, epochs: int | None, seed:
 def _settings(work: Work) -> dict[str, Any]:
     """What rows depend on, as they are kept."""
     return {**work.distillation, **work.evaluation}
+
+
+def _existing(folder: Path) -> Path | None:
+    """The folder, where it is there: an estimate makes none."""
+    return folder if folder.exists() else None
+
+
+def _print_estimate(
+    data: Dataset,
+    sets: Mapping[str, int],
+    work: Work,
+    once: float = 0.0,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Print what sets, by their debias mode, take to be distilled and tested.
+
+    Args:
+        once: seconds of what is done once for all of them.
+        given: by mode, more arguments of its distillation.
+    """
+    tests = {name: work.evaluation[name] for name in ("nets", "epochs")}
+    table = Table(title=f"{data.name}: what is missing", title_justify="left", box=None)
+    for name in ("debias", "sets", "distillation", "evaluation", "all"):
+        table.add_column(name, justify="left" if name == "debias" else "right")
+    total = once
+    for debias, count in sets.items():
+        more = (given or {}).get(debias, {})
+        parts = dict(api.estimate(data, debias=debias, **work.distillation, **tests, **more).seconds)
+        tested = parts.pop("evaluation")
+        distilled = sum(parts.values())
+        total += count * (distilled + tested)
+        times = (distilled, tested, count * (distilled + tested))
+        table.add_row(debias, str(count), *map(time_text, times))
+    console.print(table)
+    console.print(f"{f'weights, once: {time_text(once)}; ' if once else ''}together about {time_text(total)} here")
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -256,7 +256,7 @@ def _whitening(images: np.ndarray, device: torch.device) -> tuple[float, Zca]:
 
 def bias_embedding(dataset: Dataset, settings: EmbeddingSettings, device: torch.device) -> float:
     """Seconds of training an encoder and embedding all training images, and of the density that weights come from."""
-    few, more = (min(len(dataset.train), n) for n in (2 * settings.batch, _IMAGES))
+    few = min(len(dataset.train), 2 * settings.batch)
 
     def seconds(rows: int, steps: int) -> float:
         part = replace(dataset, train=_first(dataset.train, rows))
@@ -267,6 +267,8 @@ def bias_embedding(dataset: Dataset, settings: EmbeddingSettings, device: torch.
     seconds(few, 1)
     short = seconds(few, 1)
     a_step = max(0.0, seconds(few, 1 + _CALLS) - short) / _CALLS
+    # A large encoder's images cost alike, however few are looked at.
+    more = min(len(dataset.train), 2 * few if short > _LONG else _IMAGES)
     an_image = max(0.0, seconds(more, 1) - short) / max(1, more - few)
     counts = np.bincount(dataset.train.labels).astype(float)
     rows = rng.normal(rng.key(0, "estimate"), _IMAGES * 128, device).view(-1, 128)

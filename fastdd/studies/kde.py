@@ -7,8 +7,9 @@ means over classes.
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,26 @@ def measure(data: Dataset, made: KdeWeights | None, debias: str, work: Work) -> 
     return row
 
 
+def planned(knobs: Mapping[str, Sequence[float]]) -> list[tuple[dict[str, Any], KdeSettings | None]]:
+    """The key of every row, and its settings; None for DM and DM+FairDD.
+
+    Raises:
+        ValueError: a knob's value out of range.
+    """
+    plain = [({"debias": debias, "knob": None, "value": None}, None) for debias in ("none", "fairdd")]
+    return plain + [
+        ({"debias": "kde", "knob": knob, "value": value}, KdeSettings(**{knob: value}))
+        for knob, values in knobs.items()
+        for value in values
+    ]
+
+
+def missing(kept: KeptRows, knobs: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """By debias mode, how many sets are still to be distilled and tested: rows of the same settings share one."""
+    sets = dict.fromkeys((key["debias"], config) for key, config in planned(knobs) if kept.find(key) is None)
+    return dict(Counter(debias for debias, _ in sets))
+
+
 def study(
     data: Dataset,
     kept: KeptRows,
@@ -71,7 +92,7 @@ def study(
         raise ValueError(f"the study tells what weights do to bias-conflicting images, and {data.name} has one group")
     if None in _without_density(data).auc:
         raise ValueError(f"a class of {data.name} has no bias-conflicting images: lower the bias ratio")
-    settings = [(knob, value, KdeSettings(**{knob: value})) for knob, values in knobs.items() for value in values]
+    rows_of_study = planned(knobs)
 
     @cache
     def embeddings() -> np.ndarray:
@@ -85,14 +106,12 @@ def study(
             made = kde_weights(embeddings(), data.train.labels, **chosen)
         return measure(data, made, "kde", work)
 
+    def make(debias: str, config: KdeSettings | None) -> dict[str, Any]:
+        return measure(data, None, debias, work) if config is None else of_settings(config)
+
     rows = []
-    for debias in ("none", "fairdd"):
-        key = {"debias": debias, "knob": None, "value": None}
-        rows.append(kept.get(key, lambda debias=debias: measure(data, None, debias, work)))
-        tell(rows[-1])
-    for knob, value, config in settings:
-        key = {"debias": "kde", "knob": knob, "value": value}
-        rows.append(kept.get(key, lambda config=config: of_settings(config)))
+    for key, config in rows_of_study:
+        rows.append(kept.get(key, partial(make, key["debias"], config)))
         tell(rows[-1])
     return rows
 

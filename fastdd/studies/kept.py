@@ -96,11 +96,15 @@ class KeptRows:
                 )
         self.rows, self._seconds = content["rows"], float(meta.get("seconds", 0.0))
 
+    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The row of a key; None where it is not there."""
+        return next((row for row in self.rows if all(row.get(name) == value for name, value in key.items())), None)
+
     def get(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The row of a key: the one that is there, or a new one of what ``make`` returns."""
-        for row in self.rows:
-            if all(row.get(name) == value for name, value in key.items()):
-                return row
+        found = self.find(key)
+        if found is not None:
+            return found
         began = time.perf_counter()
         self.rows.append({**key, **make()})
         self._seconds += time.perf_counter() - began

@@ -4,6 +4,7 @@ Figure 1 and table 2 of "Exploring the Impact of Dataset Bias on Dataset Distill
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,19 @@ from fastdd.studies.kept import KeptRows, Work
 OPTION = "severity"
 _DPI = 110
 _MOST_CLASSES = 10
+
+
+def missing(
+    load: Callable[[int], Dataset], kept: KeptRows, *, severities: Sequence[int], modes: Sequence[str]
+) -> dict[str, int]:
+    """By debias mode, how many sets are still to be distilled and tested; arguments as those of :func:`study`."""
+    digests = {severity: load(severity).digest() for severity in severities}
+    keys = [_key(severity, digest, debias) for severity, digest in digests.items() for debias in modes]
+    return dict(Counter(key["debias"] for key in keys if kept.find(key) is None))
+
+
+def _key(severity: int, digest: str, debias: str) -> dict[str, Any]:
+    return {"severity": severity, "debias": debias, "dataset_digest": digest}
 
 
 def study(
@@ -43,7 +57,7 @@ def study(
     for severity in severities:
         data = load(severity)
         for debias in modes:
-            key = {"severity": severity, "debias": debias, "dataset_digest": data.digest()}
+            key = _key(severity, data.digest(), debias)
             rows.append(kept.get(key, partial(work.figures, data, debias)))
             tell(rows[-1])
     return rows

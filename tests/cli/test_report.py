@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fastdd import api, reproduce
+from fastdd.cli.estimate import time_text
 from fastdd.data import SyntheticSet, load
 from fastdd.data.initial import random_set
 from fastdd.report import document, read_json, write_json
@@ -196,6 +197,30 @@ def test_experts_of_a_table_are_estimated_trained_and_kept(run, tmp_path, monkey
     assert run(*words)[0] == 0
     assert (experts / "manifest.json").stat().st_mtime_ns == before
     assert len(list((tmp_path / "R" / "runs").iterdir())) == 2
+
+
+def test_weights_of_a_table_are_estimated_once_as_they_are_made(run, tmp_path, monkeypatch):
+    written = {"encoder": "resnet18", "score": "none"}
+    cells = tuple(
+        reproduce.Cell(f"c-digits:{ipc}", name, "c-digits", ipc, None, "dm", "kde", 1, weights=weights)
+        for ipc, name, weights in ((1, "written", written), (2, "written", written), (1, "ours", {}))
+    )
+    table = reproduce.Table("paper", "table1", "a table", ("accuracy",), cells)
+    monkeypatch.setattr(reproduce, "read_paper", lambda name: {"table1": table})
+    monkeypatch.setattr(reproduce, "BUDGETS", {"quick": Budget("quick", "", {}, {"nets": 1}, {})})
+    given, runs = [], []
+
+    def taking(seconds, told):
+        return lambda data, **arguments: told.append(arguments) or estimate.Estimate({"all": seconds}, 0, None, 0)
+
+    monkeypatch.setattr(api, "estimate_weights", taking(5000.0, given))
+    monkeypatch.setattr(api, "estimate", taking(100.0, runs))
+    monkeypatch.setattr(api, "estimate_evaluation", taking(10.0, []))
+    out = run("reproduce", "paper", "table1", "--budget", "quick", "--list", "--out", tmp_path / "R")[1]
+    assert [one["encoder"] for one in given] == ["resnet18"]
+    # The run of our weights trains its own encoder; one that is given its weights does not.
+    assert [one.get("weights") is not None for one in runs] == [True, True, False]
+    assert f"about {time_text(5000.0 + 3 * 110)} here" in out
 
 
 def test_a_missing_data_set_is_told_before_the_work(run, tmp_path):

@@ -10,6 +10,8 @@ from PIL import Image
 
 from fastdd import api, data
 from fastdd.cli import study as command
+from fastdd.cli.estimate import time_text
+from fastdd.session import Estimate
 from fastdd.studies import KeptRows, density, kde, severity
 
 # Tested on one colour: a tenth of the images.
@@ -92,6 +94,33 @@ def test_the_ablation_of_weights_goes_on_where_it_was_stopped(run, tmp_path, mon
     assert (code, errors) == (2, "error: k/study.json is of a study with seed=0, not 1; choose another --out\n")
     code, _, errors = run("study", "density", "--out", "k")
     assert (code, errors) == (2, "error: k/study.json is of the study 'kde', not density; choose another --out\n")
+
+
+def test_what_is_missing_is_estimated_and_nothing_made(run, tmp_path, monkeypatch):
+    told = []
+
+    def taking(data, *, debias, **given):
+        told.append((debias, given["nets"], given.get("weights") is not None))
+        return Estimate({"distillation": 100.0, "evaluation": 10.0}, 0, None, 0)
+
+    monkeypatch.setattr(api, "estimate", taking)
+    monkeypatch.setattr(api, "estimate_weights", lambda data, device: Estimate({"weights": 50.0}, 0, None, 0))
+    words = ("study", "kde", *QUICK, "--variance", "0.1,1", "--temperature", "0.5", "--clip", "3", "--out", "k")
+    code, out, errors = run(*words, "--estimate")
+    assert (code, errors) == (0, "")
+    # The defaults are one set, whatever knob they are on the way of.
+    assert [line.split()[:2] for line in out.splitlines()[2:5]] == [["none", "1"], ["fairdd", "1"], ["kde", "2"]]
+    assert out.endswith(f"weights, once: 50.0 s; together about {time_text(50 + 4 * 110)} here\n")
+    assert told == [("none", 1, False), ("fairdd", 1, False), ("kde", 1, True)]
+    assert not (tmp_path / "k").exists()
+    with KeptRows(tmp_path / "k", "kde", {}) as kept:
+        kept.get({"debias": "fairdd", "knob": None, "value": None}, dict)
+        knobs = {"variance": (0.1, 1.0), "temperature": (0.5,), "clip": (3.0,)}
+        assert kde.missing(kept, knobs) == {"none": 1, "kde": 2}
+        digits = data.load("c-digits")
+        kept.get({"severity": 4, "debias": "none", "dataset_digest": digits.digest()}, dict)
+        left = severity.missing(lambda value: digits, kept, severities=(1, 4), modes=("none", "fairdd"))
+        assert left == {"none": 1, "fairdd": 2}
 
 
 def test_severity_is_told_by_images_and_accuracy(run, tmp_path, monkeypatch):

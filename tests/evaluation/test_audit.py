@@ -1,6 +1,7 @@
 """An audit: constructed cases with known answers, and what it refuses."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import fastdd
 from fastdd.data import Dataset, Split, SyntheticSet, Zca
 from fastdd.data.initial import random_set, starting_groups
-from fastdd.evaluation.audit import AuditSettings, data_bias, mutual_information
+from fastdd.evaluation.audit import AuditSettings, data_bias, mutual_information, probe_groups
 from fastdd.evaluation.audit import means as placing
 from fastdd.evaluation.audit.information import augmented, information_by_chance
 from fastdd.evaluation.audit.set_bias import as_normalised
@@ -281,3 +282,33 @@ def test_settings_are_those_of_the_docs():
         "probe_accuracy": 80.0,
         "seed": 0,
     }
+
+
+def test_the_groups_that_the_probe_tells_are_for_training_too(data, random, monkeypatch):
+    made, found = random
+    quick = AuditSettings(**QUICK)
+    groups, probe = probe_groups(data, made, quick)
+    assert tuple(groups.tolist()) == found.of_set.groups
+    assert probe == found.of_set.probe
+    with pytest.raises(
+        ValueError, match=r"an accuracy of .* below 100 %: give the groups of the set's images yourself"
+    ):
+        probe_groups(data, made, AuditSettings(probe_steps=1, probe_accuracy=100))
+    module = sys.modules["fastdd.api.evaluate"]
+    monkeypatch.setattr(module, "probe_groups", lambda *of, **given: probe_groups(*of, quick, **given))
+    short = {"nets": 1, "epochs": 1, "width": 4}
+    told = fastdd.evaluate(made, data, training="lw", groups="probe", **short)
+    assert told.groups_from == f"those that a probe tells, whose accuracy is {probe.accuracy:.1f} %"
+    same = fastdd.evaluate(made, data, training="lw", groups=groups.numpy(), **short)
+    assert torch.equal(told.counts[0].right, same.counts[0].right)
+    with pytest.raises(ValueError, match=r"groups probe is for a training that looks at groups \(.*lw.*\), not erm"):
+        fastdd.evaluate(made, data, groups="probe", **short)
+
+
+def test_of_an_image_that_holds_several_the_probe_tells_the_likeliest_over_its_parts(data, random):
+    made = random[0]
+    # Four small copies of a real image in each.
+    images = made.images[..., ::2, ::2].tile(1, 1, 2, 2)
+    several = replace(made, images=images, metadata=made.metadata | {"formation": 2})
+    groups, _ = probe_groups(data, several, AuditSettings(**QUICK))
+    assert (groups == starting_groups(made, data)).double().mean() > 0.95

@@ -158,6 +158,9 @@ def test_parts_of_experts_and_of_weights_that_are_not_given(brief):
     assert taken.disk == 4 * 3 * 5 * parameters + whitening
     given = fastdd.estimate(data, debias="kde", weights=np.ones(len(data.train)), ipc=1, iterations=1, width=4)
     assert list(given.seconds) == ["distillation"]
+    assert list(api.estimate_weights(data, steps=20, variance=0.2).seconds) == ["weights"]
+    with pytest.raises(ValueError, match="variance"):
+        api.estimate_weights(data, variance=-1.0)
 
 
 def test_settings_that_a_run_would_refuse_are_refused():

@@ -12,7 +12,7 @@ from fastdd.evaluation.audit.findings import (
     SetBias,
 )
 from fastdd.evaluation.audit.information import mutual_information
-from fastdd.evaluation.audit.set_bias import AuditSettings, audit
+from fastdd.evaluation.audit.set_bias import AuditSettings, audit, probe_groups
 
 __all__ = [
     "Audit",
@@ -28,4 +28,5 @@ __all__ = [
     "condensed_ratio",
     "data_bias",
     "mutual_information",
+    "probe_groups",
 ]

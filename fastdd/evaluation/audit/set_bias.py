@@ -49,27 +49,72 @@ def audit(
     settings = settings or AuditSettings()
     check_fits(synthetic, data)
     found, of_data = in_order_of(data, synthetic), data_bias(data)
-    seen = found.decoded()
-    # Image after image, whatever its class's number is: marks of images stay right where classes are renumbered.
-    order = (found.parts @ torch.tensor([found.formation**2, 1])).argsort() if found.formation > 1 else slice(None)
-    images, labels = as_normalised(seen, data)[order], seen.labels.cpu()[order]
+    images, labels = _seen(found, data)
     total = settings.probe_steps + settings.nets
 
     def tell(done: int) -> None:
         if progress is not None:
             progress(done, total)
 
+    of_images, probe = _probed(data, images, settings, device, tell)
+    placed = _placed(data, images, labels, settings, device, lambda done: tell(settings.probe_steps + done))
+    return Audit(data.name, of_data, _set_bias(of_data.classes, len(found.images), labels, of_images, probe, placed))
+
+
+def probe_groups(
+    data: Dataset,
+    synthetic: SyntheticSet,
+    settings: AuditSettings | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Probe]:
+    """Of every stored image the group that the audit's probe takes it to be of, int64 [M], and how well it tells them.
+
+    Those of an audit with the same settings; of an image that holds several, the likeliest over its parts.
+
+    Raises:
+        ValueError: a data set without groups, a set of other classes or sizes, or a probe that does not tell groups.
+
+    Cost: ``probe_steps`` steps of 64 images.
+    """
+    check_groups(data)
+    check_fits(synthetic, data)
+    settings = settings or AuditSettings()
+    images, _ = _seen(in_order_of(data, synthetic), data)
+    of_images, probe = _probed(data, images, settings, device)
+    if not probe.tells:
+        raise ValueError(
+            f"the probe tells the groups of {data.name} with an accuracy of {probe.accuracy:.1f} % (guessing "
+            f"{probe.guessing:.1f} %), below {probe.needed:g} %: give the groups of the set's images yourself"
+        )
+    return of_images.unflatten(0, (len(synthetic.images), -1)).mean(1).argmax(1), probe
+
+
+def _seen(found: SyntheticSet, data: Dataset) -> tuple[Tensor, Tensor]:
+    """Images that networks see, as the data set's are normalised, and their classes: image after image, whatever its
+    class's number is. Marks of images stay right where classes are renumbered."""
+    seen = found.decoded()
+    order = (found.parts @ torch.tensor([found.formation**2, 1])).argsort() if found.formation > 1 else slice(None)
+    return as_normalised(seen, data)[order], seen.labels.cpu()[order]
+
+
+def _probed(
+    data: Dataset,
+    images: Tensor,
+    settings: AuditSettings,
+    device: torch.device | str,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Probe]:
+    """A probe's probabilities of every image, float64 [N, G], and the probe."""
     net, probe = train_probe(
         data,
         steps=settings.probe_steps,
         needed=settings.probe_accuracy,
         seed=settings.seed,
         device=device,
-        progress=tell,
+        progress=progress,
     )
-    of_images = probabilities(net, DeviceImages(images.to(device)), torch.arange(len(images)))
-    placed = _placed(data, images, labels, settings, device, lambda done: tell(settings.probe_steps + done))
-    return Audit(data.name, of_data, _set_bias(of_data.classes, len(found.images), labels, of_images, probe, placed))
+    return probabilities(net, DeviceImages(images.to(device)), torch.arange(len(images))), probe
 
 
 def as_normalised(synthetic: SyntheticSet, data: Dataset) -> Tensor:
