@@ -29,10 +29,8 @@ class _Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         of_each, weight = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1), self.weight.mT
-        if self.bias is None:
-            out = torch.bmm(of_each, weight)
-        else:
-            out = torch.baddbmm(self.bias[:, None], of_each, weight)
+        bias = self.bias
+        out = torch.bmm(of_each, weight) if bias is None else torch.baddbmm(bias[:, None], of_each, weight)
         return out.transpose(0, 1).flatten(1)
 
 

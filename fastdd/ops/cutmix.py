@@ -73,10 +73,60 @@ def cutmix(
     Returns:
         How to mix it; None where it is not mixed.
     """
+    rectangle = drawn_rectangle(key, size, probability)
+    if rectangle is None:
+        return None
+    top, left, bottom, right = rectangle
+    area = (bottom - top) * (right - left) / (size[0] * size[1])
+    return CutMix(rng.permutation(cutmix_order(key), n, device), rectangle, 1 - area)
+
+
+def drawn_rectangle(key: int, size: tuple[int, int], probability: float) -> tuple[int, int, int, int] | None:
+    """The rectangle that :func:`cutmix` draws; None where the batch is not mixed."""
     mixed, kept, row, column = rng.uniform_array(key, 4).tolist()
     if mixed >= probability:
         return None
-    rectangle = cutmix_rectangle(size, 1 - kept, int(row * size[0]), int(column * size[1]))
-    top, left, bottom, right = rectangle
-    area = (bottom - top) * (right - left) / (size[0] * size[1])
-    return CutMix(rng.permutation(rng.key(key, "order"), n, device), rectangle, 1 - area)
+    return cutmix_rectangle(size, 1 - kept, int(row * size[0]), int(column * size[1]))
+
+
+def cutmix_order(key: int) -> int:
+    """The key of the order that :func:`cutmix` draws."""
+    return rng.key(key, "order")
+
+
+@dataclass(frozen=True)
+class CutMixes:
+    """How batches of several networks are mixed, each by a :class:`CutMix` of its own.
+
+    Attributes:
+        order: int64 [K, N].
+        rectangles: int64 [K, 4], on the same device: top, left, bottom, right; zeros for a batch that is not mixed.
+    """
+
+    order: Tensor
+    rectangles: Tensor
+
+    def paste(self, images: Tensor) -> Tensor:
+        """Of images [K, N, C, H, W], those that they are mixed to.
+
+        >>> images = torch.arange(4.0).view(2, 2, 1, 1, 1).repeat(1, 1, 1, 1, 2)
+        >>> mixes = CutMixes(torch.tensor([[1, 0], [1, 0]]), torch.tensor([[0, 1, 1, 2], [0, 0, 0, 0]]))
+        >>> mixes.paste(images).flatten(2).tolist()
+        [[[0.0, 1.0], [1.0, 0.0]], [[2.0, 2.0], [3.0, 3.0]]]
+        """
+        top, left, bottom, right = self.rectangles.view(-1, 4, 1, 1, 1, 1).unbind(1)
+        rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
+        inside = ((rows >= top) & (rows < bottom)).mT & (columns >= left) & (columns < right)
+        return torch.where(inside, images[self._networks(), self.order], images)
+
+    def kept(self, size: tuple[int, int]) -> Tensor:
+        """float64 [K, 1], what is left of a batch's images of this size."""
+        top, left, bottom, right = self.rectangles.unbind(1)
+        return (1 - ((bottom - top) * (right - left)).double() / (size[0] * size[1]))[:, None]
+
+    def of_others(self, values: Tensor) -> Tensor:
+        """Of values [K, N, *], those of the images that are pasted."""
+        return values[self._networks(), self.order]
+
+    def _networks(self) -> Tensor:
+        return torch.arange(len(self.order), device=self.order.device)[:, None]

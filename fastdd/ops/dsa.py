@@ -92,9 +92,7 @@ def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
 
 
-def _plain_rows(
-    keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype
-) -> Tensor:
+def _plain_rows(keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype) -> Tensor:
     """:func:`dsa_params`, operation after operation; ``numbers`` are places in :data:`DSA_OPS`.
 
     ``shared`` rows, one after the other, have the operation of the first of them.
@@ -143,9 +141,7 @@ _ROWS = _dispatch.define(
 )
 
 
-def _launch_rows(
-    keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype
-) -> Tensor:
+def _launch_rows(keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype) -> Tensor:
     from fastdd.kernels import dsa
 
     return dsa.rows(

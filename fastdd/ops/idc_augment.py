@@ -31,7 +31,8 @@ def idc_params(
     and the synthetic images of a class, training one an image with ``shared_op`` (the chosen operation is the batch's).
 
     Returns:
-        [R, 2, 13] or [*, R, 2, 13] on keys' device, for :func:`augment_passes`; 1 in place of 2 where one pass is enough.
+        [R, 2, 13] or [*, R, 2, 13] on keys' device, for :func:`augment_passes`; with 1 in place of 2 where one pass is
+        enough.
 
     >>> idc_params("color_crop_cutout", rng.lanes(rng.key(0, "docs"), 4), (32, 32)).shape
     torch.Size([4, 2, 13])
