@@ -46,11 +46,12 @@ class ParameterInit:
                 raise TypeError(f"no default initialisation known for a layer of type {type(layer).__name__}")
             parameters += own
         device = parameters[0].device
-        sizes = torch.tensor([p.numel() for p in parameters], device=device)
-        self._scale = torch.tensor(scales, device=device).repeat_interleave(sizes)
-        self._offset = torch.tensor(offsets, device=device).repeat_interleave(sizes)
+        sizes = [p.numel() for p in parameters]
+        repeats, of_all = torch.tensor(sizes, device=device), {"output_size": sum(sizes)}  # no wait for their sum
+        self._scale = torch.tensor(scales, device=device).repeat_interleave(repeats, **of_all)
+        self._offset = torch.tensor(offsets, device=device).repeat_interleave(repeats, **of_all)
         self.flat: Tensor = torch.empty_like(self._scale)
-        for parameter, view in zip(parameters, self.flat.split(sizes.tolist()), strict=True):
+        for parameter, view in zip(parameters, self.flat.split(sizes), strict=True):
             parameter.data = view.view_as(parameter)
         self._normal = [layer.weight for layer in normal]
 

@@ -36,6 +36,8 @@ _LOOKS = """alias as_strided detach diagonal empty empty_like empty_strided expa
 # Operations whose result has a size that only the GPU knows, or that are values on the host.
 _WAITS = """_local_scalar_dense _unique2 argwhere bincount equal is_nonzero masked_select nonzero unique_consecutive
     unique_dim"""
+# Those whose indices may be masks: where they are, only the GPU knows.
+_INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 _NO_KERNEL, _WAITING = frozenset(_LOOKS.split()), frozenset(_WAITS.split())
 
 
@@ -175,7 +177,7 @@ def _run(function, args, kwargs):
     kernels = 0 if name in _NO_KERNEL or to_host or launcher is not None else 1
     # Where there is no output_size, the sum of the repeats is the size.
     sized = name != "repeat_interleave" or kwargs.get("output_size") is not None
-    by_mask = name.startswith("index") and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in ours[1:])
+    by_mask = name in _INDEXING and any(index.dtype in (torch.bool, torch.uint8) for index in tree_leaves(args[1]))
     upload = on_gpu and any(tensor.dim() or name == "_to_copy" for tensor in host)
     _note(name, kernels=kernels, wait=to_host or name in _WAITING or not sized or by_mask, upload=upload)
     if not function._schema.returns:
