@@ -150,23 +150,37 @@ def train_side_by_side(
 
     Returns the last epoch's losses, [count], on the device.
     """
-    course = _Course(protocol, nets.parameters())
-    training = SideBySideTraining(
-        nets.train(),
-        images,
-        labels,
-        course.optimizer,
-        batch=protocol.batch,
-        dsa_strategy=protocol.dsa_strategy,
-        keys=keys,
-        composition=protocol.composition,
-        cutmix=protocol.cutmix,
-    )
+    training = ProtocolTraining(nets, images, labels, protocol, keys)
     for epoch in range(protocol.passes):
         losses = training.epoch(epoch)
-        if course.follow(epoch):
-            training.learn_by(course.optimizer)
     return losses
+
+
+class ProtocolTraining:
+    """The epochs of :func:`train_side_by_side`, one after another."""
+
+    def __init__(
+        self, nets: models.SideBySide, images: DeviceImages, labels: Tensor, protocol: Protocol, keys: Sequence[tuple]
+    ):
+        self._course = _Course(protocol, nets.parameters())
+        self._training = SideBySideTraining(
+            nets.train(),
+            images,
+            labels,
+            self._course.optimizer,
+            batch=protocol.batch,
+            dsa_strategy=protocol.dsa_strategy,
+            keys=keys,
+            composition=protocol.composition,
+            cutmix=protocol.cutmix,
+        )
+
+    def epoch(self, number: int) -> Tensor:
+        """Do epoch ``number``, the next; its losses, [count], on the device."""
+        losses = self._training.epoch(number)
+        if self._course.follow(number):
+            self._training.learn_by(self._course.optimizer)
+        return losses
 
 
 class _Course:
