@@ -269,6 +269,7 @@ class ExpertTrainer:
             "sha256": progress.sha256.hexdigest(),
             **({} if progress.recipe is None else {"recipe": progress.recipe.state()}),
         }
+        state = _on_host(state)  # once, for the digest and the file
         state["digest"] = _digest(state)
         files.write_atomic(self._path / STATE.format(number), lambda file: torch.save(state, file))
 
@@ -330,6 +331,15 @@ class ExpertTrainer:
     def _evaluate(self) -> dict[str, float | None]:
         counts = count_right(self.net, self._test, self._test_labels, self._test_groups, self._dataset)
         return {name: None if math.isnan(value) else value for name, value in asdict(counts.metrics()).items()}
+
+
+def _on_host(part: Any) -> Any:
+    """What a state holds, its tensors on the CPU."""
+    if isinstance(part, dict):
+        return {name: _on_host(value) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return type(part)(map(_on_host, part))
+    return part.cpu() if isinstance(part, Tensor) else part
 
 
 def _digest(value: Any) -> str:

@@ -7,7 +7,7 @@ from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
-from fastdd.ops.cutmix import CutMix, CutMixes, cutmix, cutmix_order, cutmix_rectangle, drawn_rectangle
+from fastdd.ops.cutmix import CutMix, CutMixes, cutmix, cutmix_rectangle
 from fastdd.ops.density import log_density
 from fastdd.ops.draws import random_parameters
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
@@ -45,10 +45,8 @@ __all__ = [
     "conv3x3",
     "conv_norm_act_pool",
     "cutmix",
-    "cutmix_order",
     "cutmix_rectangle",
     "diff_augment",
-    "drawn_rectangle",
     "dsa_params",
     "embedding_match",
     "formation",

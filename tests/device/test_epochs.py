@@ -4,11 +4,9 @@ Nothing in an epoch waits or is sent, but what is named here with its reason; th
 no more than are recorded in bench/results/launches.json, which test_steps.py writes when it is run as a script.
 """
 
-import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -19,11 +17,12 @@ from torch import Tensor
 from fastdd import models, training
 from fastdd.core import rng
 from fastdd.data import DeviceImages
+from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
+from fastdd.debias.density.kde.estimate import _log_density
+from fastdd.debias.density.kde.settings import KdeSettings
 from fastdd.evaluation import PROTOCOLS, Protocol, evaluate
-from fastdd.evaluation.features import features_of
 from fastdd.evaluation.networks import _predictions_side_by_side
 from fastdd.evaluation.protocol import ProtocolTraining
-from fastdd.evaluation.saliency import rise
 from fastdd.experts import ExpertSettings
 from fastdd.experts.training import train_experts
 from fastdd.ops._dispatch import has_triton
@@ -79,8 +78,15 @@ def of_evaluation(protocol: Protocol, count: int, device: torch.device):
     images, nets = seen(device), models.SideBySide(net(device), count)
     for number in range(count):
         nets.take(number, net(device, number))
-    epochs = ProtocolTraining(nets, images.images, images.labels, protocol, [(0, "evaluation", k) for k in range(count)])
-    return epochs.epoch, partial(flat, nets)
+    epochs = ProtocolTraining(
+        nets, images.images, images.labels, protocol, [(0, "evaluation", k) for k in range(count)]
+    )
+
+    def logits() -> Tensor:  # not parameters: biases before norms, which change nothing, follow roundings
+        with torch.no_grad():
+            return nets(images.images.read(torch.arange(9, device=device)).expand(count, -1, -1, -1, -1))
+
+    return epochs.epoch, logits
 
 
 def of_recipe(name: str, optimiser: str, device: torch.device):
@@ -92,6 +98,32 @@ def of_recipe(name: str, optimiser: str, device: torch.device):
     return Trainer(recipe, config, 0.01, (0, "train")).epoch, partial(flat, recipe.net, *recipe.modules.values())
 
 
+def of_test_pass(count: int, device: torch.device):
+    images, nets = seen(device).images, models.SideBySide(net(device), count)
+    for number in range(count):
+        nets.take(number, net(device, number))
+    found: dict[int, Tensor] = {}
+    return (lambda number: found.update({0: _predictions_side_by_side(nets, images)})), lambda: found[0].double()
+
+
+def of_embedding(device: torch.device):
+    """One step more than in the epoch before; the last part of each is the embedding itself."""
+    found: dict[int, Tensor] = {}
+
+    def epoch(number: int) -> None:
+        settings = EmbeddingSettings(steps=1, batch=18)
+        found[0] = torch.from_numpy(train_embedding(data(), settings, device=device))
+
+    return epoch, lambda: found[0]
+
+
+def of_density(device: torch.device):
+    rows, found = rng.normal(5, 36 * 4).view(36, 4).to(device), {}
+    return (
+        lambda number: found.update({0: _log_density(rows, torch.tensor([0, 12, 36]), KdeSettings())[0]})
+    ), lambda: found[0]
+
+
 SMALL = {"dfa": {"swap_from": 1}, "selecmix": {"pool": 36}, "selecmix-lff": {"pool": 36}}
 EVALUATIONS = {
     "published": Protocol(batch=18),
@@ -100,13 +132,25 @@ EVALUATIONS = {
         for name in ("idc", "ncfm")
     },
 }
+# Of what waits or sends, where, and why: densities and embeddings go to the host, where weights are made of them, and
+# an encoder is built and its images sent as its training begins.
+WAITS = {
+    ("weights", "steps of the embedding"): ("embedding.embed",),
+    ("weights", "exact"): ("estimate._log_density",),
+}
+UPLOADS = {
+    ("weights", "steps of the embedding"): ("device.of", "embedding.train_embedding", "init.__init__"),
+    ("weights", "exact"): ("estimate._exact",),
+}
 EPOCHS: dict[tuple[str, str], Begin] = {
     **{
         ("evaluation", f"{name}, {count} at a time"): partial(of_evaluation, protocol, count)
         for name, protocol in EVALUATIONS.items()
         for count in (1, 5)
     },
+    **{("evaluation", f"test pass, {count} at a time"): partial(of_test_pass, count) for count in (1, 5)},
     **{("training", name): partial(of_recipe, name, "sgd") for name in RECIPES},
+    **{("weights", name): of for name, of in (("steps of the embedding", of_embedding), ("exact", of_density))},
 }
 
 
@@ -115,9 +159,65 @@ def epoch(room: str, name: str) -> tuple[Record, float]:
     return second(EPOCHS[room, name])
 
 
+# Of a whole piece of work, where it waits and why.
+EVALUATE_WAITS = {
+    "networks.evaluate": "whether a network is finite, and its last loss",
+    "doubts.doubt_of_network": "whether it predicts one class alone",
+    "metrics.of": "what it got right",
+}
+EXPERT_WAITS = {
+    "side_by_side._train": "an epoch's losses, of all experts at once",
+    "store._bytes": "every epoch is stored",
+    "trainer._check_finite": "an expert that diverged is told at once",
+    "trainer._on_host": "its state is stored too",
+    "metrics.of": "a test",
+}
+
+
+def of_evaluate(device: torch.device) -> Tensor:
+    images = seen(device)
+    found = evaluate(
+        *(images.images, images.labels, data()),
+        **{"arch": "ConvNet", "width": 4, "depth": 2, "nets": 3, "protocol": Protocol(epochs=2, batch=18)},
+        side_by_side=3,
+    )
+    return torch.stack([counts.right for counts in found.counts]).double()
+
+
+def of_experts(device: torch.device, out: Path) -> Tensor:
+    config = ExpertSettings.configure(
+        **{"dataset": "made", "arch": "ConvNet", "width": 4, "depth": 2, "debias": "fairdd", "eval_every": 2},
+        **{"num_experts": 2, "epochs": 2, "batch_train": 18},
+    )
+    return train_experts(config, data(), out=out, device=device, side_by_side=2).values.float()
+
+
+def places(found: list[tuple[str, str]]) -> set[str]:
+    return {place.split(" < ")[0] for _, place in found}
+
+
+def test_an_evaluation_waits_where_it_says():
+    expected = of_evaluate(CPU)
+    with PretendGpu() as gpu, gpu.recording() as record:
+        found = of_evaluate(CUDA)
+    assert (found - expected).abs().max() <= 1
+    print(record.waits)
+    assert places(record.waits) <= set(EVALUATE_WAITS)
+    # Of three networks: two of the network, one of what it predicts where it learned nothing, one of its counts.
+    assert len(record.waits) <= 3 * 4
+
+
+def test_experts_wait_where_they_say(tmp_path):
+    expected = of_experts(CPU, tmp_path / "cpu")
+    with PretendGpu() as gpu, gpu.recording() as record:
+        found = of_experts(CUDA, tmp_path / "cuda")
+    assert (found - expected).abs().max() < 1e-5
+    assert places(record.waits) <= set(EXPERT_WAITS), record.waits
+
+
 @pytest.mark.parametrize(("room", "name"), EPOCHS)
 def test_an_epoch_waits_for_nothing_and_sends_nothing(room, name):
     record, difference = epoch(room, name)
     assert difference < 1e-4
-    assert record.waits == []
-    assert record.uploads == []
+    assert places(record.waits) == set(WAITS.get((room, name), ()))
+    assert places(record.uploads) == set(UPLOADS.get((room, name), ()))

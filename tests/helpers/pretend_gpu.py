@@ -146,6 +146,10 @@ def _numbers(value):
     return value.numbers if isinstance(value, OnGpu) else value
 
 
+def _with_values(like: Tensor) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype) if like.is_meta else like
+
+
 def _run(function, args, kwargs):
     """Do an operation on the CPU, note what a GPU would have had to do, and say where the result is."""
     device = kwargs.get("device")
@@ -168,15 +172,15 @@ def _run(function, args, kwargs):
         with _Mode():
             launcher(*args, **kwargs)
     if name == "empty_like":  # which reads no values, of a module that is built without any
-        args = tree_map_only(Tensor, lambda like: like if isinstance(like, OnGpu) else torch.empty(like.shape, dtype=like.dtype), args)
-        host = []
+        args, host = tree_map_only(Tensor, _with_values, args), []
     if any(tensor.is_meta for tensor in host):
         raise AssertionError(f"{function} has values that were not made here: write it so that they are tensors")
     with _disable_current_modes():
         if "device" in kwargs and device is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         result = function(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
-    to_host = bool(ours) and (not on_gpu or (name == "copy_" and not isinstance(args[0], OnGpu)))
+    written = name == "copy_" and not isinstance(args[0], OnGpu)
+    to_host = bool(ours) and name != "empty_like" and (not on_gpu or written)
     kernels = 0 if name in _NO_KERNEL or to_host or launcher is not None else 1
     # Where there is no output_size, the sum of the repeats is the size.
     sized = name != "repeat_interleave" or kwargs.get("output_size") is not None

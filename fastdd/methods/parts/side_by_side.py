@@ -102,8 +102,7 @@ class SideBySideTraining:
         if self._cutmix:
             for k, (seed, stream, *of_net) in enumerate(self._keys):
                 key = rng.key(seed, f"{stream}-cutmix", *of_net, *counters)
-                rectangle = ops.drawn_rectangle(key, self._images.size, self._cutmix) or (0, 0, 0, 0)
-                found[f"order {k}"] = ops.cutmix_order(key)
+                *rectangle, _, found[f"order {k}"] = ops.mixing(key, self._images.size, self._cutmix)
                 found |= {f"rectangle {k} {side}": value for side, value in enumerate(rectangle)}
         return found
 
