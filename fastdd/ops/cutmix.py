@@ -1,6 +1,7 @@
 """CutMix (Yun et al., ICCV 2019), as IDC trains networks: a rectangle of every image of a batch is another image's."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,22 +15,28 @@ class CutMix:
 
     Attributes:
         order: int64 [N]: into image i a rectangle of image ``order[i]`` is pasted.
-        rectangle: its first row and column, and those after its last: top, left, bottom, right.
+        rectangle: its first row and column, and those after its last: top, left, bottom, right. Numbers, or scalars
+            where the images are.
         kept: what is left of image i, as a part of its area: the weight of its own label; 1 - kept is the other's.
+            Likewise.
     """
 
     order: Tensor
-    rectangle: tuple[int, int, int, int]
-    kept: float
+    rectangle: tuple[int | Tensor, int | Tensor, int | Tensor, int | Tensor]
+    kept: float | Tensor
 
     def paste(self, images: Tensor) -> Tensor:
-        """The images [N, C, H, W], changed in place.
+        """The images [N, C, H, W], changed in place if the rectangle is numbers.
 
         >>> images = torch.arange(2.0).view(2, 1, 1, 1).repeat(1, 1, 2, 2)
         >>> CutMix(torch.tensor([1, 0]), (0, 1, 2, 2), 0.5).paste(images)[:, 0].tolist()
         [[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]
         """
         top, left, bottom, right = self.rectangle
+        if isinstance(top, Tensor):
+            row, column = (torch.arange(side, device=images.device) for side in images.shape[2:])
+            inside = ((row >= top) & (row < bottom))[:, None] & ((column >= left) & (column < right))
+            return torch.where(inside, images[self.order], images)
         images[:, :, top:bottom, left:right] = images[self.order, :, top:bottom, left:right]
         return images
 
@@ -57,6 +64,37 @@ def cutmix_rectangle(size: tuple[int, int], part: float, row: int, column: int) 
     return top, left, bottom, right
 
 
+class Mixing(NamedTuple):
+    """What a key says of a batch: numbers of :class:`CutMix`, those of an empty rectangle where it is not mixed.
+
+    Attributes:
+        top, left, bottom, right, kept: as there.
+        order: the key of its permutation.
+    """
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    kept: float
+    order: int
+
+
+def mixing(key: int, size: tuple[int, int], probability: float) -> Mixing:
+    """What :func:`cutmix` decides by a key, whose arguments these are.
+
+    >>> mixing(7, (32, 32), 0.0)[:5]
+    (0, 0, 0, 0, 1.0)
+    """
+    mixed, kept, row, column = rng.uniform_array(key, 4).tolist()
+    rectangle = 0, 0, 0, 0
+    if mixed < probability:
+        rectangle = cutmix_rectangle(size, 1 - kept, int(row * size[0]), int(column * size[1]))
+    top, left, bottom, right = rectangle
+    area = (bottom - top) * (right - left) / (size[0] * size[1])
+    return Mixing(*rectangle, 1 - area, rng.key(key, "order"))
+
+
 def cutmix(
     key: int, n: int, size: tuple[int, int], probability: float, device: torch.device | str = "cpu"
 ) -> CutMix | None:
@@ -73,10 +111,7 @@ def cutmix(
     Returns:
         How to mix it; None where it is not mixed.
     """
-    mixed, kept, row, column = rng.uniform_array(key, 4).tolist()
-    if mixed >= probability:
+    if float(rng.uniform_array(key, 1)[0]) >= probability:
         return None
-    rectangle = cutmix_rectangle(size, 1 - kept, int(row * size[0]), int(column * size[1]))
-    top, left, bottom, right = rectangle
-    area = (bottom - top) * (right - left) / (size[0] * size[1])
-    return CutMix(rng.permutation(rng.key(key, "order"), n, device), rectangle, 1 - area)
+    *rectangle, kept, order = mixing(key, size, probability)
+    return CutMix(rng.permutation(order, n, device), tuple(rectangle), kept)
