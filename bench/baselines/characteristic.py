@@ -187,15 +187,15 @@ class BatchedNcfm(_Steps):
         config, count = self._config, len(self._rows)
         done = 2 * self._number * count
         self.images.detach().clamp_(0, 1)
-        self._turns.wait(done)
+        self._turns.wait(self._turns.growths(done))
         rows = torch.cat([rows[torch.randperm(len(rows))[: config.batch_real]] for rows in self._rows])
         loss = self._loss(self._between(torch.rand(1).item()), rows, self._params("dsa"), None)
-        self._turns.step(done, torch.autograd.grad(loss, self.images)[0])
-        self._turns.wait(done + count)
+        self._turns.step(self._turns.growths(done), torch.autograd.grad(loss, self.images)[0])
+        self._turns.wait(self._turns.growths(done + count))
         logits = torch.cat([*self._seen(self._between(0.0), self._params("calibration"))])
         labels = torch.arange(count, device=logits.device).repeat_interleave(len(logits) // count)
         cross_entropy = config.calibration * count * F.cross_entropy(logits, labels)
-        self._turns.step(done + count, torch.autograd.grad(cross_entropy, self.images)[0])
+        self._turns.step(self._turns.growths(done + count), torch.autograd.grad(cross_entropy, self.images)[0])
         self._number += 1
         return loss.detach() + cross_entropy.detach()
 

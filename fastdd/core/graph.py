@@ -4,20 +4,23 @@ A graph does on a GPU what was launched while it was captured: the same kernels,
 that the host gave them then. What changes from one time to the next must therefore lie on the device. Two things do:
 **keys** (:mod:`fastdd.core.rng`), which a table has for the units of work to come (:class:`KeyTable`), and what a unit
 works on, which stays where it is. What the host decides is a unit's **phase**: units of one phase are the same work.
+Beside keys the table has what else a unit's number says, such as which of the stored networks is its own.
 
 :class:`Graphs` puts it together. On CPUs, and with ``FASTDD_CUDA_GRAPHS=0``, it calls the work as it is, with keys that
 are numbers of the host's.
 """
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor
 
-# By stream name: a number of the host's, or a scalar int64 on the device.
-Keys = Mapping[str, "int | Tensor"]
+# By name: numbers of the host's, or scalars on the device, int64 or float64.
+HostKeys = Mapping[str, int | float]
+Keys = Mapping[str, int | float | Tensor]
 Outputs = Tensor | tuple[Tensor | None, ...] | None
 
 # Units whose keys are sent at a time.
@@ -40,7 +43,8 @@ class KeyTable:
     unit: it can be part of a graph.
 
     Args:
-        keys: of a unit, by name: the same names in the same order for every unit.
+        keys: of a unit, by name: the same names in the same order for every unit; integers, and floating-point numbers,
+            which are kept to the last bit.
         device: where the table is.
         rows: units that it has keys of at a time.
 
@@ -50,14 +54,14 @@ class KeyTable:
     ({'net': tensor(30), 'batch': tensor(-3)}, tensor(40))
     """
 
-    def __init__(self, keys: Callable[[int], Mapping[str, int]], device: torch.device | str, rows: int = _ROWS):
+    def __init__(self, keys: Callable[[int], HostKeys], device: torch.device | str, rows: int = _ROWS):
         self._keys, self._device, self._count = keys, torch.device(device), rows
-        self._names: tuple[str, ...] | None = None
+        self._kinds: dict[str, type] | None = None  # int or float
         self._first = self._next = 0
 
     def seek(self, number: int) -> None:
         """Let unit ``number`` be the next."""
-        if self._names is None or not self._first <= number < self._first + self._count:
+        if self._kinds is None or not self._first <= number < self._first + self._count:
             self._send(number)
         elif number != self._next:
             self._counter.fill_(number - self._first)
@@ -67,13 +71,16 @@ class KeyTable:
         """The next unit's keys, scalars on the device; the one after it is next then."""
         row = self._table.index_select(0, self._counter)[0]
         self._counter.add_(1)
-        return dict(zip(self._names, row.unbind(), strict=True))
+        return {
+            name: value.view(torch.float64) if kind is float else value
+            for (name, kind), value in zip(self._kinds.items(), row.unbind(), strict=True)
+        }
 
     def _send(self, first: int) -> None:
         rows = [self._keys(number) for number in range(first, first + self._count)]
-        values = torch.tensor([[*row.values()] for row in rows], dtype=torch.int64)
-        if self._names is None:
-            self._names = tuple(rows[0])
+        values = torch.tensor([[*map(_bits, row.values())] for row in rows], dtype=torch.int64)
+        if self._kinds is None:
+            self._kinds = {name: type(value) for name, value in rows[0].items()}
             self._table = torch.zeros(values.shape, dtype=torch.int64, device=self._device)
             self._counter = torch.zeros(1, dtype=torch.int64, device=self._device)
         if self._device.type == "cuda":
@@ -81,6 +88,10 @@ class KeyTable:
         self._table.copy_(values, non_blocking=True)
         self._counter.zero_()
         self._first = first
+
+
+def _bits(value: int | float) -> int:
+    return struct.unpack("<q", struct.pack("<d", value))[0] if isinstance(value, float) else value
 
 
 class Pool:
@@ -158,7 +169,7 @@ class Graphs:
     def __init__(
         self,
         call: Callable[..., Outputs],
-        keys: Callable[[int], Mapping[str, int]],
+        keys: Callable[[int], HostKeys],
         device: torch.device,
         name: str,
         *,

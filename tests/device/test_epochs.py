@@ -5,8 +5,11 @@ no more than are recorded in bench/results/launches.json, which test_steps.py wr
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from tiny_runs import made
 from torch import Tensor
 
 from fastdd import models, training
-from fastdd.core import rng
+from fastdd.core import graph, rng
 from fastdd.data import DeviceImages
 from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
 from fastdd.debias.density.kde.estimate import _log_density
@@ -65,7 +68,7 @@ def second(begin: Begin) -> tuple[Record, float]:
     epoch, numbers = begin(CPU)
     epoch(0), epoch(1)
     expected = numbers()
-    with PretendGpu() as gpu:
+    with PretendGpu() as gpu, mock.patch.object(graph, "_WARM_UP", 1 << 62):  # kernels, not graphs of them
         epoch, numbers = begin(CUDA)
         epoch(0)
         with gpu.recording() as record:
@@ -221,3 +224,29 @@ def test_an_epoch_waits_for_nothing_and_sends_nothing(room, name):
     assert difference < 1e-4
     assert places(record.waits) == set(WAITS.get((room, name), ()))
     assert places(record.uploads) == set(UPLOADS.get((room, name), ()))
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_steps_of_an_evaluation_are_graphs(name):
+    """Replayed, captured anew when the learning rate falls, and with a smaller last batch: the numbers of the CPU."""
+    protocol = replace(EVALUATIONS[name], batch=16, **FEW[name])
+
+    def run(device: torch.device) -> Tensor:
+        epoch, numbers = of_evaluation(protocol, 2, device)
+        for number in range(protocol.passes):
+            epoch(number)
+        return numbers().cpu()
+
+    expected = run(CPU)
+    with PretendGpu() as gpu, gpu.recording() as record:
+        found = run(CUDA)
+    # Of two lengths of batch and two learning rates each: three times called, then replayed.
+    assert record.kernels["replay"] == 3 * protocol.passes - 2 * 2 * 3
+    assert ((found - expected).abs().max() / expected.abs().max()).item() < 1e-3
+
+
+FEW = {
+    "published": {"epochs": 11},
+    "idc": {"epochs": 12, "milestones": (Fraction(1, 2),)},
+    "ncfm": {"epochs": 12, "milestones": (Fraction(1, 2),)},
+}

@@ -6,7 +6,8 @@ kernels it launches, where it waits, and what it copies from the host. What a ke
 PyTorch knows the tensors as *meta* tensors, whose backward needs no GPU; Python sees them as CUDA tensors, and every
 operation on them comes to :func:`_run`, which does it on the CPU. An operation of PyTorch's counts as one kernel,
 whatever it launches inside (a sort launches several). An op of fastdd's that runs on Triton counts as what its launcher
-does: it is called too, with kernels that do nothing but be counted. One in CUDA C++ counts as one kernel.
+does: it is called too, with kernels that do nothing but be counted. One in CUDA C++ counts as one kernel, and so does
+the replay of a CUDA graph (:mod:`pretend_graphs`).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import pretend_graphs
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -78,6 +80,8 @@ def _place() -> str:
 
 
 def _note(name: str, *, kernels: int = 0, wait: bool = False, upload: bool = False) -> None:
+    if wait or upload:
+        pretend_graphs.refuse(name)
     if not _records:
         return
     place = _place()
@@ -178,7 +182,12 @@ def _run(function, args, kwargs):
     with _disable_current_modes():
         if "device" in kwargs and device is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
-        result = function(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
+        given, named = tree_map(_numbers, args), tree_map(_numbers, kwargs)
+        if pretend_graphs.tapes:
+            mine = {id(tensor.numbers) for tensor in ours}
+            result = pretend_graphs.tapes[-1].do(function, given, named, lambda tensor: id(tensor) in mine)
+        else:
+            result = function(*given, **named)
     written = name == "copy_" and not isinstance(args[0], OnGpu)
     to_host = bool(ours) and name != "empty_like" and (not on_gpu or written)
     kernels = 0 if name in _NO_KERNEL or to_host or launcher is not None else 1
@@ -243,6 +252,7 @@ class PretendGpu(_Mode):
             (cuda, "max_memory_allocated", lambda device=None: 0),
             (cuda, "get_device_capability", lambda device=None: (9, 0)),
             (ext, "has_cuda_kernels", lambda: True),
+            *pretend_graphs.parts(lambda: _note("replay", kernels=1)),
             (KernelInterface, "__getitem__", lambda kernel, grid: partial(_launch, kernel)),
         ):
             self._stack.enter_context(mock.patch.object(module, name, value))

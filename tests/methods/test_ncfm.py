@@ -87,9 +87,10 @@ def test_classes_in_turns_are_one_optimiser_stepped_class_by_class(classes, roun
     for iteration in range(iterations):
         moved.clamp_(0, 1)
         for number in range(rounds):
-            turns.wait(done)
+            growths = turns.growths(done)
+            turns.wait(growths)
             parts = enumerate(moved.chunk(classes))
-            turns.step(done, torch.cat([pull(part, iteration, number, label) for label, part in parts]))
+            turns.step(growths, torch.cat([pull(part, iteration, number, label) for label, part in parts]))
             done += classes
         plateau.see(torch.tensor(losses[iteration], dtype=torch.float64))
         rates.append(plateau.lr.item())
@@ -172,7 +173,7 @@ def test_iterations_are_the_published_loop(data, calibration):
                 torch.exp(
                     1j
                     * features(between, augmented(x, "dsa", number, label))
-                    @ method.frequencies(number, range(C))[label].double().T.to(torch.complex128)
+                    @ method.frequencies(method.keys(number), range(C))[label].double().T.to(torch.complex128)
                 ).mean(0)
                 for x in (real[rows], own)
             ]
@@ -202,7 +203,7 @@ def test_fairdd_is_the_sum_over_groups(data):
     net = method._networks.at(0)
     batch = method._draws.batch(rng.key(0, "batch", 0), net)
     images, params = method.images.detach(), method._augmentation(rng.lanes(rng.key(0, "dsa", 0), C))
-    method._number = plain._number = 0
+    method._at_hand = plain._at_hand = method.keys(0)
     loss, gradient = method._loss_and_gradient(net, method._config.mode.segments(batch), images, params)
     total, pulls = torch.zeros(()), torch.zeros_like(gradient)
     for group in range(G):

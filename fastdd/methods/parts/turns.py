@@ -1,6 +1,7 @@
 """One optimiser of the images of all classes, stepped once a class; and its learning rate, which falls on a plateau."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 # PyTorch's defaults, which are the published settings: of AdamW, and of ReduceLROnPlateau.
 _BETA, _EPS = 0.999, 1e-8
 _THRESHOLD, _LEAST_CHANGE = 1e-4, 1e-8
+
+Growth = tuple[float | Tensor, float | Tensor]
 
 
 class Plateau:
@@ -76,15 +79,23 @@ class Turns:
         self._decay, self._weight_decay, self._lr = decay, weight_decay, lr
         self.second = torch.zeros_like(momentum) if kind == "adamw" else None
 
-    @torch.no_grad()
-    def wait(self, done: int) -> None:
-        """The steps of a round before each class's own, ``done`` steps after the first of all."""
-        for turn in range(self._classes - 1):
-            self._move(slice((turn + 1) * self._each, None), done + turn + 1)
+    def growths(self, done: int) -> list[Growth]:
+        """Of the steps of a round, ``done`` steps after the first of all: ``1 - beta^n`` of AdamW's two moments, which
+        they have grown to in n steps from 0. SGD has none."""
+        if self.second is None:
+            return [(1.0, 1.0)] * self._classes
+        steps = range(done + 1, done + 1 + self._classes)
+        return [(1 - self._decay**number, 1 - _BETA**number) for number in steps]
 
     @torch.no_grad()
-    def step(self, done: int, gradient: Tensor) -> None:
-        """Each class's own step, and those of the round after it; ``done`` as the round began."""
+    def wait(self, growths: Sequence[Growth]) -> None:
+        """The steps of a round, whose :meth:`growths` these are, before each class's own."""
+        for turn in range(self._classes - 1):
+            self._move(slice((turn + 1) * self._each, None), growths[turn])
+
+    @torch.no_grad()
+    def step(self, growths: Sequence[Growth], gradient: Tensor) -> None:
+        """Each class's own step, and those of the round after it."""
         for turn in range(self._classes):
             own = slice(turn * self._each, (turn + 1) * self._each)
             self._momentum[: own.start].mul_(self._decay)
@@ -94,21 +105,21 @@ class Turns:
             if self.second is not None:
                 self.second[: own.start].mul_(_BETA)
                 self.second[own].mul_(_BETA).addcmul_(gradient[own], gradient[own], value=1 - _BETA)
-            self._go(slice(own.stop), done + turn + 1)
+            self._go(slice(own.stop), growths[turn])
 
-    def _move(self, rows: slice, number: int) -> None:
-        """Step ``number`` of rows without a gradient."""
+    def _move(self, rows: slice, growth: Growth) -> None:
+        """A step of rows without a gradient."""
         self._momentum[rows].mul_(self._decay)
         if self.second is not None:
             self.second[rows].mul_(_BETA)
-        self._go(rows, number)
+        self._go(rows, growth)
 
-    def _go(self, rows: slice, number: int) -> None:
-        """The move of step ``number``, from 1, by the moments."""
+    def _go(self, rows: slice, growth: Growth) -> None:
+        """The move of a step by the moments."""
         images, momentum = self._images[rows], self._momentum[rows]
         if self.second is None:
             images.sub_(momentum * self._lr)
             return
         images.mul_(1 - self._lr * self._weight_decay)
-        scale = (self.second[rows] / (1 - _BETA**number)).sqrt_().add_(_EPS)
-        images.addcdiv_(momentum, scale.mul_((1 - self._decay**number) / -self._lr))
+        scale = (self.second[rows] / growth[1]).sqrt_().add_(_EPS)
+        images.addcdiv_(momentum, scale.mul_(growth[0] / -self._lr))
