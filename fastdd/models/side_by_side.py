@@ -27,11 +27,13 @@ class _Linear(nn.Module):
         self.weight = nn.Parameter(layer.weight.new_empty((count, *layer.weight.shape)))
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.new_empty((count, *layer.bias.shape)))
 
+    def of_each(self, x: Tensor) -> Tensor:
+        """[count, N, outputs]."""
+        rows, weight = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1), self.weight.mT
+        return torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], rows, weight)
+
     def forward(self, x: Tensor) -> Tensor:
-        of_each, weight = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1), self.weight.mT
-        bias = self.bias
-        out = torch.bmm(of_each, weight) if bias is None else torch.baddbmm(bias[:, None], of_each, weight)
-        return out.transpose(0, 1).flatten(1)
+        return self.of_each(x).transpose(0, 1).flatten(1)
 
 
 def _widened(layer: nn.Module, count: int) -> nn.Module:
@@ -119,7 +121,8 @@ class SideBySide(nn.Module):
         count, n, channels, height, width = images.shape
         # One copy, into the channels-last memory that fast_layout asks for.
         x = images.permute(1, 3, 4, 0, 2).reshape(n, height, width, count * channels).permute(0, 3, 1, 2)
-        return self.net(fast_layout(x)).unflatten(1, (count, -1)).transpose(0, 1)
+        # Not the network's own call: between its last layer's results and the losses nothing is to be moved.
+        return getattr(self.net, self.net.head).of_each(self.net.embed(fast_layout(x)))
 
     @torch.no_grad()
     def take(self, number: int, net: Network) -> None:

@@ -1,9 +1,11 @@
 """What everything else that runs on a GPU asks of it, read without one: epochs of evaluation, experts and training.
 
 Nothing in an epoch waits or is sent, but what is named here with its reason; the numbers are the CPU's; and kernels are
-no more than are recorded in bench/results/launches.json, which test_steps.py writes when it is run as a script.
+no more than are recorded in bench/results/launches.json, where this file writes them anew when it is run as a script
+with tests/helpers on the path.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -24,10 +26,14 @@ from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
 from fastdd.debias.density.kde.estimate import _log_density
 from fastdd.debias.density.kde.settings import KdeSettings
 from fastdd.evaluation import PROTOCOLS, Protocol, evaluate
+from fastdd.evaluation.features import features_of
 from fastdd.evaluation.networks import _predictions_side_by_side
 from fastdd.evaluation.protocol import ProtocolTraining
+from fastdd.evaluation.saliency import rise
 from fastdd.experts import ExpertSettings
 from fastdd.experts.training import train_experts
+from fastdd.methods.parts.side_by_side import SideBySideTraining
+from fastdd.methods.parts.training import train_epoch
 from fastdd.ops._dispatch import has_triton
 from fastdd.training import RECIPES, TrainingImages, TrainSettings
 from fastdd.training.trainer import Trainer
@@ -35,7 +41,7 @@ from fastdd.training.trainer import Trainer
 RECORDED = Path(__file__).parents[2] / "bench" / "results" / "launches.json"
 CPU = torch.device("cpu")
 # Operations that are the work itself; the rest of an epoch is around them.
-WORK = ("convolution", "convolution_backward", "norm_act_pool")
+WORK = ("convolution", "norm_act_pool")
 
 pytestmark = pytest.mark.skipif(not has_triton(), reason="triton is not installed, whose launchers are counted")
 
@@ -44,7 +50,7 @@ def data():
     return made("colour")
 
 
-def net(device: torch.device, key: int = 0, depth: int = 2) -> models.Network:
+def net(device: torch.device, key: int = 0, depth: int = 3) -> models.Network:
     return models.build("ConvNet", 3, 3, (8, 8), width=4, depth=depth, key=key, device=device)
 
 
@@ -92,6 +98,52 @@ def of_evaluation(protocol: Protocol, count: int, device: torch.device):
     return epochs.epoch, logits
 
 
+def in_turn(count: int, device: torch.device):
+    """The published evaluation's networks one after another."""
+    images, nets = seen(device), [net(device, number) for number in range(count)]
+    optimisers = [torch.optim.SGD(each.parameters(), 0.01, 0.9, fused=device.type == "cuda") for each in nets]
+    how = {"batch": 256, "dsa_strategy": Protocol().dsa_strategy}
+
+    def epoch(number: int) -> None:
+        for place, each in enumerate(nets):
+            key = (0, "evaluation", place, number)
+            train_epoch(each, images.images, images.labels, optimisers[place], key=key, **how)
+
+    return epoch, partial(flat, *nets)
+
+
+def of_experts_epoch(count: int, device: torch.device):
+    """Weighted, as with debias fairdd."""
+    images, nets = seen(device, "color_crop"), models.SideBySide(net(device), count)
+    for number in range(count):
+        nets.take(number, net(device, number))
+    training = SideBySideTraining(
+        *(nets, images.images, images.labels),
+        torch.optim.SGD(nets.parameters(), 0.01, 0.9, fused=device.type == "cuda"),
+        batch=18,
+        dsa_strategy="color_crop",
+        keys=[(0, "expert", number) for number in range(count)],
+        weights=torch.linspace(0.5, 1.5, 36).to(device),
+    )
+    return training.epoch, partial(flat, nets)
+
+
+def of_features(device: torch.device):
+    images, each = seen(device).images.read(torch.arange(36, device=device)), net(device)
+    found: dict[int, Tensor] = {}
+    return (lambda number: found.update({0: torch.from_numpy(features_of(each, images))})), lambda: found[0]
+
+
+def of_saliency(device: torch.device):
+    """Of two images, by 20 masks."""
+    images, each = seen(device), net(device)
+    read, found = images.images.read(torch.arange(2, device=device)), {}
+    return (
+        lambda number: found.update({0: torch.from_numpy(rise(each, read, images.labels[:2], masks=20).raw)}),
+        lambda: found[0],
+    )
+
+
 def of_recipe(name: str, optimiser: str, device: torch.device):
     images = seen(device, "color_crop")
     recipe = training.start(name, images, net(device), lambda _: net(device, 7), (0, "train"), SMALL.get(name, {}))
@@ -129,19 +181,22 @@ def of_density(device: torch.device):
 
 SMALL = {"dfa": {"swap_from": 1}, "selecmix": {"pool": 36}, "selecmix-lff": {"pool": 36}}
 EVALUATIONS = {
-    "published": Protocol(batch=18),
+    "published": Protocol(),
     **{
-        name: Protocol(**{**PROTOCOLS[name].training, "batch": 18}, dsa_strategy="color_crop_flip", cutmix=1.0)
+        name: Protocol(**PROTOCOLS[name].training, dsa_strategy="color_crop_flip", cutmix=1.0)
         for name in ("idc", "ncfm")
     },
 }
-# Of what waits or sends, where, and why: densities and embeddings go to the host, where weights are made of them, and
-# an encoder is built and its images sent as its training begins.
+# Of what waits or sends, where, and why: features, maps, densities and embeddings go to the host, which they are made
+# for; masks are drawn there, all at once; an encoder is built and its images sent as its training begins.
 WAITS = {
+    ("evaluation", "features"): ("features.features_of",),
+    ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     ("weights", "steps of the embedding"): ("embedding.embed",),
     ("weights", "exact"): ("estimate._log_density",),
 }
 UPLOADS = {
+    ("evaluation", "saliency"): ("saliency.rise",),
     ("weights", "steps of the embedding"): ("device.of", "embedding.train_embedding", "init.__init__"),
     ("weights", "exact"): ("estimate._exact",),
 }
@@ -151,6 +206,10 @@ EPOCHS: dict[tuple[str, str], Begin] = {
         for name, protocol in EVALUATIONS.items()
         for count in (1, 5)
     },
+    ("evaluation", "published, 5 in turn"): partial(in_turn, 5),
+    ("evaluation", "features"): of_features,
+    ("evaluation", "saliency"): of_saliency,
+    **{("experts", f"{count} at a time"): partial(of_experts_epoch, count) for count in (1, 5)},
     **{("evaluation", f"test pass, {count} at a time"): partial(of_test_pass, count) for count in (1, 5)},
     **{("training", name): partial(of_recipe, name, "sgd") for name in RECIPES},
     **{("weights", name): of for name, of in (("steps of the embedding", of_embedding), ("exact", of_density))},
@@ -162,13 +221,27 @@ def epoch(room: str, name: str) -> tuple[Record, float]:
     return second(EPOCHS[room, name])
 
 
+def recorded() -> dict[str, dict[str, dict[str, int]]]:
+    """Kernels of every epoch, and how many of them are the convolutions and norms that the rest is around."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for room, name in EPOCHS:
+        kernels = epoch(room, name)[0].kernels
+        work = sum(number for kernel, number in kernels.items() if kernel.startswith(WORK))
+        found.setdefault(room, {})[name] = {"kernels": kernels.total(), "convolutions and norms": work}
+    return found
+
+
 # Of a whole piece of work, where it waits and why.
 EVALUATE_WAITS = {
+    ("evaluation", "features"): ("features.features_of",),
+    ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "networks.evaluate": "whether a network is finite, and its last loss",
     "doubts.doubt_of_network": "whether it predicts one class alone",
     "metrics.of": "what it got right",
 }
 EXPERT_WAITS = {
+    ("evaluation", "features"): ("features.features_of",),
+    ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "side_by_side._train": "an epoch's losses, of all experts at once",
     "store._bytes": "every epoch is stored",
     "trainer._check_finite": "an expert that diverged is told at once",
@@ -224,6 +297,7 @@ def test_an_epoch_waits_for_nothing_and_sends_nothing(room, name):
     assert difference < 1e-4
     assert places(record.waits) == set(WAITS.get((room, name), ()))
     assert places(record.uploads) == set(UPLOADS.get((room, name), ()))
+    assert record.launches <= json.loads(RECORDED.read_text())[room][name]["kernels"], record.places.most_common(10)
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
@@ -250,3 +324,11 @@ FEW = {
     "idc": {"epochs": 12, "milestones": (Fraction(1, 2),)},
     "ncfm": {"epochs": 12, "milestones": (Fraction(1, 2),)},
 }
+
+
+def main() -> None:
+    RECORDED.write_text(json.dumps(json.loads(RECORDED.read_text()) | recorded(), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
