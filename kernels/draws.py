@@ -36,11 +36,13 @@ def share(bits):
 
 
 @triton.jit
-def counter_lanes(parent, out, n, DRAWS: tl.constexpr):
+def counter_lanes(parents, out, n_lanes, n, DRAWS: tl.constexpr):
+    # n: lanes of all parents together, n_lanes of each.
     o_i = tl.program_id(0).to(tl.int64) * DRAWS + tl.arange(0, DRAWS)
-    key = tl.load(parent).to(tl.uint64)
-    lanes = mixed(key + (o_i + 1).to(tl.uint64) * 0x9E3779B97F4A7C15)
-    tl.store(out + o_i, lanes.to(tl.int64), mask=o_i < n)
+    m_i = o_i < n
+    key = tl.load(parents + o_i // n_lanes, mask=m_i, other=0).to(tl.uint64)
+    lanes = mixed(key + (o_i % n_lanes + 1).to(tl.uint64) * 0x9E3779B97F4A7C15)
+    tl.store(out + o_i, lanes.to(tl.int64), mask=m_i)
 
 
 @triton.jit
@@ -72,8 +74,8 @@ def _launch(kernel, name: str, out: Tensor, *arguments) -> Tensor:
 
 def lanes(parent: Tensor, n: int) -> Tensor:
     """One launch for :func:`fastdd.core.rng.lanes`."""
-    out = parent.new_empty(n)
-    return _launch(counter_lanes, "counter_draws", out, parent, out, n)
+    parent, out = parent.contiguous(), parent.new_empty((*parent.shape, n))
+    return _launch(counter_lanes, "counter_draws", out, parent, out, n, out.numel())
 
 
 def bits(keys: Tensor, n: int) -> Tensor:

@@ -43,6 +43,7 @@ def dsa_rows(
     keys,
     out,
     n,
+    n_shared,
     height,
     width,
     crop_y,
@@ -56,15 +57,15 @@ def dsa_rows(
     ANGLE: tl.constexpr,
     OPS: tl.constexpr,
     N_OPS: tl.constexpr,
-    SHARED: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     # OPS: places in DSA_OPS of the strategy's operations, four bits each, the first lowest.
+    # n_shared: as many rows, one after the other, have the operation of the first of them.
     o_r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     m_r = o_r < n
     b_keys = tl.load(keys + o_r, mask=m_r, other=0)
     u1, u2, u3 = uniform(b_keys, 1), uniform(b_keys, 2), uniform(b_keys, 3)
-    op = tl.floor((uniform(tl.load(keys + o_r * 0), 0) if SHARED else uniform(b_keys, 0)) * N_OPS)
+    op = tl.floor(uniform(tl.load(keys + o_r // n_shared * n_shared, mask=m_r, other=0), 0) * N_OPS)
     one = u1 * 0 + 1
     zero = u1 * 0
     a, b, c, d, e, f = one, zero, zero, zero, one, zero
@@ -125,7 +126,7 @@ def rows(
     numbers: list[int],
     height: int,
     width: int,
-    shared_op: bool,
+    shared: int,
     dtype: torch.dtype,
     *,
     shifts: tuple[int, int],
@@ -135,7 +136,7 @@ def rows(
     """One launch for :func:`fastdd.ops.dsa_params`.
 
     Args:
-        keys, numbers, height, width, shared_op, dtype: the op's.
+        keys, numbers, height, width, shared, dtype: the op's.
         shifts, squares: largest shift of a crop and side of what a cutout cuts, by rows and by columns.
         **ranges: brightness, saturation, contrast, scale, and the largest angle in radians, below 0.27.
     """
@@ -147,6 +148,6 @@ def rows(
     options = config("dsa_rows", keys.device) | {name.upper(): value for name, value in ranges.items()}
     with on(keys.device):
         dsa_rows[(-(-n // options["ROWS"]),)](
-            keys, out, n, height, width, *shifts, *squares, OPS=packed, N_OPS=len(numbers), SHARED=shared_op, **options
+            keys, out, n, shared, height, width, *shifts, *squares, OPS=packed, N_OPS=len(numbers), **options
         )
     return out

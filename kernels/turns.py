@@ -27,7 +27,7 @@ def moved(b_x, b_m, b_v, rate, number, WEIGHT_DECAY: tl.constexpr, LOG_DECAY: tl
         return b_x - b_m * rate.to(b_x.dtype)
 
 
-@triton.jit(do_not_specialize=["done"])
+@triton.jit
 def turns_moves(
     images,
     momentum,
@@ -51,6 +51,7 @@ def turns_moves(
     m_e = o_e < size
     o_x = i_class.to(tl.int64) * size + o_e
     rate = tl.load(lr)
+    before = tl.load(done)
     decay = tl.full((), DECAY, dtype=tl.float64)
     beta = tl.full((), _BETA, dtype=tl.float64)
     b_x = tl.load(images + o_x, mask=m_e, other=0.0)
@@ -69,14 +70,14 @@ def turns_moves(
             b_v = b_v * beta.to(ACC) + (1 - beta).to(ACC) * b_g * b_g
         else:
             b_m += b_g
-        b_x = moved(b_x, b_m, b_v, rate, done + i_class + 1, WEIGHT_DECAY, LOG_DECAY, ADAM)
+        b_x = moved(b_x, b_m, b_v, rate, before + i_class + 1, WEIGHT_DECAY, LOG_DECAY, ADAM)
         first = i_class + 1
         last = n_classes
     for turn in range(first, last):
         b_m = b_m * decay.to(ACC)
         if ADAM:
             b_v = b_v * beta.to(ACC)
-        b_x = moved(b_x, b_m, b_v, rate, done + turn + 1, WEIGHT_DECAY, LOG_DECAY, ADAM)
+        b_x = moved(b_x, b_m, b_v, rate, before + turn + 1, WEIGHT_DECAY, LOG_DECAY, ADAM)
     tl.store(images + o_x, b_x, mask=m_e)
     tl.store(momentum + o_x, b_m, mask=m_e)
     if ADAM:
@@ -90,7 +91,7 @@ def turns_(
     gradient: Tensor | None,
     lr: Tensor,
     classes: int,
-    done: int,
+    done: Tensor,
     decay: float,
     weight_decay: float,
 ) -> None:

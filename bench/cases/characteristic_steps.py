@@ -82,7 +82,7 @@ def draws_of(problem: TrajectoryProblem) -> Draws:
     return Draws(
         own._draws.batch(rng.key(seed, "batch", 0), net).rows,
         own._augmentation(rng.lanes(rng.key(seed, "dsa", 0), classes)),
-        own.frequencies(0, range(classes)),
+        own.frequencies(own.keys(0), range(classes)),
         {name: value.clone() for name, value in net.state_dict().items()},
     )
 
@@ -90,7 +90,7 @@ def draws_of(problem: TrajectoryProblem) -> Draws:
 def _first_ours(problem: TrajectoryProblem) -> tuple[Tensor, Tensor]:
     own, found = ours(problem), []
     # Classes shrink before their turns, which baselines and the truth do after.
-    own._turns.wait = lambda done: None
+    own._turns.wait = lambda *_: None
     own._update = found.append
     loss = own.match(0)
     return found[0], loss

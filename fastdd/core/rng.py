@@ -54,7 +54,7 @@ def key(seed: int, stream: str, *counters: int) -> int:
 
 def plain_lanes(parent: Tensor, n: int) -> Tensor:
     """:func:`lanes` of a key that is a tensor, in plain PyTorch, which is the truth for kernels."""
-    return _mix(parent + torch.arange(1, n + 1, device=parent.device) * _signed(_GOLDEN))
+    return _mix(parent[..., None] + torch.arange(1, n + 1, device=parent.device) * _signed(_GOLDEN))
 
 
 def plain_bits(keys: Tensor, n: int) -> Tensor:
@@ -95,10 +95,10 @@ def _keys(keys: int | Tensor, device: torch.device | str) -> Tensor:
 
 
 def lanes(parent: int | Tensor, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """``n`` child keys of ``parent``, int64 [n]: one a class, say. Lane ``i`` does not depend on ``n``.
+    """``n`` child keys of each parent, int64 [*, n]: one a class, say. Lane ``i`` does not depend on ``n``.
 
     Args:
-        parent: a key; or one in an int64 scalar, whose device is where the lanes are.
+        parent: a key; or int64 keys of any shape [*], whose device is where the lanes are.
         n: how many.
         device: where they are when ``parent`` is an int.
     """

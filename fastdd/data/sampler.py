@@ -141,11 +141,11 @@ class Sampler:
         part._set_classes(first, last)
         return part
 
-    def draw(self, key: int) -> Tensor:
+    def draw(self, key: int | Tensor) -> Tensor:
         """Rows of one batch of every class, int64 [M], class by class (``classes`` gives each position's class).
 
         Args:
-            key: of this draw, from :func:`fastdd.core.rng.key`.
+            key: of this draw, from :func:`fastdd.core.rng.key`; or one in an int64 scalar where it draws.
         """
         lanes, longest = self._table.shape
         keys = rng.lanes(key, self._first_lane + lanes, self._table.device)[self._first_lane :]

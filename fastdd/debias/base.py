@@ -21,12 +21,15 @@ class Mode:
         in_training: how much every image's loss counts where a network is trained on the real data (experts), from
             labels, groups and, where the mode needs them, weights: float64 [N], which sum to 1 over every class; None
             for all alike. A mode without it is for matching only.
+        waits: whether its segments are made by the host, or in a number that only the device knows, so that a step with
+            it waits for a GPU.
     """
 
     about: str
     segments: Callable[[Batch], Segments]
     needs: Literal["nothing", "groups", "weights", "embeddings"]
     in_training: Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray | None] | None = None
+    waits: bool = False
 
 
 def alike(labels: np.ndarray, groups: np.ndarray, weights: np.ndarray | None) -> None:

@@ -51,4 +51,4 @@ def _fair_factor(counts: Tensor) -> Tensor:
     return torch.where(groups > 1, (share * groups - 1) / (groups - 1).clamp(min=1), 0.0)
 
 
-MODE = Mode("away from the bias-aligned images (Biased-DD, equation 6)", segments, "groups")
+MODE = Mode("away from the bias-aligned images (Biased-DD, equation 6)", segments, "groups", waits=True)

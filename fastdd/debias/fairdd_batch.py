@@ -47,4 +47,6 @@ def _clusters(values: np.ndarray) -> np.ndarray:
     return dbscan(values, radius, _NEIGHBOURS + 1) if radius > 0 else np.zeros(len(values), np.int64)
 
 
-MODE = Mode("fairdd of clusters within each batch, where no group is known (DBSCAN)", segments, "embeddings")
+MODE = Mode(
+    "fairdd of clusters within each batch, where no group is known (DBSCAN)", segments, "embeddings", waits=True
+)

@@ -3,8 +3,9 @@
 from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
 from fastdd.evaluation.doubts import DoubtfulFigures
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
+from fastdd.evaluation.networks import Evaluation, count_right, evaluate
 from fastdd.evaluation.plan import EvaluationPlan, check_fits, in_order_of, plan_evaluation
-from fastdd.evaluation.protocol import Evaluation, Protocol, count_right, evaluate
+from fastdd.evaluation.protocol import Protocol
 from fastdd.evaluation.published import PROTOCOLS, PublishedProtocol, published_protocol
 
 __all__ = [

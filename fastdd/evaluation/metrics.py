@@ -83,7 +83,7 @@ class GroupCounts:
         cells = num_classes * num_groups
         total = torch.zeros(cells, dtype=torch.int64, device=labels.device).scatter_add_(0, cell, torch.ones_like(cell))
         right = torch.zeros_like(total).scatter_add_(0, cell, (predictions == labels).to(torch.int64))
-        return cls(right.view(num_classes, num_groups).cpu(), total.view(num_classes, num_groups).cpu())
+        return cls(*torch.stack([right, total]).view(2, num_classes, num_groups).cpu().unbind())
 
     def __add__(self, other: "GroupCounts") -> "GroupCounts":
         return GroupCounts(self.right + other.right, self.total + other.total)

@@ -13,7 +13,8 @@ from fastdd.data.class_names import places, renumbered
 from fastdd.data.initial import random_set, starting_groups
 from fastdd.evaluation.dc_augmentation import dc_strategy
 from fastdd.evaluation.metrics import GroupCounts
-from fastdd.evaluation.protocol import Evaluation, Protocol, evaluate
+from fastdd.evaluation.networks import Evaluation, evaluate
+from fastdd.evaluation.protocol import Protocol
 from fastdd.evaluation.published import PublishedProtocol, published_protocol
 from fastdd.methods import configure
 from fastdd.training import recipe

@@ -1,8 +1,7 @@
-"""The published evaluation: fresh networks trained on a small set, tested on the real test set."""
+"""The published evaluation's training: of one network, and of several side by side."""
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -12,16 +11,12 @@ import torch
 from torch import Tensor
 
 from fastdd import models, ops, training
-from fastdd.core import ranks, rng
-from fastdd.core.messages import Messages
-from fastdd.data import Dataset, DeviceImages, Split, Zca
+from fastdd.data import DeviceImages
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
-from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
-from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
+from fastdd.methods.parts.side_by_side import SideBySideTraining
 from fastdd.methods.parts.training import Composition, train_epoch
-from fastdd.training import Recipe, TrainingImages
+from fastdd.training import Recipe
 
-_TEST_BATCH = 256
 Optimizer = Literal["sgd", "adamw"]
 # Of AdamW's second moment; PyTorch's default, which is the published setting.
 _BETA = 0.999
@@ -109,57 +104,6 @@ class Protocol:
         return [int(part * self.epochs) for part in self.milestones]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What several networks, trained alike from different initialisations, reach on the test set.
-
-    Attributes:
-        arch: the networks' name.
-        counts: right predictions per class and group, one a network.
-        seconds: training and testing, all networks.
-        protocol: how they were trained.
-        seed: what their draws are functions of.
-        tested_on: ``test``, or ``validation`` for held-out training images (:attr:`fastdd.data.Dataset.tested_on`).
-        groups_from: whose groups the recipe looked at, of a set's images, in words; empty for those of real images.
-        warnings: why figures may mean nothing, a line each: networks that learned nothing, few test images.
-    """
-
-    arch: str
-    counts: tuple[GroupCounts, ...]
-    seconds: float
-    protocol: Protocol
-    seed: int
-    tested_on: str = "test"
-    warnings: tuple[str, ...] = ()
-    groups_from: str = ""
-
-    def metrics(self, deo: str = "range") -> list[Metrics]:
-        """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""
-        return [counts.metrics(deo) for counts in self.counts]
-
-    def summary(self, deo: str = "range") -> dict[str, dict[str, float | None]]:
-        """``{"accuracy": {"mean", "std", "interval"}, "deo_m": ..., "deo_a": ..., "wa": ..., "ba": ...}``, percent.
-
-        The standard deviation is over networks, divided by their number (numpy's, as in published results), the
-        interval half of the 95 % interval of the mean over networks (:func:`fastdd.evaluation.interval`), None for one.
-        All None where the test set does not define a figure. What may be wrong with them is in :attr:`warnings`.
-        """
-        runs = self.metrics(deo)
-        result: dict[str, dict[str, float | None]] = {}
-        for name in METRICS:
-            values = torch.tensor([getattr(run, name) for run in runs], dtype=torch.float64)
-            mean, std = values.mean().item(), values.std(correction=0).item()
-            result[name] = dict.fromkeys(("mean", "std", "interval"))
-            if not math.isnan(mean):
-                result[name] = {"mean": mean, "std": std, "interval": interval(std, len(runs))}
-        return result
-
-    def group_accuracy(self) -> list[list[float | None]]:
-        """[C][G] mean accuracy over networks, percent; None where there are no test images."""
-        mean = torch.stack([counts.accuracy for counts in self.counts]).mean(0)
-        return [[None if math.isnan(value) else value for value in row] for row in mean.tolist()]
-
-
 def train(
     net: torch.nn.Module,
     images: DeviceImages,
@@ -173,20 +117,10 @@ def train(
     ``recipe``, where it is not plain training, is of this network and these images. Returns the last epoch's loss, a
     scalar on the device.
     """
-    parameters = list(net.parameters() if recipe is None else recipe.parameters())
-
-    def new_optimizer(learning_rate: float) -> torch.optim.Optimizer:
-        rates = {"lr": learning_rate, "weight_decay": protocol.weight_decay}
-        if protocol.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, betas=(protocol.momentum, _BETA), **rates)
-        return torch.optim.SGD(parameters, momentum=protocol.momentum, **rates)
-
+    course = _Course(protocol, net.parameters() if recipe is None else recipe.parameters())
     augment = None
     if protocol.dc_strategy != "none":
         augment = partial(dc_augment, DcAugmentation(protocol.dc_strategy))
-    falls = protocol.falls  # of a few epochs two at a time, or some before the first: as MultiStepLR does it
-    learning_rate = protocol.learning_rate * protocol.gamma ** falls.count(0)
-    optimizer = new_optimizer(learning_rate)
     net.train()
     if recipe is not None:
         recipe.train()
@@ -195,7 +129,7 @@ def train(
             net,
             images,
             labels,
-            optimizer,
+            course.optimizer,
             batch=protocol.batch,
             dsa_strategy=protocol.dsa_strategy,
             key=(*key, epoch),
@@ -205,162 +139,77 @@ def train(
             order=None if recipe is None else recipe.order((*key, epoch)),
             loss_of=None if recipe is None else recipe.loss,
         )
-        if epoch + 1 in falls:
-            learning_rate *= protocol.gamma ** falls.count(epoch + 1)
-            if protocol.milestones is None:
-                optimizer = new_optimizer(learning_rate)
-            optimizer.param_groups[0]["lr"] = learning_rate
+        course.follow(epoch)
     return loss
 
 
-@torch.no_grad()
-def count_right(
-    net: torch.nn.Module, images: DeviceImages, labels: Tensor, groups: Tensor, dataset: Dataset
-) -> GroupCounts:
-    """Right predictions of a network per class and group of ``dataset``; the network is left in evaluation mode."""
-    return GroupCounts.of(_predictions(net, images), labels, groups, dataset.num_classes, dataset.num_groups)
+def train_side_by_side(
+    nets: models.SideBySide, images: DeviceImages, labels: Tensor, protocol: Protocol, keys: Sequence[tuple]
+) -> Tensor:
+    """Train networks as :func:`train` would each of them with its key, to rounding.
 
-
-@torch.no_grad()
-def _predictions(net: torch.nn.Module, images: DeviceImages) -> Tensor:
-    net.eval()
-    rows = torch.arange(len(images.pixels), device=images.pixels.device)
-    return torch.cat([net(images.read(some)).argmax(1) for some in rows.split(_TEST_BATCH)])
-
-
-def evaluate(
-    images: DeviceImages,
-    labels: Tensor,
-    dataset: Dataset,
-    *,
-    arch: str = "ConvNet",
-    width: int | None = None,
-    depth: int | None = None,
-    nets: int = 5,
-    protocol: Protocol | None = None,
-    seed: int = 0,
-    zca: Zca | None = None,
-    groups: Tensor | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
-    keep: Callable[[int, torch.nn.Module, GroupCounts], None] | None = None,
-) -> Evaluation:
-    """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
-
-    The ranks of a job take networks in turn, and all of them return the counts of all.
-
-    Args:
-        images: the training images: a synthetic set, a random subset, or the whole training split.
-        labels: int64 [N], or float32 [N, C] probabilities, on the images' device.
-        dataset: its test split is used, with the images' device.
-        arch: network name (:func:`fastdd.models.names`).
-        width: filters a convolution, in place of the name's.
-        depth: blocks, in place of the name's.
-        nets: networks.
-        protocol: how they are trained; the published one by default.
-        seed: initialisations, orders and augmentations are functions of it.
-        zca: whitens the test split, where the training images are whitened; None: it is normalised.
-        groups: int64 [N], of the training images, for recipes that look at them; None: not known.
-        progress: called with (networks done, networks, their mean accuracy so far), on rank 0, after every network.
-        keep: called with (number of the network, what predicts, what it got right) after every network, on the rank
-            that trained it; the network is trained on for the next one.
-
-    Raises:
-        ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
-            than C classes, a ``zca`` of another size, a recipe that needs groups, classes or validation images that
-            there are not.
-
-    Cost: nets * passes * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
-    machine and thread count: on any number of ranks, each with as many threads, the same counts.
+    Returns the last epoch's losses, [count], on the device.
     """
-    if nets < 1:
-        raise ValueError(f"nets must be at least 1, not {nets}")
-    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
-        raise ValueError(
-            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
+    training = ProtocolTraining(nets, images, labels, protocol, keys)
+    for epoch in range(protocol.passes):
+        losses = training.epoch(epoch)
+    return losses
+
+
+class ProtocolTraining:
+    """The epochs of :func:`train_side_by_side`, one after another."""
+
+    def __init__(
+        self, nets: models.SideBySide, images: DeviceImages, labels: Tensor, protocol: Protocol, keys: Sequence[tuple]
+    ):
+        self._course = _Course(protocol, nets.parameters())
+        self._training = SideBySideTraining(
+            nets.train(),
+            images,
+            labels,
+            self._course.optimizer,
+            batch=protocol.batch,
+            dsa_strategy=protocol.dsa_strategy,
+            keys=keys,
+            composition=protocol.composition,
+            cutmix=protocol.cutmix,
         )
-    protocol = protocol or Protocol()
-    device = labels.device
-    arch = models.canonical_name(arch)
-    build = partial(
-        models.build,
-        arch,
-        dataset.channels,
-        dataset.num_classes,
-        dataset.size,
-        width=width,
-        depth=depth,
-        device=device,
-    )
-    net = build()
-    init = models.ParameterInit(net)
-    trained = TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups, protocol.dsa_strategy)
-    held_out = None if dataset.validation is None else _seen(dataset.validation, dataset, device, zca)
-    test = _seen(dataset.test, dataset, device, zca)
-    start = time.perf_counter()
-    ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
-    results, reports = {}, Messages()
-    accuracies: list[float] = []
 
-    def tell() -> None:
-        for accuracy in reports.received():
-            accuracies.append(accuracy)
-            if progress is not None:
-                progress(len(accuracies), nets, sum(accuracies) / len(accuracies))
-
-    for number in range(ranks.rank(), nets, ranks.world()):
-        init.fill(rng.key(seed, "evaluation-net", number))
-        with models.exact_convolutions():
-            loss, predictor = _trained(net, trained, protocol, build, held_out, seed, number)
-            predictions = _predictions(predictor, test.images)
-        counts = GroupCounts.of(predictions, test.labels, test.groups, dataset.num_classes, dataset.num_groups)
-        finite = all(bool(parameter.isfinite().all()) for parameter in predictor.parameters())
-        doubt = doubt_of_network(
-            number, loss.item() if finite else math.nan, predictions, dataset.class_names, protocol.learning_rate
-        )
-        results[number] = counts, doubt
-        if keep is not None:
-            keep(number, predictor, counts)
-        reports.send(counts.metrics().accuracy)
-        tell()
-    ranks.meet(meanwhile=tell)
-    tell()
-    of_all = {number: result for part in ranks.exchange(results) for number, result in part.items()}
-    in_order, doubts = zip(*(of_all[number] for number in range(nets)), strict=True)
-    of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
-    told = tuple(filter(None, (*doubts, of_test)))
-    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
+    def epoch(self, number: int) -> Tensor:
+        """Do epoch ``number``, the next; its losses, [count], on the device."""
+        losses = self._training.epoch(number)
+        if self._course.follow(number):
+            self._training.learn_by(self._course.optimizer)
+        return losses
 
 
-def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:
-    """Images of a split as networks see them, with labels and groups."""
-    if zca is None:
-        images = DeviceImages.of(split.images, dataset.mean, dataset.std, device)
-    else:
-        images = zca.read(split.images, device)
-    labels, groups = (torch.as_tensor(array, device=device) for array in (split.labels, split.groups))
-    return TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups)
+class _Course:
+    """A protocol's optimiser, over epochs."""
 
+    def __init__(self, protocol: Protocol, parameters: Iterable[torch.nn.Parameter]):
+        self._protocol, self._parameters = protocol, list(parameters)
+        # Of a few epochs two at a time, or some before the first: as MultiStepLR does it.
+        self._falls = protocol.falls
+        self._learning_rate = protocol.learning_rate * protocol.gamma ** self._falls.count(0)
+        self.optimizer = self._new_optimizer()
 
-def _trained(
-    net: models.Network,
-    of: TrainingImages,
-    protocol: Protocol,
-    build: Callable[..., models.Network],
-    held_out: TrainingImages | None,
-    seed: int,
-    number: int,
-) -> tuple[Tensor, torch.nn.Module]:
-    """Train network ``number``; its last loss, and what predicts."""
-    key = seed, "evaluation", number
-    if protocol.training == "erm":
-        return train(net, of.images, of.labels, protocol, key), net
+    def follow(self, epoch: int) -> bool:
+        """What comes after an epoch; whether anything does."""
+        if epoch + 1 not in self._falls:
+            return False
+        self._learning_rate *= self._protocol.gamma ** self._falls.count(epoch + 1)
+        if self._protocol.milestones is None:
+            self.optimizer = self._new_optimizer()
+        self.optimizer.param_groups[0]["lr"] = self._learning_rate
+        return True
 
-    def another(name: str) -> models.Network:
-        return build(key=rng.key(seed, f"evaluation-net-{name}", number))
-
-    recipe = training.start(
-        protocol.training, of, net, another, (seed, "evaluation-recipe", number), protocol.constants
-    )
-    loss = train(net, of.images, of.labels, protocol, key, recipe)
-    recipe.finish(held_out)
-    return loss, recipe.predictor()
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        protocol = self._protocol
+        common: dict[str, Any] = {"lr": self._learning_rate, "weight_decay": protocol.weight_decay}
+        on_gpu = self._parameters[0].is_cuda
+        if on_gpu:  # all parameters in one launch, or two
+            common["fused"] = True
+        if protocol.optimizer == "adamw":
+            betas = protocol.momentum, _BETA
+            return torch.optim.AdamW(self._parameters, betas=betas, capturable=on_gpu, **common)
+        return torch.optim.SGD(self._parameters, momentum=protocol.momentum, **common)

@@ -22,6 +22,7 @@ from fastdd.data import Dataset, Zca
 from fastdd.data.initial import input_digest
 from fastdd.debias.loss_weights import loss_weights
 from fastdd.experts.settings import ExpertSettings
+from fastdd.experts.side_by_side import SideBySideTrainer
 from fastdd.experts.store import (
     DTYPES,
     MANIFEST,
@@ -34,7 +35,7 @@ from fastdd.experts.store import (
     stored_shape,
     write_manifest,
 )
-from fastdd.experts.trainer import STATE, ExpertTrainer, Job
+from fastdd.experts.trainer import STATE, Job
 from fastdd.experts.workers import train_in_processes
 from fastdd.methods.base import moved
 
@@ -136,6 +137,7 @@ def train_experts(
     groups: np.ndarray | None = None,
     progress: Callable[[ExpertProgress], None] | None = None,
     about: Mapping[str, Any] | None = None,
+    side_by_side: int | None = None,
 ) -> Experts:
     """Train experts on ``dataset`` as ``config`` says, and store their parameters after every epoch.
 
@@ -156,6 +158,9 @@ def train_experts(
         groups: int64 [N], in place of the training images' protected attribute (clusters, for example), from 0.
         progress: called after every epoch of an expert, on rank 0.
         about: JSON-able, kept in the manifest.
+        side_by_side: experts that are trained at a time, as one (:class:`fastdd.models.SideBySide`); the same
+            trajectories to rounding. None: on GPUs as many as fit, where bits also depend on how many ranks or
+            processes there are; on CPUs one by itself.
 
     Raises:
         ValueError: settings that do not fit the data, an ``out`` that belongs to another training, or processes of a
@@ -191,7 +196,8 @@ def train_experts(
         manifest = ranks.first(take)
         todo = [number for number, entry in enumerate(manifest["experts"]) if entry is None]
         if todo:
-            job = Job(config, dataset, path, of_loss, str(device), groups)
+            trainers = max(processes, ranks.world())
+            job = Job(config, dataset, path, of_loss, str(device), groups, side_by_side, trainers)
             _train(job, todo, min(processes, len(todo)), manifest, progress)
         ranks.first(lambda: _remove_states(path))
         made = Experts.open(path)
@@ -354,13 +360,12 @@ def _train_here(job: Job, todo: list[int], record: _Record, stop: StopEvent) -> 
             record.messages.ask_to_stop()
         return stop.is_set() or record.messages.stop_asked()
 
-    trainer = ExpertTrainer(job) if todo else None
-    for number in todo:
-        entry = trainer.train(number, record.say, stopping)
-        if entry is None:
-            break
-        record.say({"expert": number, "entry": entry})
-    if trainer is not None:
+    if todo:
+        trainer = SideBySideTrainer(job)
+        for number, entry in trainer.entries(todo, record.say, stopping):
+            if entry is None:
+                break
+            record.say({"expert": number, "entry": entry})
         trainer.close()
     ranks.meet(meanwhile=record.read)
     record.read()

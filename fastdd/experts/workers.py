@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from fastdd.core.stop import stop_requests
-from fastdd.experts.trainer import ExpertTrainer, Job
+from fastdd.experts.side_by_side import SideBySideTrainer
+from fastdd.experts.trainer import Job
 
 _COMMAND = "from fastdd.experts import workers; workers.main()"
 
@@ -37,10 +38,10 @@ def train_in_processes(
     """Train experts in ``processes`` workers, which share the threads of this process; GPUs are dealt out in turn.
 
     Args:
-        job: as :class:`ExpertTrainer` takes it.
+        job: as :class:`fastdd.experts.trainer.ExpertTrainer` takes it.
         experts: their numbers; worker p takes every ``processes``-th from p on.
         processes: at least 1.
-        report: called with what :meth:`ExpertTrainer.train` reports.
+        report: called with what :meth:`fastdd.experts.trainer.ExpertTrainer.train` reports.
         finish: called with a finished expert and its entry for the manifest.
         stop: when it is set, the workers end before their next epoch.
 
@@ -154,9 +155,7 @@ def main() -> None:
 
     with stop_requests() as stop:
         try:
-            trainer = ExpertTrainer(job)
-            for number in experts:
-                entry = trainer.train(number, say, stop.is_set)
+            for number, entry in SideBySideTrainer(job).entries(experts, say, stop.is_set):
                 if entry is None:
                     break
                 say({"expert": number, "entry": entry})

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastdd import debias, models, ops
 from fastdd.core import settings
+from fastdd.core.graph import Graphs, HostKeys, Keys, Outputs, Pool
 from fastdd.core.settings import setting
 from fastdd.data import Dataset, Zca
 from fastdd.debias import Mode
@@ -205,6 +206,10 @@ class Method:
         self.images = images.clone().requires_grad_()
         self.momentum = torch.zeros_like(images)
         self._absurd = _ABSURD * max(1.0, images.abs().max().item())
+        self._pool = Pool()
+        self._steps = Graphs(
+            self._do, self.keys, device, f"a step of {config.method}", phase=self.phase, pool=self._pool
+        )
 
     @classmethod
     def takes(cls, what: str, mode: Mode) -> bool:
@@ -222,6 +227,21 @@ class Method:
 
     def step(self, number: int) -> Tensor:
         """Do step ``number`` of the run. Returns its loss, a scalar: that of ``classes``."""
+        return self._steps(number)
+
+    def keys(self, number: int) -> HostKeys:
+        """What step ``number`` draws with, by name, the same names for every step (:mod:`fastdd.core.graph`)."""
+        return {}
+
+    def phase(self, number: int) -> Hashable | None:
+        """What the host decides by a step's number, besides keys: on a GPU steps of one phase are a graph, replayed.
+
+        None where a step can't be one, as by default: as the device is waited for, or something read from the host.
+        """
+        return None
+
+    def _do(self, number: int, keys: Keys, *inputs: Tensor) -> Outputs:
+        """Do step ``number`` with these keys, as :class:`fastdd.core.graph.Graphs` wants it. Returns its loss."""
         raise NotImplementedError
 
     def parts(self) -> list[Part]:

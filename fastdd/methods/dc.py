@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fastdd import models, ops
 from fastdd.core import rng
+from fastdd.core.graph import Graphs, HostKeys, Keys
 from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
@@ -28,7 +29,8 @@ from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part, Recent
 from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
-from fastdd.methods.parts.networks import InTurns, Networks, train_on_synthetic
+from fastdd.methods.parts.networks import InTurns, Networks
+from fastdd.methods.parts.training import SyntheticTraining
 
 # Real gradients held at a time, in bytes. On CPUs those of six groups of a ConvNet with 320,010 parameters, so that
 # a hundred groups take hardly more memory than one; on GPUs those of 200, where launches cost more than memory.
@@ -258,7 +260,18 @@ class Dc(Matching):
         self._norm_sampler = self._samples.sampler(_BATCH_NORM_IMAGES, "random") if norms else None
 
     def _make_networks(self, net: nn.Module) -> Networks:
-        return InTurns(self._begun(net.requires_grad_(True)), self._config.outer_loop, self._train)
+        config = self._config
+        begun = self._begun(net.requires_grad_(True))
+        how = {"lr": config.lr_net, "batch": config.batch_train, "dsa_strategy": config.dsa_strategy}
+        self._training = SyntheticTraining(net, self._synthetic_labels, **how)
+        self._epochs = Graphs(
+            lambda number, keys, images: self._training.epoch(images, keys),
+            self._epoch_keys,
+            self.images.device,
+            f"training between steps of {config.method}",
+            pool=self._pool,
+        )
+        return InTurns(begun, config.outer_loop, self._train)
 
     def step(self, number: int) -> Tensor:
         loss = self.match(number)
@@ -276,20 +289,15 @@ class Dc(Matching):
         # The last matching step of an iteration is not followed by training.
         return [matching, Part(self.train, steps - 1, False)] if steps > 1 else [matching]
 
+    def _epoch_keys(self, number: int) -> HostKeys:
+        """Of the run's epoch ``number``, as if one followed every step."""
+        return self._training.keys((self._config.seed, "inner", *divmod(number, self._config.inner_loop)))
+
     def _train(self, net: nn.Module, number: int) -> None:
-        config = self._config
-        images = self._all_images()
-        loss = train_on_synthetic(
-            net,
-            images,
-            self._synthetic_labels,
-            epochs=config.inner_loop,
-            lr=config.lr_net,
-            batch=config.batch_train,
-            dsa_strategy=config.dsa_strategy,
-            key=(config.seed, "inner", number),
-        )
-        if loss is not None:
+        images, epochs = self._all_images(), self._config.inner_loop
+        for epoch in range(epochs):
+            loss = self._epochs(number * epochs + epoch, images)
+        if epochs:
             self._trainings.add(number, torch.stack([loss, images.abs().max()]))
 
     def trouble(self, number: int, loss: float) -> str | None:
@@ -321,9 +329,12 @@ class Dc(Matching):
             **more,
         )
 
-    def _network(self, number: int) -> nn.Module:
-        net = super()._network(number)
+    def keys(self, number: int) -> HostKeys:
+        norms = {"norm-batch": rng.key(self._config.seed, "norm-batch", number)}
+        return {**super().keys(number), **(norms if self._norm_sampler is not None else {})}
+
+    def _network(self, number: int, keys: Keys) -> nn.Module:
+        net = super()._network(number, keys)
         if self._norm_sampler is not None:
-            rows = self._norm_sampler.draw(rng.key(self._config.seed, "norm-batch", number))
-            calibrate_norms(net, self._real, rows)
+            calibrate_norms(net, self._real, self._norm_sampler.draw(keys["norm-batch"]))
         return net

@@ -14,7 +14,7 @@ FairDD's theorem 5.1, that the optimum is the arithmetic mean of the groups' mea
 their coordinate-wise median, and with cos only the direction is determined: that of the sum of their directions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import MappingProxyType
 from typing import Literal
 
@@ -22,13 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from fastdd import models, ops
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments
 from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
-from fastdd.methods.parts.networks import Networks, Warmed, train_on_synthetic
+from fastdd.methods.parts.networks import Networks, Warmed
+from fastdd.methods.parts.training import SyntheticTraining
 
 _PIXELS = Pixels()
 
@@ -233,20 +235,31 @@ class Dm(Matching):
     quick = MappingProxyType({"iterations": 300})
 
     def _make_networks(self, net: nn.Module) -> Networks:
-        return Warmed(self._begun(net), self._warm_up) if self._config.embed_warmup else self._begun(net)
+        if not self._config.embed_warmup:
+            return self._begun(net)
+        how = {"lr": _WARM_UP_LR, "batch": _WARM_UP_BATCH, "dsa_strategy": self._config.dsa_strategy}
+        self._training = SyntheticTraining(net, self._synthetic_labels, **how)
+        # The host gathers what other ranks have.
+        phase = 0 if self._gather is None else None
+        return Warmed(self._begun(net), self._warm_up, self._warm_up_keys, phase)
 
-    def _warm_up(self, net: nn.Module, number: int) -> None:
-        config = self._config
-        train_on_synthetic(
-            net,
-            self._all_images(),
-            self._synthetic_labels,
-            epochs=config.embed_warmup,
-            lr=_WARM_UP_LR,
-            batch=_WARM_UP_BATCH,
-            dsa_strategy=config.dsa_strategy,
-            key=(config.seed, "warm-up", number),
-        )
+    def phase(self, number: int) -> Hashable | None:
+        # Each class is a batch of the real images that it has, a number that the device knows.
+        return None if models.couples_samples(self._networks.net) else super().phase(number)
+
+    def _warm_up_keys(self, number: int) -> HostKeys:
+        return {
+            f"warm-up {epoch} {name}": key
+            for epoch in range(self._config.embed_warmup)
+            for name, key in self._training.keys((self._config.seed, "warm-up", number, epoch)).items()
+        }
+
+    def _warm_up(self, net: nn.Module, keys: Keys) -> None:
+        images = self._all_images()
+        for epoch in range(self._config.embed_warmup):
+            start = f"warm-up {epoch} "
+            own = {name.removeprefix(start): key for name, key in keys.items() if name.startswith(start)}
+            self._training.epoch(images, own)
 
     @property
     def metric(self) -> str:

@@ -11,6 +11,7 @@ for DREAM). It clusters classes, so that protected groups of few images may have
 no term for them then; with ``cluster_by=group`` every group is clustered by itself.
 """
 
+from collections.abc import Hashable
 from typing import ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.settings import setting
 from fastdd.data.initial import mosaics
 from fastdd.debias import Batch
@@ -90,8 +92,18 @@ class Dream(Idc):
             rows = self._found.find(net, label, self._config.batch_real, key)
             self._representatives[label, : len(rows)] = rows
 
-    def _batch(self, number: int, net: nn.Module) -> Batch:
-        if number % self._config.outer_loop % self._config.interval == 0:
+    def keys(self, number: int) -> HostKeys:
+        return {name: key for name, key in super().keys(number).items() if name != "batch"}
+
+    def phase(self, number: int) -> Hashable | None:
+        # The host looks at clusters as they are made.
+        return None if self._refreshes(number) else super().phase(number)
+
+    def _refreshes(self, number: int) -> bool:
+        return number % self._config.outer_loop % self._config.interval == 0
+
+    def _batch(self, number: int, net: nn.Module, keys: Keys | None = None) -> Batch:
+        if self._refreshes(number):
             self.find_representatives(number)
         rows = self._representatives[self.classes.start : self.classes.stop].flatten()[self._places]
         return self._draws.of_rows(rows, self._owners)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fastdd import ops
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.settings import setting
 from fastdd.debias import Segments
 from fastdd.methods.base import Context, Part
@@ -103,19 +104,23 @@ class Idc(InParts, Dc):
             config.train_images, config.batch_train, config.lr_net, strategy, config.cutmix, config.warm_epochs
         )
         begun, labels = self._begun(net.requires_grad_(True)), self._samples.labels.to(self.images.device)
-        return TrainedOnReal(begun, config.seed, config.outer_loop, self._real, labels, how)
+        return TrainedOnReal(begun, config.seed, config.outer_loop, self._real, labels, how, self._pool)
+
+    def keys(self, number: int) -> HostKeys:
+        parts = {"parts": rng.key(self._config.seed, "parts", number)}
+        return {**super().keys(number), **(parts if self._of_class is not None else {})}
 
     @torch.no_grad()
-    def match(self, number: int) -> Tensor:
+    def _match(self, number: int, keys: Keys) -> Tensor:
         images, momentum = self.images[self._rows], self.momentum[self._rows]
         if number % self._config.outer_loop == 0:
             images.clamp_(0, 1)
         self._coasting.until_own_step(images, momentum)
         if self._of_class is not None:
-            keys = rng.lanes(rng.key(self._config.seed, "parts", number), self.classes.stop, images.device)
-            drawn = rng.permutation(keys[self.classes.start :], self._of_class)
+            lanes = rng.lanes(keys["parts"], self.classes.stop, images.device)
+            drawn = rng.permutation(lanes[self.classes.start :], self._of_class)
             self._parts = drawn[:, : self._config.batch_synthetic]
-        return super().match(number)
+        return super()._match(number, keys)
 
     @torch.no_grad()
     def _update(self, gradient: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Steps that match real images: draw, look, compare, update."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fastdd import models, ops
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Batch, Segments, modes_that_need
@@ -112,28 +114,44 @@ class Matching(Method):
         epoch = self._config.networks_epoch
         return Trained(net, self._trained, self._trained.epochs if epoch is None else epoch)
 
-    def step(self, number: int) -> Tensor:
-        return self.match(number)
-
     def match(self, number: int) -> Tensor:
         """The matching of step ``number``. Returns its loss."""
-        net = self._network(number)
-        batch = self._batch(number, net)
+        return self._steps(number)
+
+    def keys(self, number: int) -> HostKeys:
+        seed = self._config.seed
+        own = {name: rng.key(seed, name, number) for name in ("batch", "dsa")}
+        return {**super().keys(number), **self._networks.keys(number), **own}
+
+    def phase(self, number: int) -> Hashable | None:
+        elsewhere = self._real.pixels.device != self.images.device
+        in_parts = self._at_once < len(self.classes)  # of segments whose sizes the device knows
+        if elsewhere or in_parts or self._config.mode.waits:
+            return None
+        return self._networks.phase(number)
+
+    def _do(self, number: int, keys: Keys) -> Tensor:
+        return self._match(number, keys)
+
+    def _match(self, number: int, keys: Keys) -> Tensor:
+        """The matching of step ``number`` with these keys. Returns its loss."""
+        net = self._network(number, keys)
+        batch = self._batch(number, net, keys)
         if self._config.aligned_factor is not None:
             batch = replace(batch, aligned_factor=self._config.aligned_factor)
         if self._config.mode.needs == "embeddings":
             batch = replace(batch, embeddings=self._embeddings(net, batch))
         first, last = self.classes.start, self.classes.stop
-        keys = rng.lanes(rng.key(self._config.seed, "dsa", number), last, self.images.device)[first:]
-        params = self._augmentation(keys)
+        lanes = rng.lanes(keys["dsa"], last, self.images.device)[first:]
+        params = self._augmentation(lanes)
         images = self.images.detach()[self._rows]
         loss, gradient = self._loss_and_gradient(net, self._config.mode.segments(batch), images, params)
         self._update(gradient)
         return loss
 
-    def _batch(self, number: int, net: nn.Module) -> Batch:
+    def _batch(self, number: int, net: nn.Module, keys: Keys | None = None) -> Batch:
         """The real images of step ``number``, which ``net`` is about to see."""
-        return self._draws.batch(rng.key(self._config.seed, "batch", number), net)
+        return self._draws.batch((keys or self.keys(number))["batch"], net)
 
     @torch.no_grad()
     def _embeddings(self, net: nn.Module, batch: Batch) -> Tensor:
@@ -145,9 +163,9 @@ class Matching(Method):
         """Augmentation parameters (:func:`fastdd.ops.augment_passes`), a row a key."""
         return ops.dsa_params(self._config.dsa_strategy, keys, self._real.size)
 
-    def _network(self, number: int) -> nn.Module:
+    def _network(self, number: int, keys: Keys) -> nn.Module:
         """The network of step ``number``."""
-        return self._networks.at(number)
+        return self._networks.at(number, keys)
 
     def _loss_and_gradient(
         self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor

@@ -4,6 +4,7 @@ The mathematics of a trajectory is in :mod:`fastdd.methods.unroll`.
 """
 
 import math
+from collections.abc import Hashable
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fastdd import models, ops
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.settings import setting
 from fastdd.methods import unroll
 from fastdd.methods.base import Context, Method, Recent, Settings, build_network, moved
@@ -116,13 +118,15 @@ class Mtt(Method):
     def _expert_logits(self) -> Tensor:
         """[M, classes], the mean over (at most ten) experts as they end, of the images to start from."""
         some = range(min(self._experts.number, _LABELLING_EXPERTS))
-        return torch.stack([self._logits(expert, self._experts.epochs) for expert in some]).mean(0)
+        return torch.stack([self._logits(self._theta(expert, self._experts.epochs)) for expert in some]).mean(0)
 
     @torch.no_grad()
-    def _logits(self, expert: int, epoch: int) -> Tensor:
-        theta = self._experts.at(expert, epoch, self.images.device)
+    def _logits(self, theta: Tensor) -> Tensor:
         batches = self.images.detach().split(models.chunk_size(self._net, self.images))
         return torch.cat([unroll.logits(self._net, theta, batch) for batch in batches])
+
+    def _theta(self, expert: int, epoch: int) -> Tensor:
+        return self._experts.at(expert, epoch, self.images.device)
 
     @property
     def step_size(self) -> Tensor:
@@ -130,17 +134,32 @@ class Mtt(Method):
         return self._step if self._config.step_size == "raw" else self._step.exp()
 
     def step(self, number: int) -> Tensor:
-        config, device = self._config, self.images.device
         expert, epoch = self._start(number)
-        end = epoch + config.expert_epochs
+        ends = self._theta(expert, epoch), self._theta(expert, epoch + self._config.expert_epochs)
+        loss, step_size = self._steps(number, *ends)
+        self._step_sizes.add(number, step_size)
+        return loss
+
+    def keys(self, number: int) -> HostKeys:
+        seed, steps = self._config.seed, range(self._config.syn_steps)
+        # An order is of as many steps as the whole set is.
+        orders = {f"order {i}": rng.key(seed, "order", number, i) for i in steps[:: self._steps_of_an_order]}
+        return {**orders, **{f"dsa {i}": rng.key(seed, "dsa", number, i) for i in steps}}
+
+    def phase(self, number: int) -> Hashable | None:
+        return 0
+
+    def _do(self, number: int, keys: Keys, start: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's training from an expert's parameters towards later ones. Its loss, and the step size after."""
+        config, device = self._config, self.images.device
         if config.soft_labels == "teacher":
-            self._labels.copy_(self._logits(expert, end))
-        batches = self._batches(number)
+            self._labels.copy_(self._logits(target))
+        batches = self._batches(keys)
         size = self.images.shape[-2:]
         params = [
             ops.dsa_params(
                 config.dsa_strategy,
-                rng.lanes(rng.key(config.seed, "dsa", number, i), len(rows), device),
+                rng.lanes(keys[f"dsa {i}"], len(rows), device),
                 size,
                 shared_op=True,
             )
@@ -149,8 +168,8 @@ class Mtt(Method):
         step_size = self.step_size
         loss, gradients = unroll.loss_and_gradients(
             self._net,
-            self._experts.at(expert, epoch, device),
-            self._experts.at(expert, end, device),
+            start,
+            target,
             self.images,
             self._classes if self._labels is None else self._labels,
             step_size,
@@ -166,11 +185,10 @@ class Mtt(Method):
         )
         self._step_momentum.mul_(config.momentum).add_(gradients.step_size * factor)
         self._step.sub_(self._step_momentum, alpha=rate)
-        self._step_sizes.add(number, self.step_size)
         if config.soft_labels == "learned":
             self._label_momentum.mul_(config.momentum).add_(gradients.labels)
             self._labels.sub_(self._label_momentum, alpha=config.lr_label)
-        return loss
+        return loss, self.step_size
 
     def _start(self, number: int) -> tuple[int, int]:
         """The expert of a step, and the epoch that its student starts at."""
@@ -178,13 +196,18 @@ class Mtt(Method):
         first, second = rng.bits(rng.key(config.seed, "trajectory", number), 2).tolist()
         return first % self._experts.number, second % config.max_start_epoch
 
-    def _batches(self, number: int) -> list[Tensor]:
+    @property
+    def _steps_of_an_order(self) -> int:
+        images = len(self.images)
+        return -(-images // (self._config.batch_syn or images))
+
+    def _batches(self, keys: Keys) -> list[Tensor]:
         """Rows of every step: the synthetic set in random order, again and again."""
         config, images = self._config, len(self.images)
         batches: list[Tensor] = []
         while len(batches) < config.syn_steps:
-            key = rng.key(config.seed, "order", number, len(batches))
-            batches += rng.permutation(key, images, self.images.device).split(config.batch_syn or images)
+            order = rng.permutation(keys[f"order {len(batches)}"], images, self.images.device)
+            batches += order.split(config.batch_syn or images)
         return batches[: config.syn_steps]
 
     def state(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ class is seen as it is then (published: as it was some turns before, as a thread
 network that samples t is off in all of its settings, and is not here.
 """
 
+from collections.abc import Hashable
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -27,8 +28,9 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from fastdd import ops
+from fastdd import models, ops
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.debias import Segments
@@ -123,7 +125,7 @@ class Ncfm(InParts, Matching):
             self._plateau.lr,
         )
         self._rounds = 2 if config.calibration else 1
-        self._done = 0  # turns of the optimiser before the round at hand
+        self._at_hand: Keys  # of the step that is done
         with torch.no_grad():
             probe = torch.zeros(1, dataset.channels, *dataset.size, device=device)
             self._columns = self._networks.net.embed(probe).shape[1]
@@ -137,28 +139,42 @@ class Ncfm(InParts, Matching):
     def _augmentation(self, keys: Tensor) -> Tensor:
         return ops.idc_params(self._config.dsa_strategy, keys, self._real.size)
 
-    def frequencies(self, number: int, classes: range) -> Tensor:
-        """Those of iteration ``number``, [classes, K, D]."""
-        keys = rng.lanes(rng.key(self._config.seed, "frequencies", number), classes.stop, self.images.device)
-        return ops.cf_frequencies(keys[classes.start :], self._config.frequencies, self._columns)
-
-    def step(self, number: int) -> Tensor:
-        loss = self.match(number)
+    def keys(self, number: int) -> HostKeys:
+        keys = {"frequencies": rng.key(self._config.seed, "frequencies", number)}
         if self._config.calibration:
-            loss = loss + self._calibrate(number)
+            keys["calibration"] = rng.key(self._config.seed, "calibration", number)
+        for round_ in range(self._rounds):
+            keys[f"done {round_}"] = (number * self._rounds + round_) * len(self.classes)
+        return {**super().keys(number), **keys}
+
+    def phase(self, number: int) -> Hashable | None:
+        # As in Dm.phase.
+        return None if models.couples_samples(self._networks.net) else super().phase(number)
+
+    def frequencies(self, keys: Keys, classes: range) -> Tensor:
+        """Those of the iteration with these keys, [classes, K, D]."""
+        lanes = rng.lanes(keys["frequencies"], classes.stop, self.images.device)
+        return ops.cf_frequencies(lanes[classes.start :], self._config.frequencies, self._columns)
+
+    def match(self, number: int) -> Tensor:
+        return self._match(number, self.keys(number))
+
+    def _do(self, number: int, keys: Keys) -> Tensor:
+        loss = self._match(number, keys)
+        if self._config.calibration:
+            loss = loss + self._calibrate(number, keys)
         self._plateau.see(loss)
         return loss
 
     @torch.no_grad()
-    def match(self, number: int) -> Tensor:
-        self._number, self._done = number, number * self._rounds * len(self.classes)
+    def _match(self, number: int, keys: Keys) -> Tensor:
+        self._at_hand = keys
         self.images.clamp_(0, 1)
-        self._turns.wait(self._done)
-        return super().match(number)
+        self._turns.wait(keys["done 0"])
+        return super()._match(number, keys)
 
     def _update(self, gradient: Tensor) -> None:
-        self._turns.step(self._done, gradient)
-        self._done += len(self.classes)
+        self._turns.step(self._at_hand["done 0"], gradient)
 
     def _loss_and_gradient(
         self, net: nn.Module, segments: Segments, images: Tensor, params: Tensor
@@ -168,7 +184,7 @@ class Ncfm(InParts, Matching):
         for first, last, some in segments.by_classes(count, self._at_once):
             own, of_classes = some.to(images.device), params[first:last]
             real = F.normalize(real_embeddings(net, self._real, own, of_classes, config.precision).float(), dim=1)
-            t = self.frequencies(self._number, range(first, last))
+            t = self.frequencies(self._at_hand, range(first, last))
             with torch.enable_grad():
                 leaf = images[first * ipc : last * ipc].detach().requires_grad_()
                 seen = F.normalize(seen_by(net, net.embed, leaf, of_classes, self.formation), dim=1)
@@ -182,12 +198,12 @@ class Ncfm(InParts, Matching):
         return segments.to(images.device).total(torch.cat(found)), gradient
 
     @torch.no_grad()
-    def _calibrate(self, number: int) -> Tensor:
+    def _calibrate(self, number: int, keys: Keys) -> Tensor:
         """The second round of an iteration. Returns its loss."""
         config, count, ipc = self._config, len(self.classes), self._config.ipc
-        self._turns.wait(self._done)
-        net, images = self._networks.last(number), self.images.detach()
-        params = self._augmentation(rng.lanes(rng.key(config.seed, "calibration", number), count, images.device))
+        self._turns.wait(keys["done 1"])
+        net, images = self._networks.last(number, keys), self.images.detach()
+        params = self._augmentation(rng.lanes(keys["calibration"], count, images.device))
         gradient, loss = torch.empty_like(images), torch.zeros((), device=images.device)
         for first in range(0, count, self._at_once):
             last = min(first + self._at_once, count)
@@ -200,7 +216,7 @@ class Ncfm(InParts, Matching):
                 total = config.calibration * (last - first) * F.cross_entropy(logits, labels)
             loss += total.detach()
             gradient[first * ipc : last * ipc] = torch.autograd.grad(total, leaf)[0]
-        self._update(gradient)
+        self._turns.step(keys["done 1"], gradient)
         return loss
 
     def state(self) -> dict[str, Any]:

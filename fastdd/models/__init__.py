@@ -8,6 +8,7 @@ from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
 from fastdd.models.network import FeatureNetwork, Network, couples_samples
 from fastdd.models.registry import build, canonical_name, check, is_convnet, names
 from fastdd.models.resnet import ResNet
+from fastdd.models.side_by_side import SideBySide, fits_side_by_side, networks_at_once
 from fastdd.models.stacks import MLP, VGG, AlexNet, LeNet
 from fastdd.models.vit import ViT
 
@@ -24,6 +25,7 @@ __all__ = [
     "Network",
     "ParameterInit",
     "ResNet",
+    "SideBySide",
     "ViT",
     "build",
     "build_encoder",
@@ -33,7 +35,9 @@ __all__ = [
     "classes_at_once",
     "couples_samples",
     "exact_convolutions",
+    "fits_side_by_side",
     "initialised",
     "is_convnet",
     "names",
+    "networks_at_once",
 ]

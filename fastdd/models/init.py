@@ -46,22 +46,28 @@ class ParameterInit:
                 raise TypeError(f"no default initialisation known for a layer of type {type(layer).__name__}")
             parameters += own
         device = parameters[0].device
-        sizes = torch.tensor([p.numel() for p in parameters], device=device)
-        self._scale = torch.tensor(scales, device=device).repeat_interleave(sizes)
-        self._offset = torch.tensor(offsets, device=device).repeat_interleave(sizes)
+        sizes = [p.numel() for p in parameters]
+        repeats, of_all = torch.tensor(sizes, device=device), {"output_size": sum(sizes)}  # no wait for their sum
+        self._scale = torch.tensor(scales, device=device).repeat_interleave(repeats, **of_all)
+        self._offset = torch.tensor(offsets, device=device).repeat_interleave(repeats, **of_all)
         self.flat: Tensor = torch.empty_like(self._scale)
-        for parameter, view in zip(parameters, self.flat.split(sizes.tolist()), strict=True):
+        for parameter, view in zip(parameters, self.flat.split(sizes), strict=True):
             parameter.data = view.view_as(parameter)
         self._normal = [layer.weight for layer in normal]
 
-    def fill(self, key: int) -> None:
-        """Draw a fresh network: ``flat = (2 u - 1) / sqrt(fan_in)``, u uniform from ``key``; norms reset."""
-        scalar = torch.full((), key, dtype=torch.int64, device=self.flat.device)
+    def fill(self, key: int | Tensor) -> None:
+        """Draw a fresh network: ``flat = (2 u - 1) / sqrt(fan_in)``, u uniform from ``key``; norms reset.
+
+        Args:
+            key: of :mod:`fastdd.core.rng`, or one in an int64 scalar where the network is.
+        """
+        scalar = key if isinstance(key, Tensor) else torch.full((), key, dtype=torch.int64, device=self.flat.device)
         ops.random_parameters(scalar, self._scale, self._offset, self.flat)
         for norm in self._norms:
             norm.reset_running_stats()
-        for weight, own in zip(self._normal, rng.lanes(key, len(self._normal)), strict=True):
-            weight.data.copy_(rng.normal(int(own), weight.numel(), weight.device).view_as(weight))
+        if self._normal:
+            for weight, own in zip(self._normal, rng.lanes(scalar, len(self._normal)), strict=True):
+                weight.data.copy_(rng.normal(own, weight.numel()).view_as(weight))
 
     def copy(self, parameters: Tensor) -> None:
         """Take the parameters of another network, float32 [P] in the order of ``net.parameters()``; norms reset."""

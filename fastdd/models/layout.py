@@ -79,10 +79,14 @@ def classes_at_once(net: nn.Module, images: Images, ipc: int, batch_real: int, *
         return max(1, chunk_size(net, images, low_memory=True) // ipc)
     free, total = torch.cuda.mem_get_info(device)
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed, but PyTorch's
-    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in net.modules())
-    activations = _STEP_ACTIVATIONS * max(_FEWEST_CONVOLUTIONS, convolutions)
-    per_class = (ipc + batch_real) * activations * _first_block_bytes(net, images)
+    per_class = (ipc + batch_real) * activations(net, images)
     return max(1, min(free + kept, total // 2) // per_class)
+
+
+def activations(net: nn.Module, images: Images) -> int:
+    """An estimate, on the large side, of the bytes that a training step on a GPU keeps of an image."""
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in net.modules())
+    return _STEP_ACTIVATIONS * max(_FEWEST_CONVOLUTIONS, convolutions) * _first_block_bytes(net, images)
 
 
 def exact_convolutions() -> AbstractContextManager:

@@ -7,7 +7,7 @@ from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
-from fastdd.ops.cutmix import CutMix, cutmix, cutmix_rectangle
+from fastdd.ops.cutmix import CutMix, CutMixes, Mixing, cutmix, cutmix_rectangle, mixing
 from fastdd.ops.density import log_density
 from fastdd.ops.draws import random_parameters
 from fastdd.ops.dsa import DSA_OPS, DSA_STRATEGY, diff_augment, dsa_params, parse_strategy, pixel_matrix
@@ -32,8 +32,10 @@ __all__ = [
     "Conv2d",
     "ConvBlock",
     "CutMix",
+    "CutMixes",
     "Implementation",
     "KnnDensity",
+    "Mixing",
     "Param",
     "all_parts",
     "augment",
@@ -64,6 +66,7 @@ __all__ = [
     "knn_kde",
     "log_density",
     "loss_slopes",
+    "mixing",
     "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",

@@ -75,7 +75,7 @@ def _launcher(name: str):
 
 for _name, _kernel in ((_LANES, "lanes"), (_BITS, "bits"), (_UNIFORM, "uniform"), (_PARAMETERS, "parameters")):
     _dispatch.register_triton(_name, _launcher(_kernel))
-_dispatch.register_fake(_LANES, lambda parent, n: parent.new_empty(n))
+_dispatch.register_fake(_LANES, lambda parent, n: parent.new_empty((*parent.shape, n)))
 _dispatch.register_fake(_BITS, lambda keys, n: keys.new_empty((*keys.shape, n)))
 _dispatch.register_fake(_UNIFORM, lambda keys, n: keys.new_empty((*keys.shape, n), dtype=torch.float32))
 _dispatch.register_fake(_PARAMETERS, lambda key, scale, offset, out: None)

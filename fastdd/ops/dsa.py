@@ -92,13 +92,14 @@ def _cutout_range(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return first.clamp(0, side - 1), (first + k - 1).clamp(0, side - 1) + 1
 
 
-def _plain_rows(
-    keys: Tensor, numbers: list[int], height: int, width: int, shared_op: bool, dtype: torch.dtype
-) -> Tensor:
-    """:func:`dsa_params`, operation after operation; ``numbers`` are places in :data:`DSA_OPS`."""
+def _plain_rows(keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype) -> Tensor:
+    """:func:`dsa_params`, operation after operation; ``numbers`` are places in :data:`DSA_OPS`.
+
+    ``shared`` rows, one after the other, have the operation of the first of them.
+    """
     params = identity_params(keys.shape[0], dtype=torch.float64, device=keys.device)
     choice, u1, u2, u3 = rng.uniform(keys, 4).double().unbind(-1)
-    op = _whole(choice[:1] if shared_op else choice, len(numbers))
+    op = _whole(choice[::shared].repeat_interleave(shared), len(numbers))
     zero, one = torch.zeros_like(u1), torch.ones_like(u1)
 
     def set_where(chosen: Tensor, first: Param, *values: Tensor) -> None:
@@ -134,19 +135,17 @@ def _plain_rows(
 
 
 _ROWS = _dispatch.define(
-    "dsa_rows(Tensor keys, int[] numbers, int height, int width, bool shared_op, ScalarType dtype) -> Tensor",
+    "dsa_rows(Tensor keys, int[] numbers, int height, int width, int shared, ScalarType dtype) -> Tensor",
     _plain_rows,
     {"cuda": "triton"},
 )
 
 
-def _launch_rows(
-    keys: Tensor, numbers: list[int], height: int, width: int, shared_op: bool, dtype: torch.dtype
-) -> Tensor:
+def _launch_rows(keys: Tensor, numbers: list[int], height: int, width: int, shared: int, dtype: torch.dtype) -> Tensor:
     from fastdd.kernels import dsa
 
     return dsa.rows(
-        *(keys, numbers, height, width, shared_op, dtype),
+        *(keys, numbers, height, width, shared, dtype),
         shifts=(_part(height, _CROP), _part(width, _CROP)),
         squares=(_part(height, _CUTOUT), _part(width, _CUTOUT)),
         brightness=_BRIGHTNESS,
@@ -159,7 +158,7 @@ def _launch_rows(
 
 _dispatch.register_triton(_ROWS, _launch_rows)
 _dispatch.register_fake(
-    _ROWS, lambda keys, numbers, height, width, shared_op, dtype: keys.new_empty((len(keys), len(Param)), dtype=dtype)
+    _ROWS, lambda keys, numbers, height, width, shared, dtype: keys.new_empty((len(keys), len(Param)), dtype=dtype)
 )
 
 
@@ -185,14 +184,14 @@ def dsa_params(
 
     Args:
         strategy: such as ``"color_crop_cutout_flip_scale_rotate"``, or what :func:`parse_strategy` made of it.
-        keys: int64 [R], from :mod:`fastdd.core.rng`. Rows do not depend on one another, except for a shared operation,
-            which is the first key's.
+        keys: int64 [R] or [*, R], from :mod:`fastdd.core.rng`. Rows do not depend on one another, except for a shared
+            operation, which is that of the first of R keys.
         size: (H, W) of the images.
-        shared_op: whether all rows have the operation of the first.
+        shared_op: whether all R rows have the operation of the first.
         dtype: float32 or float64, of the result.
 
     Returns:
-        [R, 13] on keys' device, for :func:`fastdd.ops.augment.augment`.
+        [R, 13] or [*, R, 13] on keys' device, for :func:`fastdd.ops.augment.augment`.
 
     Raises:
         ValueError: an unknown operation.
@@ -204,14 +203,17 @@ def dsa_params(
     tensor([ 2., -2.])
     """
     ops = parse_strategy(strategy) if isinstance(strategy, str) else tuple(strategy)
-    if keys.dim() != 1 or keys.dtype != torch.int64:
-        raise ValueError(f"keys must be int64 [R], not {keys.dtype} {list(keys.shape)}")
-    if not ops:
-        return identity_params(keys.shape[0], dtype=dtype, device=keys.device)
-    arguments = keys, [DSA_OPS.index(name) for name in ops], *size, shared_op, dtype
+    if keys.dim() < 1 or keys.dtype != torch.int64:
+        raise ValueError(f"keys must be int64 [R] or [*, R], not {keys.dtype} {list(keys.shape)}")
+    if not ops or not keys.numel():
+        return identity_params(keys.numel(), dtype=dtype, device=keys.device).view(*keys.shape, len(Param))
+    shared = keys.shape[-1] if shared_op else 1
+    arguments = keys.flatten(), [DSA_OPS.index(name) for name in ops], *size, shared, dtype
     if _dispatch.choose("dsa_rows", "auto", keys.device) == "reference":
-        return _plain_rows(*arguments)
-    return torch.ops.fastdd.dsa_rows(*arguments)
+        rows = _plain_rows(*arguments)
+    else:
+        rows = torch.ops.fastdd.dsa_rows(*arguments)
+    return rows.view(*keys.shape, len(Param))
 
 
 @_dispatch.public

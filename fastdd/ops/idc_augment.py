@@ -31,7 +31,8 @@ def idc_params(
     and the synthetic images of a class, training one an image with ``shared_op`` (the chosen operation is the batch's).
 
     Returns:
-        [R, 2, 13] on keys' device, for :func:`augment_passes`; [R, 1, 13] where one pass is enough.
+        [R, 2, 13] or [*, R, 2, 13] on keys' device, for :func:`augment_passes`; with 1 in place of 2 where one pass is
+        enough.
 
     >>> idc_params("color_crop_cutout", rng.lanes(rng.key(0, "docs"), 4), (32, 32)).shape
     torch.Size([4, 2, 13])
@@ -47,16 +48,16 @@ def idc_params(
         flip = of(("flip",) if "flip" in ops else (), of_op["flip"])
         if "color" in ops:
             color = slice(Param.BRIGHTNESS, Param.CONTRAST + 1)
-            flip[:, color] = of(("color",), of_op["color"])[:, color]
+            flip[..., color] = of(("color",), of_op["color"])[..., color]
         passes.append(flip)
     others = tuple(name for name in ops if name not in _ALWAYS)
     if others or "cutout" in ops or not passes:
         other = of(others, keys)
         if "cutout" in ops:
             cut = slice(Param.TOP, Param.RIGHT + 1)
-            other[:, cut] = of(("cutout",), of_op["cutout"])[:, cut]
+            other[..., cut] = of(("cutout",), of_op["cutout"])[..., cut]
         passes.append(other)
-    return torch.stack(passes, 1)
+    return torch.stack(passes, -2)
 
 
 def augment_passes(x: Tensor, params: Tensor, rows: Tensor | None = None, **first) -> Tensor:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastdd.core import rng
@@ -86,8 +87,9 @@ def _segment(
             in_sample = place[ids]
             if leave_one_out:
                 in_sample = torch.cat([in_sample, place[first + i : first + i + len(ids), None]], 1)
-            row, column = torch.nonzero(in_sample >= 0, as_tuple=True)
-            logs[row, in_sample[row, column]] = -math.inf
+            # Neighbours outside the sample go to a column that is left out: which they are, only the device knows.
+            out = torch.where(in_sample < 0, len(sample), in_sample)
+            logs = F.pad(logs, (0, 1)).scatter_(1, out, -math.inf)[:, :-1]
             count = len(sample) - (in_sample >= 0).sum(1)
             far = logs.logsumexp(1).double() + ((others - k) / count.double()).log()
             upper = torch.logaddexp(near, near_logs[:, -1] + math.log(others - k))

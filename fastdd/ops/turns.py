@@ -15,7 +15,7 @@ def _launch(*arguments) -> None:
 
 _TURNS = _dispatch.define(
     "turns_(Tensor(a!) images, Tensor(b!) momentum, Tensor(c!)? second, Tensor? gradient, Tensor lr, int classes,"
-    " int done, float decay, float weight_decay) -> ()",
+    " Tensor done, float decay, float weight_decay) -> ()",
     reference.turns_,
     {"cuda": "triton"},
 )
@@ -31,7 +31,7 @@ def turns_(
     gradient: Tensor | None,
     lr: Tensor,
     classes: int,
-    done: int,
+    done: int | Tensor,
     *,
     decay: float,
     weight_decay: float = 0.0,
@@ -49,7 +49,7 @@ def turns_(
         gradient: of their shape, or None.
         lr: float64 scalar on the images' device.
         classes: C.
-        done: steps before the round.
+        done: steps before the round; or an int64 scalar of them on the images' device, which nothing waits for.
         decay: of the momentum: SGD's, or AdamW's first beta (the second is 0.999, its epsilon 1e-8).
         weight_decay: AdamW's.
         backend: ``auto``, ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto`` means.
@@ -76,8 +76,12 @@ def turns_(
             )
     if lr.dtype != torch.float64 or lr.dim() or lr.device != images.device:
         raise ValueError(f"lr must be a float64 scalar on {images.device}, not {lr.dtype} {list(lr.shape)}")
-    if done < 0:
-        raise ValueError(f"done must be a number of steps, not {done}")
+    if not isinstance(done, Tensor):
+        if done < 0:
+            raise ValueError(f"done must be a number of steps, not {done}")
+        done = torch.full((), done, dtype=torch.int64, device=images.device)
+    if done.dtype != torch.int64 or done.dim() or done.device != images.device:
+        raise ValueError(f"done must be an int64 scalar on {images.device}, not {done.dtype} {list(done.shape)}")
     if classes < 1 or not images.dim() or len(images) % classes:
         raise ValueError(f"images must be of {classes} classes, as many of each, not {list(images.shape)}")
     chosen = _dispatch.choose("turns_", backend, images.device)

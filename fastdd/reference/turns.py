@@ -13,7 +13,7 @@ def turns_(
     gradient: Tensor | None,
     lr: Tensor,
     classes: int,
-    done: int,
+    done: Tensor,
     decay: float,
     weight_decay: float,
 ) -> None:
@@ -22,7 +22,7 @@ def turns_(
         raise ValueError(f"all moments and the gradient must be {list(images.shape)} as the images are")
     if classes < 1 or not images.dim() or len(images) % classes:
         raise ValueError(f"images must be of {classes} classes, as many of each, not {list(images.shape)}")
-    each = len(images) // classes
+    each, before = len(images) // classes, int(done)
 
     def go(rows: slice, number: int) -> None:
         """The move of step ``number``, from 1, by the moments."""
@@ -40,7 +40,7 @@ def turns_(
             momentum[rows].mul_(decay)
             if second is not None:
                 second[rows].mul_(BETA)
-            go(rows, done + turn + 1)
+            go(rows, before + turn + 1)
         return
     for turn in range(classes):
         own = slice(turn * each, (turn + 1) * each)
@@ -49,4 +49,4 @@ def turns_(
         if second is not None:
             second[: own.start].mul_(BETA)
             second[own].mul_(BETA).addcmul_(gradient[own], gradient[own], value=1 - BETA)
-        go(slice(own.stop), done + turn + 1)
+        go(slice(own.stop), before + turn + 1)

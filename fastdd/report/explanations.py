@@ -123,7 +123,8 @@ def _scatter(axes: "Axes", points: np.ndarray, labels: np.ndarray, names: Sequen
 
 def draw_saliency(found: Sequence[Explanation], dataset: Dataset, path: str | os.PathLike) -> None:
     """Write a PNG: a test image a row, and beside it the saliency of each network on it, with the class that it
-    is of, where that is not the image's, and its probability; the maps' floor is taken away, and each is bright at its own maximum."""
+    is of, where that is not the image's, and its probability; the maps' floor is taken away, and each is bright at its
+    own maximum."""
     from matplotlib.figure import Figure
 
     rows = found[0].explained[:_MOST_IMAGES]

@@ -132,8 +132,8 @@ def _features(net: nn.Module, held_out: TrainingImages) -> np.ndarray:
     """float64 [N, D], of unit length; the network is left in evaluation mode."""
     net.eval()
     rows = torch.arange(len(held_out), device=held_out.images.pixels.device)
-    parts = [F.normalize(net.embed(held_out.images.read(some)), dim=1).double().cpu() for some in rows.split(_BATCH)]
-    return torch.cat(parts).numpy()
+    parts = [F.normalize(net.embed(held_out.images.read(some)), dim=1).double() for some in rows.split(_BATCH)]
+    return torch.cat(parts).cpu().numpy()
 
 
 def _balanced(cells: np.ndarray, key: tuple) -> np.ndarray:

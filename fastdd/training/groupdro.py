@@ -50,7 +50,7 @@ class GroupDro(Recipe):
         # A product with the cells' indicators, not a scatter: its gradient is a sum in a fixed order.
         # Not one_hot either, which on CPUs looks at the largest index.
         member = (self.data.cells[rows][:, None] == self._numbers).to(losses.dtype)
-        of_cell = losses @ member / member.sum(0).clamp(min=1)
+        of_cell = (losses[None] @ member)[0] / member.sum(0).clamp(min=1)
         with torch.no_grad():
             self._shares *= (self.config.eta * of_cell).exp()
             self._shares /= self._shares.sum()

@@ -144,9 +144,7 @@ def conv_block_whole(
         False, UPCAST, ROWS, OUTPUTS, INNER,
     )  # fmt: skip
     b_m = tl.reshape(m_p, (IMAGES, PIXELS, 1))
-    b_z = normalised(
-        tl.reshape(b_x, (IMAGES, PIXELS, OUTPUTS)), b_m, weight, bias, o_o, m_o, height * width, eps
-    )
+    b_z = normalised(tl.reshape(b_x, (IMAGES, PIXELS, OUTPUTS)), b_m, weight, bias, o_o, m_o, height * width, eps)
     if POOL == "none":
         b_y = tl.reshape(b_z, (ROWS, OUTPUTS))
         tl.store(y + o_p[:, None] * outputs + o_o[None, :], b_y, mask=m_p[:, None] & m_o[None, :])

@@ -124,7 +124,7 @@ def test_what_is_wrong_with_figures_on_the_way_is_told_when_it_first_occurs(run,
     def doubts(number, loss, *_):
         return f"network {number} learned nothing (loss {loss:.9g}): more --epochs"
 
-    monkeypatch.setattr("fastdd.evaluation.protocol.doubt_of_network", doubts)
+    monkeypatch.setattr("fastdd.evaluation.networks.doubt_of_network", doubts)
     options = ("--eval-every", 1, "--eval-nets", 2, "--eval-epochs", 1, "--out", tmp_path / "r")
     code, text, _ = run("distill", *SMALL, *options)
     assert code == 0

@@ -91,9 +91,8 @@ def main() -> None:
         for method in METHODS
         if not METHODS[method].needs_experts
     }
-    RECORDED.write_text(
-        json.dumps({"steps": launches, "three blocks": published, "cases": of_cases()}, indent=2) + "\n"
-    )
+    found = {"steps": launches, "three blocks": published, "cases": of_cases()}
+    RECORDED.write_text(json.dumps(json.loads(RECORDED.read_text()) | found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def stopped(digits, out, monkeypatch, **settings):
     def ends(self, number, progress):
         if progress.epoch == 1:
             raise KeyboardInterrupt
-        right(self, number, progress)
+        return right(self, number, progress)
 
     with monkeypatch.context() as patched:
         patched.setattr(ExpertTrainer, "_epoch", ends)

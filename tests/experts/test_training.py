@@ -222,7 +222,7 @@ def test_experts_that_do_not_move_are_told(digits, tmp_path, processes):
 def test_a_full_training_is_not_done_again(digits, tmp_path, monkeypatch):
     train(digits, tmp_path)
     before = content(tmp_path)
-    monkeypatch.setattr(experts, "ExpertTrainer", None)
+    monkeypatch.setattr(experts, "SideBySideTrainer", None)
     assert train(digits, tmp_path, resume=True).number == 2
     assert content(tmp_path) == before
 
@@ -304,7 +304,7 @@ def test_values_lost_under_a_training_are_named(digits, tmp_path):
 
 def test_a_full_disk_is_told_before_the_work(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    monkeypatch.setattr(experts, "ExpertTrainer", None)
+    monkeypatch.setattr(experts, "SideBySideTrainer", None)
     with pytest.raises(
         OSError, match=r"KiB free; the training of 2 experts for 4 epochs needs .*half of it with dtype"
     ):

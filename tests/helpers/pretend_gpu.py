@@ -6,7 +6,8 @@ kernels it launches, where it waits, and what it copies from the host. What a ke
 PyTorch knows the tensors as *meta* tensors, whose backward needs no GPU; Python sees them as CUDA tensors, and every
 operation on them comes to :func:`_run`, which does it on the CPU. An operation of PyTorch's counts as one kernel,
 whatever it launches inside (a sort launches several). An op of fastdd's that runs on Triton counts as what its launcher
-does: it is called too, with kernels that do nothing but be counted. One in CUDA C++ counts as one kernel.
+does: it is called too, with kernels that do nothing but be counted. One in CUDA C++ counts as one kernel, and so does
+the replay of a CUDA graph (:mod:`pretend_graphs`).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import pretend_graphs
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -36,6 +38,8 @@ _LOOKS = """alias as_strided detach diagonal empty empty_like empty_strided expa
 # Operations whose result has a size that only the GPU knows, or that are values on the host.
 _WAITS = """_local_scalar_dense _unique2 argwhere bincount equal is_nonzero masked_select nonzero unique_consecutive
     unique_dim"""
+# Those whose indices may be masks: where they are, only the GPU knows.
+_INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 _NO_KERNEL, _WAITING = frozenset(_LOOKS.split()), frozenset(_WAITS.split())
 
 
@@ -76,6 +80,8 @@ def _place() -> str:
 
 
 def _note(name: str, *, kernels: int = 0, wait: bool = False, upload: bool = False) -> None:
+    if wait or upload:
+        pretend_graphs.refuse(name)
     if not _records:
         return
     place = _place()
@@ -144,6 +150,10 @@ def _numbers(value):
     return value.numbers if isinstance(value, OnGpu) else value
 
 
+def _with_values(like: Tensor) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype) if like.is_meta else like
+
+
 def _run(function, args, kwargs):
     """Do an operation on the CPU, note what a GPU would have had to do, and say where the result is."""
     device = kwargs.get("device")
@@ -165,17 +175,26 @@ def _run(function, args, kwargs):
     if launcher is not None:
         with _Mode():
             launcher(*args, **kwargs)
+    if name == "empty_like":  # which reads no values, of a module that is built without any
+        args, host = tree_map_only(Tensor, _with_values, args), []
     if any(tensor.is_meta for tensor in host):
         raise AssertionError(f"{function} has values that were not made here: write it so that they are tensors")
     with _disable_current_modes():
         if "device" in kwargs and device is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
-        result = function(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
-    to_host = bool(ours) and (not on_gpu or (name == "copy_" and not isinstance(args[0], OnGpu)))
+        given, named = tree_map(_numbers, args), tree_map(_numbers, kwargs)
+        if pretend_graphs.tapes:
+            mine = {id(tensor.numbers) for tensor in ours}
+            result = pretend_graphs.tapes[-1].do(function, given, named, lambda tensor: id(tensor) in mine)
+        else:
+            result = function(*given, **named)
+    written = name == "copy_" and not isinstance(args[0], OnGpu)
+    to_host = bool(ours) and name != "empty_like" and (not on_gpu or written)
     kernels = 0 if name in _NO_KERNEL or to_host or launcher is not None else 1
     # Where there is no output_size, the sum of the repeats is the size.
     sized = name != "repeat_interleave" or kwargs.get("output_size") is not None
-    by_mask = name.startswith("index") and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in ours[1:])
+    indices = tree_leaves(args[1]) if name in _INDEXING else []
+    by_mask = any(getattr(index, "dtype", None) in (torch.bool, torch.uint8) for index in indices)
     upload = on_gpu and any(tensor.dim() or name == "_to_copy" for tensor in host)
     _note(name, kernels=kernels, wait=to_host or name in _WAITING or not sized or by_mask, upload=upload)
     if not function._schema.returns:
@@ -233,6 +252,7 @@ class PretendGpu(_Mode):
             (cuda, "max_memory_allocated", lambda device=None: 0),
             (cuda, "get_device_capability", lambda device=None: (9, 0)),
             (ext, "has_cuda_kernels", lambda: True),
+            *pretend_graphs.parts(lambda: _note("replay", kernels=1)),
             (KernelInterface, "__getitem__", lambda kernel, grid: partial(_launch, kernel)),
         ):
             self._stack.enter_context(mock.patch.object(module, name, value))

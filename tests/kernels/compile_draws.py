@@ -8,7 +8,7 @@ from fastdd.kernels import draws, dsa
 
 
 def main() -> None:
-    words = {"keys": "*i64", "key": "*i64", "parent": "*i64"}
+    words = {"keys": "*i64", "key": "*i64", "parents": "*i64"}
     floats = dict.fromkeys(("scale", "offset"), "*fp32")
     rows = [
         compile_for_sm_90(draws.counter_lanes, "counter_draws", {**words, "out": "*i64"}, {}),
@@ -18,9 +18,8 @@ def main() -> None:
     ]
     ranges = {"BRIGHTNESS": 1.0, "SATURATION": 2.0, "CONTRAST": 0.5, "SCALE": 1.2, "ANGLE": 0.26}
     for kind in ("*fp32", "*fp64"):
-        for shared in (False, True):
-            constants = ranges | {"OPS": 0x543210, "N_OPS": 6, "SHARED": shared}
-            rows.append(compile_for_sm_90(dsa.dsa_rows, "dsa_rows", {**words, "out": kind}, constants))
+        constants = ranges | {"OPS": 0x543210, "N_OPS": 6}
+        rows.append(compile_for_sm_90(dsa.dsa_rows, "dsa_rows", {**words, "out": kind}, constants))
     print(json.dumps(rows))
 
 

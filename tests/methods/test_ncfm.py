@@ -172,7 +172,7 @@ def test_iterations_are_the_published_loop(data, calibration):
                 torch.exp(
                     1j
                     * features(between, augmented(x, "dsa", number, label))
-                    @ method.frequencies(number, range(C))[label].double().T.to(torch.complex128)
+                    @ method.frequencies(method.keys(number), range(C))[label].double().T.to(torch.complex128)
                 ).mean(0)
                 for x in (real[rows], own)
             ]
@@ -202,7 +202,7 @@ def test_fairdd_is_the_sum_over_groups(data):
     net = method._networks.at(0)
     batch = method._draws.batch(rng.key(0, "batch", 0), net)
     images, params = method.images.detach(), method._augmentation(rng.lanes(rng.key(0, "dsa", 0), C))
-    method._number = plain._number = 0
+    method._at_hand = plain._at_hand = method.keys(0)
     loss, gradient = method._loss_and_gradient(net, method._config.mode.segments(batch), images, params)
     total, pulls = torch.zeros(()), torch.zeros_like(gradient)
     for group in range(G):

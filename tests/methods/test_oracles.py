@@ -65,7 +65,7 @@ def check_first_step(kind, name, mode, data, monkeypatch, **metric):
     mean, std = (torch.tensor(values).double().view(-1, 1, 1) for values in (data.mean, data.std))
     real = (torch.from_numpy(data.train.images).double() / 255 - mean) / std
     images.requires_grad_()
-    more = {"t": method.frequencies(0, range(C)).double()} if issubclass(kind, Ncfm) else {}
+    more = {"t": method.frequencies(method.keys(0), range(C)).double()} if issubclass(kind, Ncfm) else {}
     expected = ORACLES[name](net, real, segments, method.formation(images), params, **more, **metric)
     (gradient,) = torch.autograd.grad(expected, images)
     assert abs(loss - expected) <= 1e-5 * abs(expected)

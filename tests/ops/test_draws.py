@@ -14,7 +14,7 @@ def test_opcheck():
         (torch.ops.fastdd.counter_bits, (keys, 5)),
         (torch.ops.fastdd.counter_uniform, (keys.view(2, 2), 5)),
         (torch.ops.fastdd.random_parameters, (keys[0], torch.ones(6), torch.zeros(6), torch.empty(6))),
-        (torch.ops.fastdd.dsa_rows, (keys, [0, 5], 8, 9, False, torch.float32)),
+        (torch.ops.fastdd.dsa_rows, (keys, [0, 5], 8, 9, 1, torch.float32)),
     ):
         torch.library.opcheck(op.default, arguments)
 

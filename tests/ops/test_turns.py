@@ -35,7 +35,7 @@ def test_two_halves_are_a_round_of_pytorchs_optimiser(kind):
 def test_opcheck():
     given = [torch.rand(4, 2) for _ in range(4)]
     torch.library.opcheck(
-        torch.ops.fastdd.turns_.default, (*given, torch.tensor(0.1, dtype=torch.float64), 2, 3, 0.5, 0.1)
+        torch.ops.fastdd.turns_.default, (*given, torch.tensor(0.1, dtype=torch.float64), 2, torch.tensor(3), 0.5, 0.1)
     )
 
 
@@ -47,6 +47,7 @@ def test_opcheck():
         ({"lr": torch.tensor(0.1)}, "lr must be"),
         ({"classes": 3}, "images must be of 3 classes"),
         ({"done": -1}, "done must be"),
+        ({"done": torch.tensor(0.0)}, "done must be an int64 scalar"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(change, words):

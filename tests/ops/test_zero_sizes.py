@@ -41,7 +41,7 @@ CALLS = {
     "counter_bits": (torch.tensor([5, 6]), 3),
     "counter_uniform": (torch.tensor([5, 6]), 3),
     "random_parameters": (torch.tensor(5), f(4), f(4), f(4)),
-    "dsa_rows": (torch.tensor([5, 6]), [0, 2], 8, 9, False, torch.float32),
+    "dsa_rows": (torch.tensor([5, 6]), [0, 2], 8, 9, 1, torch.float32),
     "kde": (f(4, 3), None, f(4), offsets, 1.0, False, "fp32"),
     "augment": (f(2, 3, 4, 4), params, rows, False),
     "augment_adjoint": (f(2, 3, 4, 4), params, rows),

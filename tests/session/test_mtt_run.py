@@ -169,7 +169,7 @@ def test_unrolls_agree_where_they_should(digits, experts, unroll):
 
 def test_batches_are_the_set_in_random_order_again_and_again(digits, experts):
     stepper = student(config(batch_syn=8, syn_steps=7), random_set(digits, 2).images, experts, digits)
-    batches = stepper._batches(3)
+    batches = stepper._batches(stepper.keys(3))
     assert [len(rows) for rows in batches] == [8, 8, 4, 8, 8, 4, 8]
     for epoch in (batches[:3], batches[3:6]):
         assert sorted(torch.cat(epoch).tolist()) == list(range(20))

@@ -123,7 +123,8 @@ def train_embedding(
     labels = torch.as_tensor(dataset.train.labels, device=device)
     key = rng.key(seed, "bias-encoder")
     net = models.build_encoder(settings.encoder, dataset.channels, key=key, device=device).train()
-    adam = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    adam = torch.optim.Adam(net.parameters(), **rates, fused=labels.is_cuda or None)  # one launch on GPUs
     batch = min(settings.batch, n)
     per_epoch = n // batch
     with models.exact_convolutions():
@@ -163,8 +164,8 @@ def embed(net: Callable[[Tensor], Tensor], images: DeviceImages) -> np.ndarray:
         if not isinstance(made, Tensor) or made.dim() != 2 or len(made) != len(rows):
             found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise ValueError(f"an embedding must map [{len(rows)}, C, H, W] to [{len(rows)}, D], not to {found}")
-        parts.append(made.float().cpu())
-    return torch.cat(parts).numpy()
+        parts.append(made.float())
+    return torch.cat(parts).cpu().numpy()
 
 
 def bias_embedding(

@@ -68,7 +68,7 @@ class Draws:
         self._of_rows = self._sampler.classes - classes.start
         self._weights = None if sampling == "weighted" else samples.weights
 
-    def batch(self, key: int, net: nn.Module) -> Batch:
+    def batch(self, key: int | Tensor, net: nn.Module) -> Batch:
         """The batch of a key. These draws do not look at the network, ``net``, that is about to see it."""
         return self.of_rows(self._sampler.draw(key), self._of_rows)
 

@@ -1,10 +1,13 @@
 """Networks somewhere between where an expert began and where it ended."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
-from fastdd.methods.parts.networks import Stored
+from fastdd.core.graph import HostKeys, Keys
+from fastdd.methods.parts.networks import Stored, row_of
 
 
 class Between:
@@ -20,27 +23,38 @@ class Between:
         self.net, self._experts, self._seed = net, experts, seed
         device = next(net.parameters()).device
         # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
-        self._ends = None if device.type == "cpu" else [self._read(number) for number in range(experts.number)]
+        on_gpu = device.type != "cpu"
+        ends = zip(*map(self._read, range(experts.number)), strict=True) if on_gpu else ()
+        self._ends = tuple(map(torch.stack, ends))
         # There the parameters are views of one vector too, which is written at once.
-        self._flat = None if device.type == "cpu" else _as_one_vector(net)
+        self._flat = _as_one_vector(net) if on_gpu else None
 
-    def at(self, number: int) -> nn.Module:
+    def keys(self, number: int) -> HostKeys:
         key = rng.key(self._seed, "between", number)
-        share = rng.uniform(key, 2)[1].item()
-        first, last = self._of(number)
+        expert = int(rng.bits_array(key, 1)[0]) % self._experts.number
+        return {"expert": expert, "share": float(rng.uniform_array(key, 2)[1])}
+
+    def phase(self, number: int) -> Hashable | None:
+        return 0
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        keys = keys or self.keys(number)
+        share, (first, last) = keys["share"], self._of(keys["expert"])
         return self._write(share * first + (1 - share) * last)
 
-    def last(self, number: int) -> nn.Module:
+    def last(self, number: int, keys: Keys | None = None) -> nn.Module:
         """The expert of step ``number`` as it ended."""
-        return self._write(self._of(number)[1])
+        return self._write(self._of((keys or self.keys(number))["expert"])[1])
 
     def state(self) -> dict[str, Tensor]:
         return {}
 
-    def _of(self, number: int) -> tuple[Tensor, Tensor]:
-        """First and last parameters of a step's expert."""
-        expert = rng.bits(rng.key(self._seed, "between", number), 1).item() % self._experts.number
-        return self._read(expert) if self._ends is None else self._ends[expert]
+    def _of(self, expert: int | Tensor) -> tuple[Tensor, Tensor]:
+        """First and last parameters of an expert."""
+        if not self._ends:
+            return self._read(int(expert))
+        first, last = (row_of(rows, expert) for rows in self._ends)
+        return first, last
 
     def _read(self, expert: int) -> tuple[Tensor, Tensor]:
         device = next(self.net.parameters()).device

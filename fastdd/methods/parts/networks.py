@@ -1,6 +1,6 @@
 """Networks over time: the one that a step looks at the images with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import torch
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from fastdd import models
 from fastdd.core import rng
-from fastdd.data import DeviceImages
-from fastdd.methods.parts.training import train_epoch
+from fastdd.core.graph import HostKeys, Keys
 
 
 class Networks(Protocol):
@@ -17,8 +16,16 @@ class Networks(Protocol):
 
     net: nn.Module
 
-    def at(self, number: int) -> nn.Module:
-        """The network of step ``number``, ready."""
+    def keys(self, number: int) -> HostKeys:
+        """What the network of step ``number`` is made with, by name (:mod:`fastdd.core.graph`)."""
+        ...
+
+    def phase(self, number: int) -> Hashable | None:
+        """What of :meth:`at` goes by the step's number, besides keys; None where the device is waited for."""
+        ...
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        """The network of step ``number``, ready; ``keys`` where they are on a device already."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -37,8 +44,14 @@ class Fresh:
     def __init__(self, net: nn.Module, seed: int):
         self.net, self._seed, self._init = net, seed, models.ParameterInit(net)
 
-    def at(self, number: int) -> nn.Module:
-        self._init.fill(rng.key(self._seed, "net", number))
+    def keys(self, number: int) -> HostKeys:
+        return {"net": rng.key(self._seed, "net", number)}
+
+    def phase(self, number: int) -> Hashable | None:
+        return 0
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        self._init.fill((keys or self.keys(number))["net"])
         return self.net
 
     def state(self) -> dict[str, Tensor]:
@@ -67,11 +80,21 @@ class Trained:
         self.net, self._stored, self._epoch, self._init = net, stored, epoch, models.ParameterInit(net)
         device = self._init.flat.device
         # Of a GPU's own, so that no step waits for the host; on CPUs they are read where they lie.
-        self._rows = None if device.type == "cpu" else [stored.at(k, epoch, device) for k in range(stored.number)]
+        on_gpu = device.type != "cpu"
+        self._rows = torch.stack([stored.at(k, epoch, device) for k in range(stored.number)]) if on_gpu else None
 
-    def at(self, number: int) -> nn.Module:
-        which = number % self._stored.number
-        self._init.copy(self._stored.at(which, self._epoch) if self._rows is None else self._rows[which])
+    def keys(self, number: int) -> HostKeys:
+        return {"trained": number % self._stored.number}
+
+    def phase(self, number: int) -> Hashable | None:
+        return 0
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        which = (keys or self.keys(number))["trained"]
+        if self._rows is None:
+            self._init.copy(self._stored.at(int(which), self._epoch))
+        else:
+            self._init.copy(row_of(self._rows, which))
         return self.net
 
     def state(self) -> dict[str, Tensor]:
@@ -90,8 +113,15 @@ class InTurns:
     def __init__(self, begun: Networks, period: int, training: Callable[[nn.Module, int], None]):
         self.net, self._begun, self._period, self._training = begun.net, begun, period, training
 
-    def at(self, number: int) -> nn.Module:
-        return self.net if number % self._period else self._begun.at(number // self._period)
+    def keys(self, number: int) -> HostKeys:
+        return self._begun.keys(number // self._period)
+
+    def phase(self, number: int) -> Hashable | None:
+        begun = self._begun.phase(number // self._period)
+        return None if begun is None else (number % self._period == 0, begun)
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        return self.net if number % self._period else self._begun.at(number // self._period, keys)
 
     def train(self, number: int) -> None:
         """The training that follows step ``number``."""
@@ -106,41 +136,38 @@ class Warmed:
 
     Args:
         begun: networks as they begin; their parameters require no gradient outside of the training.
-        training: trains it before a step; called with the module and the step's number.
+        training: trains it before a step; called with the module and keys.
+        training_keys: of the training before step ``number``, by names that ``begun`` has not.
+        phase: of the training, as :meth:`Networks.phase` has it.
     """
 
-    def __init__(self, begun: Networks, training: Callable[[nn.Module, int], None]):
+    def __init__(
+        self,
+        begun: Networks,
+        training: Callable[[nn.Module, Keys], None],
+        training_keys: Callable[[int], HostKeys],
+        phase: Hashable | None = 0,
+    ):
         self.net, self._begun, self._training = begun.net, begun, training
+        self._training_keys, self._phase = training_keys, phase
 
-    def at(self, number: int) -> nn.Module:
-        net = self._begun.at(number).requires_grad_(True)
-        self._training(net, number)
+    def keys(self, number: int) -> HostKeys:
+        return {**self._begun.keys(number), **self._training_keys(number)}
+
+    def phase(self, number: int) -> Hashable | None:
+        begun = self._begun.phase(number)
+        return None if None in (begun, self._phase) else (begun, self._phase)
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
+        keys = keys or self.keys(number)
+        net = self._begun.at(number, keys).requires_grad_(True)
+        self._training(net, keys)
         return net.requires_grad_(False)
 
     def state(self) -> dict[str, Tensor]:
         return {}
 
 
-def train_on_synthetic(
-    net: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    lr: float,
-    batch: int,
-    dsa_strategy: str,
-    key: tuple,
-) -> Tensor | None:
-    """Plain SGD on the synthetic images, in place; ``key`` is continued by the epoch.
-
-    Returns the last epoch's loss, a scalar on the device; None without epochs.
-    """
-    net.train()
-    sgd = torch.optim.SGD(net.parameters(), lr=lr)
-    seen = DeviceImages(images)
-    loss = None
-    for epoch in range(epochs):
-        loss = train_epoch(net, seen, labels, sgd, batch=batch, dsa_strategy=dsa_strategy, key=(*key, epoch))
-    sgd.zero_grad()
-    return loss
+def row_of(rows: Tensor, which: int | Tensor) -> Tensor:
+    """Row ``which`` of [K, P]; of a scalar on the device without waiting for it."""
+    return rows.index_select(0, which[None])[0] if isinstance(which, Tensor) else rows[which]

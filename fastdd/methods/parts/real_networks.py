@@ -1,14 +1,16 @@
 """Networks that train on real images between the steps that look at the synthetic ones."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fastdd.core import rng
+from fastdd.core.graph import Graphs, HostKeys, Keys, Pool
 from fastdd.data import DeviceImages
 from fastdd.methods.parts.networks import Networks
-from fastdd.methods.parts.training import train_epoch
+from fastdd.methods.parts.training import epoch_keys, train_epoch
 
 # As published (IDC, DREAM).
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
@@ -50,10 +52,18 @@ class TrainedOnReal:
         real: the real images.
         labels: int64 [N], on ``real``'s device.
         how: of the training.
+        pool: of the run's graphs.
     """
 
     def __init__(
-        self, begun: Networks, seed: int, period: int, real: DeviceImages, labels: Tensor, how: RealTraining
+        self,
+        begun: Networks,
+        seed: int,
+        period: int,
+        real: DeviceImages,
+        labels: Tensor,
+        how: RealTraining,
+        pool: Pool | None = None,
     ) -> None:
         self.net, self._seed, self._period, self._real, self._labels = begun.net, seed, period, real, labels
         self._begun, self._how = begun, how
@@ -65,37 +75,66 @@ class TrainedOnReal:
         self._batches = -(-how.images // how.batch)
         self._warm_batches = -(-how.warm_epochs * len(labels) // how.batch)
         self._order: tuple[int, Tensor] | None = None
+        self._trainings = Graphs(
+            self._training,
+            lambda number: self._training_keys(self._first_batch(number), self._batches),
+            labels.device,
+            "training on real images",
+            phase=lambda number: 0 if real.pixels.device == labels.device else None,
+            pool=pool,
+        )
 
-    def at(self, number: int) -> nn.Module:
+    def keys(self, number: int) -> HostKeys:
+        return self._begun.keys(number // self._period)
+
+    def phase(self, number: int) -> Hashable | None:
+        first, begun = number % self._period == 0, self._begun.phase(number // self._period)
+        return None if begun is None or (first and self._warm_batches) else (first, begun)
+
+    def at(self, number: int, keys: Keys | None = None) -> nn.Module:
         if number % self._period == 0:
-            self.untrained(number // self._period)
+            self.untrained(number // self._period, keys)
             for buffer in self._buffers.values():
                 buffer.zero_()
             self.warm(number // self._period)
         return self.net
 
-    def untrained(self, number: int) -> nn.Module:
+    def untrained(self, number: int, keys: Keys | None = None) -> nn.Module:
         """The network ``number`` as it begins; :meth:`at` makes it anew."""
-        return self._begun.at(number)
+        return self._begun.at(number, keys)
 
     def warm(self, number: int) -> None:
         """The training of the network ``number`` before its first step."""
-        self._train(number * self._batches_of_a_network, self._warm_batches)
+        first = number * self._batches_of_a_network
+        if self._warm_batches:
+            rows = self._rows_of(first, self._warm_batches)
+            self._train(rows, self._training_keys(first, self._warm_batches))
 
     def train(self, number: int) -> Tensor | None:
         """The training that follows step ``number``; its loss, None without any."""
+        if not self._batches:
+            return None
+        return self._trainings(number, self._rows_of(self._first_batch(number), self._batches))
+
+    def _first_batch(self, number: int) -> int:
+        """Of the run's, that of the training that follows step ``number``."""
         network, step = divmod(number, self._period)
-        first = network * self._batches_of_a_network + self._warm_batches + step * self._batches
-        return self._train(first, self._batches)
+        return network * self._batches_of_a_network + self._warm_batches + step * self._batches
 
     @property
     def _batches_of_a_network(self) -> int:
         return self._warm_batches + (self._period - 1) * self._batches
 
-    def _train(self, first: int, count: int) -> Tensor | None:
-        """On the run's batches ``first`` to ``first + count - 1``."""
-        if not count:
-            return None
+    def _training_keys(self, first: int, count: int) -> HostKeys:
+        """Of a training on the run's batches ``first`` to ``first + count - 1``."""
+        how, key = self._how, (self._seed, "on-real", first)
+        return epoch_keys(key, count, order=False, cutmix=how.cutmix, size=self._real.size)
+
+    def _training(self, number: int, keys: Keys, rows: Tensor) -> Tensor:
+        return self._train(rows, keys)
+
+    def _train(self, rows: Tensor, keys: Keys) -> Tensor:
+        """On batches of these rows."""
         how = self._how
         self.net.train()
         loss = train_epoch(
@@ -105,13 +144,17 @@ class TrainedOnReal:
             self._sgd,
             batch=how.batch,
             dsa_strategy=how.strategy,
-            key=(self._seed, "on-real", first),
-            order=torch.cat([self._rows(number) for number in range(first, first + count)]),
+            key=(),
+            keys=keys,
+            order=rows,
             composition="idc",
             cutmix=how.cutmix,
         )
         self._sgd.zero_grad()
         return loss
+
+    def _rows_of(self, first: int, count: int) -> Tensor:
+        return torch.cat([self._rows(number) for number in range(first, first + count)])
 
     def _rows(self, number: int) -> Tensor:
         """Rows of the run's batch ``number``."""

@@ -9,9 +9,32 @@ from torch import Tensor, nn
 
 from fastdd import ops
 from fastdd.core import rng
+from fastdd.core.graph import HostKeys, Keys
 from fastdd.data import DeviceImages
 
 Composition = Literal["dsa", "idc"]
+
+
+def epoch_keys(
+    key: tuple, batches: int, *, order: bool = True, cutmix: float = 0.0, size: tuple[int, int] = (0, 0)
+) -> HostKeys:
+    """What an epoch draws with, by name: keys of its order and of its batches' augmentations, and how each is mixed.
+
+    Args:
+        key: run seed, stream and counters.
+        batches: how many it has.
+        order: whether it draws its order.
+        cutmix: probability that a batch is mixed.
+        size: of the images that are.
+    """
+    seed, stream, *counters = key
+    keys: dict[str, int | float] = {"order": rng.key(*key)} if order else {}
+    for number in range(batches):
+        keys[f"batch {number}"] = rng.key(*key, number)
+        if cutmix:
+            mixing = ops.mixing(rng.key(seed, f"{stream}-cutmix", *counters, number), size, cutmix)
+            keys |= {f"mixing {number} {name}": value for name, value in mixing._asdict().items()}
+    return keys
 
 
 def train_epoch(
@@ -23,6 +46,7 @@ def train_epoch(
     batch: int,
     dsa_strategy: str,
     key: tuple,
+    keys: Keys | None = None,
     weights: Tensor | None = None,
     order: Tensor | None = None,
     composition: Composition = "dsa",
@@ -41,6 +65,8 @@ def train_epoch(
         batch: images a step.
         dsa_strategy: augmentation, operations joined by underscores; every image has parameters of its own.
         key: run seed, stream and counters (:func:`fastdd.core.rng.key`); order and augmentation are functions of it.
+        keys: what :func:`epoch_keys` has of the key, as far as the epoch draws, where it is on a device already; None:
+            made of the key.
         weights: float32 [N], how much each image's loss counts; their mean should be 1, as the batch's sum is divided
             by its size. None: 1 each.
         order: int64 [M], the rows to train on, batch after batch; a row may come several times. None: every row once.
@@ -59,24 +85,23 @@ def train_epoch(
         The mean over the rows of the loss that each had in its batch, a scalar on their device.
     """
     draw = ops.idc_params if composition == "idc" else ops.dsa_params
-    seed, stream, *counters = key
+    if keys is None:
+        batches = -(-len(labels if order is None else order) // batch)
+        keys = epoch_keys(key, batches, order=order is None, cutmix=cutmix, size=images.size)
     total = torch.zeros((), device=labels.device)
     if order is None:
-        order = rng.permutation(rng.key(*key), len(labels), images.pixels.device)
+        order = rng.permutation(keys["order"], len(labels), images.pixels.device)
     for number, rows in enumerate(order.to(images.pixels.device).split(batch)):
         here = rows.to(labels.device, non_blocking=True)
         if read is not None:
             x = read(rows, (*key, number))
         else:
-            lanes = rng.lanes(rng.key(*key, number), len(rows), labels.device)
+            lanes = rng.lanes(keys[f"batch {number}"], len(rows), labels.device)
             x = images.read(rows, draw(dsa_strategy, lanes, images.size, shared_op=True))
         if augment is not None:
             x = augment(x, (*key, number))
         if loss_of is None:
-            mixed = None
-            if cutmix:
-                mix_key = rng.key(seed, f"{stream}-cutmix", *counters, number)
-                mixed = ops.cutmix(mix_key, len(rows), images.size, cutmix, x.device)
+            mixed = _mix(keys, number, len(rows), x.device) if cutmix else None
             loss = _loss(net, x, labels, here, weights, mixed)
         else:
             loss = loss_of(here, x, (*key, number))
@@ -85,6 +110,14 @@ def train_epoch(
         sgd.step()
         total += loss.detach() * len(rows)
     return total / len(order)
+
+
+def _mix(keys: Keys, number: int, n: int, device: torch.device) -> ops.CutMix | None:
+    """How a batch is mixed; None where it is not, and the host knows."""
+    *rectangle, kept, order = (keys[f"mixing {number} {name}"] for name in ops.Mixing._fields)
+    if not isinstance(kept, Tensor) and kept == 1:
+        return None
+    return ops.CutMix(rng.permutation(order, n, device), tuple(rectangle), kept)
 
 
 def _loss(
@@ -99,3 +132,31 @@ def _loss(
         return (weights[rows] * F.cross_entropy(logits, labels[rows], reduction="none")).mean()
 
     return to(rows) if mixed is None else to(rows) * mixed.kept + to(rows[mixed.order]) * (1 - mixed.kept)
+
+
+class SyntheticTraining:
+    """Plain SGD of a network on the synthetic images, in place, epoch after epoch.
+
+    Args:
+        net: the network, whose parameters require a gradient while it trains.
+        labels: int64 [N], of the images.
+        lr: learning rate.
+        batch: images a step.
+        dsa_strategy: augmentation, as :func:`train_epoch` takes it.
+    """
+
+    def __init__(self, net: nn.Module, labels: Tensor, *, lr: float, batch: int, dsa_strategy: str):
+        self._net, self._labels, self._strategy = net, labels, dsa_strategy
+        self._batch, self._sgd = batch, torch.optim.SGD(net.parameters(), lr=lr)
+
+    def keys(self, key: tuple) -> HostKeys:
+        """Of an epoch, whose key is the run's seed, stream and counters."""
+        return epoch_keys(key, -(-len(self._labels) // self._batch))
+
+    def epoch(self, images: Tensor, keys: Keys) -> Tensor:
+        """One, on the images as they are. Returns its loss, a scalar on the device."""
+        self._net.train()
+        seen, how = DeviceImages(images), {"batch": self._batch, "dsa_strategy": self._strategy}
+        loss = train_epoch(self._net, seen, self._labels, self._sgd, key=(), keys=keys, **how)
+        self._sgd.zero_grad()
+        return loss

@@ -77,16 +77,16 @@ class Turns:
         self.second = torch.zeros_like(momentum) if kind == "adamw" else None
 
     @torch.no_grad()
-    def wait(self, done: int) -> None:
+    def wait(self, done: int | Tensor) -> None:
         """The steps of a round before each class's own, ``done`` steps after the first of all."""
         self._turn(done, None)
 
     @torch.no_grad()
-    def step(self, done: int, gradient: Tensor) -> None:
+    def step(self, done: int | Tensor, gradient: Tensor) -> None:
         """Each class's own step, and those of the round after it; ``done`` as the round began."""
         self._turn(done, gradient)
 
-    def _turn(self, done: int, gradient: Tensor | None) -> None:
+    def _turn(self, done: int | Tensor, gradient: Tensor | None) -> None:
         of_images = self._images, self._momentum, self.second, gradient
         decays = {"decay": self._decay, "weight_decay": self._weight_decay}
         ops.turns_(*of_images, self._lr, self._classes, done, **decays)

@@ -42,9 +42,8 @@ def _log_density(rows: Tensor, offsets: Tensor, settings: KdeSettings) -> tuple[
     bandwidth, gap = math.sqrt(settings.variance), None
     first, last = _rows_of_this_rank(offsets.tolist(), settings.density == "exact" and rows.device.type == "cpu")
     if settings.density == "knn":
-        neighbours = ops.knn_kde(
-            rows, bandwidth=bandwidth, k=settings.k, offsets=offsets, seed=settings.seed, rows=(first, last)
-        )
+        how = {"bandwidth": bandwidth, "k": settings.k, "seed": settings.seed, "rows": (first, last)}
+        neighbours = ops.knn_kde(rows, offsets=offsets.to(rows.device), **how)
         density, gap = neighbours.log_density, max(ranks.exchange(neighbours.gap))
     else:
         density = _exact(rows, offsets, first, last, bandwidth)
@@ -162,7 +161,7 @@ def kde_weights(
     rows = check_embeddings(embeddings, len(labels))
     config.check_backend(rows.device)
     order, offsets = _segments(labels, config)
-    sorted_density, gap = _log_density(rows[order.to(rows.device)], offsets.to(rows.device), config)
+    sorted_density, gap = _log_density(rows[order.to(rows.device)], offsets, config)
     scores = torch.empty_like(sorted_density)
     log_density = torch.empty_like(sorted_density)
     log_density[order] = sorted_density
