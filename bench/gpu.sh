@@ -35,10 +35,10 @@ trap 'rm -rf "$scratch"' EXIT
 plot=()
 if "$PYTHON" -c "import matplotlib" 2>/dev/null; then plot=(--plot "$OUT/bench.png"); fi
 if [ "$DEVICE" = cpu ]; then
-    cuda=auto size=(--quick)
+    cuda=auto interpret=1 passes=forward size=(--quick)
     demo=(distill --dataset c-digits --ipc 1 --iterations 2 --width 8 --batch-real 8 --out "$scratch/run")
 else
-    cuda=1 size=(--budget 2)
+    cuda=1 interpret=0 passes='*' size=(--budget 2)
     demo=(demo --out "$scratch/demo")
 fi
 
@@ -47,6 +47,9 @@ part build env FASTDD_BUILD_EXT=1 FASTDD_CUDA=$cuda \
 part info "$PYTHON" -m fastdd.cli info
 nvidia-smi >>"$OUT/info.log" 2>&1 || true
 part gpu-tests "$PYTHON" -m pytest -q -m gpu tests
+# Kernels that never ran on a GPU, beside cuDNN; on CPUs in Triton's interpreter.
+part bench-convolutions env TRITON_INTERPRET=$interpret "$PYTHON" -m fastdd.cli bench --device "$DEVICE" "${size[@]}" \
+    --case "conv3x3/bf16x3/$passes" --json "$OUT/bench-convolutions.json"
 LINES_SHOWN=200 part bench "$PYTHON" -m fastdd.cli bench --device "$DEVICE" "${size[@]}" \
     --json "$OUT/bench.json" ${plot[@]+"${plot[@]}"}
 part validate "$PYTHON" -m fastdd.cli bench validate "$OUT/bench.json"
