@@ -12,7 +12,7 @@ import wheels
 ROOT = Path(__file__).resolve().parent.parent
 # What matters most comes first: a limit cuts off the rest.
 CASES = (
-    *("step/dm*", "step/dc", "step/dc+fairdd", "step/dsa*", "step/dc-inner", "step/idc*", "step/ncfm*"),
+    *("step/dm*", "conv3x3/bf16x3/*", "step/dc", "step/dc+fairdd", "step/dsa*", "step/dc-inner", "step/idc*", "step/ncfm*"),
     *("step/mtt/exact", "evaluate*", "conv3x3/*", "formation*", "cf_match", "group_grad", "gradient_match"),
     *("augment/*", "norm_act_pool", "segment_mean", "embedding_match", "train/*", "step/dream", "step/datadam*"),
     *("scale/groups", "scale/batch", "scale/ipc", "scale/classes", "scale/pixels", "step/mtt/full", "step/mtt/tesla"),

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastdd.bench.baselines import published
 from fastdd.bench.baselines.characteristic import BatchedNcfm, Draws, PublishedNcfm
 from fastdd.bench.baselines.problem import Problem, TrajectoryProblem, random_dataset
-from fastdd.bench.cases.steps import Step, Steps, ours
+from fastdd.bench.cases.steps import Step, Steps, convolutions, ours
 from fastdd.bench.framework.case import Result
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.bench.oracles import ORACLES
@@ -73,6 +73,11 @@ class CharacteristicStep(Step):
         columns = (config.width or 128) * (height >> (config.depth or 3)) * (width >> (config.depth or 3))
         phases = 2 * config.frequencies * columns * (real + 3 * synthetic)
         return (real + 4 * synthetic) * of_image + phases * (classes > 0)
+
+    def split_flops(self, inputs: Steps) -> int:
+        """All convolutions but the first block's."""
+        real, synthetic = self._images(inputs)
+        return (real + 4 * inputs.problem.config.factor**2 * synthetic) * sum(convolutions(inputs.problem)[1:])
 
 
 def draws_of(problem: TrajectoryProblem) -> Draws:

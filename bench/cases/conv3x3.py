@@ -1,5 +1,6 @@
 """3x3 convolution, forward and with its gradients: what training a ConvNet spends its time on."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +22,26 @@ class Convolved:
     g_last: Tensor
     filters: Tensor
 
+    def chunks(self, images: int) -> "list[Convolved]":
+        """At most so many images each."""
+        parts = (t.split(images) for t in (self.x, self.g, self.x_last, self.g_last))
+        return [Convolved(*part, self.filters) for part in zip(*parts, strict=True)]
+
 
 class Conv3x3(Case):
+    size = (64, 128, 16, 16)
+
     def __init__(self, backward: bool):
         self.backward, self.variant = backward, {}
         self.name = "conv3x3/train" if backward else "conv3x3/forward"
-        self.about = "convolution of 64x128x16x16, " + ("forward, data and weight gradients" if backward else "forward")
+        self.about = self._about()
+
+    def _about(self) -> str:
+        passes = "forward, data and weight gradients" if self.backward else "forward"
+        return f"convolution of {'x'.join(map(str, self.size))}, {passes}"
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Convolved:
-        shape = (4, 16, 8, 8) if quick else (64, 128, 16, 16)
+        shape = (4, 16, 8, 8) if quick else self.size
         x, g = (
             rng.normal(rng.key(seed, "conv3x3", name), torch.Size(shape).numel(), device).view(shape) for name in "xg"
         )
@@ -78,5 +90,48 @@ class Conv3x3(Case):
         n, channels, height, width = inputs.x.shape
         return (3 if self.backward else 1) * 2 * 4 * n * height * width * channels**2
 
+    def split_flops(self, inputs: Convolved) -> int:
+        """All, which is a direct convolution's then."""
+        return self.flops(inputs)
 
-CASES = [Conv3x3(False), Conv3x3(True)]
+
+class SplitConv3x3(Conv3x3):
+    """The Triton kernels by name, which ``auto`` takes only where they are chosen, beside cuDNN: of a matching step's real
+    side, the second and the third block of ConvNet."""
+
+    by_name = True  # there are such kernels on GPUs only
+
+    def __init__(self, side: int, backward: bool):
+        self.size = (2560, 128, side, side)
+        super().__init__(backward)
+        self.name, self.variant = f"conv3x3/bf16x3/{'train' if backward else 'forward'}", {"side": side}
+        self.about = f"{self._about()}, on bfloat16 parts: needs a GPU"
+
+    def fastdd(self, inputs: Convolved) -> Result:
+        convolve = functools.partial(ops.conv3x3, backend="triton")
+        return self._run(convolve, inputs.x_last, inputs.filters, inputs.g_last)
+
+    def truth(self, inputs: Convolved) -> Result:
+        """By unfolding as many images at a time as take 2 GB."""
+        return _joined(
+            [super(SplitConv3x3, self).truth(some) for some in inputs.chunks(2**31 // (9 * inputs.x[0].nbytes * 2))]
+        )
+
+    def flops(self, inputs: Convolved) -> int:
+        """Of a direct convolution, which is what the parts' products are."""
+        return super().flops(inputs) // 4 * 9
+
+
+def _joined(results: list[Result]) -> Result:
+    """Of results of some images each: images side by side, the filters' gradients summed."""
+    if isinstance(results[0], Tensor):
+        return torch.cat(results)
+    y, to_x, to_filters = zip(*results, strict=True)
+    return torch.cat(y), torch.cat(to_x), torch.stack(to_filters).sum(0)
+
+
+CASES = [
+    Conv3x3(False),
+    Conv3x3(True),
+    *(SplitConv3x3(side, backward) for backward in (False, True) for side in (16, 8)),
+]

@@ -212,6 +212,12 @@ class Step(Case):
         real, synthetic = self._images(inputs)
         return (real + 2 * synthetic) * sum(convolutions(inputs.problem))
 
+    def split_flops(self, inputs: Steps) -> int:
+        """All but the first block's, and what is bfloat16."""
+        real, synthetic = self._images(inputs)
+        wide = real if self.dtype == torch.float32 else 0
+        return (wide + 2 * synthetic) * sum(convolutions(inputs.problem)[1:])
+
     def _images(self, inputs: Steps) -> tuple[int, int]:
         config, classes = inputs.problem.config, inputs.problem.dataset.num_classes
         return classes * config.batch_real, classes * config.ipc

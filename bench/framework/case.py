@@ -31,7 +31,8 @@ class Case:
         variant: what tells cases of the same name apart, as in their shapes: ``{"segments": 10}``.
         once: backends that take minutes: measured by a single call, which is the check as well.
         memory: whether its peak memory is of interest (``--memory``).
-        by_name: whether it is measured only where it is asked for by its name, as one of a view of its own.
+        by_name: whether it is measured only where it is asked for by its name, as one of a view of its own, or of
+            kernels that CPUs don't have.
     """
 
     name: str
@@ -77,6 +78,10 @@ class Case:
     def flops(self, inputs: Any) -> int:
         """The least arithmetic; a multiply-add counts as two."""
         raise NotImplementedError
+
+    def split_flops(self, inputs: Any) -> int:
+        """Of :meth:`flops`, what :func:`fastdd.ops.conv3x3` would do on a GPU if its kernels were chosen there."""
+        return 0
 
     def backends(self, code: "Upstream | None") -> list[str]:
         """Those that this case has, in the order of :data:`BACKENDS`."""

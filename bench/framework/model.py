@@ -19,6 +19,8 @@ from fastdd.bench.framework.case import Case
 
 RESULTS = Path(__file__).parents[1] / "results"
 _LAUNCHES = RESULTS / "launches.json"
+# bfloat16 products that float32's on the tensor cores takes (fastdd/kernels/conv3x3).
+_PRODUCTS = 6
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ def predict(bytes: int, flops: int, dtype: torch.dtype, launches: int | None, gp
     return Prediction(times["memory"], times["arithmetic"], launches, max(times.values()), graph, bound)
 
 
+def split_arithmetic(flops: int, split: int, dtype: torch.dtype, gpu: Gpu) -> float:
+    """Microseconds of a case's arithmetic, of which ``split`` are float32 convolutions that run as bfloat16 products.
+
+    >>> gpu = Gpu("made", 1000.0, {"float32": 10_000.0, "bfloat16": 120_000.0}, launch_us=30.0, node_us=2.0, results="")
+    >>> split_arithmetic(50_000_000, 40_000_000, torch.float32, gpu)
+    3.0
+    """
+    rate = gpu.gemm_gflops.get(str(dtype).removeprefix("torch."), gpu.gemm_gflops["float32"])
+    return (flops - split) / rate / 1e3 + split * _PRODUCTS / gpu.gemm_gflops["bfloat16"] / 1e3
+
+
 def recorded_launches() -> dict[str, int]:
     """Kernels of a call of ours, by the case's label, as they were counted without a GPU (tests/device)."""
     return json.loads(_LAUNCHES.read_text())["cases"] if _LAUNCHES.is_file() else {}
@@ -104,4 +117,5 @@ def predictions(cases: Sequence[Case], gpu: Gpu, seed: int = 0) -> Iterable[dict
             "bytes": size,
             "flops": flops,
             **vars(predict(size, flops, case.dtype, launches.get(case.label), gpu)),
+            "split": split_arithmetic(flops, split, case.dtype, gpu) if (split := case.split_flops(inputs)) else None,
         }

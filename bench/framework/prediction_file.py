@@ -104,11 +104,12 @@ def table(document: dict[str, Any]) -> "Table":
         box=None,
         header_style="",
     )
-    for name in ("case", "launches", "memory", "arithmetic", "eager", "bound by", "in a graph", "measured", "ratio"):
+    arithmetic = ("arithmetic", "split convolutions")
+    for name in ("case", "launches", "memory", *arithmetic, "eager", "bound by", "in a graph", "measured", "ratio"):
         result.add_column(name, justify="left" if name in ("case", "bound by") else "right", no_wrap=True)
     for row in document["rows"]:
         launches = "-" if row["launches"] is None else str(row["launches"])
-        times = [_ms(row[name]) for name in ("memory", "arithmetic", "eager")]
+        times = [_ms(row[name]) for name in ("memory", "arithmetic", "split", "eager")]
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
         result.add_row(row["case"], launches, *times, row["bound"], _ms(row["graph"]), _ms(row["measured"]), ratio)
     return result

@@ -148,8 +148,14 @@ class Conv2d(nn.Conv2d):
     The same parameters, initialisation, state_dict and result. Anything else (other dtypes, autocast, transforms of
     torch.func, another kernel size, stride, dilation or padding mode, FASTDD_BACKEND=reference, no extension) is
     ``nn.Conv2d``. So is a layer with forward hooks: who looks at its output may not need the gradient of its filters,
-    which only PyTorch's own convolution then leaves out.
+    which only PyTorch's own convolution then leaves out. On GPUs they may say so.
+
+    Attributes:
+        filters_constant: whether nobody asks for a gradient of filters and bias (:func:`fastdd.ops.group_grad` has its
+            own way to them).
     """
+
+    filters_constant = False
 
     def fits(self, x: Tensor) -> bool:
         """Whether x goes through :func:`conv3x3`'s own kernels."""
@@ -160,7 +166,7 @@ class Conv2d(nn.Conv2d):
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled(x.device.type)
             and not _dispatch.transformed()
-            and not self._forward_hooks
+            and (not self._forward_hooks or self._constant_for(x))
             and self.kernel_size == (3, 3)
             and self.stride == self.dilation == (1, 1)
             and self.groups == 1
@@ -181,4 +187,11 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fits(x):
             return super().forward(x)
-        return conv3x3(self.padded(x), self.weight, self.bias)
+        filters, bias = self.weight, self.bias
+        if self._constant_for(x):
+            filters, bias = filters.detach(), None if bias is None else bias.detach()
+        return conv3x3(self.padded(x), filters, bias)
+
+    def _constant_for(self, x: Tensor) -> bool:
+        # Through x the output is part of a graph, of which group_grad takes the gradient.
+        return self.filters_constant and x.requires_grad and x.device.type == "cuda"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fastdd.ops._dispatch import check_tensor
+from fastdd.ops.conv3x3 import Conv2d
 from fastdd.ops.layer_grads import RULES
 from fastdd.ops.loss_slopes import loss_slopes
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
@@ -200,9 +201,14 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
             calls.append(_Call(layer, x, x._version, get_gradient_edge(output)))
 
     handles = [layer.register_forward_hook(keep, prepend=True, with_kwargs=True) for layer in owners]
+    convolutions = [layer for layer in owners if type(layer) is Conv2d]
     try:
+        for layer in convolutions:
+            layer.filters_constant = True
         root, slope = job.root(part)
     finally:
+        for layer in convolutions:
+            layer.__dict__.pop("filters_constant", None)
         for handle in handles:
             handle.remove()
     called = Counter(name for call in calls for name in owners[call.layer].names.values())

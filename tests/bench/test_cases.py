@@ -184,6 +184,7 @@ def test_globs_select_in_the_order_of_the_registry():
     assert cases.select([]) == [case for case in cases.CASES if not case.by_name]
     assert {case.name for case in cases.CASES if case.by_name} == {
         "scale/groups-dc",
+        *("conv3x3/bf16x3/forward", "conv3x3/bf16x3/train"),
         *(f"scale/size-{method}{fair}" for method in ("dm", "dc") for fair in ("", "+fairdd")),
     }
     assert len(cases.select(["scale/groups-dc"])) == 6

@@ -31,6 +31,9 @@ def test_a_step_has_its_recorded_launches():
     # 2,560 real images forward, 100 synthetic ones forward and back: 280 GFLOP.
     assert row["flops"] == (2560 + 200) * (2 * 128 * 27 * 32**2 + 2 * 128 * 1152 * (16**2 + 8**2))
     assert row["launches"] <= 60
+    # Six products in bfloat16 of all but the first block's.
+    first, others = 2760 * 2 * 128 * 27 * 32**2, 2760 * 2 * 128 * 1152 * (16**2 + 8**2)
+    assert row["split"] == pytest.approx(first / 51.319e6 + 6 * others / 777.634e6, rel=1e-4)
 
 
 def test_the_command_predicts_and_measures_nothing(tmp_path):
