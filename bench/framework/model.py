@@ -145,7 +145,17 @@ def prediction_table(rows: Iterable[dict[str, Any]], gpu: Gpu) -> "Table":
         box=None,
         header_style="",
     )
-    for name in ("case", "launches", "memory", "arithmetic", "with split convolutions", "eager", "bound by", "in a graph", "measured"):
+    for name in (
+        "case",
+        "launches",
+        "memory",
+        "arithmetic",
+        "with split convolutions",
+        "eager",
+        "bound by",
+        "in a graph",
+        "measured",
+    ):
         table.add_column(name, justify="left" if name in ("case", "bound by") else "right", no_wrap=True)
     for row in rows:
         launches = "-" if row["launches"] is None else str(row["launches"])

@@ -82,10 +82,11 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
     ``dw = G' [sum over tiles of (B' d B) * (A g A')] G``: 16 multiplications a tile and pair of channels, where 36 are
     needed directly. Below 16 channels they are direct. The rounding error is at most twice a direct convolution's.
 
-    On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32 apart
-    into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, at up to
-    2.5 times its speed. They have never run on a GPU: FASTDD_CONVOLUTIONS=split chooses them (``cudnn`` is the default,
-    in kernels/config.py), or ``backend``. An infinity may give NaN there.
+    On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32
+    apart into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, and
+    by the ceilings 2.5 times its speed. They have never run on a GPU: FASTDD_CONVOLUTIONS=split chooses them
+    (``cudnn`` is the default, in kernels/config.py), or ``backend``. An infinity, or a number above 3.38e38, may give
+    NaN there, and parts below 1e-38 are lost.
 
     Args:
         x: [N, I, H, W], floating point; fastest in channels-last memory, which it is brought into.

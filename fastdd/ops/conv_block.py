@@ -60,8 +60,8 @@ class ConvBlock:
     On the CPU, in float32, the C++ kernel keeps an image's activations in the core's cache from the convolution to the
     pooled result. Convolutions of at least 16 channels with padding 1 and even sides are computed by Winograd's
     F(2x2, 3x3) (Lavin and Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications; others directly.
-    On GPUs, where :func:`fastdd.ops.conv3x3`'s Triton kernels are chosen, a program of one kernel holds whole images of up to
-    16x16 pixels. Everything else (other dtypes, no extension) is the convolution followed by :func:`norm_act_pool`.
+    On GPUs, where :func:`fastdd.ops.conv3x3`'s Triton kernels are chosen, a program of one kernel holds whole images of
+    up to 16x16 pixels. Everything else (other dtypes, no extension) is the convolution followed by :func:`norm_act_pool`.
 
     Args:
         filters: [O, I, 3, 3].

@@ -144,19 +144,14 @@ def conv_block_whole(
         False, UPCAST, ROWS, OUTPUTS, INNER,
     )  # fmt: skip
     b_m = tl.reshape(m_p, (IMAGES, PIXELS, 1))
-    b_z = normalised(
-        tl.reshape(b_x, (IMAGES, PIXELS, OUTPUTS)), b_m, weight, bias, o_o, m_o, height * width, eps
-    )
+    b_z = normalised(tl.reshape(b_x, (IMAGES, PIXELS, OUTPUTS)), b_m, weight, bias, o_o, m_o, height * width, eps)
     if POOL == "none":
         b_y = tl.reshape(b_z, (ROWS, OUTPUTS))
         tl.store(y + o_p[:, None] * outputs + o_o[None, :], b_y, mask=m_p[:, None] & m_o[None, :])
     else:
         WINDOWS: tl.constexpr = ROWS // 4
         b_four = tl.reshape(b_z, (WINDOWS, 4, OUTPUTS))
-        if POOL == "avg":
-            b_y = tl.sum(b_four, axis=1) * 0.25
-        else:
-            b_y = tl.reduce(b_four, 1, larger)
+        b_y = tl.sum(b_four, axis=1) * 0.25 if POOL == "avg" else tl.reduce(b_four, 1, larger)
         o_w = tl.arange(0, WINDOWS)
         o_i = (tl.program_id(0) // blocks).to(tl.int64) * IMAGES + o_w // (PIXELS // 4)
         o_v = o_w % (PIXELS // 4)
