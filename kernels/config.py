@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-# What runs 3x3 convolutions of float32 on a GPU: "cudnn", or "split" (fastdd/kernels/conv3x3), which has never run on one.
+# What runs 3x3 convolutions of float32 on a GPU: "cudnn", or "split" (fastdd/kernels/conv3x3), which never ran on one.
 CONVOLUTIONS = "cudnn"
 _FOLDER = Path(__file__).parent / "configs"
 

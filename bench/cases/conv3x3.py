@@ -90,14 +90,10 @@ class Conv3x3(Case):
         n, channels, height, width = inputs.x.shape
         return (3 if self.backward else 1) * 2 * 4 * n * height * width * channels**2
 
-    def split_flops(self, inputs: Convolved) -> int:
-        """All, which is a direct convolution's then."""
-        return self.flops(inputs)
-
 
 class SplitConv3x3(Conv3x3):
-    """The Triton kernels by name, which ``auto`` takes only where they are chosen, beside cuDNN: of a matching step's real
-    side, the second and the third block of ConvNet."""
+    """The Triton kernels by name, which ``auto`` takes only where they are chosen, beside cuDNN: of a matching step's
+    real side, the second and the third block of ConvNet."""
 
     by_name = True  # there are such kernels on GPUs only
 
@@ -120,6 +116,10 @@ class SplitConv3x3(Conv3x3):
     def flops(self, inputs: Convolved) -> int:
         """Of a direct convolution, which is what the parts' products are."""
         return super().flops(inputs) // 4 * 9
+
+    def split_flops(self, inputs: Convolved) -> int:
+        """All."""
+        return self.flops(inputs)
 
 
 def _joined(results: list[Result]) -> Result:

@@ -71,8 +71,8 @@ class GradientStep(Step):
         return real * (2 * first + 3 * sum(others)) + synthetic * (5 * first + 7 * sum(others))
 
     def split_flops(self, inputs: Steps) -> int:
-        """Of all but the first block: forward and to the input, of synthetic images twice. Gradients of weights, and what
-        goes through them, are products of segments."""
+        """Of all but the first block: forward and to the input, of synthetic images twice. Gradients of weights, and
+        what goes through them, are products of segments."""
         real, synthetic = self._images(inputs)
         return (2 * real + 4 * synthetic) * sum(convolutions(inputs.problem)[1:])
 

@@ -213,10 +213,10 @@ class Step(Case):
         return (real + 2 * synthetic) * sum(convolutions(inputs.problem))
 
     def split_flops(self, inputs: Steps) -> int:
-        """All but the first block's, and what is bfloat16."""
+        """All but the first block's; none where the real side is bfloat16, which hides the rest."""
         real, synthetic = self._images(inputs)
-        wide = real if self.dtype == torch.float32 else 0
-        return (wide + 2 * synthetic) * sum(convolutions(inputs.problem)[1:])
+        wide = self.dtype == torch.float32
+        return wide * (real + 2 * synthetic) * sum(convolutions(inputs.problem)[1:])
 
     def _images(self, inputs: Steps) -> tuple[int, int]:
         config, classes = inputs.problem.config, inputs.problem.dataset.num_classes

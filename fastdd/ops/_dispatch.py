@@ -60,7 +60,7 @@ def define_plain(name: str, backend: str) -> None:
 
 
 def only_when(name: str, device: str, why_not: Callable[[], str]) -> None:
-    """That ``auto`` takes an op's kernels for a device only when ``why_not()`` is empty; it says what is against them."""
+    """That ``auto`` takes an op's kernels for a device only when ``why_not()``, what is against them, is empty."""
     _held_back.setdefault(name.removeprefix("fastdd::"), {})[device] = why_not
 
 

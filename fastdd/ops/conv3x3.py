@@ -1,7 +1,5 @@
 """3x3 convolution, forward and backward: what training a ConvNet spends its time on."""
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +16,18 @@ def _triton(name: str, *arguments):
     return getattr(kernels, name)(*arguments)
 
 
+def _launch(x: Tensor, filters: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
+    if not (split_takes(filters) and x.numel()):
+        return reference.conv3x3(x, filters, bias, adjoint)
+    return _triton("conv3x3", x, filters, bias, adjoint)
+
+
+def _launch_weight(x: Tensor, g: Tensor) -> Tensor:
+    if not (_triton("takes", x.dtype, x.shape[3], g.shape[3]) and x.numel()):
+        return reference.conv3x3_weight(x, g)
+    return _triton("conv3x3_weight", x, g)
+
+
 def why_not_split() -> str:
     """Why GPUs run cuDNN's convolutions and not the Triton kernels; empty if those are chosen."""
     from fastdd.kernels.config import convolutions
@@ -29,8 +39,8 @@ _CONV = _dispatch.define(
     "conv3x3(Tensor x, Tensor filters, Tensor? bias, bool adjoint) -> Tensor", reference.conv3x3, _KERNELS
 )
 _WEIGHT = _dispatch.define("conv3x3_weight(Tensor x, Tensor g) -> Tensor", reference.conv3x3_weight, _KERNELS)
-_dispatch.register_triton(_CONV, functools.partial(_triton, "conv3x3"))
-_dispatch.register_triton(_WEIGHT, functools.partial(_triton, "conv3x3_weight"))
+_dispatch.register_triton(_CONV, _launch)
+_dispatch.register_triton(_WEIGHT, _launch_weight)
 for _name in (_CONV, _WEIGHT):
     _dispatch.only_when(_name, "cuda", why_not_split)
 
@@ -82,10 +92,11 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
     ``dw = G' [sum over tiles of (B' d B) * (A g A')] G``: 16 multiplications a tile and pair of channels, where 36 are
     needed directly. Below 16 channels they are direct. The rounding error is at most twice a direct convolution's.
 
-    On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32 apart
-    into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, at up to
-    2.5 times its speed. They have never run on a GPU: FASTDD_CONVOLUTIONS=split chooses them (``cudnn`` is the default,
-    in kernels/config.py), or ``backend``. An infinity may give NaN there.
+    On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32
+    apart into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, and
+    by the ceilings 2.5 times its speed. They have never run on a GPU: FASTDD_CONVOLUTIONS=split chooses them
+    (``cudnn`` is the default, in kernels/config.py), or ``backend``. An infinity, or a number above 3.38e38, may give
+    NaN there, and parts below 1e-38 are lost.
 
     Args:
         x: [N, I, H, W], floating point; fastest in channels-last memory, which it is brought into.

@@ -1,6 +1,5 @@
 """A whole block of ConvNet for images whose gradient nobody needs: what the real side of a matching step runs."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -22,6 +21,18 @@ def _triton(name: str, *arguments):
     return getattr(kernels, name)(*arguments)
 
 
+def _launch_pack(filters: Tensor, winograd: bool) -> Tensor:
+    return _triton("pack_filters", filters) if split_takes(filters) else reference.pack_filters(filters, winograd)
+
+
+def _launch(
+    x: Tensor, filters: Tensor, packed: Tensor, weight: Tensor, bias: Tensor, padding: int, eps: float, pool: str
+) -> Tensor:
+    if not (split_takes(filters) and _triton("holds", *x.shape[1:3], padding)):
+        return reference.conv_block(x, filters, packed, weight, bias, padding, eps, pool)
+    return _triton("conv_block", x, filters, packed, weight, bias, eps, pool)
+
+
 _PACK = _dispatch.define("pack_filters(Tensor filters, bool winograd) -> Tensor", reference.pack_filters, _KERNELS)
 _BLOCK = _dispatch.define(
     "conv_block(Tensor x, Tensor filters, Tensor packed, Tensor weight, Tensor bias, int padding, float eps, str pool)"
@@ -29,8 +40,8 @@ _BLOCK = _dispatch.define(
     reference.conv_block,
     _KERNELS,
 )
-_dispatch.register_triton(_PACK, functools.partial(_triton, "pack_filters"))
-_dispatch.register_triton(_BLOCK, functools.partial(_triton, "conv_block"))
+_dispatch.register_triton(_PACK, _launch_pack)
+_dispatch.register_triton(_BLOCK, _launch)
 for _name in (_PACK, _BLOCK):
     _dispatch.only_when(_name, "cuda", why_not_split)
 
@@ -60,8 +71,9 @@ class ConvBlock:
     On the CPU, in float32, the C++ kernel keeps an image's activations in the core's cache from the convolution to the
     pooled result. Convolutions of at least 16 channels with padding 1 and even sides are computed by Winograd's
     F(2x2, 3x3) (Lavin and Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications; others directly.
-    On GPUs, where :func:`fastdd.ops.conv3x3`'s Triton kernels are chosen, a program of one kernel holds whole images of up to
-    16x16 pixels. Everything else (other dtypes, no extension) is the convolution followed by :func:`norm_act_pool`.
+    On GPUs, where :func:`fastdd.ops.conv3x3`'s Triton kernels are chosen, a program of one kernel holds whole images of
+    up to 16x16 pixels. Everything else (other dtypes, no extension) is the convolution followed by
+    :func:`norm_act_pool`.
 
     Args:
         filters: [O, I, 3, 3].

@@ -21,8 +21,6 @@ from fastdd.kernels.conv3x3.forward import conv3x3_tiles, conv_block_whole
 from fastdd.kernels.conv3x3.parts import split
 from fastdd.kernels.conv3x3.weight import conv3x3_weight_tiles
 from fastdd.kernels.segment_mean import on
-from fastdd.reference import conv3x3 as reference
-from fastdd.reference import conv_block as block_reference
 
 # A step of the tensor cores, and what makes copies of 16 bytes: other numbers of channels, as the images' colours, stay
 # with cuDNN.
@@ -57,7 +55,7 @@ def row(kernel: str, rows: int, outputs: int) -> str:
 
 
 def takes(dtype: torch.dtype, inputs: int, outputs: int) -> bool:
-    """Whether the kernels compute convolutions of so many channels; the launchers give the others to PyTorch.
+    """Whether the kernels compute convolutions of so many channels.
 
     >>> takes(torch.float32, 128, 48), takes(torch.float32, 3, 128), takes(torch.float32, 0, 128)
     (True, False, False)
@@ -67,8 +65,6 @@ def takes(dtype: torch.dtype, inputs: int, outputs: int) -> bool:
 
 def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:
     """Launches for ``fastdd::conv3x3``: two to split, one to order the filters, one to convolve."""
-    if not (takes(x.dtype, *filters.shape[:2]) and x.numel()):
-        return reference.conv3x3(x, filters, bias, adjoint)
     n, height, width, inputs = x.shape
     outputs = filters.shape[1 if adjoint else 0]
     parts = _split(x)
@@ -91,8 +87,6 @@ def conv3x3_weight(x: Tensor, g: Tensor) -> Tensor:
     """Launches for ``fastdd::conv3x3_weight``: two to split, one of products, one to sum, one to order."""
     n, height, width, inputs = x.shape
     outputs = g.shape[3]
-    if not (takes(x.dtype, inputs, outputs) and x.numel()):
-        return reference.conv3x3_weight(x, g)
     pixels = n * height * width
     options = config("conv3x3_weight", x.device)
     blocks = 9 * -(-outputs // options["OUTPUTS"]) * -(-inputs // options["INPUTS"])
@@ -108,10 +102,8 @@ def conv3x3_weight(x: Tensor, g: Tensor) -> Tensor:
     return partials.sum(0).permute(1, 2, 0).reshape(outputs, inputs, 3, 3)
 
 
-def pack_filters(filters: Tensor, winograd: bool) -> Tensor:
+def pack_filters(filters: Tensor) -> Tensor:
     """Launches for ``fastdd::pack_filters``: the filters' parts, which :func:`conv_block` takes; two."""
-    if not takes(filters.dtype, *filters.shape[:2]):
-        return block_reference.pack_filters(filters, winograd)
     return _split(filters.permute(2, 3, 1, 0))
 
 
@@ -140,14 +132,11 @@ def conv_block(
     packed: Tensor,
     weight: Tensor,
     bias: Tensor,
-    padding: int,
     eps: float,
     pool: str,
 ) -> Tensor:
     """Launches for ``fastdd::conv_block``: two."""
     n, height, width, inputs = x.shape
-    if not (takes(x.dtype, inputs, len(filters)) and holds(height, width, padding)):
-        return block_reference.conv_block(x, filters, packed, weight, bias, padding, eps, pool)
     outputs = len(filters)
     size = (height, width) if pool == "none" else (height // 2, width // 2)
     y = x.new_empty((n, *size, outputs))

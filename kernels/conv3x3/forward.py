@@ -151,10 +151,7 @@ def conv_block_whole(
     else:
         WINDOWS: tl.constexpr = ROWS // 4
         b_four = tl.reshape(b_z, (WINDOWS, 4, OUTPUTS))
-        if POOL == "avg":
-            b_y = tl.sum(b_four, axis=1) * 0.25
-        else:
-            b_y = tl.reduce(b_four, 1, larger)
+        b_y = tl.sum(b_four, axis=1) * 0.25 if POOL == "avg" else tl.reduce(b_four, 1, larger)
         o_w = tl.arange(0, WINDOWS)
         o_i = (tl.program_id(0) // blocks).to(tl.int64) * IMAGES + o_w // (PIXELS // 4)
         o_v = o_w % (PIXELS // 4)

@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def nearest_bf16(b_x):
-    """float32, rounded to the nearest bfloat16, of two the even one. By bits: Triton's interpreter truncates instead."""
+    """float32 rounded to the nearest bfloat16, of two the even one. By bits: Triton's interpreter truncates instead."""
     b_bits = b_x.to(tl.int32, bitcast=True)
     b_up = b_bits + 0x7FFF + ((b_bits >> 16) & 1)
     return (b_up & -65536).to(tl.float32, bitcast=True)

@@ -6,6 +6,7 @@ script with tests/helpers on the path; a step that launches more than is recorde
 
 import json
 import os
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -30,10 +31,10 @@ pytestmark = pytest.mark.skipif(not has_triton(), reason="triton is not installe
 
 
 @cache
-def step(method: str, mode: str, depth: int = 2) -> tuple[Record, float]:
+def step(method: str, mode: str, depth: int = 2, width: int = 4) -> tuple[Record, float]:
     """What the second step of a run asks of a GPU, and how far its images are from those of the same steps on the CPU,
     in units of the largest."""
-    config, data = tiny(method, debias=mode, depth=depth), made("colour")
+    config, data = tiny(method, debias=mode, depth=depth, width=width), made("colour")
     given = inputs(config, "colour")
     weights = None if given.get("weights") is None else torch.as_tensor(given["weights"])
     images = torch.linspace(-1, 1, 3 * 2 * 3 * 8 * 8).view(6, 3, 8, 8).sin()
@@ -66,6 +67,18 @@ def test_a_step_waits_for_nothing_and_launches_no_more_than_is_recorded(method, 
     assert record.waits == []
     assert {place.split(" < ")[0] for _, place in record.uploads} == UPLOADS.get(method, set())
     assert record.launches <= json.loads(RECORDED.read_text())["steps"][method][mode], record.places.most_common(10)
+
+
+@pytest.mark.parametrize(("method", "tiles", "blocks"), [("dm", 2, 1), ("dc", 6, 0)])
+def test_a_step_takes_split_convolutions_where_they_are_chosen(monkeypatch, method, tiles, blocks):
+    """DM: real images forward in one kernel a block, synthetic ones forward and back. DC: both sides forward and to the
+    input, and through these once more on the synthetic side. The first block, of three colours, stays with cuDNN."""
+    monkeypatch.setenv("FASTDD_CONVOLUTIONS", "split")
+    record, difference = step.__wrapped__(method, "none", width=16)
+    assert difference < 1e-5
+    assert record.waits == []
+    kernels = Counter({name: n for (_, name), n in record.places.items() if n})
+    assert (kernels["conv3x3_tiles"], kernels["conv_block_whole"]) == (tiles, blocks)
 
 
 def of_cases() -> dict[str, int]:

@@ -14,7 +14,12 @@ from fastdd.kernels.config import table
 
 
 def compile_for_sm_90(
-    kernel, config: str, kinds: dict[str, str], constants: dict, aligned: Collection[str] = ()
+    kernel,
+    config: str,
+    kinds: dict[str, str],
+    constants: dict,
+    aligned: Collection[str] = (),
+    row: dict[str, int] | None = None,
 ) -> dict:
     """Compile with a row of the table of sm_90.
 
@@ -25,12 +30,13 @@ def compile_for_sm_90(
             constant is an i32.
         constants: constexpr argument -> value, besides those of the row.
         aligned: integer arguments that are multiples of 16; a launch finds that out, and vectorises loads by it.
+        row: another row than the table has under that name.
 
     Returns:
         What the binary uses: REG, STACK (bytes a thread: spilled registers are there, not in LOCAL), shared (bytes),
         wgmma (whether it has tensor-core instructions), with kernel, config, kinds and constants.
     """
-    row = table("sm_90")[config]
+    row = table("sm_90")[config] if row is None else row
     constants = {**constants, **{key: value for key, value in row.items() if key.isupper()}}
     options = {key: value for key, value in row.items() if not key.isupper()}
     names = kernel.arg_names
