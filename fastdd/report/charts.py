@@ -24,8 +24,8 @@ _STYLE = {
     "axes.axisbelow": True,
 }
 _MOST_POINTS = 2000
-# Names of a legend that lies above.
-_IN_A_ROW = 3
+# Characters of a line of a legend that lies above, a name's mark among them.
+_LINE, _MARK = 56, 6
 
 
 def colour_of(names: Sequence[str], number: int) -> str:
@@ -133,7 +133,8 @@ def bars(
         axes.set_xticks(range(len(groups)), [printable(name) for name, _ in groups], parse_math=False)
         axes.set(ylabel=y)
         axes.grid(visible=False, axis="x")
-        _legend(axes, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(len(names), _IN_A_ROW))
+        in_a_line = max(1, min(len(names), _LINE // (max(map(len, names)) + _MARK)))
+        _legend(axes, names, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=in_a_line)
         return figure()
 
 

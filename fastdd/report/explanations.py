@@ -9,7 +9,7 @@ import numpy as np
 from fastdd.core import files
 from fastdd.core.text import printable
 from fastdd.data import Dataset
-from fastdd.report.charts import COLOURS
+from fastdd.report.charts import COLOURS, colour_of
 from fastdd.session.explanation import Explanation
 from fastdd.session.trained import StoredNetwork
 
@@ -101,17 +101,19 @@ def draw_features(found: Sequence[Explanation], dataset: Dataset, path: str | os
     panels = figure.subplots(len(found), len(kinds), squeeze=False)
     for row, one in zip(panels, found, strict=True):
         for axes, (what, labels, names, figure_name) in zip(row, kinds, strict=True):
-            _scatter(axes, one.plane, labels[one.tested], names)
+            _scatter(axes, one.plane, labels[one.tested], names, what)
             value = getattr(one, figure_name)
             told = "" if value is None else f": silhouette {value:.2f}"
             axes.set_title(printable(f"{network_name(one.network)}, by {what}{told}"), parse_math=False, fontsize=10)
     files.write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _scatter(axes: "Axes", points: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+def _scatter(axes: "Axes", points: np.ndarray, labels: np.ndarray, names: Sequence[str], what: str) -> None:
+    own = what == "group"  # groups that are called by colours have theirs, which may be pale
+    look = {"s": 9, "edgecolors": "#555555", "linewidths": 0.3} if own else {"s": 5, "linewidths": 0}
     for number in np.unique(labels):
-        here = points[labels == number]
-        axes.scatter(*here.T, s=5, color=COLOURS[number % len(COLOURS)], linewidths=0, label=str(number))
+        here, colour = points[labels == number], colour_of(names, number) if own else COLOURS[number % len(COLOURS)]
+        axes.scatter(*here.T, color=colour, label=str(number), **look)
     axes.set(xticks=[], yticks=[])
     if len(names) <= len(COLOURS):
         legend = axes.legend(frameon=False, markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

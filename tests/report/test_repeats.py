@@ -1,6 +1,7 @@
 """Rows of several distillations: one row, their kinds, paired differences."""
 
 import math
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from fastdd import report
 from fastdd.evaluation import Evaluation, GroupCounts, Protocol
 from fastdd.report import course, repeats
+from fastdd.report.page import page
 from fastdd.report.record import Record
 
 
@@ -94,6 +96,9 @@ def test_repeats_are_one_curve_of_means_with_the_interval_over_distillations():
     found = course.course(records)
     assert (found["repeats"], found["single"]) == (True, True)
     assert "seed 0" not in found["charts"][0][1]
+    text = page(records)
+    assert "of repeats the mean and its 95 % interval (Student's t) over distillations, as bars" in unescape(text)
+    assert "mean and one standard deviation over networks, as bands" in text
 
 
 def test_curves_of_repeats_break_where_other_networks_were_trained():
