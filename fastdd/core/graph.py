@@ -35,6 +35,11 @@ def enabled(device: torch.device) -> bool:
     return device.type == "cuda" and os.environ.get(_SWITCH) != "0"
 
 
+def settling(device: torch.device) -> int:
+    """Calls of a phase until the next ones take as long as all to come."""
+    return _WARM_UP + 1 if enabled(device) else 1
+
+
 class KeyTable:
     """The keys of the next units of work, on a device, where a counter says which is next.
 

@@ -224,7 +224,7 @@ class Dm(Matching):
         images = self._all_images()
         for epoch in range(self._config.embed_warmup):
             start = f"warm-up {epoch} "
-            own = {name.removeprefix(start): key for name, key in keys.items() if name.startswith(start)}
+            own = {name.removeprefix(start): keys[name] for name in keys if name.startswith(start)}
             self._training.epoch(images, own)
 
     def signal(self, net: nn.Module) -> nn.Module:

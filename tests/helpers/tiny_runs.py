@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from fastdd.core import rng
+from fastdd.core.graph import Graphs
 from fastdd.data import Dataset, Split
 from fastdd.debias import MODES
 from fastdd.experts import Experts, describe_experts
-from fastdd.methods import METHODS, Settings, configure
+from fastdd.methods import METHODS, Context, Method, Settings, configure
 
 KINDS = {
     "colour": {},
@@ -79,3 +80,24 @@ def inputs(config: Settings, kind: str) -> dict:
 def modes_of(method: str) -> list[str]:
     """Modes that a run of the method can have: those of training where they are its experts'."""
     return [name for name, mode in MODES.items() if mode.in_training or not METHODS[method].debias_of_experts]
+
+
+def begun(method: str, device: torch.device | str = "cpu", **settings) -> Method:
+    """The method, before its first step, on images that are the same everywhere."""
+    config, data = tiny(method, **settings), made("colour")
+    given = inputs(config, "colour")
+    weights = None if given.get("weights") is None else torch.as_tensor(given["weights"])
+    images = torch.linspace(-1, 1, 3 * 2 * 3 * 8 * 8).view(6, 3, 8, 8).sin()
+    networks = experts("colour", "none") if settings.get("networks") else None
+    where = Context(data, torch.device(device), images, weights, given.get("experts"), networks=networks)
+    return METHODS[method](config, where)
+
+
+def graphs_of(method: Method) -> list[Graphs]:
+    """All that a method does in units."""
+    between = (
+        [getattr(method, "_epochs", None), getattr(method._networks, "_trainings", None)]
+        if hasattr(method, "_networks")
+        else []
+    )
+    return [graphs for graphs in (method._steps, *between) if graphs is not None]
