@@ -5,6 +5,7 @@ script with tests/helpers on the path; a step that launches more than is recorde
 """
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def step(method: str, mode: str, depth: int = 2) -> tuple[Record, float]:
     on_cpu.step(1)
     with PretendGpu() as gpu:
         there = run(CUDA)
-        there._steps._table.seek(1)  # keys of many steps are sent at once, which the second need not be
+        if there.phase(0) is None:
+            there._steps._table.seek(1)  # keys of many steps are sent at once, which a recorded one need not be
         with gpu.recording() as record:
             there.step(1)
         found = there.images.detach().cpu()
@@ -67,8 +69,9 @@ def test_a_step_waits_for_nothing_and_launches_no_more_than_is_recorded(method, 
 
 
 def of_cases() -> dict[str, int]:
-    """Kernels of the second call of ours, of every bench case that runs on the pretended GPU."""
+    """Kernels of the second call of ours, without CUDA graphs, of every bench case that runs on the pretended GPU."""
     launches = {}
+    os.environ["FASTDD_CUDA_GRAPHS"] = "0"
     for case in (case for case in CASES if "fastdd" in case.backends(None)):
         try:
             with PretendGpu() as gpu:
