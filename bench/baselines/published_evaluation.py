@@ -40,6 +40,7 @@ class PublishedEvaluation:
         classes = torch.arange(problem.dataset.num_classes, device=problem.device)
         self._labels = classes.repeat_interleave(problem.config.ipc)
         self.net = problem.network().to(problem.device, dtype).requires_grad_()
+        self._sgd: torch.optim.SGD | None = None
 
     def run(self) -> float:
         """One evaluation from the network as it is; the share of right predictions."""
@@ -50,6 +51,12 @@ class PublishedEvaluation:
                 rate *= 0.1
                 sgd = self._optimiser(rate)
         return self._test()
+
+    def epoch(self) -> None:
+        """The next one, at the first learning rate."""
+        if self._sgd is None:
+            self._sgd = self._optimiser(self._protocol.learning_rate)
+        self._epoch(self._sgd)
 
     def train(self, batches: Sequence[Drawn]) -> None:
         """One step a batch, of given draws."""

@@ -1,6 +1,7 @@
-"""One network of an evaluation: trained on a synthetic set, tested on the test set."""
+"""One network of an evaluation, trained on a synthetic set and tested on the test set; an epoch of one, and of five."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,22 +17,26 @@ from fastdd.bench.framework.upstream import Upstream
 from fastdd.core import rng
 from fastdd.data import DeviceImages
 from fastdd.evaluation import Protocol, evaluate
-from fastdd.evaluation.protocol import train
+from fastdd.evaluation.protocol import ProtocolTraining, train, train_side_by_side
+from fastdd.methods.parts.training import train_epoch
 
 # A fiftieth of a published evaluation: 20 of 1000 epochs, and 200 of 10,000 test images.
 _EPOCHS, _TEST_PER_CLASS = 20, 20
 _CHECKED_EPOCHS = 2
+# Whose learning rate does not fall while it is timed.
+_ENDLESS = 1 << 40
 _KEY = "evaluation"
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What is timed, and what is compared."""
+    """What is timed, and what is compared; and the trainings of all backends, as they are begun."""
 
     timed: Problem
     smooth: Problem
     protocol: Protocol
     checked: Protocol
+    begun: dict[str, list[Any]] = field(default_factory=dict)
 
     def drawn(self) -> list[Drawn]:
         """Our draws of the training that is compared."""
@@ -105,11 +110,7 @@ class Evaluation(Case):
             make = {"torch": PlainEvaluation, "reference-loop": PublishedEvaluation}[backend]
             return self.errors(_change(make(inputs.smooth, inputs.checked), inputs), truth)
         problem = inputs.smooth
-        data, config = problem.dataset, problem.config
-        net = models.build(
-            config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth
-        ).to(problem.device)
-        net.load_state_dict(problem.first_step.state)
+        net, config = _network(problem), problem.config
         images = DeviceImages(problem.images.to(problem.device))
         train(net, images, _labels(problem), inputs.checked, (config.seed, _KEY, 0))
         return self.errors(_difference(net, problem), truth)
@@ -129,6 +130,16 @@ class Evaluation(Case):
         return trained + len(inputs.timed.dataset.test) * (first + sum(others))
 
 
+def _network(problem: Problem) -> models.Network:
+    """The problem's, as it starts."""
+    data, config = problem.dataset, problem.config
+    net = models.build(
+        config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth
+    ).to(problem.device)
+    net.load_state_dict(problem.first_step.state)
+    return net
+
+
 def _labels(problem: Problem) -> Tensor:
     return torch.arange(problem.dataset.num_classes, device=problem.device).repeat_interleave(problem.config.ipc)
 
@@ -145,4 +156,95 @@ def _difference(net: torch.nn.Module, problem: Problem) -> Tensor:
     return torch.cat([(net.state_dict()[name].double().cpu() - start[name]).flatten() for name in start])
 
 
-CASES = [Evaluation()]
+class _Epochs:
+    """Epochs of a network, or of several side by side with a key each, one after another."""
+
+    def __init__(self, net: torch.nn.Module, problem: Problem, protocol: Protocol, keys: Any):
+        images, labels, numbers = DeviceImages(problem.images.to(problem.device)), _labels(problem), itertools.count()
+        if isinstance(net, models.SideBySide):
+            training = ProtocolTraining(net, images, labels, replace(protocol, epochs=_ENDLESS), keys)
+            self._epoch = lambda: training.epoch(next(numbers))
+            return
+        rates = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
+        sgd = torch.optim.SGD(net.train().parameters(), lr=protocol.learning_rate, **rates)
+        how = {"batch": protocol.batch, "dsa_strategy": protocol.dsa_strategy}
+        self._epoch = lambda: train_epoch(net, images, labels, sgd, key=(*keys, next(numbers)), **how)
+
+    def epoch(self) -> None:
+        with models.exact_convolutions():
+            self._epoch()
+
+
+class EvaluationEpoch(Evaluation):
+    """An epoch of the published evaluation's networks, at IPC 10: 100 images in one batch, DSA.
+
+    Ours are trained as on this device in an evaluation: on GPUs side by side, on CPUs one after another.
+    Compared is the first network's change by three epochs, trained side by side with the others.
+
+    Args:
+        name: of the case.
+        count: networks.
+    """
+
+    def __init__(self, name: str, count: int):
+        of = "one network" if count == 1 else f"{count} networks"
+        self.name, self._count = f"evaluate/{name}", count
+        self.about = f"an epoch of {of} in an evaluation: 100 images, 3x32x32, ConvNet, DSA"
+
+    def shape(self, inputs: Evaluations) -> dict[str, int | list[int]]:
+        return {name: size for name, size in super().shape(inputs).items() if name in ("images", "width", "depth")}
+
+    def fastdd(self, inputs: Evaluations) -> None:
+        if "fastdd" not in inputs.begun:
+            inputs.begun["fastdd"] = self._trainings(inputs.timed, inputs.protocol)
+        for training in inputs.begun["fastdd"]:
+            training.epoch()
+
+    def plain(self, inputs: Evaluations) -> None:
+        self._baseline("torch", PlainEvaluation, inputs)
+
+    def loop(self, inputs: Evaluations) -> None:
+        self._baseline("reference-loop", PublishedEvaluation, inputs)
+
+    def _baseline(self, backend: str, kind: type[PublishedEvaluation], inputs: Evaluations) -> None:
+        if backend not in inputs.begun:
+            inputs.begun[backend] = [kind(inputs.timed, inputs.protocol) for _ in range(self._count)]
+        for training in inputs.begun[backend]:
+            training.epoch()
+
+    def _trainings(self, problem: Problem, protocol: Protocol) -> "list[_Epochs]":
+        keys = [(problem.config.seed, _KEY, place) for place in range(self._count)]
+        if problem.device.type == "cpu":
+            return [_Epochs(_network(problem), problem, protocol, key) for key in keys]
+        net = _network(problem)
+        nets = models.SideBySide(net, self._count)
+        for place in range(self._count):
+            nets.take(place, net)
+        return [_Epochs(nets, problem, protocol, keys)]
+
+    def check(self, backend: str, inputs: Evaluations, code: Upstream | None, truth: Result) -> list[float]:
+        if backend != "fastdd":
+            return super().check(backend, inputs, code, truth)
+        problem = inputs.smooth
+        net = _network(problem)
+        nets = models.SideBySide(net, self._count)
+        for place in range(self._count):
+            nets.take(place, net)
+        keys = [(problem.config.seed, _KEY, place) for place in range(self._count)]
+        images = DeviceImages(problem.images.to(problem.device))
+        train_side_by_side(nets, images, _labels(problem), inputs.checked, keys)
+        nets.give(0, net)
+        return self.errors(_difference(net, problem), truth)
+
+    def bytes(self, inputs: Evaluations) -> int:
+        """Images read; parameters and momenta read and written."""
+        parameters = sum(p.nbytes for p in inputs.timed.network().parameters())
+        return self._count * (inputs.timed.images.nbytes + 4 * parameters)
+
+    def flops(self, inputs: Evaluations) -> int:
+        """Convolutions: forward, to the weight, and to the input (but of the first)."""
+        first, *others = convolutions(inputs.timed)
+        return self._count * len(inputs.timed.images) * (2 * first + 3 * sum(others))
+
+
+CASES = [Evaluation(), EvaluationEpoch("epoch", 1), EvaluationEpoch("epoch-of-5", 5)]

@@ -99,9 +99,11 @@ def overheads(rows: Sequence[Row]) -> list[Overhead]:
             if row["case"] == plain and row["match"] and not row["shape"]["groups"]
         }
         for row in rows:
+            if row["case"] != fair or not row["match"]:
+                continue
             value = _value(row, name)
             other = without.get((row["backend"], value if fair != plain else 0))
-            if row["case"] != fair or not row["match"] or value not in published or other is None:
+            if value not in published or other is None:
                 continue
             peaks = row.get("peak_bytes"), other.get("peak_bytes")
             found.append(
