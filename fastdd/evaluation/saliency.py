@@ -129,7 +129,7 @@ def rise(
 
 @torch.no_grad()
 def predicted(net: nn.Module, images: Tensor) -> Tensor:
-    """The class that a network takes each image for, int64 [N], as :func:`rise` sees it: unmasked, in evaluation mode."""
+    """The class that a network takes each image for, int64 [N]: unmasked, in evaluation mode."""
     with models.exact_convolutions():
         return _logits(net)(images).argmax(1)
 
