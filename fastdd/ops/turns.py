@@ -8,6 +8,12 @@ from fastdd.reference import turns as reference
 
 
 def _launch(*arguments) -> None:
+    # PyTorch registers no derivative of what writes into an argument; the reference has its operations' own.
+    if any(
+        isinstance(t, Tensor) and (_dispatch.has_tangent(t) or (t.requires_grad and torch.is_grad_enabled()))
+        for t in arguments
+    ):
+        raise RuntimeError("turns_ has no derivative: call it under torch.no_grad(), on tensors without tangents")
     from fastdd.kernels import turns as kernels
 
     kernels.turns_(*arguments)
@@ -56,7 +62,7 @@ def turns_(
 
     Raises:
         ValueError: a shape, dtype or device that does not fit.
-        RuntimeError: a backend asked for by name that can't run here.
+        RuntimeError: a backend asked for by name that can't run here; on GPUs, a derivative asked for.
 
     Deterministic; an element's bits depend on no other's. On GPUs one launch; elsewhere C times some operations.
 

@@ -1,7 +1,6 @@
 """Run with TRITON_INTERPRET=1: the Triton kernels on CPU tensors against the reference in float64."""
 
 import functools
-import itertools
 
 import torch
 
@@ -20,13 +19,13 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, metric:
 
 def all_layers() -> None:
     """The kernels of all layers at once, and the derivatives of gradient_match by them."""
-    rows, columns = [17, 1, 3], [27, 1152, 5]
+    rows, columns = [4, 1, 2], [7, 1152, 5]
     size = sum(r * c for r, c in zip(rows, columns, strict=True))
     classes, present = torch.tensor([1, 0, 2, 1, 0, 1]), torch.tensor([True, True, False, True, False, True])
-    for dtype, given in itertools.product((torch.float32, torch.float64, torch.bfloat16), (None, present)):
+    for dtype, given in ((torch.float32, present), (torch.float64, None), (torch.bfloat16, None)):
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         a, b, g = torch.randn(6, size).to(dtype), torch.randn(4, size, dtype=wide), torch.randn(6, dtype=wide)
-        a[0, :27] = b[1, :27] = 0  # a row of zeros, on either side
+        a[0, :7] = b[1, :7] = 0  # a row of zeros, on either side
         if given is not None:
             a[~given], b[3] = torch.nan, torch.nan
         for metric in METRICS:

@@ -391,3 +391,30 @@ def test_compiles_without_graph_breaks(metric):
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     (got,) = torch.autograd.grad(compiled(synthetic[0]), synthetic)
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_all_layers_at_once_are_the_layers_one_by_one(metric):
+    real, synthetic, classes = case(8, [2, 0, 1], 3, torch.float64, "cpu", [(2, 4), (1, 3)])
+    present = torch.tensor([True, False, True])
+    leaves = [t.detach().requires_grad_() for t in (*real, *synthetic)]
+    flat = [torch.cat([t.flatten(1) for t in side], 1) for side in (leaves[:2], leaves[2:])]
+    distances = torch.ops.fastdd.gradient_match_layers(*flat, classes, present, [2, 1], [4, 3], metric)[0]
+    expected = gradient_match(leaves[:2], leaves[2:], classes, metric=metric, present=present)
+    torch.testing.assert_close(distances, expected, rtol=1e-13, atol=1e-13)
+    g = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+    for asked, again in ((leaves[2:], False), (leaves, False), (leaves, True)):
+        options = {"retain_graph": True, "create_graph": again}
+        for got, right in zip(
+            *(torch.autograd.grad(d, asked, g, **options) for d in (distances, expected)), strict=True
+        ):
+            torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-13)
+
+
+def test_opcheck_of_all_layers():
+    a, b, classes = torch.rand(3, 9), torch.rand(2, 9).requires_grad_(), torch.tensor([1, 0, 1])
+    geometry = [2, 1], [3, 3], "ours"
+    torch.library.opcheck(torch.ops.fastdd.gradient_match_layers.default, (a, b, classes, None, *geometry))
+    products = (torch.rand(3, 3) for _ in range(3))
+    pull = torch.rand(3), a, b.detach(), classes, None, *products, *geometry
+    torch.library.opcheck(torch.ops.fastdd.gradient_match_layers_pull.default, pull)

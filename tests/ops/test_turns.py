@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastdd.ops import turns_
+from fastdd.ops.turns import _launch
 
 CLASSES, IPC = 3, 2
 
@@ -37,6 +38,12 @@ def test_opcheck():
     torch.library.opcheck(
         torch.ops.fastdd.turns_.default, (*given, torch.tensor(0.1, dtype=torch.float64), 2, torch.tensor(3), 0.5, 0.1)
     )
+
+
+def test_the_kernel_has_no_derivative_and_says_so():
+    images = torch.zeros(2, 1, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        _launch(images, images, None, None, torch.tensor(0.1, dtype=torch.float64), 2, 0, 0.5, 0.0)
 
 
 @pytest.mark.parametrize(
