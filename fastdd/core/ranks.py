@@ -320,13 +320,14 @@ def meet(patience: float = _AS_LONG_AS_IT_TAKES, meanwhile: Callable[[], object]
 def agree(what: str, *content: Any) -> None:
     """ValueError on all ranks unless all make this call, with the same content, whose ``repr`` is stable.
 
-    Versions and FASTDD_BACKEND must be the same too: results would be mixed.
+    Versions, FASTDD_BACKEND and FASTDD_CONVOLUTIONS must be the same too: results would be mixed.
     """
     if world() == 1:
         return
     import torch
 
-    setting = (__version__, torch.__version__, os.environ.get("FASTDD_BACKEND") or "auto")
+    chosen = (os.environ.get(name) or "auto" for name in ("FASTDD_BACKEND", "FASTDD_CONVOLUTIONS"))
+    setting = (__version__, torch.__version__, *chosen)
     asked = repr((what, setting, *content))
     found = exchange(hashlib.sha256(asked.encode()).hexdigest(), _AS_LONG_AS_IT_TAKES)
     if len(set(found)) > 1:

@@ -77,8 +77,9 @@ def conv3x3_tiles(
     o_p = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     o_o = (tl.program_id(0) % blocks) * OUTPUTS + tl.arange(0, OUTPUTS)
     m_p = o_p < n_pixels
-    b_h = ((o_p // width) % height).to(tl.int32)
-    b_w = (o_p % width).to(tl.int32)
+    b_p = o_p.to(tl.int32)  # as many pixels as 32 bits count fill a GPU; divisions of 64 bits are slow
+    b_h = (b_p // width) % height
+    b_w = b_p % width
     b_y = convolved(
         x, filters, x_size, filters_size, o_p, b_h, b_w, m_p, o_o, height, width, inputs, outputs,
         ADJOINT, UPCAST, ROWS, OUTPUTS, INNER,

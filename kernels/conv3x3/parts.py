@@ -32,6 +32,7 @@ def split(x, parts, n, COLUMNS: tl.constexpr):
 @triton.jit
 def read_parts(x, size, offsets, mask, UPCAST: tl.constexpr):
     """The three parts at the same places; ``size`` elements lie between one part and the next."""
+    size = tl.zeros((), dtype=tl.int64) + size  # twice the size may pass 2^31
     b_high = tl.load(x + offsets, mask=mask, other=0.0)
     b_middle = tl.load(x + size + offsets, mask=mask, other=0.0)
     b_low = tl.load(x + 2 * size + offsets, mask=mask, other=0.0)

@@ -43,8 +43,9 @@ def conv3x3_weight_tiles(
     for start in range(first, last, ROWS):
         o_p = start + tl.arange(0, ROWS)
         m_p = o_p < last
-        b_h = (o_p // width) % height + dy
-        b_w = o_p % width + dx
+        b_p = o_p.to(tl.int32)
+        b_h = (b_p // width) % height + dy
+        b_w = b_p % width + dx
         m_x = m_p & (b_h >= 0) & (b_h < height) & (b_w >= 0) & (b_w < width)
         b_g = read_parts(g, g_size, o_p[:, None] * outputs + o_o[None, :], m_p[:, None] & m_o[None, :], UPCAST)
         o_x = o_p[:, None] * inputs + (shift + o_i)[None, :]
