@@ -60,6 +60,7 @@ bench: $(VENV)/.dev
 # After a case or a step's launches have changed: both are counted here, and committed before they are measured on a GPU.
 predictions: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(PY) tests/device/test_steps.py
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(PY) tests/device/test_epochs.py
 	$(VENV)/bin/fastdd bench --model h200 --case '*' --json bench/results/predicted-h200.json
 
 setup: $(VENV)/.dev

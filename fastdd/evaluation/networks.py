@@ -141,7 +141,8 @@ def evaluate(
             there are not.
 
     Cost: nets * passes * ceil(N / batch) training steps and nets passes over the test set. Deterministic on a
-    machine and thread count: on any number of ranks, each with as many threads, the same counts.
+    machine and thread count: on any number of ranks, each with as many threads, the same counts; on GPUs to rounding,
+    as ranks have other networks side by side.
     """
     if nets < 1:
         raise ValueError(f"nets must be at least 1, not {nets}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -25,7 +26,8 @@ from fastdd.data import DeviceImages
 from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
 from fastdd.debias.density.kde.estimate import _log_density
 from fastdd.debias.density.kde.settings import KdeSettings
-from fastdd.evaluation import PROTOCOLS, Protocol, evaluate
+from fastdd.evaluation import PROTOCOLS, DcAugmentation, Protocol, evaluate
+from fastdd.evaluation.dc_augmentation import dc_augment
 from fastdd.evaluation.features import features_of
 from fastdd.evaluation.networks import _predictions_side_by_side
 from fastdd.evaluation.protocol import ProtocolTraining
@@ -34,6 +36,7 @@ from fastdd.experts import ExpertSettings
 from fastdd.experts.training import train_experts
 from fastdd.methods.parts.side_by_side import SideBySideTraining
 from fastdd.methods.parts.training import train_epoch
+from fastdd.ops import _faiss, knn_kde
 from fastdd.ops._dispatch import has_triton
 from fastdd.training import RECIPES, TrainingImages, TrainSettings
 from fastdd.training.trainer import Trainer
@@ -98,11 +101,13 @@ def of_evaluation(protocol: Protocol, count: int, device: torch.device):
     return epochs.epoch, logits
 
 
-def in_turn(count: int, device: torch.device):
-    """The published evaluation's networks one after another."""
+def in_turn(count: int, dc: DcAugmentation | None, device: torch.device):
+    """The published evaluation's networks one after another; with DC's augmentation in place of DSA, if any."""
     images, nets = seen(device), [net(device, number) for number in range(count)]
     optimisers = [torch.optim.SGD(each.parameters(), 0.01, 0.9, fused=device.type == "cuda") for each in nets]
-    how = {"batch": 256, "dsa_strategy": Protocol().dsa_strategy}
+    how: dict[str, Any] = {"batch": 256, "dsa_strategy": Protocol().dsa_strategy}
+    if dc is not None:
+        how |= {"dsa_strategy": "none", "augment": partial(dc_augment, dc)}
 
     def epoch(number: int) -> None:
         for place, each in enumerate(nets):
@@ -179,6 +184,21 @@ def of_density(device: torch.device):
     ), lambda: found[0]
 
 
+def of_knn(device: torch.device):
+    """With a search in place of FAISS's, which runs on its own GPU tensors."""
+    rows, found = rng.normal(5, 36 * 4).view(36, 4).to(device), {}
+
+    def search(queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        nearest = (queries[:, None] - rows).square().sum(2).topk(k, largest=False)
+        return nearest.values, nearest.indices
+
+    def epoch(number: int) -> None:
+        with mock.patch.object(_faiss, "search", search), mock.patch.object(_faiss, "missing", return_value=""):
+            found[0] = knn_kde(rows, bandwidth=1.0, k=3, far_samples=8, leave_one_out=True).log_density
+
+    return epoch, lambda: found[0].double()
+
+
 SMALL = {"dfa": {"swap_from": 1}, "selecmix": {"pool": 36}, "selecmix-lff": {"pool": 36}}
 EVALUATIONS = {
     "published": Protocol(),
@@ -188,16 +208,24 @@ EVALUATIONS = {
     },
 }
 # Of what waits or sends, where, and why: features, maps, densities and embeddings go to the host, which they are made
-# for; masks are drawn there, all at once; an encoder is built and its images sent as its training begins.
+# for, and how far bounds are apart; masks are drawn there, all at once; an encoder is built and its images sent as its
+# training begins; DC's augmentation is drawn and, by scipy's splines, rotated there.
 WAITS = {
+    ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
+    ("weights", "knn"): ("knn_kde.knn_kde",),
     ("evaluation", "features"): ("features.features_of",),
     ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
-    ("weights", "steps of the embedding"): ("embedding.embed",),
+    ("weights", "a step of the embedding"): ("embedding.embed",),
     ("weights", "exact"): ("estimate._log_density",),
 }
 UPLOADS = {
+    ("evaluation", "DC's augmentation"): (
+        "dc_augmentation.augment",
+        "dc_augmentation._moved",
+        "dc_augmentation._rotated",
+    ),
     ("evaluation", "saliency"): ("saliency.rise",),
-    ("weights", "steps of the embedding"): ("device.of", "embedding.train_embedding", "init.__init__"),
+    ("weights", "a step of the embedding"): ("device.of", "embedding.train_embedding", "init.__init__"),
     ("weights", "exact"): ("estimate._exact",),
 }
 EPOCHS: dict[tuple[str, str], Begin] = {
@@ -206,13 +234,17 @@ EPOCHS: dict[tuple[str, str], Begin] = {
         for name, protocol in EVALUATIONS.items()
         for count in (1, 5)
     },
-    ("evaluation", "published, 5 in turn"): partial(in_turn, 5),
+    ("evaluation", "published, 5 in turn"): partial(in_turn, 5, None),
+    ("evaluation", "DC's augmentation"): partial(in_turn, 1, DcAugmentation("crop_scale_rotate")),
     ("evaluation", "features"): of_features,
     ("evaluation", "saliency"): of_saliency,
     **{("experts", f"{count} at a time"): partial(of_experts_epoch, count) for count in (1, 5)},
     **{("evaluation", f"test pass, {count} at a time"): partial(of_test_pass, count) for count in (1, 5)},
     **{("training", name): partial(of_recipe, name, "sgd") for name in RECIPES},
-    **{("weights", name): of for name, of in (("steps of the embedding", of_embedding), ("exact", of_density))},
+    **{
+        ("weights", name): of
+        for name, of in (("a step of the embedding", of_embedding), ("exact", of_density), ("knn", of_knn))
+    },
 }
 
 
@@ -233,6 +265,8 @@ def recorded() -> dict[str, dict[str, dict[str, int]]]:
 
 # Of a whole piece of work, where it waits and why.
 EVALUATE_WAITS = {
+    ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
+    ("weights", "knn"): ("knn_kde.knn_kde",),
     ("evaluation", "features"): ("features.features_of",),
     ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "networks.evaluate": "whether a network is finite, and its last loss",
@@ -240,6 +274,8 @@ EVALUATE_WAITS = {
     "metrics.of": "what it got right",
 }
 EXPERT_WAITS = {
+    ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
+    ("weights", "knn"): ("knn_kde.knn_kde",),
     ("evaluation", "features"): ("features.features_of",),
     ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "side_by_side._train": "an epoch's losses, of all experts at once",
@@ -300,7 +336,9 @@ def test_an_epoch_waits_for_nothing_and_sends_nothing(room, name):
     assert record.launches <= json.loads(RECORDED.read_text())[room][name]["kernels"], record.places.most_common(10)
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize(
+    "name", ["published", *(pytest.param(name, marks=pytest.mark.full) for name in ("idc", "ncfm"))]
+)
 def test_steps_of_an_evaluation_are_graphs(name):
     """Replayed, captured anew when the learning rate falls, and with a smaller last batch: the numbers of the CPU."""
     protocol = replace(EVALUATIONS[name], batch=16, **FEW[name])
