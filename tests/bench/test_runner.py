@@ -226,13 +226,13 @@ def test_a_wrong_gradient_in_a_matching_step_is_caught(monkeypatch, name, factor
 
 
 def test_a_wrong_training_of_the_network_is_caught(monkeypatch):
-    from fastdd.methods.parts import networks
+    from fastdd.methods.parts import training
 
     def other_rate(*arguments, **settings):
         right(*arguments[:3], torch.optim.SGD(arguments[0].parameters(), lr=0.01001), **settings)
 
-    right = networks.train_epoch
-    monkeypatch.setattr(networks, "train_epoch", other_rate)
+    right = training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", other_rate)
     _, rows = measure(*cases.select(["step/dc-inner"]), reps=1)
     assert not rows["fastdd"]["match"]
     assert rows["torch"]["match"]

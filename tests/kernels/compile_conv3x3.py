@@ -5,7 +5,6 @@ import json
 
 from aot import compile_for_sm_90
 
-from fastdd.bench.framework.tune import CANDIDATES
 from fastdd.kernels import conv3x3 as kernels
 from fastdd.reference.norm_act_pool import POOLS
 
@@ -17,15 +16,6 @@ KINDS = {
 # As the launch specialises them: channels are multiples of 16. Ones are constants to a launch.
 ALIGNED = ("x_size", "filters_size", "g_size", "inputs", "outputs", "split_pixels")
 SIZES = ({}, {"height": 1, "width": 1})
-
-_TILES = kernels.conv3x3_tiles, {"BIAS": False, "ADJOINT": True}
-KERNELS = {
-    "conv3x3_tiles": _TILES,
-    "conv3x3_tiles_small": _TILES,
-    "conv3x3_weight": (kernels.conv3x3_weight_tiles, {}),
-    "conv_block_256": (kernels.conv_block_whole, {"POOL": "avg", "PIXELS": 256}),
-    "conv_block_128": (kernels.conv_block_whole, {"POOL": "avg", "PIXELS": 64}),
-}
 
 
 def main() -> None:
@@ -41,11 +31,6 @@ def main() -> None:
         config = "conv_block_256" if pixels == 256 else "conv_block_128"
         constants = {"POOL": pool, "UPCAST": False, "PIXELS": pixels}
         rows.append(compile_for_sm_90(kernels.conv_block_whole, config, KINDS, constants, ALIGNED))
-    for name, candidates in CANDIDATES.items():
-        kernel, constants = KERNELS[name]
-        for row in candidates:
-            constants = {"UPCAST": False, **constants}
-            rows.append(compile_for_sm_90(kernel, name, KINDS, constants, ALIGNED, row))
     print(json.dumps(rows))
 
 

@@ -35,7 +35,7 @@ CALLS = {
     "grouped_conv": (f(4, 2, 5, 5), f(2, 3, 2, 3, 3), offsets, [3, 3], [1, 1], [0, 0], [1, 1], 1, False),
     "loss_slopes": (f(4, 3), torch.tensor([0, 1, 2, 0]), offsets, f(4)),
     "loss_slopes_pull": (f(4, 3), f(4, 3), offsets, f(4)),
-    "turns_": (f(4, 3), f(4, 3), f(4, 3), f(4, 3), torch.tensor(0.1, dtype=torch.float64), 2, 3, 0.5, 0.1),
+    "turns_": (f(4, 3), f(4, 3), f(4, 3), f(4, 3), torch.tensor(0.1).double(), 2, torch.tensor(3), 0.5, 0.1),
     "segment_order": (torch.tensor([1, 0, 1]), 2),
     "counter_lanes": (torch.tensor(5), 3),
     "counter_bits": (torch.tensor([5, 6]), 3),
