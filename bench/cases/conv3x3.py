@@ -41,7 +41,7 @@ class Conv3x3(Case):
         return f"convolution of {'x'.join(map(str, self.size))}, {passes}"
 
     def inputs(self, seed: int, device: torch.device, quick: bool) -> Convolved:
-        shape = (4, 16, 8, 8) if quick else self.size
+        shape = (4, 16, *(side // 2 for side in self.size[2:])) if quick else self.size
         x, g = (
             rng.normal(rng.key(seed, "conv3x3", name), torch.Size(shape).numel(), device).view(shape) for name in "xg"
         )
