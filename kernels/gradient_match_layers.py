@@ -202,7 +202,8 @@ def layers_pull(
         tl.store(out + o_c, b_sum, mask=m_c)
 
 
-@functools.lru_cache(maxsize=64)
+# Never forgotten: a captured graph reads it where it lies.
+@functools.cache
 def _table(rows: tuple[int, ...], columns: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Where every row starts, and its length; made once, so that no step brings anything from the host."""
     starts, lengths, first = [], [], 0

@@ -1,7 +1,7 @@
 """Which row of the table of launch configurations is fastest on a GPU: ``python -m fastdd.bench.framework.tune``.
 
 Of the convolutions' kernels, which have not run on a GPU: the candidates below are those that take no more than 227
-KiB of shared memory and spill no registers on sm_90, which tests/kernels/compile_conv3x3.py holds them to.
+KiB of shared memory and spill no registers on sm_90, which tests/campaigns/test_candidates.py holds them to.
 """
 
 import functools

@@ -72,8 +72,10 @@ def explain(
         files.check_writable(out / "features.png")
     found_files = [network_files(path) for path in networks]
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
-    settings = {"features": features, "images": images, "of": of, "masks": masks, "cells": cells, "seed": seed}
-    settings["device"] = device
+    settings = {
+        **{"features": features, "images": images, "of": of, "masks": masks, "cells": cells},
+        **{"seed": seed, "device": device},
+    }
     rows, first = [], []
     for alike in found_files:
         explained = _explained(alike, data, "none" if out is None else projection, settings)

@@ -154,7 +154,8 @@ def loss_and_gradient(
     return segments.to(synthetic.device).total(torch.cat(found)), gradient
 
 
-@functools.lru_cache(maxsize=64)
+# Never forgotten: a captured graph reads them where they lie.
+@functools.cache
 def _layout(classes: int, each: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Of so many classes with so many images each: every image's class, and where the classes start."""
     owners = torch.arange(classes, device=device).repeat_interleave(each)

@@ -8,7 +8,7 @@ from pretend_gpu import CUDA, PretendGpu
 from tiny_runs import begun, graphs_of
 
 from fastdd.core.graph import Graphs, KeyTable
-from fastdd.methods import METHODS
+from fastdd.methods import METHODS, dc
 from fastdd.ops._dispatch import has_triton
 
 STEPS = 12
@@ -52,6 +52,17 @@ def test_a_phase_has_a_graph_and_a_jump_of_the_number_sends_keys_only_where_ther
     assert found == [2 * sum(n + 1 for n in numbers[: place + 1]) for place in range(len(numbers))]
     assert record.kernels["replay"] == len(numbers) - 2 * 3
     assert record.uploads == [("copy_", "graph._send < graph.seek")] * 2
+
+
+def test_constants_that_a_graph_reads_are_never_forgotten():
+    """On a GPU it would read on where they lay."""
+    table = pytest.importorskip("fastdd.kernels.gradient_match_layers")._table
+    cpu = torch.device("cpu")
+    first = dc._layout(2, 3, cpu)[0], table((2,), (3,), cpu)[0]
+    for each in range(4, 204):
+        dc._layout(2, each, cpu), table((2,), (each,), cpu)
+    assert dc._layout(2, 3, cpu)[0] is first[0]
+    assert table((2,), (3,), cpu)[0] is first[1]
 
 
 def test_what_a_unit_takes_from_its_number_is_that_of_the_capture():
