@@ -20,9 +20,14 @@ app = new_app()
 
 @app.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
 def run(
-    path: Annotated[str, typer.Argument(help="A Python script.", metavar="SCRIPT")],
+    path: Annotated[
+        str | None, typer.Argument(help="A Python script.", metavar="SCRIPT", show_default=False)
+    ] = None,
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Its own arguments.", metavar="ARGS", show_default=False)
+    ] = None,
+    module: Annotated[
+        str | None, typer.Option("-m", help="A module, as python -m runs it, instead of SCRIPT.", metavar="MODULE")
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the first calls of every replaced name with the original.")
@@ -35,7 +40,13 @@ def run(
 
     What was replaced is said on stderr; the exit code is the script's.
     """
-    script.check(path)
+    given = arguments or []
+    if module is not None:
+        given = [*([] if path is None else [path]), *given]
+    elif path is None:
+        raise ValueError("Missing argument 'SCRIPT'.")
+    else:
+        script.check(path)
     if json is not None:
         files.check_writable(json)
         json = json.resolve()  # the script may change the folder
@@ -44,10 +55,14 @@ def run(
         compat.seed(seed)
     substitutes.install()
     started, process, replacing = perf_counter(), os.getpid(), hook.enabled()
-    installed = hook.Hook(script.folder(path), verify)
+    installed = hook.Hook(os.getcwd() if path is None or module else script.folder(path), verify)
     if replacing:
         installed.install()
-    status = script.run(path, arguments or [])
+    looks = installed if replacing else None
+    if module is not None:
+        status = script.run_module(module, given, looks)
+    else:
+        status = script.run(path, given, looks)
     if status is not None and not isinstance(status, int):  # as Python does with sys.exit("message")
         print(status, file=sys.stderr)
         status = 1

@@ -2,16 +2,17 @@
 
 import os
 import sys
-import sysconfig
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import decode_source
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
 from fastdd.compat.hook import counted, recognition, substitutes
+from fastdd.compat.hook.places import Places
 from fastdd.compat.hook.summary import Summary
 from fastdd.compat.shared import randomness
 
@@ -35,7 +36,7 @@ class _Loader(SourceFileLoader):
 
 
 class Hook(MetaPathFinder):
-    """Replaces names in the modules below a folder.
+    """Replaces names in a script's own modules (:class:`.places.Places`).
 
     Args:
         folder: the script's.
@@ -43,14 +44,11 @@ class Hook(MetaPathFinder):
     """
 
     def __init__(self, folder: str | os.PathLike, verify: bool = False):
-        self.folder = Path(os.path.realpath(folder))
+        self._places = Places(folder)
         self._verify = verify
         self._started = perf_counter()
-        # Installed packages are no part of a script, even where its folder holds the environment.
-        self._outside = {Path(os.path.realpath(sysconfig.get_path(kind))) for kind in ("purelib", "platlib", "stdlib")}
         self.entries: list[counted.Entry] = []
         self._ours: dict[int, tuple[Any, counted.Entry]] = {}
-        self._known_local: dict[tuple[str, str | None], bool] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -63,17 +61,7 @@ class Hook(MetaPathFinder):
         return spec
 
     def _local(self, name: str, file: str | None) -> bool:
-        """Whether a module is a part of the script; remembered, for links are followed to tell."""
-        if (name, file) not in self._known_local:
-            self._known_local[name, file] = self._lies_below(name, file)
-        return self._known_local[name, file]
-
-    def _lies_below(self, name: str, file: str | None) -> bool:
-        if file is None or name.partition(".")[0] == "fastdd":
-            return False
-        path = Path(os.path.realpath(file))
-        inside = path.is_relative_to(self.folder) and "site-packages" not in path.parts
-        return inside and not any(path.is_relative_to(folder) for folder in self._outside)
+        return self._places.have(name, file)
 
     def install(self) -> None:
         """Look at modules that are there, and at every later import."""
@@ -87,15 +75,21 @@ class Hook(MetaPathFinder):
         """Look at no more imports; what was replaced stays."""
         sys.meta_path.remove(self)
 
-    def look_at(self, module: ModuleType) -> None:
-        """Replace what is known in a module that has been executed."""
+    def look_at(self, module: ModuleType, source: recognition.Source | None = None) -> None:
+        """Replace what is known in a module that has been executed, or in as much of one as has been.
+
+        ``source``: its text, if it is not that of its file.
+        """
         try:
-            source = recognition.Source(Path(module.__file__).read_text(encoding="utf-8"))
+            source = source or recognition.Source(Path(module.__file__).read_text(encoding="utf-8"))
         except (OSError, SyntaxError, ValueError):
             return
+        # What was left alone at an earlier look may have had to wait for what it calls.
+        self.entries = [e for e in self.entries if e.module != module.__name__ or e.replacement is not None]
         entries = {name: self._ours[id(value)][1] for name, value in vars(module).items() if id(value) in self._ours}
         for known in recognition.find(module, source, set(entries)):
             entry = counted.Entry(known.name, module.__name__, known.replacement, known.why, known.published)
+            entry.copy_of, entry.extra, entry.output = known.copy_of, known.extra, known.output
             self.entries.append(entry)
             if known.replacement is None:
                 continue
@@ -107,6 +101,14 @@ class Hook(MetaPathFinder):
             self._rebind(known.original, ours)
             if isinstance(ours, type):
                 entry.on_fallback = lambda old=known.original, new=ours: self._rebind(new, old)
+
+    def source_of_main(self, content: bytes) -> recognition.Source | None:
+        """A script's text, if it defines something itself that may be replaced."""
+        try:
+            source = recognition.Source(decode_source(content))
+        except (SyntaxError, ValueError):
+            return None
+        return source if recognition.of_interest(source) else None
 
     def _rebind(self, old: Any, new: Any) -> None:
         """Let every name for ``old`` in the script's modules stand for ``new``."""

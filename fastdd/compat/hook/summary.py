@@ -85,6 +85,8 @@ def _row(entry: Entry) -> dict[str, Any]:
     notes = []
     if entry.why:
         notes.append(entry.why)
+    if entry.copy_of:
+        notes.append(f"a copy of {entry.copy_of}")
     notes += [f"{count} calls by the original: {why}" for why, count in entry.passed_on.items() if why != entry.why]
     if entry.unchecked:
         notes.append(f"not compared: {entry.unchecked}")
