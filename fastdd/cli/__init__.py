@@ -84,7 +84,7 @@ def _terminate(*_: Any) -> None:
 
 
 def _before_script(arguments: list[str]) -> int:
-    """How many words of ``fastdd run`` are before the script's name, or to that of its module; the others are its own."""
+    """How many words of ``fastdd run`` are not the script's: those before its name, or up to that of its module."""
     position = 1
     while position < len(arguments) and arguments[position].startswith("-"):
         if arguments[position] == "-m":

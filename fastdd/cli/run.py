@@ -20,9 +20,7 @@ app = new_app()
 
 @app.command(cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
 def run(
-    path: Annotated[
-        str | None, typer.Argument(help="A Python script.", metavar="SCRIPT", show_default=False)
-    ] = None,
+    path: Annotated[str | None, typer.Argument(help="A Python script.", metavar="SCRIPT", show_default=False)] = None,
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Its own arguments.", metavar="ARGS", show_default=False)
     ] = None,

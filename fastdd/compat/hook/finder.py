@@ -11,7 +11,9 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from fastdd.compat.hook import counted, recognition, substitutes
+from torch import nn
+
+from fastdd.compat.hook import blocks, counted, recognition, substitutes
 from fastdd.compat.hook.places import Places
 from fastdd.compat.hook.summary import Summary
 from fastdd.compat.shared import randomness
@@ -48,6 +50,7 @@ class Hook(MetaPathFinder):
         self._verify = verify
         self._started = perf_counter()
         self.entries: list[counted.Entry] = []
+        self._with_blocks: set[type[nn.Module]] = set()
         self._ours: dict[int, tuple[Any, counted.Entry]] = {}
 
     def find_spec(
@@ -100,7 +103,20 @@ class Hook(MetaPathFinder):
             self._ours[id(ours)] = (ours, entry)
             self._rebind(known.original, ours)
             if isinstance(ours, type):
-                entry.on_fallback = lambda old=known.original, new=ours: self._rebind(new, old)
+                entry.on_fallback = lambda old=known.original, new=ours: self._go_back(new, old)
+        for network in recognition.own_networks(module, source):
+            if id(network) not in self._ours:
+                self._give_blocks(network)
+
+    def _go_back(self, ours: type, original: type) -> None:
+        self._rebind(ours, original)
+        if issubclass(original, nn.Module):
+            self._give_blocks(original)
+
+    def _give_blocks(self, network: type[nn.Module]) -> None:
+        if network not in self._with_blocks:
+            self._with_blocks.add(network)
+            blocks.within(network, CHECKS, lambda entry: self.entries.append(entry))
 
     def source_of_main(self, content: bytes) -> recognition.Source | None:
         """A script's text, if it defines something itself that may be replaced."""

@@ -196,6 +196,21 @@ def find(module: ModuleType, source: Source, replaced: set[str]) -> list[Recogni
     return recognised
 
 
+def own_networks(module: ModuleType, source: Source) -> list[type[nn.Module]]:
+    """Networks with constructors of their own that a module of a family defines, and that stay its own."""
+    if not of_a_family(source):
+        return []
+    values = [vars(module).get(name) for name, node in source.nodes.items() if isinstance(node, ast.ClassDef)]
+    return [
+        value
+        for value in values
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and isinstance(vars(value).get("__init__"), FunctionType)
+        and value.__module__ == module.__name__
+    ]
+
+
 def _with_known_signatures(module: ModuleType, source: Source, table: Iterable[str]) -> list[str]:
     """Other functions and classes of the module that could be copies: a look at parameters, before one at the text."""
     signatures, names = {known.signature for known in TABLE}, []
@@ -236,9 +251,7 @@ def _known(name: str, original: Any, source: Source, done: set[str], copy_of: st
     return Recognised(name, original, known, "", published, copy_of, extra, output)
 
 
-def _by_parameters(
-    name: str, original: Any, mentioned: set[str]
-) -> tuple[Replacement | None, dict[str, Any]]:
+def _by_parameters(name: str, original: Any, mentioned: set[str]) -> tuple[Replacement | None, dict[str, Any]]:
     """What is known under a name with these parameters, or with the first of them if the others have defaults."""
     parameters = _parameters_of(original)
     fixed = sum(parameter.default is parameter.empty for parameter in parameters)

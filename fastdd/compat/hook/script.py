@@ -1,6 +1,7 @@
 """Running a script as Python runs it, so that neither it nor whoever reads its tracebacks can tell."""
 
 import __future__
+
 import ast
 import builtins
 import functools
