@@ -26,7 +26,7 @@ from fastdd.core.text import printable
 __all__ = ["main"]
 
 # Options of ``fastdd run`` that are followed by a value.
-RUN_VALUES = ("--rng", "--seed", "--json")
+RUN_VALUES = ("-m", "--rng", "--seed", "--device", "--json")
 # Values of damaged files, which messages repeat, can be of any length.
 _LONGEST_LINE = 1000
 

@@ -187,6 +187,48 @@ if __name__ == "__main__":
     assert err.count("replaced by fastdd") == 1
 
 
+SPAWNS = """
+import multiprocessing
+from torch.utils.data import DataLoader, Dataset
+from utils import DiffAugment
+
+class Kinds(Dataset):
+    def __len__(self): return 1
+    def __getitem__(self, index): return hasattr(DiffAugment, "__wrapped__")
+
+def ask(answers):
+    answers.put(hasattr(DiffAugment, "__wrapped__"))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=ask, args=(answers,))
+    process.start()
+    print(answers.get(), *DataLoader(Kinds(), num_workers=1, multiprocessing_context="spawn"))
+    process.join()
+"""
+
+
+@pytest.mark.full
+def test_processes_started_anew_replace_the_same(script):
+    code, out, err = fastdd_run(script(SPAWNS, utils=FAMILY))
+    assert (code, out) == (0, "True tensor([True])\n")
+    assert err.count("replaced by fastdd") == 1
+
+
+RELATIVE = "import sys\nfrom .utils import augment\nprint(hasattr(augment, '__wrapped__'), __package__, __spec__.name, sys.argv)\n"
+
+
+def test_a_module_runs_as_by_python_m(script, monkeypatch, in_process):
+    path = script(RELATIVE, utils=FAMILY, __init__="")
+    monkeypatch.chdir(path.parents[1])
+    code, out, err = in_process("-m", "code.script", "--seed", "3")
+    sys.modules.pop("code.utils", None)
+    assert (code, out) == (0, f"True code code.script ['{path}', '--seed', '3']\n")
+    assert "fastdd.compat.dc.augment" in err
+    assert in_process("-m", "code.nowhere")[::2] == (1, "error: there is no module code.nowhere\n")
+
+
 def test_installing_in_a_script_does_the_same(script):
     path = script(
         "from fastdd import compat\nhook = compat.install()\n" + USES + "\nprint(hook.summary())", utils=FAMILY
@@ -204,6 +246,7 @@ def test_installing_in_a_script_does_the_same(script):
         (["--rng", "philox", "x.py"], "error: rng must be one of fast, legacy, not 'philox'"),
         (["--json", "no/where.json", "x.py"], "error: the folder of no/where.json does not exist"),
         ([], "error: Missing argument 'SCRIPT'."),
+        (["--device", "cuda", "x.py"], "error: --device must be cpu, or left to the script, not 'cuda'"),
         (["--fast", "x.py"], "error: No such option: --fast"),
     ],
 )

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from fastdd.compat.hook import blocks, counted, recognition, substitutes
+from fastdd.compat.hook import blocks, counted, recognition
 from fastdd.compat.hook.places import Places
 from fastdd.compat.hook.summary import Summary
-from fastdd.compat.shared import randomness
 
 # Calls of each name that are compared when asked for, and where a function's text is not a published one.
 CHECKS = 3
@@ -46,6 +45,7 @@ class Hook(MetaPathFinder):
     """
 
     def __init__(self, folder: str | os.PathLike, verify: bool = False):
+        self.folder = folder
         self._places = Places(folder)
         self._verify = verify
         self._started = perf_counter()
@@ -141,28 +141,3 @@ class Hook(MetaPathFinder):
     def summary(self) -> str:
         """:meth:`report` as text."""
         return str(self.report())
-
-
-def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None) -> Hook:
-    """Replace published functions in this script's own modules, those already imported and those to come.
-
-    One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
-    what was replaced and called. With FASTDD_COMPAT=0 in the environment nothing is replaced.
-
-    Args:
-        verify: compare the first calls of every name with the original, and go back to it where they differ.
-        rng: ``fast`` or ``legacy`` (:func:`fastdd.compat.use_rng`).
-        seed: of ``fast`` (:func:`fastdd.compat.seed`).
-
-    Raises:
-        ValueError: another ``rng``.
-    """
-    randomness.use_rng(rng)
-    if seed is not None:
-        randomness.seed(seed)
-    substitutes.install()
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    hook = Hook(os.getcwd() if file is None else os.path.dirname(os.path.realpath(file)), verify)
-    if enabled():
-        hook.install()
-    return hook

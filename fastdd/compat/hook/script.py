@@ -39,6 +39,13 @@ def folder(script: str | os.PathLike) -> str:
     return os.path.dirname(os.path.realpath(script))
 
 
+def file_of(module: str) -> str | None:
+    """The file of a module below the working folder, without importing the packages that it is in; None elsewhere."""
+    place = Path(*module.split("."))
+    files = (place.with_suffix(".py"), place / "__main__.py")
+    return next((str(file) for file in files if file.is_file()), None)
+
+
 def run(script: str, arguments: Sequence[str], hook: finder.Hook | None = None) -> int | str | None:
     """Run ``script`` as ``__main__``, and return its exit status: of :func:`sys.exit`, or 1 after an exception.
 
