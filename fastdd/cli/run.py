@@ -56,8 +56,9 @@ def run(
     compat.use_rng(rng)
     if seed is not None:
         compat.seed(seed)
-    substitutes.install(wandb=wandb_stand_in)
+    substitutes.install()
     _say_what_is_missing(path if module is None else script.file_of(module), wandb_stand_in)
+    substitutes.install(wandb=wandb_stand_in)
     started, process, replacing = perf_counter(), os.getpid(), hook.enabled()
     folder = os.getcwd() if module is not None else script.folder(path)
     on_cpu = OnCpu()

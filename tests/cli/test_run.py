@@ -70,7 +70,7 @@ def in_process(run, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     yield lambda *arguments: run("run", *arguments)
-    for name in ("broken", "helper", "utils"):
+    for name in ("broken", "helper", "utils", "own_code", "own_code.utils"):
         sys.modules.pop(name, None)
 
 
@@ -216,17 +216,20 @@ def test_processes_started_anew_replace_the_same(script):
     assert err.count("replaced by fastdd") == 1
 
 
-RELATIVE = "import sys\nfrom .utils import augment\nprint(hasattr(augment, '__wrapped__'), __package__, __spec__.name, sys.argv)\n"
+RELATIVE = """
+import sys
+from .utils import augment
+print(hasattr(augment, "__wrapped__"), __package__, __spec__.name, sys.argv)
+"""
 
 
-def test_a_module_runs_as_by_python_m(script, monkeypatch, in_process):
-    path = script(RELATIVE, utils=FAMILY, __init__="")
-    monkeypatch.chdir(path.parents[1])
-    code, out, err = in_process("-m", "code.script", "--seed", "3")
-    sys.modules.pop("code.utils", None)
-    assert (code, out) == (0, f"True code code.script ['{path}', '--seed', '3']\n")
+def test_a_module_runs_as_by_python_m(script, tmp_path, monkeypatch, in_process):
+    package = script(RELATIVE, utils=FAMILY, __init__="").parent.rename(tmp_path / "own_code")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = in_process("-m", "own_code.script", "--seed", "3")
+    assert (code, out) == (0, f"True own_code own_code.script ['{package / 'script.py'}', '--seed', '3']\n")
     assert "fastdd.compat.dc.augment" in err
-    assert in_process("-m", "code.nowhere")[::2] == (1, "error: there is no module code.nowhere\n")
+    assert in_process("-m", "own_code.nowhere")[::2] == (1, "error: there is no module own_code.nowhere\n")
 
 
 def test_installing_in_a_script_does_the_same(script):
@@ -255,3 +258,31 @@ def test_bad_usage_is_one_line(run, arguments, message):
     code, out, err = run("run", *arguments)
     assert (code, out) == (2 if "json" not in message else 1, "")
     assert err.strip() == message
+
+
+LOGGED = """
+import torch
+import wandb
+wandb.init(config={"ipc": 3})
+wandb.log({"device": str(torch.zeros(2).cuda().to("cuda").device)})
+print(wandb.config._items, torch.zeros(1, device="cuda").device)
+"""
+
+
+def test_scripts_for_cuda_that_log_run_without_both(script):
+    path = script(LOGGED)
+    code, out, err = fastdd_run("--device", "cpu", "--wandb-stand-in", path)
+    assert (code, out) == (0, "{'ipc': 3} cpu\n")
+    assert "CUDA was asked for and the CPU given: Tensor.cuda 1, Tensor.to 1, torch.zeros 1" in err
+    assert "wandb is not installed: a stand-in took its place, and nothing was logged" in err
+
+
+def test_missing_packages_are_told_before_the_script_starts(script, in_process):
+    path = script("import no_such_log as log\nlog.init()\n")
+    code, out, err = in_process(path)
+    assert (code, out) == (1, "")
+    assert err.startswith("fastdd: not installed, and imported by the script: no_such_log (init; script.py)\n")
+    path.write_text("import wandb\nwandb.Api().runs()\n")
+    code, _, err = in_process("--wandb-stand-in", path)
+    assert code == 2
+    assert err == f"error: {path} does more with wandb than log (Api): install wandb\n"

@@ -106,7 +106,9 @@ def _uses(tree: ast.Module, imports: _Imports, top: str) -> set[str]:
 
 class _Reader:
     def __init__(self, folder: Path):
-        self._folder, self._paths = folder, [str(folder), *sys.path]
+        # Where the code base is, also where ``sys.path`` leads only once the script runs.
+        self._own = [folder, *folder.parents[:2]]
+        self._paths = [str(folder), *sys.path]
         self._read: set[Path] = set()
         self.missing: dict[str, Missing] = {}
 
@@ -122,6 +124,7 @@ class _Reader:
         imports = _Imports()
         imports.visit(tree)
         self._paths += imports.folders
+        self._own += map(Path, imports.folders)
         for name, level in imports.modules:
             if level:
                 base = file.parents[level - 1]
@@ -131,17 +134,15 @@ class _Reader:
 
     def _one(self, name: str, file: Path, tree: ast.Module, imports: _Imports) -> None:
         top = name.partition(".")[0]
-        if self._own(top):
+        if self._is_own(top):
             self._follow(name, self._paths)
         elif not self._installed(top):
             missing = self.missing.setdefault(top, Missing(top))
             missing.files.add(file.name)
             missing.uses |= _uses(tree, imports, top)
 
-    def _own(self, top: str) -> bool:
-        """Whether a part of the code base has the name, also where ``sys.path`` leads only once the script runs."""
-        bases = (self._folder, *self._folder.parents[:2])
-        return any((base / top).is_dir() or (base / f"{top}.py").is_file() for base in bases)
+    def _is_own(self, top: str) -> bool:
+        return any((base / top).is_dir() or (base / f"{top}.py").is_file() for base in self._own)
 
     def _installed(self, top: str) -> bool:
         return PathFinder.find_spec(top, self._paths) is not None or any(

@@ -12,8 +12,8 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None)
     """Replace published functions in this script's own modules, those already imported and those to come.
 
     One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
-    what was replaced and called. Under ``fastdd run``, or at a second call, it returns the hook that is there. Functions
-    that the script itself defines stay its own: replacing them takes ``fastdd run``. With FASTDD_COMPAT=0 in the
+    what was replaced and called. Under ``fastdd run``, or at a second call, it returns the hook that is there. What the
+    script itself defines stays its own: replacing that takes ``fastdd run``. With FASTDD_COMPAT=0 in the
     environment nothing is replaced.
 
     Args:
