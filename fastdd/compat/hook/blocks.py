@@ -23,9 +23,14 @@ from fastdd.compat.hook.replacements import Replacement
 from fastdd.models.blocks import Blocks
 from fastdd.ops._dispatch import transformed
 
-# Outputs of the first convolution from which ours are faster on CPUs (one core: 0.3 to 0.9 times below, 1.1 to 3.7 from
-# here on, in forward passes and with both kinds of gradients).
-_WORTH = 1 << 16
+# Multiply-adds, by filter position, of the largest convolution from which ours are faster on CPUs: of blocks that end
+# with their pooling, and of others, whose large outputs have to be brought into PyTorch's order; among these, those of
+# few channels, which are direct, do not count. On one core, widths 8 to 128: 0.2 to 1.1 times below, 1.0 to 3.7 from here
+# on, in forward passes and with gradients of filters or of images.
+_WORTH = {"pooled": 1 << 19, "not pooled": 1 << 23}
+
+_FEW_CHANNELS = 16
+_POOLINGS = (nn.AvgPool2d, nn.MaxPool2d)
 
 
 def _fits(layer: nn.Module) -> bool:
@@ -55,31 +60,39 @@ class _OwnBlocks(Blocks):
     def forward(self, x: Tensor) -> Tensor:
         entry = type(self).entry
         if verify.checking() or transformed():
-            return super().forward(x)
+            return self._by_ours(x)
         entry.calls += 1
         if entry.fallen or self._small(x):
             entry.pass_on(entry.why or "too small to gain")
-            return self._layer_by_layer(x)
+            return nn.Sequential.forward(self, x)
         started = perf_counter()
         try:
             if entry.due():
-                entry.judge(verify.blocks(self, self._layer_by_layer, super().forward, x))
-            return self._layer_by_layer(x) if entry.fallen else super().forward(x)
+                entry.judge(verify.blocks(self, functools.partial(nn.Sequential.forward, self), self._by_ours, x))
+            return nn.Sequential.forward(self, x) if entry.fallen else self._by_ours(x)
         finally:
             entry.seconds += perf_counter() - started
 
     def _small(self, x: Tensor) -> bool:
-        first = next((layer for layer in self if isinstance(layer, nn.Conv2d)), None)
-        if first is None:
-            return True
-        return x.device.type == "cpu" and x.dim() == 4 and x.numel() // x.shape[1] * first.out_channels < _WORTH
+        if x.device.type != "cpu" or x.dim() != 4:
+            return False
+        pixels, largest = x.numel() // x.shape[1], {"pooled": 0, "not pooled": 0}
+        for part in super()._parts():
+            kind = "pooled" if type(part[-1]) in _POOLINGS else "not pooled"
+            for layer in part:
+                if _fits(layer) and (kind == "pooled" or layer.in_channels >= _FEW_CHANNELS):
+                    largest[kind] = max(largest[kind], pixels * layer.in_channels * layer.out_channels)
+                elif type(layer) in _POOLINGS:
+                    pixels //= 4
+        return all(largest[kind] < max(least, 1) for kind, least in _WORTH.items())
 
-    def _layer_by_layer(self, x: Tensor) -> Tensor:
-        for layer in self:
-            # With hooks ours is PyTorch's.
-            ours = type(layer) is ops.Conv2d and not (layer._forward_hooks or layer._forward_pre_hooks)
-            x = nn.Conv2d.forward(layer, x) if ours else layer(x)
-        return x
+    def _parts(self) -> list[list[nn.Module]]:
+        # Only for the call: a layer that the script calls by itself is PyTorch's, strides of its output included.
+        return [[_as(ops.Conv2d, layer) if _fits(layer) else layer for layer in part] for part in super()._parts()]
+
+    def _by_ours(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y.contiguous() if x.is_contiguous() else y  # the script may take views of it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         made = type(self).__new__(type(self))
@@ -89,10 +102,7 @@ class _OwnBlocks(Blocks):
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """As PyTorch's own, so that what is pickled loads where fastdd is not."""
-        layers = {
-            name: _as(nn.Conv2d, layer) if type(layer) is ops.Conv2d else layer for name, layer in self._modules.items()
-        }
-        return copyreg._reconstructor, (nn.Sequential, object, None), {**self.__dict__, "_modules": layers}
+        return copyreg._reconstructor, (nn.Sequential, object, None), dict(self.__dict__)
 
 
 def within(original: type[nn.Module], checks: int, on_first: Callable[[Entry], None]) -> None:
@@ -114,9 +124,6 @@ def within(original: type[nn.Module], checks: int, on_first: Callable[[Entry], N
         init(self, *args, **kwargs)
         for module in list(self.modules()):
             if type(module) is nn.Sequential and any(map(_fits, module)):
-                for layer in module:
-                    if _fits(layer):
-                        layer.__class__ = ops.Conv2d
                 module.__class__ = kind
                 if known.name not in told:
                     told.add(known.name)

@@ -319,4 +319,7 @@ def blocks(module: nn.Module, original: Callable, ours: Callable, x: Tensor) -> 
         return None
     finally:
         _restore(before)
-    return raised or _apart(theirs, mine, "output", _VALUES)
+    difference = raised or _apart(theirs, mine, "output", _VALUES)
+    if difference is None and theirs.is_contiguous() and not mine.is_contiguous():
+        return "output is not contiguous"
+    return difference

@@ -9,7 +9,6 @@ import torch
 from field_code import NETWORKS, UTILS
 from torch import nn
 
-from fastdd import ops
 from fastdd.compat.hook import blocks
 
 NET = (3, 4, 8, 2, "relu", "instancenorm", "avgpooling", (16, 16))
@@ -26,7 +25,8 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch):
-    monkeypatch.setattr(blocks, "_WORTH", 0)
+    monkeypatch.setattr(blocks, "_WORTH", {"pooled": 0, "not pooled": 0})
+    monkeypatch.setattr(blocks, "_FEW_CHANNELS", 1)
 
 
 def rows(hook):
@@ -48,14 +48,14 @@ def test_blocks_give_the_values_and_gradients_of_the_layers(hooked, folder, kind
     hook, utils = hooked()
     torch.manual_seed(0)
     net, x = utils.ConvNet(*NET), torch.randn(5, 3, 16, 16)
-    assert type(net.features[0]) is ops.Conv2d
+    assert isinstance(net.features, blocks.Blocks)
     plain = layer_by_layer(net)
     assert type(plain.features) is nn.Sequential
     assert {type(layer) for layer in plain.features} == {nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.AvgPool2d}
     for _ in range(4):
         results = [tensors(made(x)) for made in (net, plain)]
         for ours, theirs in zip(*results, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, check_stride=True)
     gradients = [
         torch.autograd.grad(result[0].square().sum(), list(made.parameters())[:2])
         for result, made in zip(results, (net, plain), strict=True)
@@ -95,7 +95,7 @@ def test_statistics_move_once_a_call_and_small_calls_are_pytorchs(hooked, folder
     net(x), plain(x)
     torch.testing.assert_close(net.features[1].running_var, plain.features[1].running_var)
     assert net.features[1].num_batches_tracked == plain.features[1].num_batches_tracked
-    monkeypatch.setattr(blocks, "_WORTH", 1 << 30)
+    monkeypatch.setattr(blocks, "_WORTH", {"pooled": 1 << 30, "not pooled": 1 << 30})
     plain.load_state_dict(net.state_dict())
     assert torch.equal(net.eval()(x)[1], plain.eval()(x)[1])
     assert rows(hook)["ConvNet (blocks)"]["notes"][0] == "2 calls by the original: too small to gain"
