@@ -25,10 +25,9 @@ from fastdd.ops._dispatch import transformed
 
 # Multiply-adds, by filter position, of the largest convolution from which ours are faster on CPUs: of blocks that end
 # with their pooling, and of others, whose large outputs have to be brought into PyTorch's order; among these, those of
-# few channels, which are direct, do not count. On one core, widths 8 to 128: 0.2 to 1.1 times below, 1.0 to 3.7 from here
-# on, in forward passes and with gradients of filters or of images.
+# few channels, which are direct, do not count. On one core, widths 8 to 128: 0.2 to 1.1 times below, 1.0 to 3.7 from
+# here on, in forward passes and with gradients of filters or of images.
 _WORTH = {"pooled": 1 << 19, "not pooled": 1 << 23}
-
 _FEW_CHANNELS = 16
 _POOLINGS = (nn.AvgPool2d, nn.MaxPool2d)
 
