@@ -65,6 +65,15 @@ _HOMES = {
 }
 
 
+def load_ipython_extension(shell: object) -> None:
+    """``%load_ext fastdd``: a notebook's distillation code on fastdd's ops, as by ``fastdd run``.
+
+    Args:
+        shell: IPython's.
+    """
+    importlib.import_module("fastdd.compat.hook.notebook").load(shell)
+
+
 if not TYPE_CHECKING:  # or any name would be an attribute to type checkers
 
     def __getattr__(name: str):

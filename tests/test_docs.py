@@ -36,8 +36,8 @@ def test_commands_and_options_exist(page):
         command = load(words.pop(0))
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
-        if command.name == "run":  # what follows the script is the script's
-            words = words[: [word.endswith(".py") for word in words].index(True)]
+        if command.name == "run":  # what follows the script, or the module's name, is the script's
+            words = words[: 1 + next(k for k, word in enumerate(words) if word.endswith(".py") or word == "-m")]
         used = {word for word in words if word.startswith("--")}
         assert used <= options_of(command), line
 

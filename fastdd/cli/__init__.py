@@ -26,7 +26,7 @@ from fastdd.core.text import printable
 __all__ = ["main"]
 
 # Options of ``fastdd run`` that are followed by a value.
-RUN_VALUES = ("--rng", "--seed", "--json")
+RUN_VALUES = ("-m", "--rng", "--seed", "--device", "--json")
 # Values of damaged files, which messages repeat, can be of any length.
 _LONGEST_LINE = 1000
 
@@ -39,7 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     if "--default-malloc" not in arguments[:ours]:  # of fastdd bench; the policy can't be taken back once it is set
         keep_freed_memory()
     debug = "--debug" in arguments[:ours]
-    arguments = [argument for argument in arguments[:ours] if argument != "--debug"] + arguments[ours:]
+    scripts = arguments[ours:]
+    if runs_script and "-m" in arguments[:ours]:  # what follows the module's name is its own, options as well
+        scripts = ["--", *scripts]
+    arguments = [argument for argument in arguments[:ours] if argument != "--debug"] + scripts
     if not debug and not runs_script:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
     several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks
@@ -81,9 +84,11 @@ def _terminate(*_: Any) -> None:
 
 
 def _before_script(arguments: list[str]) -> int:
-    """How many words of ``fastdd run`` come before the script's name; all others are the script's."""
+    """How many words of ``fastdd run`` are not the script's: those before its name, or up to that of its module."""
     position = 1
     while position < len(arguments) and arguments[position].startswith("-"):
+        if arguments[position] == "-m":
+            return min(position + 2, len(arguments))
         position += 2 if arguments[position] in RUN_VALUES else 1
     return min(position, len(arguments))
 

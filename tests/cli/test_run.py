@@ -70,7 +70,7 @@ def in_process(run, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     yield lambda *arguments: run("run", *arguments)
-    for name in ("broken", "helper", "utils"):
+    for name in ("broken", "helper", "utils", "own_code", "own_code.utils"):
         sys.modules.pop(name, None)
 
 
@@ -187,6 +187,51 @@ if __name__ == "__main__":
     assert err.count("replaced by fastdd") == 1
 
 
+SPAWNS = """
+import multiprocessing
+from torch.utils.data import DataLoader, Dataset
+from utils import DiffAugment
+
+class Kinds(Dataset):
+    def __len__(self): return 1
+    def __getitem__(self, index): return hasattr(DiffAugment, "__wrapped__")
+
+def ask(answers):
+    answers.put(hasattr(DiffAugment, "__wrapped__"))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=ask, args=(answers,))
+    process.start()
+    print(answers.get(), *DataLoader(Kinds(), num_workers=1, multiprocessing_context="spawn"))
+    process.join()
+"""
+
+
+@pytest.mark.full
+def test_processes_started_anew_replace_the_same(script):
+    code, out, err = fastdd_run(script(SPAWNS, utils=FAMILY))
+    assert (code, out) == (0, "True tensor([True])\n")
+    assert err.count("replaced by fastdd") == 1
+
+
+RELATIVE = """
+import sys
+from .utils import augment
+print(hasattr(augment, "__wrapped__"), __package__, __spec__.name, sys.argv)
+"""
+
+
+def test_a_module_runs_as_by_python_m(script, tmp_path, monkeypatch, in_process):
+    package = script(RELATIVE, utils=FAMILY, __init__="").parent.rename(tmp_path / "own_code")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = in_process("-m", "own_code.script", "--seed", "3")
+    assert (code, out) == (0, f"True own_code own_code.script ['{package / 'script.py'}', '--seed', '3']\n")
+    assert "fastdd.compat.dc.augment" in err
+    assert in_process("-m", "own_code.nowhere")[::2] == (1, "error: there is no module own_code.nowhere\n")
+
+
 def test_installing_in_a_script_does_the_same(script):
     path = script(
         "from fastdd import compat\nhook = compat.install()\n" + USES + "\nprint(hook.summary())", utils=FAMILY
@@ -204,6 +249,7 @@ def test_installing_in_a_script_does_the_same(script):
         (["--rng", "philox", "x.py"], "error: rng must be one of fast, legacy, not 'philox'"),
         (["--json", "no/where.json", "x.py"], "error: the folder of no/where.json does not exist"),
         ([], "error: Missing argument 'SCRIPT'."),
+        (["--device", "cuda", "x.py"], "error: --device must be cpu, or left to the script, not 'cuda'"),
         (["--fast", "x.py"], "error: No such option: --fast"),
     ],
 )
@@ -212,3 +258,31 @@ def test_bad_usage_is_one_line(run, arguments, message):
     code, out, err = run("run", *arguments)
     assert (code, out) == (2 if "json" not in message else 1, "")
     assert err.strip() == message
+
+
+LOGGED = """
+import torch
+import wandb
+wandb.init(config={"ipc": 3})
+wandb.log({"device": str(torch.zeros(2).cuda().to("cuda").device)})
+print(wandb.config._items, torch.zeros(1, device="cuda").device)
+"""
+
+
+def test_scripts_for_cuda_that_log_run_without_both(script):
+    path = script(LOGGED)
+    code, out, err = fastdd_run("--device", "cpu", "--wandb-stand-in", path)
+    assert (code, out) == (0, "{'ipc': 3} cpu\n")
+    assert "CUDA was asked for and the CPU given: Tensor.cuda 1, Tensor.to 1, torch.zeros 1" in err
+    assert "wandb is not installed: a stand-in took its place, and nothing was logged" in err
+
+
+def test_missing_packages_are_told_before_the_script_starts(script, in_process):
+    path = script("import no_such_log as log\nlog.init()\n")
+    code, out, err = in_process(path)
+    assert (code, out) == (1, "")
+    assert err.startswith("fastdd: not installed, and imported by the script: no_such_log (init; script.py)\n")
+    path.write_text("import wandb\nwandb.Api().runs()\n")
+    code, _, err = in_process("--wandb-stand-in", path)
+    assert code == 2
+    assert err == f"error: {path} does more with wandb than log (Api): install wandb\n"

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -23,6 +23,9 @@ class Entry:
         checks: calls still to be compared; checked, agreed: calls that were, and that agreed.
         passed_on: calls given to the original, by reason.
         on_fallback: called when the name falls back.
+        copy_of: the published name of a copy under another.
+        extra: parameters that ours does not have, with their defaults: calls that give others go to the original.
+        output: which of the values that a network returns are the logits, where it returns several.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Entry:
     passed_on: dict[str, int] = field(default_factory=dict)
     needs: list["Entry"] = field(default_factory=list)
     on_fallback: Callable[[], None] | None = None
+    copy_of: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    output: int | None = None
 
     @property
     def fallen(self) -> bool:
@@ -84,7 +90,7 @@ def _run(
     if entry.fallen:
         entry.pass_on(entry.why)
         return original(*args, **kwargs)
-    if known.unless is not None and (why := known.unless(signature.bind(*args, **kwargs).arguments)):
+    if (known.unless or entry.extra) and (why := _not_ours(entry, signature.bind(*args, **kwargs).arguments)):
         entry.pass_on(why)
         return original(*args, **kwargs)
     if not entry.due():
@@ -98,6 +104,43 @@ def _run(
     return result
 
 
+def _not_ours(entry: Entry, arguments: Mapping[str, Any]) -> str | None:
+    """Why the original takes a call with these arguments, if it does."""
+    for name, default in entry.extra.items():
+        given = arguments.get(name, default)
+        if given is not default and not (isinstance(given, bool | int | float | str) and given == default):
+            return f"{name} is given, which is the module's own"
+    unless = entry.replacement.unless
+    return unless(arguments) if unless is not None else None
+
+
+class _OneOutput:
+    """A network that returns several values, as one that returns the logits."""
+
+    def __init__(self, net: Any, position: int):
+        self._net, self._position = net, position
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._net(*args, **kwargs)[self._position]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._net, name)
+
+
+def _adapted(entry: Entry, ours: Callable, signature: inspect.Signature) -> Callable:
+    """Ours without the parameters that it lacks, and with a network of one output."""
+
+    def call(*args, **kwargs):
+        given = dict(signature.bind(*args, **kwargs).arguments)
+        for name in entry.extra:
+            given.pop(name, None)
+        if entry.output is not None:
+            given["net"] = _OneOutput(given["net"], entry.output)
+        return ours(**given)
+
+    return call
+
+
 def _or_raise(error: BaseException, ours: Callable, args: tuple, kwargs: dict) -> Any:
     """What ours gives; ``error``, as the script would have seen without us, if ours fails too."""
     try:
@@ -109,6 +152,8 @@ def _or_raise(error: BaseException, ours: Callable, args: tuple, kwargs: dict) -
 def function(entry: Entry, original: Callable) -> Callable:
     """Ours in the clothes of ``original``: its name, module, documentation and signature."""
     ours, signature = entry.replacement.load(), inspect.signature(original)
+    if entry.extra or entry.output is not None:
+        ours = _adapted(entry, ours, signature)
 
     @functools.wraps(original)
     def call(*args, **kwargs):

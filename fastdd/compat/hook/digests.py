@@ -13,3 +13,44 @@ DIGESTS = {
     "ConvNet": {"28227d905114f730", "5dec082de81ac1a5", "8b7bfc662708e464", "c93779a0e479e8ba", "cfd1a040de21c3da"},
     "DiffAug": {"4065d69510be1053", "4457cfee58f122ef"},
 }
+
+# Of each function or class alone, its own name aside, and whose it is: copies have other names
+# (:meth:`.recognition.Source.body_digest`).
+BODIES = {
+    **dict.fromkeys(
+        (
+            "0a49435fd1c0e1cd",
+            "354cab9cb678f811",
+        ),
+        "DiffAugment",
+    ),
+    **dict.fromkeys(("194369be029fc9d6",), "augment"),
+    **dict.fromkeys(("efad3163097f26e8",), "distance_wb"),
+    **dict.fromkeys(("36e4fe45f42224a6",), "match_loss"),
+    **dict.fromkeys(
+        (
+            "1c533d532c1616bd",
+            "587c409080efb611",
+            "997ede1f3292f5cd",
+        ),
+        "epoch",
+    ),
+    **dict.fromkeys(("3c1e7da73a8b5b9a",), "epoch_Fairness_Metric"),
+    **dict.fromkeys(
+        (
+            "0416931033cf8290",
+            "233926a04f88da95",
+            "3ff021d8ba6797fc",
+            "948d171d76ccee3d",
+            "b84d79a1636b2a86",
+        ),
+        "ConvNet",
+    ),
+    **dict.fromkeys(
+        (
+            "2c26f142ee12f143",
+            "e4d8601d4720b57c",
+        ),
+        "DiffAug",
+    ),
+}

@@ -2,18 +2,20 @@
 
 import os
 import sys
-import sysconfig
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import decode_source
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from fastdd.compat.hook import counted, recognition, substitutes
+from torch import nn
+
+from fastdd.compat.hook import blocks, counted, recognition
+from fastdd.compat.hook.places import Places
 from fastdd.compat.hook.summary import Summary
-from fastdd.compat.shared import randomness
 
 # Calls of each name that are compared when asked for, and where a function's text is not a published one.
 CHECKS = 3
@@ -35,7 +37,7 @@ class _Loader(SourceFileLoader):
 
 
 class Hook(MetaPathFinder):
-    """Replaces names in the modules below a folder.
+    """Replaces names in a script's own modules (:class:`.places.Places`).
 
     Args:
         folder: the script's.
@@ -43,14 +45,13 @@ class Hook(MetaPathFinder):
     """
 
     def __init__(self, folder: str | os.PathLike, verify: bool = False):
-        self.folder = Path(os.path.realpath(folder))
+        self.folder = folder
+        self._places = Places(folder)
         self._verify = verify
         self._started = perf_counter()
-        # Installed packages are no part of a script, even where its folder holds the environment.
-        self._outside = {Path(os.path.realpath(sysconfig.get_path(kind))) for kind in ("purelib", "platlib", "stdlib")}
         self.entries: list[counted.Entry] = []
+        self._with_blocks: set[type[nn.Module]] = set()
         self._ours: dict[int, tuple[Any, counted.Entry]] = {}
-        self._known_local: dict[tuple[str, str | None], bool] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -63,17 +64,7 @@ class Hook(MetaPathFinder):
         return spec
 
     def _local(self, name: str, file: str | None) -> bool:
-        """Whether a module is a part of the script; remembered, for links are followed to tell."""
-        if (name, file) not in self._known_local:
-            self._known_local[name, file] = self._lies_below(name, file)
-        return self._known_local[name, file]
-
-    def _lies_below(self, name: str, file: str | None) -> bool:
-        if file is None or name.partition(".")[0] == "fastdd":
-            return False
-        path = Path(os.path.realpath(file))
-        inside = path.is_relative_to(self.folder) and "site-packages" not in path.parts
-        return inside and not any(path.is_relative_to(folder) for folder in self._outside)
+        return self._places.have(name, file)
 
     def install(self) -> None:
         """Look at modules that are there, and at every later import."""
@@ -87,15 +78,21 @@ class Hook(MetaPathFinder):
         """Look at no more imports; what was replaced stays."""
         sys.meta_path.remove(self)
 
-    def look_at(self, module: ModuleType) -> None:
-        """Replace what is known in a module that has been executed."""
+    def look_at(self, module: ModuleType, source: recognition.Source | None = None) -> None:
+        """Replace what is known in a module that has been executed, or in as much of one as has been.
+
+        ``source``: its text, if it is not that of its file.
+        """
         try:
-            source = recognition.Source(Path(module.__file__).read_text(encoding="utf-8"))
+            source = source or recognition.Source(Path(module.__file__).read_text(encoding="utf-8"))
         except (OSError, SyntaxError, ValueError):
             return
+        # What was left alone at an earlier look may have had to wait for what it calls.
+        self.entries = [e for e in self.entries if e.module != module.__name__ or e.replacement is not None]
         entries = {name: self._ours[id(value)][1] for name, value in vars(module).items() if id(value) in self._ours}
         for known in recognition.find(module, source, set(entries)):
             entry = counted.Entry(known.name, module.__name__, known.replacement, known.why, known.published)
+            entry.copy_of, entry.extra, entry.output = known.copy_of, known.extra, known.output
             self.entries.append(entry)
             if known.replacement is None:
                 continue
@@ -106,7 +103,28 @@ class Hook(MetaPathFinder):
             self._ours[id(ours)] = (ours, entry)
             self._rebind(known.original, ours)
             if isinstance(ours, type):
-                entry.on_fallback = lambda old=known.original, new=ours: self._rebind(new, old)
+                entry.on_fallback = lambda old=known.original, new=ours: self._go_back(new, old)
+        for network in recognition.own_networks(module, source):
+            if id(network) not in self._ours:
+                self._give_blocks(network)
+
+    def _go_back(self, ours: type, original: type) -> None:
+        self._rebind(ours, original)
+        if issubclass(original, nn.Module):
+            self._give_blocks(original)
+
+    def _give_blocks(self, network: type[nn.Module]) -> None:
+        if network not in self._with_blocks:
+            self._with_blocks.add(network)
+            blocks.within(network, CHECKS, lambda entry: self.entries.append(entry))
+
+    def source_of_main(self, content: bytes) -> recognition.Source | None:
+        """A script's text, if it defines something itself that may be replaced."""
+        try:
+            source = recognition.Source(decode_source(content))
+        except (SyntaxError, ValueError):
+            return None
+        return source if recognition.of_interest(source) else None
 
     def _rebind(self, old: Any, new: Any) -> None:
         """Let every name for ``old`` in the script's modules stand for ``new``."""
@@ -123,28 +141,3 @@ class Hook(MetaPathFinder):
     def summary(self) -> str:
         """:meth:`report` as text."""
         return str(self.report())
-
-
-def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None) -> Hook:
-    """Replace published functions in this script's own modules, those already imported and those to come.
-
-    One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
-    what was replaced and called. With FASTDD_COMPAT=0 in the environment nothing is replaced.
-
-    Args:
-        verify: compare the first calls of every name with the original, and go back to it where they differ.
-        rng: ``fast`` or ``legacy`` (:func:`fastdd.compat.use_rng`).
-        seed: of ``fast`` (:func:`fastdd.compat.seed`).
-
-    Raises:
-        ValueError: another ``rng``.
-    """
-    randomness.use_rng(rng)
-    if seed is not None:
-        randomness.seed(seed)
-    substitutes.install()
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    hook = Hook(os.getcwd() if file is None else os.path.dirname(os.path.realpath(file)), verify)
-    if enabled():
-        hook.install()
-    return hook

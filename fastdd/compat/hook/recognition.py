@@ -5,14 +5,14 @@ import hashlib
 import inspect
 import io
 import tokenize
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
 
-from fastdd.compat.hook.digests import DIGESTS
+from fastdd.compat.hook.digests import BODIES, DIGESTS
 from fastdd.compat.hook.replacements import ENOUGH, FAMILIES, TABLE, Replacement
 
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
@@ -27,6 +27,9 @@ class Recognised:
         replacement: what may take its place; None if it must be left alone.
         why: it is left alone; empty otherwise.
         published: its source text is the published one, comments and layout aside.
+        copy_of: the published name of a copy under another.
+        extra: parameters after the known ones, with their defaults.
+        output: which of the values that ``net(images)`` returns are the logits; None where it returns nothing else.
     """
 
     name: str
@@ -34,6 +37,9 @@ class Recognised:
     replacement: Replacement | None
     why: str
     published: bool
+    copy_of: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    output: int | None = None
 
 
 class Source:
@@ -70,18 +76,67 @@ class Source:
         """Whether it has decorators."""
         return bool(self.nodes[name].decorator_list)
 
+    def output(self, name: str) -> int | None:
+        """Which value of ``net(...)`` the function gives its criterion, where that returns several; else None."""
+        nodes = list(_without_inner_functions(self.nodes[name]))
+        judged = {
+            node.args[0].id
+            for node in nodes
+            if _called(node) == "criterion" and node.args and isinstance(node.args[0], ast.Name)
+        }
+        found = {_position(node, judged) for node in nodes if isinstance(node, ast.Assign)} - {None}
+        return found.pop() if len(found) == 1 else None
+
+    def _tokens(self, name: str) -> Iterator[tokenize.TokenInfo]:
+        segment = ast.get_source_segment(self._text, self.nodes[name]) if name in self.nodes else ""
+        return tokenize.generate_tokens(io.StringIO(segment).readline)
+
     def digest(self, names: tuple[str, ...]) -> str:
         """Of the tokens of what ``names`` define, comments and layout aside."""
         parts = []
         for name in names:
-            segment = ast.get_source_segment(self._text, self.nodes[name]) if name in self.nodes else ""
-            for token in tokenize.generate_tokens(io.StringIO(segment).readline):
-                if token.type in (tokenize.INDENT, tokenize.DEDENT):
-                    parts.append(tokenize.tok_name[token.type])
-                elif token.type not in _LAYOUT:
-                    parts.append(token.string)
+            parts += _plain(self._tokens(name))
             parts.append("")
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return _hashed(parts)
+
+    def body_digest(self, name: str) -> str:
+        """Of the tokens of one function or class, its own name and what documents it aside."""
+        node = self.nodes[name]
+        documentation = {
+            (inner.body[0].lineno - node.lineno + 1, inner.body[0].col_offset)
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner) is not None
+        }
+        kept = (token for token in self._tokens(name) if token.start not in documentation)
+        return _hashed(["" if text == name else text for text in _plain(kept)])
+
+
+def _hashed(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _plain(tokens: Iterable[tokenize.TokenInfo]) -> Iterator[str]:
+    for token in tokens:
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            yield tokenize.tok_name[token.type]
+        elif token.type not in _LAYOUT:
+            yield token.string
+
+
+def _called(node: ast.AST) -> str | None:
+    """The plain name that a call is of."""
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+
+
+def _position(assigned: ast.Assign, names: set[str]) -> int | None:
+    """k of ``name = net(...)[k]``, or of the k-th of ``a, name = net(...)``."""
+    target, value = assigned.targets[0], assigned.value
+    if isinstance(target, ast.Tuple) and _called(value) == "net":
+        return next((k for k, x in enumerate(target.elts) if isinstance(x, ast.Name) and x.id in names), None)
+    if isinstance(value, ast.Subscript) and _called(value.value) == "net" and isinstance(value.slice, ast.Constant):
+        at = value.slice.value
+        return at if isinstance(target, ast.Name) and target.id in names and isinstance(at, int) else None
+    return None
 
 
 def _without_inner_functions(function: ast.AST) -> Iterator[ast.AST]:
@@ -91,11 +146,14 @@ def _without_inner_functions(function: ast.AST) -> Iterator[ast.AST]:
             yield from _without_inner_functions(node)
 
 
+def _parameters_of(function: Any) -> list[inspect.Parameter]:
+    signature = inspect.signature(function)
+    return [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+
+
 def signature_of(function: Any) -> str:
     """``(x, strategy='', seed=-1)``: names, kinds and defaults of parameters, no annotations."""
-    signature = inspect.signature(function)
-    plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
-    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
+    return str(inspect.Signature(_parameters_of(function)))
 
 
 def of_a_family(source: Source) -> bool:
@@ -103,53 +161,118 @@ def of_a_family(source: Source) -> bool:
     return any(len(names & source.names()) >= ENOUGH for names in FAMILIES.values())
 
 
-def find(module: ModuleType, source: Source, replaced: set[str]) -> list[Recognised]:
-    """What of the table a module of a family defines, in the table's order.
+def of_interest(source: Source) -> set[str]:
+    """Names that the module defines and that :func:`find` may know."""
+    known = {name for name in source.names() & {known.name for known in TABLE} if of_a_family(source)}
+    return known | {
+        name for name, node in source.nodes.items() if not isinstance(node, ast.Assign) and _copied(source, name)
+    }
 
-    ``replaced``: names that the module has from others and that are ours already.
+
+def _copied(source: Source, name: str) -> str:
+    """The published name of what the module has under another, if its text is the published one."""
+    published = BODIES.get(source.body_digest(name), "")
+    return published if published != name else ""
+
+
+def find(module: ModuleType, source: Source, replaced: set[str]) -> list[Recognised]:
+    """What of the table a module of a family defines, in the table's order, and copies under other names.
+
+    ``replaced``: names that are ours already.
     """
-    if not of_a_family(source):
-        return []
+    table = dict.fromkeys(known.name for known in TABLE) if of_a_family(source) else {}
     done, recognised = set(replaced), []
-    for name in dict.fromkeys(known.name for known in TABLE):
+    for name in [*table, *_with_known_signatures(module, source, table)]:
         original = getattr(module, name, None)
-        if name not in source.nodes or getattr(original, "__module__", None) != module.__name__:
+        if name in replaced or name not in source.nodes or getattr(original, "__module__", None) != module.__name__:
             continue
-        known, why = _known(name, original, source, done)
-        if not why:
+        copy_of = "" if name in table else _copied(source, name)
+        if name not in table and not copy_of:
+            continue
+        found = _known(name, original, source, done, copy_of)
+        if not found.why:
             done.add(name)
-        published = not why and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
-        recognised.append(Recognised(name, original, None if why else known, why, published))
+        recognised.append(found)
     return recognised
 
 
-def _known(name: str, original: Any, source: Source, done: set[str]) -> tuple[Replacement | None, str]:
+def own_networks(module: ModuleType, source: Source) -> list[type[nn.Module]]:
+    """Networks with constructors of their own that a module of a family defines, and that stay its own."""
+    if not of_a_family(source):
+        return []
+    values = [vars(module).get(name) for name, node in source.nodes.items() if isinstance(node, ast.ClassDef)]
+    return [
+        value
+        for value in values
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and isinstance(vars(value).get("__init__"), FunctionType)
+        and value.__module__ == module.__name__
+    ]
+
+
+def _with_known_signatures(module: ModuleType, source: Source, table: Iterable[str]) -> list[str]:
+    """Other functions and classes of the module that could be copies: a look at parameters, before one at the text."""
+    signatures, names = {known.signature for known in TABLE}, []
+    for name, node in source.nodes.items():
+        value = vars(module).get(name)
+        if name not in table and not isinstance(node, ast.Assign) and isinstance(value, FunctionType | type):
+            try:
+                if signature_of(value) in signatures:
+                    names.append(name)
+            except ValueError:  # a class without a signature, such as one of C
+                continue
+    return names
+
+
+def _known(name: str, original: Any, source: Source, done: set[str], copy_of: str) -> Recognised:
     """What replaces it, or why nothing does."""
+
+    def left_alone(why: str) -> Recognised:
+        return Recognised(name, original, None, why, False, copy_of)
+
     if not isinstance(original, FunctionType | type) or source.decorated(name):
-        return None, "decorated, or no plain function or class"
-    signature = signature_of(original)
+        return left_alone("decorated, or no plain function or class")
     mentioned = _mentioned(original.__code__) if isinstance(original, FunctionType) else set()
-    known = next(
-        (
-            known
-            for known in TABLE
-            if (known.name, known.signature) == (name, signature) and known.mentions in (None, *mentioned)
-        ),
-        None,
-    )
+    known, extra = _by_parameters(copy_of or name, original, mentioned)
     if known is None:
-        return None, f"{name}{signature} has other parameters than any known"
+        return left_alone(f"{name}{signature_of(original)} has other parameters than any known")
     if isinstance(original, type) != bool(known.methods):
-        return None, "a function where a class is known, or the other way round"
+        return left_alone("a function where a class is known, or the other way round")
     if isinstance(original, type):
-        return known, _of_class(original, known)
+        why = _of_class(original, known)
+        if why:
+            return left_alone(why)
+    elif why := _of_function(name, known, source, mentioned, done):
+        return left_alone(why)
+    output = source.output(name) if known.name == "epoch" else None
+    unchanged = not (copy_of or extra or output is not None)
+    published = unchanged and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
+    return Recognised(name, original, known, "", published, copy_of, extra, output)
+
+
+def _by_parameters(name: str, original: Any, mentioned: set[str]) -> tuple[Replacement | None, dict[str, Any]]:
+    """What is known under a name with these parameters, or with the first of them if the others have defaults."""
+    parameters = _parameters_of(original)
+    fixed = sum(parameter.default is parameter.empty for parameter in parameters)
+    shortest = len(parameters) if isinstance(original, type) else fixed
+    for count in range(len(parameters), max(shortest, 1) - 1, -1):
+        signature, rest = str(inspect.Signature(parameters[:count])), parameters[count:]
+        if any(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in rest):
+            continue
+        for known in TABLE:
+            if (known.name, known.signature) == (name, signature) and known.mentions in (None, *mentioned):
+                return known, {parameter.name: parameter.default for parameter in rest}
+    return None, {}
+
+
+def _of_function(name: str, known: Replacement, source: Source, mentioned: set[str], done: set[str]) -> str:
+    """Why a function is left alone, if it is."""
     if known.returns is not None and source.returns(name) != {known.returns}:
         counts = " or ".join(map(str, sorted(source.returns(name)))) or "no"
-        return None, f"returns {counts} values, not {known.returns}"
+        return f"returns {counts} values, not {known.returns}"
     lacking = sorted((set(known.needs) & mentioned) - done)
-    if lacking:
-        return None, f"calls the module's own {', '.join(lacking)}, which is not replaced"
-    return known, ""
+    return f"calls the module's own {', '.join(lacking)}, which is not replaced" if lacking else ""
 
 
 def _mentioned(code: CodeType) -> set[str]:

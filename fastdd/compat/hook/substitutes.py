@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-from fastdd.compat.hook import torchvision_substitute
+from fastdd.compat.hook import torchvision_substitute, wandb_stand_in
 
 _OURS = torchvision_substitute.__name__
 # Gone in SciPy 2; what was in it is in scipy.ndimage.
@@ -59,11 +59,16 @@ class _Substitute(Loader):
 
 
 class _LastFinder(MetaPathFinder):
+    def __init__(self) -> None:
+        self.wandb = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name == _SCIPY:
             return ModuleSpec(name, _Substitute(importlib.import_module("scipy.ndimage")))
+        if name == "wandb" and self.wandb:
+            return ModuleSpec(name, _Substitute(wandb_stand_in))
         if name == "torchvision":
             return ModuleSpec(name, _Substitute(torchvision_substitute), is_package=True)
         if name.startswith("torchvision.") and sys.modules["torchvision"] is torchvision_substitute:
@@ -71,12 +76,18 @@ class _LastFinder(MetaPathFinder):
         return None
 
 
-def install() -> None:
-    """Offer the substitutes to every import that finds nothing else."""
-    if not any(isinstance(finder, _LastFinder) for finder in sys.meta_path):
-        sys.meta_path.append(_LastFinder())
+def install(*, wandb: bool = False) -> None:
+    """Offer the substitutes to every import that finds nothing else.
+
+    ``wandb``: a stand-in for wandb too, which keeps nothing.
+    """
+    finder = next((finder for finder in sys.meta_path if isinstance(finder, _LastFinder)), None)
+    if finder is None:
+        sys.meta_path.append(finder := _LastFinder())
+    finder.wandb = finder.wandb or wandb
 
 
 def in_use() -> list[str]:
     """Packages whose substitutes have been imported."""
-    return [name for name, module in [("torchvision", torchvision_substitute)] if sys.modules.get(name) is module]
+    ours = {"torchvision": torchvision_substitute, "wandb": wandb_stand_in}
+    return [name for name, module in ours.items() if sys.modules.get(name) is module]

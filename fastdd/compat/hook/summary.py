@@ -41,7 +41,9 @@ class Summary:
     def notices(self) -> list[str]:
         """What a reader should know besides the table."""
         said = [
-            f"{package} is not installed: fastdd's substitute for what such scripts use of it took its place"
+            "wandb is not installed: a stand-in took its place, and nothing was logged"
+            if package == "wandb"
+            else f"{package} is not installed: fastdd's substitute for what such scripts use of it took its place"
             for package in substitutes.in_use()
         ]
         if not self.rows:
@@ -85,6 +87,8 @@ def _row(entry: Entry) -> dict[str, Any]:
     notes = []
     if entry.why:
         notes.append(entry.why)
+    if entry.copy_of:
+        notes.append(f"a copy of {entry.copy_of}")
     notes += [f"{count} calls by the original: {why}" for why, count in entry.passed_on.items() if why != entry.why]
     if entry.unchecked:
         notes.append(f"not compared: {entry.unchecked}")

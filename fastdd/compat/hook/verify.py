@@ -299,3 +299,27 @@ def diff_aug(original: Callable, ours: Callable, arguments: Mapping[str, Any]) -
     """A call of an IDC ``DiffAug``."""
     theirs, mine, raised = _both(lambda: original(**arguments), lambda: ours(**arguments))
     return theirs, raised or _compare(theirs, mine, [arguments["x"]], "images")
+
+
+def blocks(module: nn.Module, original: Callable, ours: Callable, x: Tensor) -> str | None:
+    """Blocks of a network: what they give for a call's images. Statistics and generators are as before."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+    def once(call: Callable) -> Tensor:
+        with torch.no_grad():
+            result = call(x.detach().clone())
+            for buffer, value in buffers:
+                buffer.copy_(value)
+            return result
+
+    before = _rng_state()
+    try:
+        theirs, mine, raised = _both(lambda: once(original), lambda: once(ours))
+    except OriginalFailed:  # and so will the call
+        return None
+    finally:
+        _restore(before)
+    difference = raised or _apart(theirs, mine, "output", _VALUES)
+    if difference is None and theirs.is_contiguous() and not mine.is_contiguous():
+        return "output is not contiguous"
+    return difference

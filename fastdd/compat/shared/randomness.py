@@ -58,6 +58,11 @@ def next_key(stream: str) -> int:
     return rng.key(_state["seed"], f"compat-{stream}", _state["count"])
 
 
+def child_seed(number: int) -> int:
+    """The seed of a process that this one starts, by its number."""
+    return rng.key(_state["seed"], "compat-child", number)
+
+
 def seed_torch(value: int) -> None:
     """``torch.manual_seed``; without a GPU, without its list of calls to be made once there is one, which takes longer
     than an augmentation."""

@@ -8,120 +8,15 @@ import sys
 
 import pytest
 import torch
+from field_code import NETWORKS, UTILS
 
 from fastdd import compat
 from fastdd.compat.hook import finder as hooks
 from fastdd.compat.hook import verify
 from fastdd.compat.hook.replacements import TABLE
 
-# Code in the conventions of the field. Not the published text, so first calls are compared.
-UTILS = """
-import numpy as np
-import torch
-import torch.nn.functional as F
-from fastdd.compat import dc
-from networks import ConvNet
-
-ParamDiffAug = dc.ParamDiffAug
-
-def DiffAugment(x, strategy='', seed = -1, param = None):
-    return dc.DiffAugment(x, strategy, seed, param, rng="legacy")
-
-def augment(images, dc_aug_param, device):
-    return images
-
-def distance_wb(gwr, gws):
-    if gwr.dim() == 1:
-        return torch.tensor(0.0)
-    gwr, gws = gwr.flatten(1), gws.flatten(1)
-    return (1 - (gwr * gws).sum(-1) / (gwr.norm(dim=-1) * gws.norm(dim=-1) + 0.000001)).sum()
-
-def match_loss(gw_syn, gw_real, args):
-    return sum(distance_wb(real, syn) for syn, real in zip(gw_syn, gw_real))
-
-def epoch(mode, dataloader, net, optimizer, criterion, args, aug):
-    total, right, seen = 0.0, 0, 0
-    net.train(mode == 'train')
-    for img, lab in dataloader:
-        if aug:
-            img = DiffAugment(img, args.dsa_strategy, param=args.dsa_param) if args.dsa else augment(img, None, 'cpu')
-        output = net(img)
-        loss = criterion(output, lab)
-        total += loss.item() * len(lab)
-        right += (output.argmax(1) == lab).sum().item()
-        seen += len(lab)
-        if mode == 'train':
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return total / seen, right / seen
-
-def get_loops(ipc):
-    return 1, 1
-"""
-NETWORKS = """
-import torch.nn as nn
-
-class ConvNet(nn.Module):
-    def __init__(self, channel, num_classes, net_width, net_depth, net_act, net_norm, net_pooling, im_size=(32, 32)):
-        super(ConvNet, self).__init__()
-        self.features = self._make_layers(channel, net_width, net_depth, net_norm, net_act, net_pooling, im_size)
-        self.classifier = nn.Linear(net_width * (im_size[0] >> net_depth) ** 2, num_classes)
-
-    def forward(self, x):
-        return self.classifier(self.embed(x))
-
-    def embed(self, x):
-        return self.features(x).flatten(1)
-
-    def _get_activation(self, net_act):
-        return nn.ReLU(inplace=True)
-
-    def _get_pooling(self, net_pooling):
-        return nn.AvgPool2d(2)
-
-    def _get_normlayer(self, net_norm, shape_feat):
-        return nn.GroupNorm(shape_feat, shape_feat)
-
-    def _make_layers(self, channel, net_width, net_depth, net_norm, net_act, net_pooling, im_size):
-        layers = []
-        for depth in range(net_depth):
-            layers += [nn.Conv2d(net_width if depth else channel, net_width, 3, padding=1)]
-            layers += [self._get_normlayer(net_norm, net_width), self._get_activation(net_act)]
-            layers += [self._get_pooling(net_pooling)]
-        return nn.Sequential(*layers)
-"""
 NET = (3, 4, 8, 2, "relu", "instancenorm", "avgpooling", (16, 16))
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder of such modules, importable; afterwards nothing of it is left."""
-    before = set(sys.modules)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    (tmp_path / "utils.py").write_text(UTILS)
-    (tmp_path / "networks.py").write_text(NETWORKS)
-    with compat.use_rng("fast"):
-        yield tmp_path
-    for name in ("utils", "networks", "more", "misc", "misc.nets"):
-        sys.modules.pop(name, None)
-    assert not {"utils", "networks"} & (set(sys.modules) - before)
-
-
-@pytest.fixture
-def hooked(folder):
-    """``hooked()``: the hook, installed, and the module utils."""
-
-    def call(**options):
-        made = hooks.Hook(folder, **options)
-        made.install()
-        importlib.invalidate_caches()
-        return made, importlib.import_module("utils")
-
-    return call
 
 
 def rows(hook):
@@ -291,7 +186,7 @@ def test_an_epoch_goes_back_with_what_it_calls(hooked, folder):
 @pytest.mark.parametrize(
     ("old", "new", "name", "why"),
     [
-        ("criterion, args, aug)", "criterion, args, aug, step=1)", "epoch", r"aug, step=1\) has other parameters"),
+        ("criterion, args, aug)", "criterion, args, aug, step)", "epoch", r"aug, step\) has other parameters"),
         ("return total / seen, right / seen", "return total, right, seen", "epoch", "returns 3 values, not 2"),
         ("def augment(images, dc_aug_param, device)", "def augment(images)", "epoch", "module's own augment"),
         ("def augment(", "@torch.no_grad()\ndef augment(", "augment", "decorated"),

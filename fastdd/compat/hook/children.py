@@ -1,0 +1,73 @@
+"""Processes that a script starts anew (multiprocessing's spawn and forkserver) get the same hook before they import it.
+
+What a parent sends such a process first is a pickled table of names for it to start from. Ours adds one entry, whose
+unpickling installs the hook there: nothing else runs before, and a process without it would start as usual.
+"""
+
+import multiprocessing
+import multiprocessing.spawn
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastdd.compat.hook import finder, substitutes
+from fastdd.compat.hook.cpu import OnCpu
+from fastdd.compat.shared import randomness
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a hook in another process needs to be the same; draws are other ones there.
+
+    Attributes:
+        folder: the script's.
+        verify, on_cpu, wandb: as for the parent's.
+        mode, seed: of the draws, set when a child is started; its seed is derived from its parent's and its number.
+        replacing: False with FASTDD_COMPAT=0.
+    """
+
+    folder: str
+    verify: bool = False
+    on_cpu: bool = False
+    wandb: bool = False
+    mode: str = "fast"
+    seed: int = 0
+    replacing: bool = True
+
+
+class _Started:
+    """Installs the hook where it is unpickled."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def __reduce__(self) -> tuple[Callable, tuple[Settings]]:
+        return install, (self._settings,)
+
+
+def install(settings: Settings) -> None:
+    """In a new process: what ``fastdd run`` does before the script, and the same for its own children."""
+    substitutes.install(wandb=settings.wandb)
+    randomness.use_rng(settings.mode)
+    randomness.seed(settings.seed)
+    if settings.on_cpu:
+        OnCpu().install()
+    if settings.replacing:
+        finder.Hook(settings.folder, settings.verify).install()
+    follow(settings)
+
+
+def follow(settings: Settings) -> None:
+    """From now on, give the hook to every process that is started anew."""
+    original: Callable[[str], dict[str, Any]] = multiprocessing.spawn.get_preparation_data
+    original = getattr(original, "_original", original)
+    started = 0
+
+    def with_hook(name: str) -> dict[str, Any]:
+        nonlocal started
+        started += 1
+        given = replace(settings, mode=randomness.mode(), seed=randomness.child_seed(started))
+        return {**original(name), "fastdd": _Started(given)}
+
+    with_hook._original = original
+    multiprocessing.spawn.get_preparation_data = with_hook

@@ -1,0 +1,77 @@
+"""Where a script's own modules may lie: below its folder, and below folders that it puts on ``sys.path``."""
+
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def _real(folder: str | os.PathLike) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+def _named_by_links(folder: Path) -> Iterator[Path]:
+    """What ``.pth`` files of a folder of installed packages put on ``sys.path``, such as editable installs."""
+    for file in sorted(folder.glob("*.pth")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.strip() and not line.startswith(("#", "import ", "import\t")):
+                yield _real(folder / line.strip())
+
+
+def _at_start() -> set[Path]:
+    """Folders that were on ``sys.path`` before any script ran: of the environment's variable, and of ``.pth`` files."""
+    folders = {_real(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
+    for kept in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}:
+        folders.update(_named_by_links(_real(kept)))
+    return folders
+
+
+class Places:
+    """Tells whether a module is a part of a script, by the place of its file.
+
+    A part is what lies below the script's folder, below a folder that has come to ``sys.path`` since the interpreter
+    started (``sys.path.append("../")``), or below one on it that holds the script's folder; never what is installed
+    (the standard library, ``site-packages``), nor fastdd.
+
+    Args:
+        folder: the script's.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = _real(folder)
+        self._at_start = _at_start()
+        # An environment may lie within a checkout.
+        self._outside = {_real(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib", "platstdlib")}
+        self._seen: list[str] = []
+        self._roots: set[Path] = set()
+        self._known: dict[tuple[str, str | None], bool] = {}
+
+    def have(self, name: str, file: str | None) -> bool:
+        """Whether the module ``name`` is a part of the script; remembered, for links are followed to tell."""
+        if sys.path != self._seen:
+            self._seen = list(sys.path)
+            self._roots = self._roots_of(sys.path)
+            self._known.clear()
+        if (name, file) not in self._known:
+            self._known[name, file] = self._is_part(name, file)
+        return self._known[name, file]
+
+    def _roots_of(self, path: list[str]) -> set[Path]:
+        folders = {_real(entry) for entry in path if isinstance(entry, str) and os.path.isdir(entry or ".")}
+        new = {entry for entry in folders if entry not in self._at_start or self.folder.is_relative_to(entry)}
+        return {self.folder, *(entry for entry in new if not self._installed(entry))}
+
+    def _installed(self, path: Path) -> bool:
+        return any(part in _INSTALLED for part in path.parts) or any(
+            path.is_relative_to(folder) for folder in self._outside
+        )
+
+    def _is_part(self, name: str, file: str | None) -> bool:
+        if file is None or name.partition(".")[0] == "fastdd":
+            return False
+        path = _real(file)
+        return any(path.is_relative_to(root) for root in self._roots) and not self._installed(path)

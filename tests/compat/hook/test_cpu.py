@@ -1,0 +1,89 @@
+"""What a script asks of CUDA goes to the CPU, and afterwards PyTorch is as before."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from fastdd.compat.hook.cpu import OnCpu
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def on_cpu():
+    made = OnCpu()
+    made.install()
+    yield made
+    made.remove()
+
+
+def test_tensors_and_networks_stay_on_the_cpu(on_cpu):
+    x = torch.zeros(2, 3, device="cuda:1")
+    same = x.cuda(non_blocking=True).to("cuda").to(device=torch.device("cuda", 0)).to(torch.float64)
+    assert (same.device, same.dtype) == (CPU, torch.float64)
+    assert {x.new_zeros(2, device="cuda").device, torch.randperm(3, device="cuda:0").device} == {CPU}
+    assert x.cuda() is x
+    net = nn.Linear(3, 2)
+    assert net.cuda() is net.to("cuda") is net
+    parallel = nn.DataParallel(net, device_ids=[0, 1]).cuda(1)
+    torch.testing.assert_close(parallel(x), net(x))
+    assert parallel.module is net
+    assert dict(on_cpu.asked) == {
+        "torch.zeros": 1,
+        "Tensor.cuda": 2,
+        "Tensor.to": 1,
+        "torch.device": 1,
+        "Tensor.new_zeros": 1,
+        "torch.randperm": 1,
+        "Module.cuda": 2,
+        "Module.to": 1,
+    }
+    assert on_cpu.notice().startswith("--device cpu: CUDA was asked for and the CPU given: ")
+
+
+def test_devices_are_pytorchs(on_cpu):
+    device = torch.device("cuda", 1)
+    assert device == CPU
+    assert isinstance(device, torch.device)
+    assert pickle.loads(pickle.dumps(device)) == copy.deepcopy(device) == CPU
+    assert torch.device("meta").type == "meta"
+    with torch.device("cuda"):
+        assert torch.ones(2).device == CPU
+
+
+def test_questions_and_orders_of_cuda(on_cpu):
+    assert (torch.cuda.is_available(), torch.cuda.device_count(), torch.cuda.max_memory_allocated()) == (False, 0, 0)
+    assert not on_cpu.asked
+    torch.cuda.set_device(1)
+    torch.cuda.synchronize()
+    torch.cuda.manual_seed_all(3)
+    torch.cuda.empty_cache()
+    assert sum(on_cpu.asked.values()) == 4
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    end.record()
+    assert 0 <= start.elapsed_time(end) < 1000
+    assert torch.cuda.FloatTensor([1.5]).type("torch.cuda.LongTensor").tolist() == [1]
+
+
+@pytest.mark.parametrize("where", [None, "cuda:0", torch.device("cuda"), {"cuda:1": "cuda:0"}])
+def test_files_are_read_to_the_cpu(on_cpu, where):
+    file = io.BytesIO()
+    torch.save({"weight": torch.arange(3.0)}, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, map_location=where)["weight"], torch.arange(3.0))
+
+
+def test_nothing_stays_behind():
+    owners = (torch, torch.cuda, torch.Tensor, nn.Module)
+    before = [dict(vars(owner)) for owner in owners]
+    made = OnCpu()
+    made.install()
+    assert vars(torch)["device"] is not before[0]["device"]
+    made.remove()
+    assert [dict(vars(owner)) for owner in owners] == before
+    assert made.notice() == ""
