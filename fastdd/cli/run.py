@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fastdd import compat, report
 from fastdd.cli.options import Command, Json, new_app
-from fastdd.compat import hook
+from fastdd.compat import deferred, hook
 from fastdd.compat.hook import script, substitutes
 from fastdd.compat.hook.summary import Summary
 from fastdd.core import files
@@ -29,6 +29,9 @@ def run(
     ] = False,
     rng: Annotated[str, typer.Option(help="fast, or legacy for the script's own draws bit for bit.")] = "fast",
     seed: Annotated[int | None, typer.Option(help="Of the draws of fast.", show_default="0")] = None,
+    defer: Annotated[
+        bool, typer.Option("--defer/--no-defer", help="Compute together what the script's loop over classes asks for one by one.")
+    ] = True,
     json: Json = None,
 ) -> None:
     """Run an existing distillation script, unchanged, with its slow functions replaced at import.
@@ -46,6 +49,7 @@ def run(
     started, process, replacing = perf_counter(), os.getpid(), hook.enabled()
     installed = hook.Hook(script.folder(path), verify)
     if replacing:
+        deferred.use(defer)
         installed.install()
     status = script.run(path, arguments or [])
     if status is not None and not isinstance(status, int):  # as Python does with sys.exit("message")
@@ -71,4 +75,6 @@ def _show(summary: Summary) -> None:
     if summary.rows:
         shown.print(summary.table())
     for notice in summary.notices():
+        shown.print(f"fastdd: {notice}")
+    for notice in deferred.notices():
         shown.print(f"fastdd: {notice}")
