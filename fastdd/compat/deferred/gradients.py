@@ -63,6 +63,7 @@ def record(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     **others: Any,
 ) -> tuple[Deferred, ...]:
