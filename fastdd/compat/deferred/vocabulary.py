@@ -70,8 +70,11 @@ def _by_torch(function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     if function not in _ENDS:
         sites.escaped(function)
         settle_all()
+    first = args[0] if args else None
     args, kwargs = plain((args, kwargs))
-    return function(*args, **kwargs)
+    result = function(*args, **kwargs)
+    # In-place functions return their operand.
+    return first if type(first) is Deferred and result is first.node.value else result
 
 
 def _pending(structure: Any) -> bool:
