@@ -66,17 +66,13 @@ class Weights:
     def _checked_at_calls(self) -> bool:
         return all(p.device.type == "cpu" for p in self.parameters.values())
 
-    def in_use(self) -> list[Tensor]:
-        """What a call's gradients are taken in: the parameters, or the copies where those have changed since."""
-        return [*(self.parameters if self.hold() else self._copies).values()]
-
-    def call(self, function: Callable, images: Tensor) -> Tensor:
-        """``function(net, images)`` with these parameters."""
+    def call(self, function: Callable, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """``function(net, images)``, and the parameters that it was done with: copies, where the net has others now."""
         if self.hold():
-            return function(self.net, images)
+            return function(self.net, images), [*self.parameters.values()]
         holder = _Holder(self.net)
         tensors = {f"net.{name}": copy for name, copy in self._copies.items()}
-        return torch.func.functional_call(holder, tensors, (function, images))
+        return torch.func.functional_call(holder, tensors, (function, images)), [*self._copies.values()]
 
 
 class _Holder(nn.Module):
@@ -96,6 +92,7 @@ class Call(Node):
 
     Attributes:
         net, weights, images: a copy of the images, part of the script's graph.
+        parameters: those that it was done with.
         all_weights_used: whether the result depends on every parameter.
         site: where the script calls it.
     """
@@ -107,12 +104,14 @@ class Call(Node):
         grad = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in parameters))
         meta = torch.empty(len(images), width, dtype=images.dtype, device="meta", requires_grad=grad)
         super().__init__(function, (), {}, meta, images.device)
+        self.parameters: list[Tensor] = []
         self._bytes = self.images.nbytes
         _held["bytes"] += self._bytes
 
     def run(self, value_of: Callable[[Node], Any]) -> Tensor:
         with torch.set_grad_enabled(self.grad):
-            return self.weights.call(self.function, self.images)
+            output, self.parameters = self.weights.call(self.function, self.images)
+            return output
 
     def settle(self, value: Tensor) -> None:
         super().settle(value)
@@ -124,10 +123,6 @@ class Call(Node):
 
     def __del__(self):
         _held["bytes"] -= getattr(self, "_bytes", 0)
-
-
-def _of_all_kinds(net: nn.Module) -> Any:
-    return (layer for layer in net.modules())
 
 
 def _defers(net: nn.Module, images: Any) -> bool:

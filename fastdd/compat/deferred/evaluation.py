@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fastdd.compat.deferred import fusion, sites
 from fastdd.compat.deferred.calls import Call
-from fastdd.compat.deferred.graph import Node, live_nodes
+from fastdd.compat.deferred.gradients import Gradients
+from fastdd.compat.deferred.graph import Node, in_order, live_nodes
 
 # Largest differences, relative, of results and of their gradients in the images.
 _VALUES, _GRADIENTS = 1e-4, 1e-3
@@ -32,6 +33,15 @@ def evaluate(root: Node) -> None:
     sites.evaluated(places, together)
     for node, value in values.items():
         node.settle(value)
+    for node in live_nodes():
+        if node.value is None and _goes_back(node):
+            evaluate(node)
+
+
+def _goes_back(node: Node) -> bool:
+    """Whether it takes a backward pass through a graph that is there: what the graph holds may change."""
+    backward = (step for step in in_order(node) if isinstance(step, Gradients))
+    return any(need.value is not None for step in backward for inner in in_order(step) for need in inner.needs())
 
 
 def _calls_of(fused: fusion.Fused) -> list[Call]:

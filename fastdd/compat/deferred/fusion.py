@@ -32,8 +32,10 @@ class Joined:
     def run(self, value_of: _Values) -> dict[Node, Any]:
         first = self._calls[0]
         with torch.set_grad_enabled(first.grad):
-            outputs = first.weights.call(first.function, torch.cat([call.images for call in self._calls]))
+            outputs, parameters = first.weights.call(first.function, torch.cat([call.images for call in self._calls]))
             parts = outputs.split([len(call.images) for call in self._calls])
+        for call in self._calls:
+            call.parameters = parameters
         return dict(zip(self._calls, parts, strict=True))
 
 

@@ -31,10 +31,8 @@ class Gradients(Node):
 
     def run(self, value_of: Callable[[Node], Any]) -> tuple[Tensor, ...]:
         # The graph may serve other gradients; it goes with the values that hold it.
-        parameters = self.call.weights.in_use()
-        return torch.autograd.grad(
-            value_of(self.loss), parameters, create_graph=self.create_graph, retain_graph=True
-        )
+        loss = value_of(self.loss)
+        return torch.autograd.grad(loss, self.call.parameters, create_graph=self.create_graph, retain_graph=True)
 
     def settle(self, value: Any) -> None:
         super().settle(value)
