@@ -30,7 +30,7 @@ def run(
     rng: Annotated[str, typer.Option(help="fast, or legacy for the script's own draws bit for bit.")] = "fast",
     seed: Annotated[int | None, typer.Option(help="Of the draws of fast.", show_default="0")] = None,
     defer: Annotated[
-        bool, typer.Option("--defer/--no-defer", help="Compute together what the script's loop over classes asks for one by one.")
+        bool, typer.Option("--defer/--no-defer", help="Compute together what a loop over classes or groups asks for.")
     ] = True,
     json: Json = None,
 ) -> None:
@@ -60,7 +60,7 @@ def run(
         if replacing:
             summary = installed.report()
             if os.environ.get("RANK", "0") == "0":
-                _show(summary)
+                _show(summary, deferred.notices(path) if defer else [])
         else:
             summary = Summary([], perf_counter() - started, rng)
             print(f"fastdd: FASTDD_COMPAT=0, nothing was replaced; {summary.seconds:.1f} s in all", file=sys.stderr)
@@ -69,12 +69,10 @@ def run(
     sys.exit(status)
 
 
-def _show(summary: Summary) -> None:
+def _show(summary: Summary, of_loops: list[str]) -> None:
     terminal = sys.stderr.isatty()
     shown = Console(stderr=True, width=None if terminal else 160, highlight=False, markup=False, soft_wrap=True)
     if summary.rows:
         shown.print(summary.table())
-    for notice in summary.notices():
-        shown.print(f"fastdd: {notice}")
-    for notice in deferred.notices():
+    for notice in [*summary.notices(), *of_loops]:
         shown.print(f"fastdd: {notice}")

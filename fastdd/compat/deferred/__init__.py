@@ -13,7 +13,8 @@ order. Operands are copied when they are recorded, so what changes afterwards (i
 """
 
 from fastdd.compat.deferred.calls import methods
-from fastdd.compat.deferred.sites import notices, rows
+from fastdd.compat.deferred.hints import notices
+from fastdd.compat.deferred.sites import rows
 from fastdd.compat.deferred.switch import use
 
 __all__ = ["methods", "notices", "rows", "use"]

@@ -40,9 +40,7 @@ class Weights:
             return False
         if self._seen() != self._versions:
             return False
-        return not values or all(
-            torch.equal(p.detach(), self._copies[name].detach()) for name, p in now.items()
-        )
+        return not values or all(torch.equal(p.detach(), self._copies[name].detach()) for name, p in now.items())
 
     def are(self, tensors: Sequence[Any]) -> bool:
         """Whether ``tensors`` are the network's parameters, in order."""
@@ -125,20 +123,31 @@ class Call(Node):
         _held["bytes"] -= getattr(self, "_bytes", 0)
 
 
-def _defers(net: nn.Module, images: Any) -> bool:
-    """Whether results of this network, for every image by itself, may come later."""
-    if type(images) is not Tensor or images.dim() != 4 or not images.numel() or images.nbytes > MOST_HELD // 4:
-        return False
-    if threading.get_ident() != _main or models.couples_samples(net) or torch.is_autocast_enabled(images.device.type):
-        return False
-    if torch.is_inference_mode_enabled() or torch.is_anomaly_enabled() or torch._C._functorch.maybe_current_level():
-        return False
-    for layer in net.modules():
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-            return False
-        if isinstance(layer, nn.Dropout):
-            return False
-    return all(p.dtype == images.dtype and p.device == images.device for p in net.parameters())
+def _refusal(net: nn.Module, images: Any) -> str | None:
+    """Why results of this network, for every image by itself, may not come later; None if they may."""
+    if type(images) is not Tensor or images.dim() != 4 or not images.numel():
+        return "what it is given is no ordinary batch of images"
+    if images.nbytes > MOST_HELD // 4:
+        return f"a batch has more than {MOST_HELD // 4 >> 20} MiB"
+    if models.couples_samples(net):
+        return "batch norm couples the images of a batch"
+    if any(isinstance(layer, nn.Dropout) for layer in net.modules()):
+        return "dropout draws numbers for a batch"
+    if any(_hooks(layer) for layer in net.modules()):
+        return "the network has hooks"
+    if any(p.dtype != images.dtype or p.device != images.device for p in net.parameters()):
+        return "the network's parameters and the images differ in type or device"
+    if threading.get_ident() != _main:
+        return "it is called by another thread"
+    if torch.is_autocast_enabled(images.device.type) or torch.is_inference_mode_enabled():
+        return "it runs with autocast or in inference mode"
+    if torch.is_anomaly_enabled() or torch._C._functorch.maybe_current_level():
+        return "it runs under torch.func, or with anomalies detected"
+    return None
+
+
+def _hooks(layer: nn.Module) -> bool:
+    return any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks))
 
 
 def methods(ours: type) -> dict[str, Callable]:
@@ -155,7 +164,10 @@ def methods(ours: type) -> dict[str, Callable]:
 
 def _called(net: nn.Module, function: Callable, images: Any, width: Callable[[], int]) -> Tensor:
     site = sites.caller(sys._getframe(2))
-    if site is None or not site.defers or not _defers(net, images):
+    if site is None or not site.defers:
+        return function(net, images)
+    if (refusal := _refusal(net, images)) is not None:
+        site.refusal = refusal
         return function(net, images)
     if _held["bytes"] + images.nbytes > MOST_HELD:
         settle_all()

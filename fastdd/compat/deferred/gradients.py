@@ -71,9 +71,19 @@ def record(
         Unknown: any other call.
     """
     loss = outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
-    if type(loss) is not Deferred or loss.node.value is not None or loss.node.meta.ndim or not isinstance(inputs, list | tuple):
+    if (
+        type(loss) is not Deferred
+        or loss.node.value is not None
+        or loss.node.meta.ndim
+        or not isinstance(inputs, list | tuple)
+    ):
         raise Unknown
-    if grad_outputs is not None or any(others.values()) or not torch.is_grad_enabled() or not loss.node.meta.requires_grad:
+    if (
+        grad_outputs is not None
+        or any(others.values())
+        or not torch.is_grad_enabled()
+        or not loss.node.meta.requires_grad
+    ):
         raise Unknown
     calls = {node for node in in_order(loss.node) if isinstance(node, Call)}
     networks = {(id(call.net), id(call.weights)) for call in calls}

@@ -62,9 +62,7 @@ class Node:
 
     def run(self, value_of: Callable[["Node"], Any]) -> Any:
         """Do it as the script would have."""
-        args, kwargs = mapped(
-            (self.args, self.kwargs), lambda leaf: value_of(leaf) if isinstance(leaf, Node) else leaf
-        )
+        args, kwargs = mapped((self.args, self.kwargs), lambda leaf: value_of(leaf) if isinstance(leaf, Node) else leaf)
         return self.function(*args, **kwargs)
 
     def settle(self, value: Any) -> None:

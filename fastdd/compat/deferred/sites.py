@@ -1,4 +1,4 @@
-"""Where scripts call networks, what came of it, and what to write where nothing did."""
+"""Where scripts call networks, and what came of it."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,8 @@ class Site:
     Attributes:
         calls: recorded; evaluated: whose results were needed; joined: computed with others'.
         idle: evaluations in a row in which it gained nothing.
-        why: operations that asked for results before more could be joined.
+        refusal: why calls were made at once; empty if they were not.
+        why: operations that asked for results before more could be joined, and how often.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Site:
     joined: int = 0
     checks: int = 0
     idle: int = 0
+    refusal: str = ""
     why: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -94,12 +96,19 @@ def agreed(difference: float) -> None:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Of every line that called a network: where, calls, evaluations, and those that were made together."""
+    """Of every line that called a network: where, calls that were recorded, evaluations that needed them, and those
+    of them in which they were not made one by one."""
     return [
         {"file": site.file, "line": site.line, "calls": site.calls, "evaluated": site.evaluated, "joined": site.joined}
-        for site in _sites.values()
+        for site in seen()
     ]
 
 
-def notices() -> list[str]:
-    return []
+def seen() -> list[Site]:
+    """All lines that called a recognised network."""
+    return [*_sites.values()]
+
+
+def comparisons() -> tuple[list[float], str]:
+    """Differences of the comparisons that agreed, and what differed; empty if nothing did."""
+    return _state["checks"], _state["why"]

@@ -50,7 +50,9 @@ class Program:
         if total.requires_grad and not self.stale:
             total.backward()
         for tensor in (self.leaf, *self.net.parameters()):
-            self.seen += [0.0] if tensor.grad is None else tensor.grad.flatten()[:3].tolist() + [tensor.grad.norm().item()]
+            self.seen += (
+                [0.0] if tensor.grad is None else tensor.grad.flatten()[:3].tolist() + [tensor.grad.norm().item()]
+            )
         return self.seen
 
     def _look(self, tensor: torch.Tensor) -> None:
