@@ -151,7 +151,7 @@ def _hooks(layer: nn.Module) -> bool:
 
 
 def methods(ours: type) -> dict[str, Callable]:
-    """``embed`` and ``forward`` of a class that stands in a script for ``ours``: the script's own calls are recorded."""
+    """``embed`` and ``forward`` of a class that stands in for ``ours`` in a script, whose own calls are recorded."""
 
     def embed(self, x: Tensor) -> Tensor:
         return _called(self, ours.embed, x, lambda: self.embedding_dim)

@@ -77,8 +77,8 @@ def _calls_with(inside: list[ast.AST], variable: str) -> Iterator[str]:
     """Functions that are called with the class and a number."""
     for call in inside:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(call.args) == 2:
-            if isinstance(call.args[0], ast.Name) and call.args[0].id == variable:
-                yield call.func.id
+            first = call.args[0]
+            yield from [call.func.id] if isinstance(first, ast.Name) and first.id == variable else []
 
 
 def _sliced_by(inside: list[ast.AST], variable: str) -> Iterator[str]:

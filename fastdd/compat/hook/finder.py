@@ -11,6 +11,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
+from fastdd.compat import deferred
 from fastdd.compat.hook import counted, recognition, substitutes
 from fastdd.compat.hook.summary import Summary
 from fastdd.compat.shared import randomness
@@ -125,7 +126,7 @@ class Hook(MetaPathFinder):
         return str(self.report())
 
 
-def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None) -> Hook:
+def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None, defer: bool = True) -> Hook:
     """Replace published functions in this script's own modules, those already imported and those to come.
 
     One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
@@ -135,6 +136,7 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None)
         verify: compare the first calls of every name with the original, and go back to it where they differ.
         rng: ``fast`` or ``legacy`` (:func:`fastdd.compat.use_rng`).
         seed: of ``fast`` (:func:`fastdd.compat.seed`).
+        defer: compute together what a loop over classes or groups asks for (:mod:`fastdd.compat.deferred`).
 
     Raises:
         ValueError: another ``rng``.
@@ -146,5 +148,6 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None)
     file = getattr(sys.modules["__main__"], "__file__", None)
     hook = Hook(os.getcwd() if file is None else os.path.dirname(os.path.realpath(file)), verify)
     if enabled():
+        deferred.use(defer)
         hook.install()
     return hook

@@ -78,7 +78,7 @@ def dc(net, real, groups, images, by_group=False):
             gw_real = torch.autograd.grad(
                 criterion(output_real[chosen], lab_real[chosen]), parameters, retain_graph=True
             )
-            gw_real = list((_.detach().clone() for _ in gw_real))
+            gw_real = [_.detach().clone() for _ in gw_real]
             loss += match_loss(gw_syn, gw_real, ARGS)
     return loss
 
@@ -88,7 +88,7 @@ def barycentre(net, real, groups, images):
     net.requires_grad_(False)
     loss = torch.tensor(0.0)
     for c in range(CLASSES):
-        unread, output_syn = net.embed(real[c]).detach(), net.embed(of_class(images, c))
+        _, output_syn = net.embed(real[c]).detach(), net.embed(of_class(images, c))
         means = [torch.mean(net.embed(real[c][groups[c] == g]), dim=0) for g in torch.unique(groups[c])]
         middle = torch.mean(torch.stack(means, dim=0), dim=0)
         loss = loss + torch.sum((middle - torch.mean(output_syn, dim=0)).abs())
@@ -127,7 +127,8 @@ def test_the_same_loss_and_gradients(name, net, data):
             if a is not None:
                 torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     differences, why = sites.comparisons()
-    assert why == "" and all(d < 1e-4 for d in differences)
+    assert why == ""
+    assert all(d < 1e-4 for d in differences)
     assert any(site.joined for site in sites.seen()) == (name != "dc")
     assert len(differences) == (0 if name == "dc" else sites.CHECKS)
 
@@ -151,7 +152,8 @@ def test_what_nothing_reads_is_not_computed(net, data, monkeypatch):
         step(barycentre, net, data, on=True)
     passes.clear()
     step(barycentre, net, data, on=True)
-    assert BATCH not in passes and CLASSES * IPC in passes
+    assert BATCH not in passes
+    assert CLASSES * IPC in passes
 
 
 def test_weights_that_change_while_something_waits(net, data):
@@ -241,7 +243,8 @@ def test_no_more_than_a_limit_waits(net, data, monkeypatch):
         assert found == pytest.approx(value, rel=1e-5)
         torch.testing.assert_close(mine, gradient, rtol=1e-4, atol=1e-5)
     several = [net.embed(x) for x in real[0]]
-    assert max(held) <= calls.MOST_HELD and len(several) * data[0][0].nbytes > calls.MOST_HELD
+    assert max(held) <= calls.MOST_HELD
+    assert len(several) * data[0][0].nbytes > calls.MOST_HELD
 
 
 def test_a_difference_turns_it_off(net, data, monkeypatch):
@@ -249,7 +252,8 @@ def test_a_difference_turns_it_off(net, data, monkeypatch):
     right = ops.gradient_match
     monkeypatch.setattr(ops, "gradient_match", lambda *a, **k: right(*a, **k) * (1.01 if len(a[0][0]) > 1 else 1))
     found, mine, *_ = step(LOOPS["dc by group"], net, data, on=True)
-    assert found == pytest.approx(value, rel=1e-6) and torch.equal(mine, gradient)
+    assert found == pytest.approx(value, rel=1e-6)
+    assert torch.equal(mine, gradient)
     assert "differs by 0.01" in sites.comparisons()[1]
     assert any("which were used instead" in line for line in deferred.notices())
     assert type(net.embed(data[0][0])) is torch.Tensor
@@ -271,7 +275,8 @@ def test_networks_that_couple_images_or_have_hooks_are_not_recorded(data):
     hooked = RECORDED(3, 4, 8, 2, "relu", "instancenorm", "avgpooling", (SIZE, SIZE))
     seen = []
     hooked.features[1].register_forward_hook(lambda *_: seen.append(1))
-    assert type(hooked.embed(data[0][0])) is torch.Tensor and seen
+    assert type(hooked.embed(data[0][0])) is torch.Tensor
+    assert seen
     assert {site.refusal for site in sites.seen()} == {
         "batch norm couples the images of a batch",
         "the network has hooks",
@@ -297,5 +302,6 @@ def test_two_lines_in_the_scripts_own_names(tmp_path):
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     (said,) = deferred.notices(path)
-    assert "script.py, line 4" in said and "    loss = dm_loss(net, draw, pictures, args)" in said
+    assert "script.py, line 4" in said
+    assert "    loss = dm_loss(net, draw, pictures, args)" in said
     assert hasattr(compat, found.function)

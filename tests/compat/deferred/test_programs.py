@@ -50,9 +50,8 @@ class Program:
         if total.requires_grad and not self.stale:
             total.backward()
         for tensor in (self.leaf, *self.net.parameters()):
-            self.seen += (
-                [0.0] if tensor.grad is None else tensor.grad.flatten()[:3].tolist() + [tensor.grad.norm().item()]
-            )
+            grad = torch.zeros(1) if tensor.grad is None else tensor.grad
+            self.seen += [*grad.flatten()[:3].tolist(), grad.norm().item()]
         return self.seen
 
     def _look(self, tensor: torch.Tensor) -> None:
