@@ -60,7 +60,8 @@ def run(
         if replacing:
             summary = installed.report()
             if os.environ.get("RANK", "0") == "0":
-                _show(summary, deferred.notices(path) if defer else [])
+                # Of a script that failed nobody knows which loops it would have come to.
+                _show(summary, deferred.notices(None if status else path) if defer else [])
         else:
             summary = Summary([], perf_counter() - started, rng)
             print(f"fastdd: FASTDD_COMPAT=0, nothing was replaced; {summary.seconds:.1f} s in all", file=sys.stderr)

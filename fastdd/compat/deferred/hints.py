@@ -97,7 +97,7 @@ def _reason(places: list[Site]) -> str | None:
             return f"line {site.line}: {site.refusal}"
         if site.why:
             return f"line {site.line}: {max(site.why, key=site.why.get)} asks for each result"
-    return None if places else "its network is none that fastdd replaced"
+    return None if places else "it called no network that fastdd has replaced"
 
 
 def notices(script: str | os.PathLike | None = None) -> list[str]:
