@@ -13,6 +13,8 @@ from fastdd.compat.deferred.calls import Call
 from fastdd.compat.deferred.gradients import Gradients, Item, Match
 from fastdd.compat.deferred.graph import Node, in_order
 
+# Images that fill a CPU's pass: calls with as many win nothing by going together.
+_ENOUGH_ON_CPUS = 8
 # Rows of all groups over those of the batch: more are no groups, and a pass each is no dearer.
 _MOST_OVERLAP = 1.5
 _PLAIN_CROSS_ENTROPY = {"weight": None, "size_average": None, "ignore_index": -100, "reduce": None, "reduction": "mean"}
@@ -210,6 +212,8 @@ def _joined(nodes: list[Node]) -> Iterator[Joined]:
             key = node.weights, node.function, node.grad, node.meta.requires_grad, node.images.shape[1:]
             candidates.setdefault(key, []).append(node)
     for calls in candidates.values():
+        if calls[0].device.type == "cpu" and min(len(call.images) for call in calls) >= _ENOUGH_ON_CPUS:
+            continue
         most, at_once = models.chunk_size(calls[0].net, calls[0].images), []
         for call in [*calls, None]:
             if call is None or sum(len(c.images) for c in [*at_once, call]) > most:
