@@ -17,6 +17,12 @@ _VALUES, _GRADIENTS = 1e-4, 1e-3
 
 def evaluate(root: Node) -> None:
     """Give ``root``, and what the script holds of that on the way to it, their values."""
+    _evaluate(root)
+    while (node := next((n for n in live_nodes() if n.value is None and _goes_back(n)), None)) is not None:
+        _evaluate(node)
+
+
+def _evaluate(root: Node) -> None:
     plan = fusion.plan(root)
     plain = fusion.Plan(root)
     calls = [node for node in plain.order() if isinstance(node, Call)]
@@ -33,9 +39,13 @@ def evaluate(root: Node) -> None:
     sites.evaluated(places, together)
     for node, value in values.items():
         node.settle(value)
-    for node in live_nodes():
-        if node.value is None and _goes_back(node):
-            evaluate(node)
+
+
+def _held() -> set[Node]:
+    """What the script holds, and backward passes that it may yet ask for more of."""
+    live = live_nodes()
+    pending = (step for node in live if node.value is None for step in in_order(node))
+    return live | {step for step in pending if isinstance(step, Gradients)}
 
 
 def _goes_back(node: Node) -> bool:
@@ -52,7 +62,7 @@ def _run(plan: fusion.Plan, keep: bool = True) -> dict[Node, Any]:
     """Values of the root and of what the script holds; of others only as long as something needs them."""
     order = plan.order()
     users = Counter(need for node in order for need in {*plan.needs(node)})
-    kept = {plan.root, *(live_nodes() if keep else ())}
+    kept = {plan.root, *(_held() if keep else ())}
     values: dict[Node, Any] = {}
 
     def value_of(node: Node) -> Any:
