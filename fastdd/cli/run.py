@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fastdd import compat, report
 from fastdd.cli.options import Command, Json, new_app
-from fastdd.compat import hook
+from fastdd.compat import deferred, hook
 from fastdd.compat.hook import children, missing, script, substitutes
 from fastdd.compat.hook.cpu import OnCpu
 from fastdd.compat.hook.summary import Summary
@@ -41,6 +41,9 @@ def run(
     wandb_stand_in: Annotated[
         bool, typer.Option("--wandb-stand-in", help="Where wandb is missing, log nothing: for code that merely logs.")
     ] = False,
+    defer: Annotated[
+        bool, typer.Option("--defer/--no-defer", help="Compute together what a loop over classes or groups asks for.")
+    ] = True,
     json: Json = None,
 ) -> None:
     """Run an existing distillation script, unchanged, with its slow functions replaced at import.
@@ -66,8 +69,11 @@ def run(
         on_cpu.install()
     installed = hook.Hook(folder, verify)
     if replacing:
+        deferred.use(defer)
         installed.install()
-    children.follow(children.Settings(folder, verify, device == "cpu", wandb_stand_in, replacing=replacing))
+    children.follow(
+        children.Settings(folder, verify, device == "cpu", wandb_stand_in, replacing=replacing, defer=defer)
+    )
     looks = installed if replacing else None
     status = script.run(path, given, looks) if module is None else script.run_module(module, given, looks)
     if status is not None and not isinstance(status, int):  # as Python does with sys.exit("message")
@@ -76,7 +82,9 @@ def run(
     sys.stdout.flush()
     if os.getpid() == process:  # and not in a process that the script has forked
         summary = installed.report() if replacing else Summary([], perf_counter() - started, rng)
-        _tell(summary, replacing, on_cpu.notice())
+        # Of a script that failed nobody knows which loops it would have come to.
+        of_loops = deferred.notices(None if status else path) if replacing and defer else []
+        _tell(summary, replacing, of_loops, on_cpu.notice())
         if json is not None:
             report.write_json(json, report.document(summary.rows, seconds=summary.seconds, rng=summary.rng))
     sys.exit(status)
@@ -108,22 +116,22 @@ def _say_what_is_missing(path: str | None, wandb_stand_in: bool) -> None:
         print(f"fastdd: {missing.notice(lacking)}", file=sys.stderr)
 
 
-def _tell(summary: Summary, replacing: bool, of_cuda: str) -> None:
+def _tell(summary: Summary, replacing: bool, of_loops: list[str], of_cuda: str) -> None:
     """What happened, on stderr; of torchrun's ranks the first tells it."""
     if os.environ.get("RANK", "0") != "0":
         return
     if replacing:
-        _show(summary)
+        _show(summary, of_loops)
     else:
         print(f"fastdd: FASTDD_COMPAT=0, nothing was replaced; {summary.seconds:.1f} s in all", file=sys.stderr)
     if of_cuda:
         print(f"fastdd: {of_cuda}", file=sys.stderr)
 
 
-def _show(summary: Summary) -> None:
+def _show(summary: Summary, of_loops: list[str]) -> None:
     terminal = sys.stderr.isatty()
     shown = Console(stderr=True, width=None if terminal else 160, highlight=False, markup=False, soft_wrap=True)
     if summary.rows:
         shown.print(summary.table())
-    for notice in summary.notices():
+    for notice in [*summary.notices(), *of_loops]:
         shown.print(f"fastdd: {notice}")

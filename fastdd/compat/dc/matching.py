@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function
 
 from fastdd import models, ops
 from fastdd.compat.dc.augmentation import DiffAugment, ParamDiffAug
@@ -60,6 +61,8 @@ def match_loss(gw_syn: Sequence[Tensor], gw_real: Sequence[Tensor], args: Namesp
         SystemExit: another metric.
     """
     metric = _checked_metric(args.dis_metric)
+    if has_torch_function((*gw_syn, *gw_real)):
+        return handle_torch_function(match_loss, (*gw_syn, *gw_real), gw_syn, gw_real, args)
     if metric != "ours":
         # One vector, one op: the rows of all parameters are summed anyway.
         real, synthetic = (torch.cat([g.reshape(-1) for g in gradients]) for gradients in (gw_real, gw_syn))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastdd.compat import deferred
 from fastdd.compat.hook import finder, substitutes
 from fastdd.compat.hook.cpu import OnCpu
 from fastdd.compat.shared import randomness
@@ -24,6 +25,7 @@ class Settings:
         verify, on_cpu, wandb: as for the parent's.
         mode, seed: of the draws, set when a child is started; its seed is derived from its parent's and its number.
         replacing: False with FASTDD_COMPAT=0.
+        defer: of loops over classes.
     """
 
     folder: str
@@ -33,6 +35,7 @@ class Settings:
     mode: str = "fast"
     seed: int = 0
     replacing: bool = True
+    defer: bool = True
 
 
 class _Started:
@@ -53,6 +56,7 @@ def install(settings: Settings) -> None:
     if settings.on_cpu:
         OnCpu().install()
     if settings.replacing:
+        deferred.use(settings.defer)
         finder.Hook(settings.folder, settings.verify).install()
     follow(settings)
 

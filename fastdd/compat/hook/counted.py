@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from fastdd.compat import deferred
 from fastdd.compat.hook import verify
 from fastdd.compat.hook.replacements import Replacement
 
@@ -209,7 +210,7 @@ def network(entry: Entry, original: type) -> type:
             entry.calls += 1
             entry.seconds += perf_counter() - started
 
-    replaced = _named_after(original, ours, {"__new__": new, "__init__": init})
+    replaced = _named_after(original, ours, {"__new__": new, "__init__": init, **deferred.methods(ours)})
     return replaced
 
 

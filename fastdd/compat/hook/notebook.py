@@ -31,7 +31,7 @@ def _parses(cell: str) -> bool:
 
 def load(shell: Any) -> finder.Hook:
     """Install the hook in IPython's ``shell``; in its namespace it is ``fastdd_hook``, whose ``summary()`` tells."""
-    hook = start.install()
+    hook = start.install(defer=False)  # deferral knows lines of files, not of cells
     shell.user_ns["fastdd_hook"] = hook
     if finder.enabled():
         shell.events.register("post_run_cell", _AfterCells(shell, hook).look)

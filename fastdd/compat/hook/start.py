@@ -3,12 +3,13 @@
 import os
 import sys
 
+from fastdd.compat import deferred
 from fastdd.compat.hook import children, substitutes
 from fastdd.compat.hook.finder import Hook, enabled
 from fastdd.compat.shared import randomness
 
 
-def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None) -> Hook:
+def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None, defer: bool = True) -> Hook:
     """Replace published functions in this script's own modules, those already imported and those to come.
 
     One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
@@ -20,6 +21,7 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None)
         verify: compare the first calls of every name with the original, and go back to it where they differ.
         rng: ``fast`` or ``legacy`` (:func:`fastdd.compat.use_rng`).
         seed: of ``fast`` (:func:`fastdd.compat.seed`).
+        defer: compute together what a loop over classes or groups asks for (:mod:`fastdd.compat.deferred`).
 
     Raises:
         ValueError: another ``rng``.
@@ -33,6 +35,7 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None)
     file = getattr(sys.modules["__main__"], "__file__", None)
     hook = Hook(os.getcwd() if file is None else os.path.dirname(os.path.realpath(file)), verify)
     if enabled():
+        deferred.use(defer)
         hook.install()
-    children.follow(children.Settings(str(hook.folder), verify, replacing=enabled()))
+    children.follow(children.Settings(str(hook.folder), verify, replacing=enabled(), defer=defer))
     return hook
