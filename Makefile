@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test full campaigns sanitize kernels browser lint bench predictions docs-check setup clean
+.PHONY: demo test full campaigns sanitize kernels browser lint bench predictions manual docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -65,6 +65,11 @@ predictions: $(VENV)/.dev
 
 setup: $(VENV)/.dev
 
+# Pages with search, to be read offline; a broken link or an unknown name is an error (mkdocs.yml).
+manual: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q
+	@echo "build/manual/index.html"
+
 docs-check: $(VENV)/.dev
 	$(PY) -m pytest -q tests/test_docs.py
 
@@ -78,7 +83,7 @@ $(VENV)/.base: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) install -q --no-build-isolation -e ".[cpu,bench,dev]"
+	$(PIP) install -q --no-build-isolation -e ".[cpu,bench,docs,dev]"
 	touch $@
 
 clean:

@@ -82,10 +82,10 @@ def test_switches_are_checked_first(name, value, message):
 @pytest.fixture
 def tree(tmp_path):
     """A copy of what a build needs."""
-    for name in ("fastdd", "kernels", "bench", "csrc"):
+    for name in ("fastdd", "kernels", "bench", "csrc", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for path in ROOT.iterdir():
-        if path.suffix in (".py", ".toml", ".in", ".md") or path.name == "LICENSE":
+        if path.suffix in (".py", ".toml", ".in", ".md", ".yml") or path.name == "LICENSE":
             shutil.copy(path, tmp_path)
     for name in ("README.md", "LICENSE"):
         (tmp_path / name).touch()
@@ -124,6 +124,7 @@ def test_sdist_holds_the_sources_of_the_extension(tree):
         names = {name.split("/", 1)[-1] for name in sdist.getnames()}
     assert {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()} <= names
     assert {"kernels/configs/sm_90.json", "kernels/segment_mean.py", "setup.py"} <= names
+    assert {"CHANGELOG.md", "mkdocs.yml", "docs/index.md", "docs/demo-dm.png", "docs/reference/api.md"} <= names
 
 
 @source

@@ -65,3 +65,13 @@ def test_every_promise_is_held_by_something():
     for promise, *held in rows:
         assert len(held) == 1, promise
         assert "`tests/" in held[0], promise
+
+
+def test_readme_is_read_in_a_minute():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
+
+
+def test_every_page_is_in_the_manual():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f" {page.relative_to(ROOT / 'docs')}\n" in nav, page

@@ -1,4 +1,4 @@
-"""Writes the reference pages of methods, modes and settings from the registries.
+"""Writes the reference pages of commands, methods, modes, settings and functions from what the program itself knows.
 
     python -m fastdd.cli.reference docs/reference
 
@@ -8,9 +8,12 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
+import fastdd
+from fastdd.cli.commands import COMMANDS, load
 from fastdd.cli.options import choices, setting_help
 from fastdd.debias import MODES
 from fastdd.experts import ExpertSettings
@@ -28,13 +31,57 @@ _NEEDS = {
 
 def pages() -> dict[str, str]:
     """The text of every page, by its name."""
-    return {"methods.md": _methods(), "modes.md": _modes(), "recipes.md": _recipes(), "settings.md": _settings()}
+    return {
+        "api.md": _api(),
+        "commands.md": _commands(),
+        "methods.md": _methods(),
+        "modes.md": _modes(),
+        "recipes.md": _recipes(),
+        "settings.md": _settings(),
+    }
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header = [*header]
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _api() -> str:
+    names = [name for name in fastdd.__all__ if callable(getattr(fastdd, name))]
+    of_data = [name for name in fastdd.data.__all__ if callable(getattr(fastdd.data, name))]
+    homes = [f"{kind.__module__}.{name}" for name in names for kind in [getattr(fastdd, name)]]
+    homes += [f"{kind.__module__}.{name}" for name in of_data for kind in [getattr(fastdd.data, name)]]
+    return (
+        f"{_WRITTEN}# API\n\nWhat `import fastdd` and `fastdd.data` have. Examples: [Python](../python.md).\n\n"
+        + "\n".join(f"::: {home}\n" for home in homes)
+    )
+
+
+def _commands() -> str:
+    parts = [
+        f"{_WRITTEN}# Commands\n\nEvery command and its options, as `fastdd COMMAND --help` prints them. "
+        "Settings of methods are options of `distill` too: [settings](settings.md).\n"
+    ]
+    for name in COMMANDS:
+        command = load(name)
+        parts.append(_command(f"fastdd {name}", command))
+        for below, kind in getattr(command, "commands", {}).items():
+            parts.append(_command(f"fastdd {name} {below}", kind))
+    return "\n".join(parts)
+
+
+def _command(name: str, command: Any) -> str:
+    about = " ".join((command.help or "").replace("\b", "").split())
+    settings = set(Settings.model_fields).union(*(method.Settings.model_fields for method in METHODS.values()))
+    rows = []
+    for parameter in command.params:
+        of_settings = name == "fastdd distill" and parameter.name in settings
+        if not (getattr(parameter, "hidden", False) or of_settings or parameter.name == "help"):
+            words = parameter.opts + parameter.secondary_opts if parameter.param_type_name == "option" else []
+            shown = ", ".join(f"`{word}`" for word in words) or f"`{(parameter.metavar or parameter.name).upper()}`"
+            rows.append((shown, getattr(parameter, "help", None) or ""))
+    return f"## {name}\n\n{about}\n\n" + (_table(("option", "what it is"), rows) if rows else "")
 
 
 def _methods() -> str:
