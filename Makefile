@@ -65,7 +65,8 @@ predictions: $(VENV)/.dev
 
 setup: $(VENV)/.dev
 
-# Pages with search, to be read offline; a broken link or an unknown name is an error (mkdocs.yml).
+# Pages to be read offline; a broken link or an unknown name is an error (mkdocs.yml). The search needs a server:
+# python -m http.server -d build/manual
 manual: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q
 	@echo "build/manual/index.html"
