@@ -19,7 +19,7 @@ from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
 from fastdd.cli.output import Output, open_closed_streams
 from fastdd.cli.refusals import refused
-from fastdd.core import ranks
+from fastdd.core import ranks, threads
 from fastdd.core.malloc import keep_freed_memory
 from fastdd.core.text import printable
 
@@ -33,6 +33,7 @@ _LONGEST_LINE = 1000
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
+    threads.settle()
     arguments = sys.argv[1:] if argv is None else list(argv)
     runs_script = arguments[:1] == ["run"]
     ours = _before_script(arguments) if runs_script else len(arguments)
