@@ -87,8 +87,12 @@ def test_nothing_is_changed_once_pytorch_is_there(early):
 
 
 def test_commands_settle_it_before_pytorch_reads_it():
-    script = "import sys, os, fastdd.cli\nsys.argv = ['fastdd', '--version']\n" \
-        "try: fastdd.cli.main()\nexcept SystemExit: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"  # fmt: skip
+    script = (
+        "import os, sys, fastdd.cli\n"
+        "sys.argv = ['fastdd', '--version']\n"
+        "try:\n    fastdd.cli.main()\n"
+        "except SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == ["PASSIVE", "False"]
