@@ -49,7 +49,7 @@ def built_with(metadata: Mapping[str, Any], name: str | os.PathLike) -> dict[str
     return {option: parameters[option] for option in options(name) if option in parameters}
 
 
-def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
+def load(name: str | os.PathLike, /, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
     """The data set of a name (:func:`available`), or of a packed store's folder.
 
     Args:
