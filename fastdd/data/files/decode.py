@@ -87,10 +87,18 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
     Raises:
         ValueError: in one line, why it can't be decoded.
     """
-    from PIL import Image
-
     with opened(content) as image:
         rgb = (image if recipe.as_stored else shown(image)).convert("RGB")
+    rgb, size = fitted(rgb, recipe), recipe.size
+    return (
+        np.broadcast_to(np.asarray(rgb.convert("L")), (3, size, size)) if gray else np.asarray(rgb).transpose(2, 0, 1)
+    )
+
+
+def fitted(rgb, recipe: Recipe):
+    """A Pillow image in RGB, cut and resized as the recipe says; ValueError where it is too small."""
+    from PIL import Image
+
     size = recipe.size
     if recipe.crop is not None:
         if min(rgb.size) < recipe.crop:
@@ -100,9 +108,7 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
         scale = size / min(rgb.size)
         shape = (size, size) if recipe.stretch else tuple(max(size, round(side * scale)) for side in rgb.size)
         rgb = _middle(rgb.resize(shape, Image.Resampling.BILINEAR), size)
-    return (
-        np.broadcast_to(np.asarray(rgb.convert("L")), (3, size, size)) if gray else np.asarray(rgb).transpose(2, 0, 1)
-    )
+    return rgb
 
 
 @contextlib.contextmanager
