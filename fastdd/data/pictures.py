@@ -119,7 +119,7 @@ def html_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def escaped(text: str) -> str:
+def escaped(text: object) -> str:
     """Text from outside, for HTML."""
     return html.escape(printable(str(text)))
 
