@@ -610,7 +610,6 @@ def test_runs_networks_and_resumed_runs_find_their_store(run, tmp_path, monkeypa
     assert run("explain", tmp_path / "nets", *look)[0] == 0
     again = ("distill", "--config", tmp_path / "made/config.yaml", "--out", tmp_path / "again")
     assert run(*again)[0] == 0
-    assert run("audit", tmp_path / "made", "--probe-steps", 1)[0] == 0
     save_store(dataclasses.replace(half, test=half.train), tmp_path / "store", overwrite=True)
     for words in (("explain", tmp_path / "nets", *look), ("report", tmp_path / "made", "--embedding", "none")):
         code, _, error = run(*words)

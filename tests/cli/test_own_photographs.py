@@ -44,6 +44,21 @@ def test_photographs_of_all_kinds_are_read_as_they_look(drawn):
 
 
 @pytest.mark.full
+def test_a_run_of_a_named_folder_knows_its_table(drawn, run, monkeypatch):
+    monkeypatch.chdir(drawn.parent)
+    columns = {"table": drawn.name, "path_column": "Datei", "label_column": "Art", "name": "leaves", "size": 16}
+    options = [word for name, value in columns.items() for word in ("--data-option", f"{name}={value}")]
+    where = ("--dataset", "folder", "--data-root", "Fotos")
+    code, _, error = run("distill", *where, *options, *SMALL["distill"].split(), "--out", "made")
+    assert code == 0, error
+    code, output, error = run("evaluate", "made", "--data-root", "Fotos", *SMALL["evaluate"].split())
+    assert code == 0, error
+    assert "leaves, test set" in output
+    code, _, error = run("evaluate", "made", *SMALL["evaluate"].split())
+    assert (code, "--data-root" in error) == (2, True)
+
+
+@pytest.mark.full
 def test_the_pages_commands_and_loop_run(drawn, run, monkeypatch):
     monkeypatch.chdir(drawn.parent)
     text = PAGE.read_text(encoding="utf-8")

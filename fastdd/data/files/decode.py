@@ -207,7 +207,8 @@ def _archive(path: str, changed: int):
     return zipfile.ZipFile(path)
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """ValueError for the content of a file that no image has."""
     if size > _MOST_BYTES:
         raise ValueError(f"it is of {size:,} bytes, and no image has more than {_MOST_BYTES:,}")
 
@@ -222,11 +223,11 @@ def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
     status = os.stat(path)
     if member is not None:
         archive = _archive(path, status.st_mtime_ns)
-        _check_size(archive.getinfo(member).file_size)
+        check_size(archive.getinfo(member).file_size)
         return archive.read(member)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file but a folder, pipe or device: take it out of the folder")
-    _check_size(status.st_size if length < 0 else length)
+    check_size(status.st_size if length < 0 else length)
     with open(path, "rb") as file:
         if length < 0:
             return file.read()

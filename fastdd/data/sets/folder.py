@@ -90,6 +90,10 @@ def folder(
     if root is None:
         raise FileNotFoundError("folder needs the images' folder: give it with --data-root (root= in Python)")
     _check_name(name)
+    # A number on the command line is a name as well.
+    label_column, split_column, unknown_group = (
+        None if word is None else str(word) for word in (label_column, split_column, unknown_group)
+    )
     if test_split is not None:
         check_share("test_split", test_split)
     tree = Tree(root)

@@ -13,7 +13,7 @@ from fastdd.core.files import DAMAGE, reason
 from fastdd.core.reading import parse_json
 from fastdd.core.text import shown
 from fastdd.data.dataset import Dataset
-from fastdd.data.files.decode import Recipe, decode
+from fastdd.data.files.decode import Recipe, check_size, decode
 from fastdd.data.files.tree import is_image
 from fastdd.data.sets.memory import Part, assembled, of_picture
 
@@ -127,6 +127,7 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _add(sample: dict[str, Any], name: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
     suffix = "." + name.partition(".")[2].lower()
     if is_image(name):
+        check_size(member.size)
         sample["image"] = archive.extractfile(member).read()
     elif suffix.endswith(_TEXT) and member.size <= _MOST_TEXT:
         text = archive.extractfile(member).read().decode()
