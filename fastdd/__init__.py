@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastdd.api.distillation import Distillation
     from fastdd.api.estimate import estimate
     from fastdd.api.evaluate import evaluate
-    from fastdd.api.exchange import export_synthetic, import_synthetic
+    from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
     from fastdd.api.experts import train_experts
     from fastdd.api.explain import explain
     from fastdd.api.train import load_network, train_network
@@ -41,6 +41,7 @@ __all__ = [
     "import_synthetic",
     "kde_weights",
     "load_network",
+    "load_synthetic",
     "pseudo_groups",
     "train_experts",
     "train_network",
@@ -58,6 +59,7 @@ _HOMES = {
     "import_synthetic": "fastdd.api",
     "kde_weights": "fastdd.api",
     "load_network": "fastdd.api",
+    "load_synthetic": "fastdd.api",
     "pseudo_groups": "fastdd.api",
     "train_experts": "fastdd.api",
     "train_network": "fastdd.api",

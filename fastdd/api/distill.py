@@ -23,7 +23,7 @@ def distill(
     out: str | os.PathLike | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
     embedding_progress: Callable[[int, int], None] | None = None,
     eval_progress: Callable[[dict[str, Any]], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -39,7 +39,8 @@ def distill(
         out: run folder, for the set, a preview, metrics and checkpoints; None keeps everything in memory.
         resume: continue the run that ``out`` holds; the result is bit-identical to an uninterrupted run's.
         checkpoint_seconds: least time between two checkpoints.
-        progress: called about once a second with a :class:`fastdd.session.Progress`.
+        progress: True shows a bar on a terminal or in a notebook, and elsewhere a line every ten seconds (standard
+            error); a function is called about once a second with a :class:`fastdd.session.Progress`.
         embedding_progress: called with (steps done, steps) while a bias embedding is trained for weights or groups.
         eval_progress: called with every row of the evaluations on the way: ``iteration``, and what
             :func:`fastdd.report.result_row` has but ``seconds``.

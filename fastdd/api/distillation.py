@@ -16,6 +16,7 @@ from fastdd.api.checks import check_callbacks, check_curve, check_dataset, check
 from fastdd.api.device import pick_device
 from fastdd.api.evaluate import evaluation_seconds
 from fastdd.api.initial import init_text, initial_of_run, read_initial
+from fastdd.api.progress import shown
 from fastdd.api.samples import (
     Groups,
     Weights,
@@ -32,6 +33,7 @@ from fastdd.core.settings import given
 from fastdd.core.space import bytes_in, check_room
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.initial import check_ipc, describe, first_images
+from fastdd.data.pictures import escaped, html_table
 from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts
@@ -128,6 +130,17 @@ class Distillation:
         self._clustering, self._groups = clustering(groups), read_groups(data, groups)
         self._groups_source = Path(groups).name if isinstance(groups, str | os.PathLike) else None
 
+    def __repr__(self) -> str:
+        config = self.settings
+        what = f"{config.method}, {config.debias}, {self.data.name}, IPC {config.ipc}"
+        return f"Distillation({what}, {config.iterations:,} iterations, {config.arch}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its settings, and the data that it is of."""
+        settings = [[escaped(name), escaped(value)] for name, value in self.settings.model_dump().items()]
+        table = html_table(["setting", "value"], settings)
+        return f"<p><b>{escaped(repr(self))}</b></p>{self.data._repr_html_()}<details>{table}</details>"
+
     @property
     def _zca(self) -> Zca | None:
         return None if self.experts is None else self.experts.zca
@@ -142,7 +155,7 @@ class Distillation:
         out: str | os.PathLike | None = None,
         resume: bool = False,
         checkpoint_seconds: float = 30.0,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[Progress], None] | bool | None = None,
         embedding_progress: Callable[[int, int], None] | None = None,
         eval_progress: Callable[[dict[str, Any]], None] | None = None,
         callbacks: Sequence[Callback] = (),
@@ -159,6 +172,19 @@ class Distillation:
             RuntimeError: a loss that is not finite.
         """
         check_callbacks(callbacks)
+        if isinstance(progress, bool):
+            if progress:
+                with shown(f"{self.settings.method} {self.settings.debias} {self.data.name}") as update:
+                    return self.run(
+                        out=out,
+                        resume=resume,
+                        checkpoint_seconds=checkpoint_seconds,
+                        progress=lambda now: update(now.step, now.total, f"loss {now.loss:.4g}"),
+                        embedding_progress=embedding_progress or (lambda *at: update(*at, "bias embedding")),
+                        eval_progress=eval_progress,
+                        callbacks=callbacks,
+                    )
+            progress = None
         folder = None if out is None else Path(out)
         if self._snapshots and folder is None:
             raise ValueError("snapshots are files of the run's folder: give out too")

@@ -17,6 +17,7 @@ from fastdd.api import arguments
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
+from fastdd.api.progress import shown
 from fastdd.api.samples import Groups
 from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import files, ranks
@@ -59,7 +60,7 @@ def evaluate(
     groups: Groups | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Callable[[int, int, float], None] | bool | None = None,
     keep_nets: str | os.PathLike | None = None,
 ) -> Evaluation:
     """Train fresh networks on a set and test them on the data set's test split.
@@ -91,7 +92,8 @@ def evaluate(
             training images.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
-        progress: called with (networks done, networks, their mean accuracy so far).
+        progress: True shows it as :func:`distill` does; a function is called with (networks done, networks, their mean
+            accuracy so far).
         keep_nets: folder for the trained networks, ``ARCH-NUMBER.safetensors``, which :func:`load_network` and
             :func:`explain` read; each says how it was trained, and what it got right.
 
@@ -137,7 +139,14 @@ def evaluate(
             arch = models.canonical_name(plan.arch)
             save_evaluated(network_file(folder, arch, number), net, counts, plan, number, _told(opened, data, ipc))
 
-    result = plan.evaluate(progress, keep)
+    if progress is True:
+        with shown(f"evaluating on {data.name}") as update:
+            update(0, plan.nets, "networks")
+            result = plan.evaluate(
+                lambda done, nets, mean: update(done, nets, f"networks, accuracy {mean:.1f} so far"), keep
+            )
+    else:
+        result = plan.evaluate(progress or None, keep)
     for line in result.warnings:
         warnings.warn(line, DoubtfulFigures, stacklevel=2)
     return result

@@ -58,8 +58,8 @@ def import_synthetic(
 
     Args:
         path: file or folder.
-        format: dc (DatasetCondensation, FairDD), mtt (also TESLA, DATM), idc (also DREAM), dcbench, npz, or folder (of
-            images); by default what the content looks like.
+        format: dc (DatasetCondensation, FairDD), mtt (also TESLA, DATM), idc (also DREAM), dcbench, npz, folder (of
+            images), webdataset, hf or parquet; by default what the content looks like.
         dataset: that the set was distilled from: a name (``fastdd.data.available()``), a packed store, or the data set.
         root: folder of the publisher's files, which are read only if published code has no such data set, or to
             fit ``zca``.
@@ -136,7 +136,8 @@ def export_synthetic(
     Args:
         made: the set, or the path of one or of a run folder.
         path: a file, or a folder; as the format has it.
-        to: dc, mtt, idc, dcbench, folder or npz, as :func:`import_synthetic` reads them. npz holds all that the set
+        to: dc, mtt, idc, dcbench, folder, npz, webdataset (a .tar of samples), hf (a folder of the package datasets) or
+            parquet, as :func:`import_synthetic` reads them. npz holds all that the set
             does; for the others what has no place is in ``fastdd.json`` beside, or in the file itself, for
             :func:`import_synthetic`.
         method: dcbench: under which method to put it; by default its own.

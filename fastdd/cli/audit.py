@@ -10,8 +10,8 @@ from fastdd import api, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
-from fastdd.cli.evaluate import with_dataset
 from fastdd.cli.options import Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.origin import with_dataset
 from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet

@@ -10,7 +10,7 @@ from rich.table import Table
 from fastdd import data as datasets
 from fastdd import report
 from fastdd.cli.console import bar, console
-from fastdd.cli.datasets import BiasRatio, Options, Root, data_options
+from fastdd.cli.datasets import BiasRatio, Options, Root, ValSplit, data_options
 from fastdd.cli.options import DATA, Command, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
@@ -33,6 +33,36 @@ SkipCorrupt = Annotated[
         show_default=False,
         rich_help_panel=DATA,
     ),
+]
+_OWN = "One's own images (folder)"
+
+
+def _of_own(flag: str, help: str, metavar: str | None = None, default: Any = False) -> Any:
+    return typer.Option(flag, help=help, metavar=metavar, show_default=default, rich_help_panel=_OWN)
+
+
+DataName = Annotated[str | None, _of_own("--name", "What runs and tables call the data set.", default="folder")]
+OfTable = Annotated[
+    Path | None, _of_own("--table", "Table of images (CSV, TSV, any delimiter): classes, groups, splits.")
+]
+PathColumn = Annotated[
+    str | None,
+    _of_own("--path-column", "Its column that names the image, by path or bare name.", default="path"),
+]
+LabelColumn = Annotated[
+    str | None, _of_own("--label-column", "Its column that is the class.", default="folders are classes")
+]
+GroupColumn = Annotated[
+    list[str] | None,
+    _of_own("--group-column", "Its column that is the group; several: intersections.", default="group, if there"),
+]
+SplitColumn = Annotated[str | None, _of_own("--split-column", "Its column that says train, test or validation.")]
+UnknownGroup = Annotated[
+    str | None, _of_own("--unknown-group", "The group of images without one.", "NAME", default="they are refused")
+]
+TestSplit = Annotated[
+    float | None,
+    _of_own("--test-split", "Share of every class and group held out where nothing is for the test.", default="0.2"),
 ]
 Preview = Annotated[
     Path | None,
@@ -79,6 +109,15 @@ def build(
     groups_csv: GroupsCsv = None,
     data_option: Options = None,
     skip_corrupt: SkipCorrupt = None,
+    val_split: ValSplit = None,
+    table: OfTable = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    unknown_group: UnknownGroup = None,
+    test_split: TestSplit = None,
+    called: DataName = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode images.", show_default="all cores", min=1)
     ] = None,
@@ -88,7 +127,12 @@ def build(
 ) -> None:
     """Build a data set into a packed store, which later commands open at once."""
     named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
-    options = data_options(data_option, **named)
+    own = {
+        **{"table": table, "path_column": path_column, "label_column": label_column, "split_column": split_column},
+        **{"protected": "+".join(group_column or []) or None, "unknown_group": unknown_group},
+        **{"test_split": test_split, "name": called, "val_split": val_split},
+    }
+    options = data_options(data_option, **named, **own)
     if preview is not None:
         files.check_writable(preview)
     with bar(f"building {name}") as update:
@@ -124,11 +168,25 @@ def check(
     groups_csv: GroupsCsv = None,
     data_option: Options = None,
     skip_corrupt: SkipCorrupt = None,
+    val_split: ValSplit = None,
+    table: OfTable = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    split_column: SplitColumn = None,
+    unknown_group: UnknownGroup = None,
+    test_split: TestSplit = None,
+    called: DataName = None,
     preview: Preview = None,
 ) -> None:
     """Check a store's digest, or that a data set's source files are there and whole; print counts per group."""
     named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
-    options = data_options(data_option, **named)
+    own = {
+        **{"table": table, "path_column": path_column, "label_column": label_column, "split_column": split_column},
+        **{"protected": "+".join(group_column or []) or None, "unknown_group": unknown_group},
+        **{"test_split": test_split, "name": called, "val_split": val_split},
+    }
+    options = data_options(data_option, **named, **own)
     if preview is not None:
         files.check_writable(preview)
     if what not in datasets.available() and Path(what).is_dir():

@@ -23,10 +23,11 @@ from fastdd.cli.datasets import (
 )
 from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
 from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.origin import dataset_of_run
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
-from fastdd.data import Dataset, SyntheticSet
+from fastdd.data import Dataset, SyntheticSet, is_store
 from fastdd.data.initial import INITS, input_digest
 from fastdd.debias import mode, modes_that_need
 from fastdd.experts.store import Experts
@@ -46,8 +47,10 @@ class Distill(Command):
     section = "run"
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
+        store = content.get(settings_file.STORE)
         others = content.keys() - {self.section, settings_file.DATA_DIGEST, settings_file.STORE}
-        return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}}
+        of_store = {"dataset": store} if isinstance(store, str) and is_store(store) else {}
+        return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}, **of_store}
 
 
 ExpertFolder = Annotated[
@@ -145,6 +148,8 @@ def distill(
     numbers = None if seeds is None else parse_seeds(seeds)
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
+    if dataset is None and resume and out is not None:
+        dataset = dataset_of_run(out if numbers is None else folder_of_seed(out, numbers[0]))
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)

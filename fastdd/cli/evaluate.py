@@ -9,15 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from fastdd import api, models, report
-from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
 from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
+from fastdd.cli.origin import with_dataset
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
-from fastdd.session.folder import store_of_run
 from fastdd.session.repeats import folder_of_seed
 from fastdd.training import RECIPES
 
@@ -279,53 +278,6 @@ def to_evaluate(
     if ipc not in (None, ipc_of_set):
         raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
     return synthetic, with_dataset(target, synthetic, dataset, data_root, options), ipc_of_set
-
-
-def with_dataset(
-    target: str, synthetic: SyntheticSet, dataset: str | None, data_root: Path | None, options: dict[str, Any]
-) -> Dataset:
-    """The data set that the options name, else the one that the set at ``target`` was made from."""
-    if dataset is None:
-        return _own_dataset(target, synthetic, data_root, options)
-    if dataset == synthetic.metadata.get("dataset"):
-        options = datasets.built_with(synthetic.metadata, dataset) | options
-    return load_dataset(dataset, data_root, options)
-
-
-def _own_dataset(target: str, synthetic: SyntheticSet, data_root: Path | None, options: dict[str, Any]) -> Dataset:
-    """The data set that a set was made from: the packed store that its run names, or that of its metadata's name."""
-    name, store = synthetic.metadata.get("dataset"), store_of_run(target)
-    if store is None:
-        if name is not None and name not in datasets.available():
-            raise ValueError(
-                f"{target} is of {name!r}, which is no data set's name here: give the packed store that it was made "
-                "from, --dataset STORE"
-            )
-        own = {} if name is None else datasets.built_with(synthetic.metadata, name)
-        return load_dataset(name, data_root, own | options)
-    if options or not datasets.is_store(store):
-        data = _by_name(name, data_root, synthetic, options)
-        if data is None:
-            raise ValueError(
-                f"{target} was made from the packed store {store}, which is not there: give --dataset STORE"
-            )
-    else:
-        data = load_dataset(str(store), None, {})
-    if data.digest() != synthetic.metadata.get("dataset_digest"):
-        warnings.warn(f"{data.name} is not, bit for bit, what {target} was made from", stacklevel=2)
-    return data
-
-
-def _by_name(
-    name: str | None, data_root: Path | None, synthetic: SyntheticSet, options: dict[str, Any]
-) -> Dataset | None:
-    """The data set of a name; None where there is none, or its files are not here."""
-    if name not in datasets.available():
-        return None
-    try:
-        return load_dataset(name, data_root, datasets.built_with(synthetic.metadata, name) | options)
-    except FileNotFoundError:
-        return None
 
 
 def named(row: dict[str, Any], data: Dataset) -> dict[str, Any]:

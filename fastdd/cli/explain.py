@@ -8,8 +8,9 @@ import typer
 
 from fastdd import api, report
 from fastdd.cli.console import bar, console
-from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset
+from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options
 from fastdd.cli.options import RUN, Command, Device, Json, Seed, new_app
+from fastdd.cli.origin import dataset_of_network
 from fastdd.core import files
 from fastdd.session.explanation import CLASSES, Explanation
 from fastdd.session.trained import network_files, read_network
@@ -71,7 +72,8 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
         files.check_writable(out / "features.png")
     found_files = [network_files(path) for path in networks]
-    data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio, val_split=val_split))
+    of_data = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
+    data = dataset_of_network(read_network(found_files[0][0]), dataset, data_root, of_data)
     settings = {
         **{"features": features, "images": images, "of": of, "masks": masks, "cells": cells},
         **{"seed": seed, "device": device},

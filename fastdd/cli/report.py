@@ -9,6 +9,7 @@ from fastdd import data as datasets
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
 from fastdd.cli.options import Command, new_app, output_file
+from fastdd.cli.origin import warn_of_other_data
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report import repeats
@@ -128,7 +129,20 @@ def _dataset(
         (name,) = names
         stores = {store_of_run(record.path) for record in records}
         if len(stores) == 1 and not asked and None not in stores and datasets.is_store(*stores):
-            return datasets.load(*stores), ""
+            data = datasets.load(*stores)
+            for record in records:
+                if record.synthetic is not None:
+                    warn_of_other_data(data, record.synthetic.metadata.get("dataset_digest"), record.path)
+            return data, ""
+        if name not in datasets.available():
+            synthetic = records[0].synthetic
+            known = None if synthetic is None else datasets.registered_name(synthetic.metadata)
+            if known is None:
+                why = f"the runs are of {name!r}, which is no data set's name here: give --dataset STORE"
+                if asked:
+                    raise ValueError(why)
+                return None, why
+            name = known
     try:
         return datasets.load(name, root, **records[0].data_options(name) | options), ""
     except (ValueError, OSError) as error:

@@ -1,6 +1,15 @@
 """Data sets with a protected attribute, the packed store, the sampler and the synthetic set."""
 
-from fastdd.data.catalog import available, build, built_with, load, objects_in, options, published_counts
+from fastdd.data.catalog import (
+    available,
+    build,
+    built_with,
+    load,
+    objects_in,
+    options,
+    published_counts,
+    registered_name,
+)
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
 from fastdd.data.files.store import check_store, is_store, open_store, save_store
@@ -25,5 +34,6 @@ __all__ = [
     "open_store",
     "options",
     "published_counts",
+    "registered_name",
     "save_store",
 ]

@@ -49,7 +49,14 @@ def built_with(metadata: Mapping[str, Any], name: str | os.PathLike) -> dict[str
     return {option: parameters[option] for option in options(name) if option in parameters}
 
 
-def load(name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
+def registered_name(metadata: Mapping[str, Any]) -> str | None:
+    """The name by which the data set of a synthetic set is loaded: its own, or that of its builder, such as ``folder``
+    of image folders that are called otherwise; None where there is none."""
+    builder = (metadata.get("provenance") or {}).get("builder")
+    return next((name for name in (metadata.get("dataset"), builder) if name in DATASETS), None)
+
+
+def load(name: str | os.PathLike, /, root: str | os.PathLike | None = None, **options: Any) -> Dataset:
     """The data set of a name (:func:`available`), or of a packed store's folder.
 
     Args:

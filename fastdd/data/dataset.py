@@ -9,10 +9,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastdd.core.text import shown
+
+if TYPE_CHECKING:
+    from fastdd.data.sets.memory import Layout
 
 # Rows hashed at a time, so that a memory-mapped data set larger than the memory can be digested.
 _HASH_ROWS = 4096
@@ -37,6 +41,15 @@ transpose them, in NumPy by images.transpose(0, 3, 1, 2)
             f"images are [N, channels, height, width]; {list(shape)} looks like [N, height, width, channels]: "
             "transpose them, in NumPy by images.transpose(0, 3, 1, 2)"
         )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """An image's channels, height and width in a word.
+
+    >>> shape_text((3, 32, 24))
+    '3x32x24'
+    """
+    return "x".join(map(str, shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +94,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images {shape_text(self.images.shape[1:])})"
+
     def take(self, rows: np.ndarray) -> "Split":
         """Some rows, in the order given."""
         return Split(self.images[rows], self.labels[rows], self.groups[rows])
@@ -118,6 +134,11 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: i
         raise ValueError(
             f"{of}mean {mean} and std {std} are of no pixels: their sizes must lie in {1 / _MOST:g}..{_MOST:g}"
         )
+
+
+def _counted(number: int, word: str) -> str:
+    plural = "es" if word.endswith("s") else "s"
+    return f"{number} {word}{plural if number != 1 else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +192,138 @@ class Dataset:
             json.dumps(self.provenance)
         except (TypeError, ValueError) as error:
             raise TypeError(f"provenance must be JSON-able: {error}") from None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        groups: Any = None,
+        *,
+        test: tuple | None = None,
+        validation: tuple | None = None,
+        layout: "Layout | None" = None,
+        name: str = "arrays",
+        class_names: Sequence[str] | None = None,
+        group_names: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        test_split: float | None = None,
+        seed: int = 0,
+    ) -> "Dataset":
+        """A data set of arrays or tensors.
+
+        Args:
+            images: [N, C, H, W], [N, H, W, C] or, gray, [N, H, W]: told apart by which end has 1, 3 or 4 channels.
+                uint8; or floats of 0 to 1 or of 0 to 255, or other whole numbers of 0 to 255, which become uint8.
+            labels: [N], whole numbers or words; sorted, they are the classes.
+            groups: [N], likewise: the protected attribute.
+            test, validation: (images, labels) or (images, labels, groups). Without ``test``, a share of every class and
+                group is held out for it.
+            layout: NCHW or NHWC, where the shape does not tell.
+            name: what runs and tables call it.
+            class_names, group_names: names of the numbers 0, 1, ..., or the order of the words.
+            mean, std: per channel, for pixels of 0 to 1; by default those of the training pixels.
+            test_split: the share that is held out, 0.2 by default.
+            seed: of what is held out.
+
+        Raises:
+            TypeError, ValueError: in one line: what is no image, label or group; a shape that tells no layout; pixels
+                that look normalised.
+
+        >>> rgb = np.random.default_rng(0).random((20, 8, 8, 3))
+        >>> Dataset.from_arrays(rgb, ["cat", "dog"] * 10, name="pets")
+        Dataset('pets', 16 + 4 images 3x8x8, 2 classes, 1 group)
+        """
+        from fastdd.data.sets.memory import of_arrays
+
+        about = {"name": name, "class_names": class_names, "group_names": group_names, "mean": mean, "std": std}
+        train = (images, labels) if groups is None else (images, labels, groups)
+        return of_arrays(train, test, validation, layout=layout, test_split=test_split, seed=seed, **about)
+
+    @classmethod
+    def from_torch(
+        cls, train: Any, test: Any = None, validation: Any = None, *, size: int | None = None, **about: Any
+    ) -> "Dataset":
+        """A data set of any ``torch.utils.data.Dataset`` of (image, label) or (image, label, group), read into memory.
+
+        Images are Pillow's, tensors [C, H, W] or arrays [H, W, C], of one size, and not normalised: take ``Normalize``
+        and augmentations out of the transform.
+
+        Args:
+            train, test, validation: the splits; test images are held out where there is no ``test``.
+            size: height and width of Pillow's images, as RGB: shorter side resized, centre crop.
+            **about: as of :meth:`from_arrays`: name, class_names (by default ``train.classes``), test_split, seed ...
+        """
+        from fastdd.data.sets.memory import of_torch
+
+        return of_torch(train, test, validation, size=size, **{"name": "torch", **about})
+
+    @classmethod
+    def from_folder(cls, root: str | os.PathLike, **options: Any) -> "Dataset":
+        """A data set of image files by class folder or table: ``fastdd.data.load("folder", root, **options)``.
+
+        Its options are those of :func:`fastdd.data.sets.folder.folder`: size, table, path_column, label_column ...
+        """
+        from fastdd.data.catalog import load
+
+        return load("folder", root, **options)
+
+    @classmethod
+    def from_webdataset(cls, train: Any, test: Any = None, validation: Any = None, **about: Any) -> "Dataset":
+        """A data set of tar shards of samples KEY.jpg (or png, ...), KEY.cls or KEY.json, read into memory as RGB.
+
+        Args:
+            train, test, validation: shards: a path, a pattern (``train-*.tar``) or a list; or one folder of shards,
+                whose names or folders begin with train, test or val.
+            size: height and width, 32 by default: shorter side resized, centre crop.
+            label, group: the field that is the class (``cls``, or one of JSON; by default the first of cls, label,
+                class), and the group, if there is one.
+            **about: as of :meth:`from_arrays`: name, class_names, test_split, seed ...
+
+        Raises:
+            FileNotFoundError, RuntimeError, ValueError: no shard, a damaged one, a sample that lacks a field.
+        """
+        from fastdd.data.sets.shards import of_webdataset
+
+        return of_webdataset(train, test, validation, **{"name": "webdataset", **about})
+
+    @classmethod
+    def from_huggingface(cls, source: Any, **about: Any) -> "Dataset":
+        """A data set of the package ``datasets`` (``pip install 'fastdd[hf]'``), read into memory as RGB.
+
+        Args:
+            source: a ``datasets.Dataset`` or ``DatasetDict``; a Parquet file, a folder of them or of ``save_to_disk``;
+                or a name for ``datasets.load_dataset``.
+            size: height and width, 32 by default: shorter side resized, centre crop.
+            image, label, group: the columns; image and label by default those whose types say it.
+            test: the split that is tested on; by default test, else validation, else a share is held out.
+            **about: as of :meth:`from_arrays`: name, class_names, test_split, seed ...
+
+        Raises:
+            RuntimeError, ValueError: in one line: no such package, what can't be read, columns that must be named.
+        """
+        from fastdd.data.sets.shards import of_huggingface
+
+        return of_huggingface(source, **{"name": "huggingface", **about})
+
+    def __repr__(self) -> str:
+        held = "" if self.validation is None else f" + {len(self.validation):,} for validation"
+        counts = f"{len(self.train):,} + {len(self.test):,}{held} images {shape_text(self.train.images.shape[1:])}"
+        names = f"{_counted(self.num_classes, 'class')}, {_counted(self.num_groups, 'group')}"
+        return f"Dataset({self.name!r}, {counts}, {names})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: some training images of the classes."""
+        from fastdd.data.pictures import table_of_classes
+
+        train, test = self.train, self.test
+        return table_of_classes(
+            repr(self),
+            self.class_names,
+            {"training": train.labels, "test": test.labels},
+            lambda rows: train.images[rows],
+        )
 
     @property
     def splits(self) -> dict[str, Split]:

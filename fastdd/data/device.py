@@ -32,6 +32,9 @@ class DeviceImages:
     mean: Tensor | None = None
     std: Tensor | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.pixels.shape)} {self.pixels.dtype}, {self.device})"
+
     @staticmethod
     def of(
         images: np.ndarray,
@@ -125,7 +128,7 @@ class _Buffer:
         return sent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StreamedImages(DeviceImages):
     """Images whose pixels stay on the host until they are read.
 

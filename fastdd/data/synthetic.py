@@ -6,15 +6,20 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from fastdd import ops
-from fastdd.core.files import DAMAGE, reason, write_atomic
-from fastdd.core.reading import is_count, is_number, parse_json
+from fastdd.core.files import DAMAGE, partial_folder, reason, take_place, write_atomic
+from fastdd.core.reading import is_count, parse_json
 from fastdd.core.text import shown
-from fastdd.data.dataset import check_channels_first, check_normalisation
+from fastdd.data.about import check_about
+from fastdd.data.dataset import check_channels_first, check_normalisation, shape_text
+from fastdd.data.pictures import folder_names, save_by_class, table_of_classes
 from fastdd.data.zca import Zca
 
 # 2 has more than images and labels: a reader of 1 alone would train on whitened images as on others. 3 has images that
@@ -24,14 +29,6 @@ _KEY = "fastdd"
 _LARGEST_HEADER = 100_000_000
 # Of an image, in units of the real images' deviation: runs stop at 10,000 times what they begin with.
 _LARGEST_VALUE = 1e6
-_NONE = type(None)
-# What entries of the metadata are, where there are any.
-_KINDS = {
-    **dict.fromkeys(
-        ("run", "provenance", "kde", "versions", "source", "experts", "networks"), ((dict, _NONE), "names with values")
-    ),
-    **dict.fromkeys(("method", "debias", "dataset"), ((str, _NONE), "a word")),
-}
 # Of the sum of a row of soft labels, which float32 rounds.
 _ROW_TOLERANCE = 1e-4
 
@@ -247,6 +244,65 @@ class SyntheticSet:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
         return made
 
+    def dataset(self) -> TensorDataset:
+        """What one's own training loop takes: (images, labels), or (images, labels, soft labels) where there are any.
+
+        Images are those that networks see (:meth:`decoded`), normalised by the metadata's ``mean`` and ``std`` as test
+        images must be, or whitened by ``zca``.
+        """
+        seen = self.decoded()
+        tensors = [seen.images.detach(), seen.labels, seen.soft_labels]
+        return TensorDataset(*(tensor for tensor in tensors if tensor is not None))
+
+    def pixels(self, layout: Literal["NHWC", "NCHW"] = "NHWC") -> np.ndarray:
+        """Pixels 0..255 of the images that networks see, a NumPy array uint8: [M, H, W, C], or [M, C, H, W].
+
+        De-normalised, or the whitening taken back, as :meth:`to_uint8` does.
+        """
+        if layout not in ("NHWC", "NCHW"):
+            raise ValueError(f"layout must be NHWC or NCHW, not {layout!r}")
+        pixels = self.decoded().to_uint8().cpu().numpy()
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if layout == "NHWC" else pixels
+
+    def save_images(self, folder: str | os.PathLike) -> list[Path]:
+        """Write the images that networks see as PNG files, ``CLASS/NUMBER.png``; the files, in the order of the images.
+
+        :func:`fastdd.export_synthetic` writes them with a record from which the set can be read again.
+
+        Raises:
+            ValueError: a folder that is not empty.
+            OSError: it can't be written; nothing is left there.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} is not an empty folder; give another")
+        seen = self.decoded()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with partial_folder(folder) as building:
+            names = folder_names(self.metadata["class_names"])
+            written = save_by_class(building, self.pixels("NCHW"), seen.labels.tolist(), names, place=folder)
+            take_place(building, folder)
+        return [folder / file.relative_to(building) for file in written]
+
+    def __repr__(self) -> str:
+        about = self.metadata
+        words = [
+            f"{len(self.images):,} images {shape_text(self.images.shape[1:])}",
+            f"{len(about['class_names'])} classes",
+        ]
+        made = [str(about[name]) for name in ("method", "debias", "dataset") if about.get(name)]
+        words += [" ".join(made)] if made else []
+        words += [f"IPC {about['ipc']}"] if about.get("ipc") else []
+        parts = {"soft labels": self.soft_labels, "whitened": self.zca, "learned step size": self.learning_rate}
+        words += [word for word, part in parts.items() if part is not None]
+        return f"SyntheticSet({', '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: images of the classes."""
+        pixels = self.to_uint8().cpu().numpy()
+        labels = {"images in the set": self.labels.cpu().numpy()}
+        return table_of_classes(repr(self), self.metadata["class_names"], labels, lambda rows: pixels[rows])
+
     def digest(self) -> str:
         """SHA-256 over what networks are trained on: images, labels, soft labels, step size, whitening, formation."""
         digest = hashlib.sha256(repr((self.learning_rate, self.formation, tuple(self.images.shape))).encode())
@@ -301,39 +357,6 @@ class SyntheticSet:
             mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
             pixels = images * std + mean
         return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
-
-
-def check_about(metadata: dict) -> None:
-    """ValueError where what evaluation and reports go by is of another kind than fastdd writes."""
-    words = metadata["class_names"]
-    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"metadata class_names must be words, one a class, not {shown(words)}")
-    for name, (kinds, wanted) in _KINDS.items():
-        if not isinstance(metadata.get(name), kinds):
-            raise ValueError(f"metadata has {name} {shown(metadata[name])}, not {wanted}")
-    run, parameters = metadata.get("run") or {}, (metadata.get("provenance") or {}).get("parameters")
-    missing = [name for name in ("arch", "dsa_strategy") if run and not isinstance(run.get(name), str)]
-    if missing:
-        raise ValueError(f"the run in its metadata has no {missing[0]}")
-    for name in ("width", "depth"):
-        if run.get(name) is not None and not (is_count(run[name]) and run[name]):
-            raise ValueError(f"the run in its metadata has {name} {shown(run[name])}")
-    counted = metadata.get("ipc") is None or is_count(metadata["ipc"])
-    if not counted or not isinstance(parameters, dict | None):
-        raise ValueError(f"metadata has ipc {metadata.get('ipc')!r:.60}, parameters {parameters!r:.60}")
-    _check_diagnostics((metadata.get("kde") or {}).get("diagnostics"), len(words))
-
-
-def _check_diagnostics(diagnostics: object, classes: int) -> None:
-    if diagnostics is None:
-        return
-    for name in ("counts", "ess", "conflict_share", "conflict_mass"):
-        row = diagnostics.get(name) if isinstance(diagnostics, dict) else diagnostics
-        if row is None and name.startswith("conflict"):
-            continue
-        figures = isinstance(row, list | tuple) and all(part is None or is_number(part) for part in row)
-        if not figures or len(row) != classes or (None in row and not name.startswith("conflict")):
-            raise ValueError(f"metadata has of its weights' diagnostics {name} {shown(row)}, not a number a class")
 
 
 def _dump(metadata: dict) -> str:

@@ -40,6 +40,9 @@ class Zca:
     mean: Tensor
     matrix: Tensor
 
+    def __repr__(self) -> str:
+        return f"Zca(of {len(self.mean)} values)"
+
     def __post_init__(self):
         for name in ("mean", "matrix"):
             tensor = getattr(self, name)

@@ -13,6 +13,7 @@ from fastdd import models, training
 from fastdd.core import ranks, rng
 from fastdd.core.messages import Messages
 from fastdd.data import Dataset, DeviceImages, Split, Zca
+from fastdd.data.pictures import data_uri, escaped, heat_map, html_table
 from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.evaluation.protocol import Protocol, train, train_side_by_side
@@ -44,6 +45,22 @@ class Evaluation:
     tested_on: str = "test"
     warnings: tuple[str, ...] = ()
     groups_from: str = ""
+
+    def __repr__(self) -> str:
+        figures = {name: row for name, row in self.summary().items() if row["mean"] is not None}
+        shown = ", ".join(f"{name} {row['mean']:.1f} ± {row['std']:.1f}" for name, row in figures.items())
+        networks = f"{len(self.counts)} network{'s' * (len(self.counts) != 1)}"
+        return f"Evaluation({self.arch}, {networks}, {self.tested_on} set, %: {shown})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the figures, and a picture of the accuracy of every class (row) and group (column)."""
+        lines = [
+            [name, "" if row["mean"] is None else f"{row['mean']:.1f} ± {row['std']:.1f}"]
+            for name, row in self.summary().items()
+        ]
+        lines.append(["by class and group", f'<img src="{data_uri(heat_map(self.group_accuracy()))}">'])
+        doubts = "".join(f"<p>warning: {escaped(line)}</p>" for line in self.warnings)
+        return f"<p><b>{escaped(repr(self))}</b></p>{html_table(['figure', '%'], lines)}{doubts}"
 
     def metrics(self, deo: str = "range") -> list[Metrics]:
         """The figures of every network; ``deo`` as in :meth:`GroupCounts.metrics`."""

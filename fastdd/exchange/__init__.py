@@ -21,7 +21,7 @@ from fastdd.core.files import DAMAGE, reason
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
-from fastdd.exchange import dc, dcbench, folder, idc, mtt, npz, torch_files
+from fastdd.exchange import dc, dcbench, folder, hf, idc, mtt, npz, parquet, torch_files, webdataset
 from fastdd.exchange.found import Content, Export, Found, checked_images, checked_labels, sha256
 from fastdd.exchange.published import Published, constants, hint
 
@@ -40,20 +40,25 @@ __all__ = [
 ]
 
 # In the order in which a path is tried: dcbench's folders look like one of classes to none but folder, which is last.
-FORMATS = {"dcbench": dcbench, "mtt": mtt, "idc": idc, "dc": dc, "npz": npz, "folder": folder}
+FORMATS = {
+    **{"dcbench": dcbench, "mtt": mtt, "idc": idc, "dc": dc, "npz": npz, "webdataset": webdataset, "parquet": parquet},
+    **{"hf": hf, "folder": folder},
+}
 # Formats that say how many images an image holds.
 _KEEP_FORMATION = ("idc", "npz")
 LABELS = ("probabilities", "logits")
 # More classes than images only up to here: a subset of a data set keeps its numbers.
 _MOST_UNNAMED = 10_000
-_SUFFIXES = (".pt", ".pth", ".npz")
+# Formats that read the file themselves.
+_READ_APART = (".tar", ".parquet")
+_SUFFIXES = (".pt", ".pth", ".npz", *_READ_APART)
 
 
 def is_foreign(path: str | os.PathLike) -> bool:
     """Whether a path looks, by its names, like another project's synthetic set."""
     path = Path(path)
     if path.is_dir():
-        return any(FORMATS[name].matches(Content(path)) for name in ("dcbench", "mtt", "idc", "dc"))
+        return any(FORMATS[name].matches(Content(path)) for name in ("dcbench", "mtt", "idc", "dc", "hf"))
     return path.suffix in _SUFFIXES
 
 
@@ -237,6 +242,8 @@ def _open(path: Path) -> Content:
         raise FileNotFoundError(f"there is no file or folder {path}")
     if not path.is_file():
         raise ValueError(f"{path} is a pipe or a device, not a file")
+    if path.suffix in _READ_APART:
+        return Content(path)
     names = []
     try:
         if zipfile.is_zipfile(path):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fastdd.core import bounds, files, reading
+from fastdd.data.about import check_about
 from fastdd.data.dataset import check_channels_first
-from fastdd.data.synthetic import SyntheticSet, check_about
+from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 
 RECORD = "fastdd.json"
@@ -27,7 +28,8 @@ class Content:
 
     Args:
         path: the file or folder.
-        value: what ``torch.save`` wrote; the arrays of an ``.npz`` by name; None of a folder.
+        value: what ``torch.save`` wrote; the arrays of an ``.npz`` by name; None of a folder, or a file that its format
+            reads.
     """
 
     path: Path
@@ -35,6 +37,8 @@ class Content:
 
     def describe(self) -> str:
         """What it holds, for messages."""
+        if self.value is None and self.path.is_file():
+            return f"a file {self.path.suffix}"
         if self.value is None:
             names = sorted(path.name for path in self.path.iterdir())
             return f"a folder with {_listed(names)}" if names else "an empty folder"

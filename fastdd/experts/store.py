@@ -61,6 +61,10 @@ class Experts:
         self.values, self.manifest, self.zca, self.path = values, manifest, zca, None
         self.number, self.epochs, self.parameters = values.shape[0], values.shape[1] - 1, values.shape[2]
 
+    def __repr__(self) -> str:
+        of = self.manifest.get("dataset", "unknown data")
+        return f"Experts({self.number} of {self.epochs} epochs, {self.parameters:,} parameters, {of})"
+
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Experts":
         """The experts in a folder, mapped: nothing is read until it is used.

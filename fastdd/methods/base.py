@@ -193,6 +193,10 @@ class Method:
     looks_at_logits: ClassVar[bool] = True
     formation: Formation
 
+    def __repr__(self) -> str:
+        config = self._config
+        return f"{type(self).__name__}({config.debias}, {config.dataset}, IPC {config.ipc}, {config.arch})"
+
     def __init__(self, config: Any, context: Context):
         self._config, self._gather = config, context.gather
         device, classes = context.device, context.classes

@@ -9,10 +9,7 @@ import torch
 
 from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
-
-_GAP = 2
-_TARGET_PIXELS = 64
-_TITLE_PIXELS = 16
+from fastdd.data.pictures import grid
 
 
 def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10) -> None:
@@ -80,21 +77,5 @@ def shown_classes(made: SyntheticSet) -> list[int]:
 
 def _write_grid(rows: list[np.ndarray], columns: int, path: str | os.PathLike, titles: Sequence[str] = ()) -> None:
     """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above."""
-    from PIL import Image, ImageDraw
-
-    scale = max(1, _TARGET_PIXELS // rows[0].shape[2])
-    channels, height, width = rows[0].shape[1], rows[0].shape[2] * scale, rows[0].shape[3] * scale
-    above = _TITLE_PIXELS if titles else 0
-    grid = np.full(
-        (above + len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8
-    )
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images.repeat(scale, axis=2).repeat(scale, axis=3)):
-            top, left = above + _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
-            grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    picture = Image.fromarray(grid.squeeze(2) if channels == 1 else grid)
-    black = 0 if channels == 1 else (0,) * 3
-    for column, title in enumerate(titles):
-        middle = _GAP + column * (width + _GAP) + width // 2, above // 2
-        ImageDraw.Draw(picture).text(middle, title, fill=black, anchor="mm")
-    files.write_atomic(path, lambda file: picture.save(file, format="PNG", optimize=True))
+    drawn = grid(rows, columns, titles)
+    files.write_atomic(path, lambda file: drawn.save(file, format="PNG", optimize=True))

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from fastdd.core import bounds, reading
-from fastdd.data import SyntheticSet, built_with
+from fastdd.data import SyntheticSet, built_with, registered_name
 from fastdd.evaluation.audit import Audit
 from fastdd.methods import stored
 from fastdd.report.audit import AUDIT, read_audit
@@ -80,7 +80,7 @@ class Record:
 
     def data_options(self, dataset: str) -> dict[str, Any]:
         """The options that the data set was built with; none while the run is unfinished."""
-        if self.synthetic is None or dataset != self.dataset:
+        if self.synthetic is None or dataset not in (self.dataset, registered_name(self.synthetic.metadata)):
             return {}
         return built_with(self.synthetic.metadata, dataset)
 

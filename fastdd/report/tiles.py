@@ -1,7 +1,5 @@
 """Images of a page as tiles: synthetic ones, marked by their groups where an audit says them, and real ones."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 
 from fastdd.core import rng
 from fastdd.data import Dataset, SyntheticSet
+from fastdd.data.pictures import data_uri, picture
 from fastdd.evaluation.audit import Audit
 from fastdd.report import charts
 from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
@@ -30,12 +29,7 @@ class Tile:
 
 def _png(image: np.ndarray) -> str:
     """uint8 [C, H, W] as a data URI."""
-    from PIL import Image
-
-    pixels = image.transpose(1, 2, 0)
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_uri(picture(image))
 
 
 def synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> list[tuple[int, str, list[Tile]]]:

@@ -49,6 +49,11 @@ class Explanation:
     inside_all: list[float | None] | None
     area: list[float | None] | None
 
+    def __repr__(self) -> str:
+        parts = {"class": self.silhouette_class, "group": self.silhouette_group}
+        shown = [f"silhouette by {what} {value:.2f}" for what, value in parts.items() if value is not None]
+        return f"Explanation({', '.join([*shown, f'saliency of {len(self.explained)} images'])})"
+
 
 def explain_network(
     stored: StoredNetwork,

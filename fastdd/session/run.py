@@ -19,6 +19,7 @@ from fastdd.core.stop import StopEvent, stop_requests
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.files.store import store_of
 from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
+from fastdd.data.pictures import escaped
 from fastdd.experts import Experts
 from fastdd.methods import Context, Settings, method
 from fastdd.methods.base import moved
@@ -157,6 +158,14 @@ class Run:
         self.folder: RunFolder | None = None
         if out is not None:
             self._open(out, digest, resume)
+
+    def __repr__(self) -> str:
+        where = "" if self.out is None else f" in {self.out}"
+        return f"Run({self.method!r}, step {self.step:,} of {self.total:,}{where})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: where it is, and the images as they are now."""
+        return f"<p><b>{escaped(repr(self))}</b></p>{self.synthetic()._repr_html_()}"
 
     @property
     def iteration(self) -> int:

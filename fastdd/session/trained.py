@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from fastdd import models
 from fastdd.core import files
 from fastdd.data import Dataset, DeviceImages, Split, Zca
+from fastdd.data.dataset import shape_text
+from fastdd.data.files.store import store_of, written_digest
 from fastdd.evaluation import EvaluationPlan, GroupCounts, Metrics
 from fastdd.training import TrainSettings, recipe
 
@@ -55,6 +57,12 @@ class TrainedNetwork:
     unfilled: tuple[str, ...] = ()
     fakes_from: str = ""
 
+    def __repr__(self) -> str:
+        figures = _figures(self.counts)
+        shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items() if value is not None)
+        how = f"{self.settings.arch}, {self.settings.training}, epoch {self.epoch}"
+        return f"TrainedNetwork({how}, {self.tested_on} set, %: {shown})"
+
     def metrics(self, deo: str = "range") -> Metrics:
         """Accuracy, DEO_M, DEO_A, WA and BA on the test images, percent."""
         return self.counts.metrics(deo)
@@ -68,7 +76,7 @@ class StoredNetwork:
         path: the file.
         net: logits of normalised images, in evaluation mode.
         about: what the file says of it: ``class_names``, ``mean``, ``std``, ``size``, ``channels``, ``test`` (figures
-            on the test images, percent), and how it was trained: ``train`` or ``evaluation``.
+            on the test images, percent), how it was trained: ``train`` or ``evaluation``, and on what: ``data``.
         zca: whitens its images; None: they are normalised by ``mean`` and ``std``.
     """
 
@@ -76,6 +84,11 @@ class StoredNetwork:
     net: nn.Module
     about: Mapping[str, Any]
     zca: Zca | None = None
+
+    def __repr__(self) -> str:
+        about = self.about
+        images = shape_text((about["channels"], *about["size"]))
+        return f"StoredNetwork({str(self.path)!r}, images {images}, {len(about['class_names'])} classes)"
 
     def check_fits(self, dataset: Dataset) -> None:
         """ValueError unless it is of images and classes as the data set's."""
@@ -151,10 +164,20 @@ def _save(
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "data": _origin(dataset),
     }
     tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
     content = save({**tensors, **(zca or {})}, {"fastdd": json.dumps({**of_images, **about}, sort_keys=True)})
     files.write_atomic(path, lambda file: file.write(content))
+
+
+def _origin(dataset: Dataset) -> dict[str, Any]:
+    """What the data set is found again by; of a packed store its digest as well, which no pixel is read for."""
+    provenance, store = dataset.provenance, store_of(dataset)
+    told = {name: provenance[name] for name in ("builder", "parameters") if name in provenance}
+    if store is not None:
+        told |= {"store": str(store), "digest": written_digest(store)}
+    return {"name": dataset.name, **told}
 
 
 def network_files(path: str | os.PathLike) -> list[Path]:

@@ -589,3 +589,34 @@ def test_metrics_are_one_json_object_a_line(run, tmp_path):
     run("distill", *SMALL, "--out", tmp_path / "r")
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1]
+
+
+@pytest.mark.full
+def test_runs_networks_and_resumed_runs_find_their_store(run, tmp_path, monkeypatch):
+    """What is made from a store is reported, audited, explained and gone on with where no data set is named."""
+    monkeypatch.chdir(tmp_path)
+    digits = load("c-digits")
+    train, test = digits.train.take(np.arange(400)), digits.test.take(np.arange(60))
+    half = dataclasses.replace(digits, name="mine", train=train, test=test)
+    save_store(half, "store")
+    small = ("--ipc", 1, "--width", 4)
+    assert run("distill", "--dataset", "store", *small, "--iterations", 1, "--out", "made")[0] == 0
+    kept = ("--nets", 1, "--epochs", 1, "--keep-nets", "nets")
+    assert run("evaluate", "made", *kept)[0] == 0
+    monkeypatch.chdir("/")
+    code, output, error = run("distill", *small, "--iterations", 2, "--out", tmp_path / "made", "--resume")
+    assert (code, "10 images in" in output) == (0, True), error
+    look = ("--features", 20, "--images", 0)
+    assert run("explain", tmp_path / "nets", *look)[0] == 0
+    again = ("distill", "--config", tmp_path / "made/config.yaml", "--out", tmp_path / "again")
+    assert run(*again)[0] == 0
+    save_store(dataclasses.replace(half, test=half.train), tmp_path / "store", overwrite=True)
+    for words in (("explain", tmp_path / "nets", *look), ("report", tmp_path / "made", "--embedding", "none")):
+        code, _, error = run(*words)
+        assert code == 0, error
+        assert "mine is not, bit for bit, what" in error
+    shutil.rmtree(tmp_path / "store")
+    resumed = ("distill", *small, "--iterations", 3, "--out", tmp_path / "made", "--resume")
+    for words in (resumed, ("explain", tmp_path / "nets", *look), ("audit", tmp_path / "made")):
+        one_line(run(*words), 2, "the packed store", "which is not there", "give --dataset STORE")
+    assert "give --dataset STORE" in run("report", tmp_path / "made", "--embedding", "none")[1]

@@ -78,7 +78,7 @@ def test_every_published_name_is_a_data_set():
 
 
 def test_formats_are_all_there():
-    assert set(exchange.FORMATS) == {"dc", "mtt", "idc", "dcbench", "npz", "folder"}
+    assert set(exchange.FORMATS) == {"dc", "mtt", "idc", "dcbench", "npz", "folder", "webdataset", "hf", "parquet"}
 
 
 def test_mtt_normalises_cifar_100_as_cifar_10():

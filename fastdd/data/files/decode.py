@@ -87,10 +87,18 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
     Raises:
         ValueError: in one line, why it can't be decoded.
     """
-    from PIL import Image
-
     with opened(content) as image:
         rgb = (image if recipe.as_stored else shown(image)).convert("RGB")
+    rgb, size = fitted(rgb, recipe), recipe.size
+    return (
+        np.broadcast_to(np.asarray(rgb.convert("L")), (3, size, size)) if gray else np.asarray(rgb).transpose(2, 0, 1)
+    )
+
+
+def fitted(rgb, recipe: Recipe):
+    """A Pillow image in RGB, cut and resized as the recipe says; ValueError where it is too small."""
+    from PIL import Image
+
     size = recipe.size
     if recipe.crop is not None:
         if min(rgb.size) < recipe.crop:
@@ -100,9 +108,7 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
         scale = size / min(rgb.size)
         shape = (size, size) if recipe.stretch else tuple(max(size, round(side * scale)) for side in rgb.size)
         rgb = _middle(rgb.resize(shape, Image.Resampling.BILINEAR), size)
-    return (
-        np.broadcast_to(np.asarray(rgb.convert("L")), (3, size, size)) if gray else np.asarray(rgb).transpose(2, 0, 1)
-    )
+    return rgb
 
 
 @contextlib.contextmanager
@@ -201,7 +207,8 @@ def _archive(path: str, changed: int):
     return zipfile.ZipFile(path)
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """ValueError for the content of a file that no image has."""
     if size > _MOST_BYTES:
         raise ValueError(f"it is of {size:,} bytes, and no image has more than {_MOST_BYTES:,}")
 
@@ -216,11 +223,11 @@ def read_item(path: str, member: str | None, offset: int, length: int) -> bytes:
     status = os.stat(path)
     if member is not None:
         archive = _archive(path, status.st_mtime_ns)
-        _check_size(archive.getinfo(member).file_size)
+        check_size(archive.getinfo(member).file_size)
         return archive.read(member)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file but a folder, pipe or device: take it out of the folder")
-    _check_size(status.st_size if length < 0 else length)
+    check_size(status.st_size if length < 0 else length)
     with open(path, "rb") as file:
         if length < 0:
             return file.read()

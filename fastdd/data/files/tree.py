@@ -99,6 +99,21 @@ class Tree:
         """Names (below the top) of the images in a folder, sorted; not those that start with a dot."""
         return [f"{below}/{name}" if below else name for name in self.files(below) if is_image(name)]
 
+    def all_images(self) -> list[str]:
+        """Names of all images, however deep, sorted; not what starts with a dot, or lies in a folder that does."""
+        if self._entries is None:
+            names = []
+            for place, folders, found in os.walk(self.path):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                below = PurePosixPath(Path(place).relative_to(self.path).as_posix())
+                names += [str(below / name) for name in found if is_image(name)]
+            return sorted(names)
+        return sorted(
+            name
+            for name in self._entries
+            if is_image(PurePosixPath(name).name) and not any(part.startswith(".") for part in name.split("/"))
+        )
+
     def left_out(self, class_folders: Iterable[str]) -> dict[str, list[str]]:
         """What :meth:`images` passes over in folders, by the reason: names below the top."""
         by_reason: dict[str, list[str]] = {}

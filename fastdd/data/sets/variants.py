@@ -10,7 +10,7 @@ from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.sets.balance import drop_to_ratio, even_cells
 
-_BALANCE, _LABELS, _GROUPS, _TEST, _VALIDATION, _DROP = range(6)
+_BALANCE, _LABELS, _GROUPS, _TEST, _VALIDATION, _DROP, _SPLIT = range(7)
 _SHARES = {"val_split", "label_noise", "group_noise"}
 
 
@@ -103,10 +103,17 @@ def validation_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: 
     (2, 1, 0)
     """
 
-    def size(n: int) -> int:
-        return min(max(round(n * share), 1), n - 1)
+    return _held_out(labels, groups, _of_each(share), np.random.RandomState((seed, _VALIDATION)))
 
-    return _held_out(labels, groups, size, np.random.RandomState((seed, _VALIDATION)))
+
+def split_rows(labels: np.ndarray, groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Rows for the test of a set that has none, bool [N]; sizes as of :func:`validation_rows`, another draw."""
+    return _held_out(labels, groups, _of_each(share), np.random.RandomState((seed, _SPLIT)))
+
+
+def _of_each(share: float) -> Callable[[int], int]:
+    """How many of n: their share, at least one, and one is left."""
+    return lambda n: min(max(round(n * share), 1), n - 1)
 
 
 def _held_out(

@@ -203,6 +203,11 @@ class Audit:
         if not classes or set(sizes) != {groups} or not all(0 <= group < groups for group in in_range):
             raise ValueError(f"figures are not of {groups} groups")
 
+    def __repr__(self) -> str:
+        groups = len(self.data.group_names)
+        made = "" if self.of_set is None else f", and a synthetic set of {self.of_set.images} images"
+        return f"Audit({self.dataset!r}, {len(self.data.classes)} classes, {groups} groups{made})"
+
     @property
     def doubts(self) -> list[str]:
         """What a reader of the figures must know, a line each."""

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -303,3 +304,171 @@ class TestAlike:
             "classes 'Cat ' and 'cat' are kept apart: rename them if they are one"
             in (load("folder", root).provenance["remarks"])
         )
+
+
+def photos(root, classes=("Ahorn", "Müll"), each=10, below=""):
+    """Gray images whose level is their number."""
+    names = []
+    for number in range(len(classes) * each):
+        name = f"{below}img_{number:03d}.png"
+        write(root / name, np.full((4, 4), number))
+        names.append((name, classes[number % len(classes)], ("hell", "dunkel")[number // 2 % 2]))
+    return names
+
+
+def table(path, rows, header=("Datei", "Art", "Licht"), delimiter=";", encoding="utf-8"):
+    text = "\n".join(delimiter.join(row) for row in (header, *rows)) + "\n"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+HEADER = {"path_column": "Datei", "label_column": "Art", "protected": "Licht", "size": 4}
+
+
+class TestTables:
+    """Classes and groups that a spreadsheet says, as spreadsheets write them."""
+
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", ":", "~"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le"])
+    def test_any_delimiter_and_encoding(self, tmp_path, delimiter, encoding):
+        file = table(tmp_path / "t.csv", photos(tmp_path / "p"), delimiter=delimiter, encoding=encoding)
+        data = load("folder", tmp_path / "p", table=file, **HEADER)
+        assert data.class_names == ("Ahorn", "Müll")
+        assert data.group_names == ("dunkel", "hell")
+        for split in (data.train, data.test):
+            number = split.images[:, 0, 0, 0]
+            assert (split.labels == number % 2).all()
+            assert (split.groups == 1 - number // 2 % 2).all()
+        guessed = [remark for remark in data.provenance["remarks"] if "is not UTF-8 and was read as" in remark]
+        assert len(guessed) == (encoding == "latin-1")
+
+    @pytest.mark.parametrize(
+        "called",
+        [
+            lambda name, root: name,
+            lambda name, root: Path(name).name,
+            lambda name, root: Path(name).stem,
+            lambda name, root: str(root / name),
+            lambda name, root: f"deep/{Path(name).name}",
+            lambda name, root: "C:\\pictures\\" + name.replace("/", "\\"),
+            lambda name, root: "./" + name,
+        ],
+    )
+    def test_images_are_found_by_what_tables_call_them(self, tmp_path, called):
+        root = tmp_path / "p"
+        rows = [(called(name, root), *others) for name, *others in photos(root, below="in/deep/")]
+        data = load("folder", root, table=table(tmp_path / "t.csv", rows), **HEADER)
+        assert len(data.train) + len(data.test) == 20
+        assert (data.train.labels == data.train.images[:, 0, 0, 0] % 2).all()
+
+    def test_absolute_paths_lead_out_of_the_root(self, tmp_path):
+        rows = [(str(tmp_path / "else" / name), *others) for name, *others in photos(tmp_path / "else")]
+        (tmp_path / "p").mkdir()
+        data = load("folder", tmp_path / "p", table=table(tmp_path / "t.csv", rows), **HEADER)
+        assert len(data.train) == 16
+
+    def test_an_image_of_the_same_name_in_another_folder_is_another(self, tmp_path):
+        write(tmp_path / "p/dog/a.png", flat([1, 1, 1]))
+        for called in ("cow/a.png", "/x/cow/a.png"):
+            file = table(tmp_path / "t.csv", [(called, "cow", "x")])
+            with pytest.raises(ValueError, match=f"names {called}, which is not an image"):
+                load("folder", tmp_path / "p", table=file, **HEADER)
+        write(tmp_path / "p/cow/a.png", flat([1, 1, 1]))
+        with pytest.raises(ValueError, match=r"line 2: a\.png can be cow/a\.png or dog/a\.png: give more of the path"):
+            load("folder", tmp_path / "p", table=table(tmp_path / "t.csv", [("a.png", "cow", "x")]), **HEADER)
+
+    def test_several_columns_are_one_group_and_case_of_headers_does_not_matter(self, tmp_path):
+        rows = [(*row, "nah") for row in photos(tmp_path / "p")]
+        file = table(tmp_path / "t.tsv", rows, ("DATEI", " Art ", "Licht", "Ort"), "\t")
+        data = load("folder", tmp_path / "p", table=file, **{**HEADER, "protected": "Licht+Ort"})
+        assert data.group_names == ("dunkel, nah", "hell, nah")
+
+    def test_a_column_of_splits(self, tmp_path):
+        rows = [
+            (*row, ("Train", "train", "TEST", "val")[number % 4]) for number, row in enumerate(photos(tmp_path / "p"))
+        ]
+        file = table(tmp_path / "t.csv", rows, ("Datei", "Art", "Licht", "split"))
+        data = load("folder", tmp_path / "p", table=file, split_column="split", **HEADER)
+        assert [len(split) for split in data.splits.values()] == [10, 5, 5]
+        assert (data.test.images[:, 0, 0, 0] % 4 == 2).all()
+
+    def test_images_without_a_group_have_one_by_name(self, tmp_path):
+        rows = [
+            (name, label, "" if number < 4 else light) for number, (name, label, light) in enumerate(photos(tmp_path))
+        ]
+        file = table(tmp_path / "t.csv", rows)
+        with pytest.raises(ValueError, match=r"line 2: img_000\.png has no Licht; .* unknown_group=NAME"):
+            load("folder", tmp_path, table=file, **HEADER)
+        data = load("folder", tmp_path, table=file, unknown_group="unknown", **HEADER)
+        assert data.group_names == ("dunkel", "hell", "unknown")
+        every = np.concatenate([split.images[split.groups == 2, 0, 0, 0] for split in data.splits.values()])
+        assert sorted(every) == [0, 1, 2, 3]
+
+    def test_what_the_table_lacks_is_told(self, tmp_path):
+        rows = photos(tmp_path)
+        data = load("folder", tmp_path, table=table(tmp_path / "t.csv", rows[2:]), **HEADER)
+        assert "left out, not in t.csv: 2 (img_000.png, ...)" in data.provenance["remarks"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"path_column": "Bild"}, r"needs the columns Bild and Art and Licht, not \['Datei', 'Art', 'Licht'\]"),
+            ({"label_column": "Artt"}, r"; did you mean Art\?"),
+            ({"split_column": "Licht"}, "Licht of img_000.png must be train, test or validation, not 'hell'"),
+            ({"test_split": 1.5}, "test_split must lie in 0..1"),
+            ({"test_split": 0.0}, "test_split 0 of 20 images leaves none on one side"),
+            ({"name": "mnist"}, "name 'mnist' is that of a data set of its own"),
+            ({"name": "a/b"}, "name must be a word that a folder can have"),
+        ],
+    )
+    def test_what_does_not_fit_is_told_in_a_line(self, tmp_path, options, message):
+        file = table(tmp_path / "t.csv", photos(tmp_path))
+        with pytest.raises(ValueError, match=message) as told:
+            load("folder", tmp_path, table=file, **{**HEADER, **options})
+        assert "\n" not in str(told.value)
+
+
+class TestHeldOut:
+    """Images that nothing parts into training and test."""
+
+    @pytest.fixture
+    def bare(self, root):
+        """The folder without a test, of 10 images a class and group."""
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(20):
+                write(root / "train" / name / f"n{number:02d}.png", flat([label, number % 2, number]))
+        for file in ("cat/a.png", "cat/b.BMP", "dog/c.webp", "dog/a.png"):
+            (root / "train" / file).unlink()
+        shutil.rmtree(root / "test")
+        rows = [(f"train/{name}/n{n:02d}.png", str(n % 2)) for name in ("cat", "dog") for n in range(20)]
+        groups_file(root, rows)
+        return root
+
+    def test_a_share_of_every_class_and_group_is(self, bare):
+        data = load("folder", bare, size=4)
+        assert data.test.counts(2, 2).tolist() == [[2, 2], [2, 2]]
+        assert data.train.counts(2, 2).tolist() == [[8, 8], [8, 8]]
+        every = np.concatenate([data.train.images[:, :, 0, 0], data.test.images[:, :, 0, 0]])
+        assert len(np.unique(every, axis=0)) == 40
+        assert any(
+            "20% of every class and group, drawn by seed 0, are held out" in x for x in data.provenance["remarks"]
+        )
+        assert load("folder", bare, size=4).digest() == data.digest()
+        assert load("folder", bare, size=4, seed=1).digest() != data.digest()
+        assert load("folder", bare, size=4, test_split=0.5).test.counts(2, 2).tolist() == [[5, 5], [5, 5]]
+
+    def test_val_split_keeps_them_apart(self, bare):
+        data, split = load("folder", bare, size=4), load("folder", bare, size=4, val_split=0.25)
+        tested = {image.tobytes() for image in data.test.images}
+        assert split.tested_on == "validation"
+        assert (len(split.train), len(split.test)) == (24, 8)
+        assert not tested & {image.tobytes() for image in split.test.images}
+
+    def test_so_is_it_of_class_folders_below_the_root(self, bare):
+        (bare / "groups.csv").unlink()
+        data = load("folder", bare / "train", size=4, name="pets")
+        assert (data.name, data.class_names, len(data.train), len(data.test)) == ("pets", ("cat", "dog"), 32, 8)
+
+    def test_a_test_set_of_its_own_is_not_added_to(self, root):
+        with pytest.raises(ValueError, match=r"test_split 0\.5 is for images without a test set"):
+            load("folder", root, test_split=0.5)

@@ -36,6 +36,11 @@ class KdeWeights:
     embeddings: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        of = self.metadata.get("dataset")
+        images = f"{len(self.weights):,} images{f' of {of}' if of else ''}"
+        return f"KdeWeights({images}, embedding of {self.embeddings.shape[-1]})"
+
     def diagnostics(self, labels: np.ndarray, groups: np.ndarray | None = None) -> Diagnostics:
         """What they do to every class; ``groups``, int64 [N], where known, tell the bias-conflicting images."""
         return diagnose(self.weights, labels, groups, self.metadata.get("gap"))
