@@ -46,7 +46,8 @@ class Distill(Command):
     section = "run"
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
-        others = content.keys() - {self.section, settings_file.DATA_DIGEST, settings_file.STORE}
+        beside = {settings_file.DATA_DIGEST, settings_file.STORE, settings_file.PLUGINS}
+        others = content.keys() - {self.section, *beside}
         return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}}
 
 
