@@ -1,6 +1,6 @@
 """Data sets with a protected attribute, the packed store, the sampler and the synthetic set."""
 
-from fastdd.data.catalog import available, build, built_with, load, objects_in, options, published_counts
+from fastdd.data.catalog import available, build, built_with, image_paths, load, objects_in, options, published_counts
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.device import DeviceImages
 from fastdd.data.files.store import check_store, is_store, open_store, save_store
@@ -19,6 +19,7 @@ __all__ = [
     "build",
     "built_with",
     "check_store",
+    "image_paths",
     "is_store",
     "load",
     "objects_in",

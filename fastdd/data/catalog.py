@@ -137,6 +137,33 @@ def build(
     return open_store(path)
 
 
+def image_paths(
+    dataset: Dataset, name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any
+) -> list[str] | None:
+    """The files of the training images, row by row, below the root that the data set was made of.
+
+    Args:
+        dataset: the data set.
+        name, root, options: that :func:`load` had; of a packed store its own root, and no options.
+
+    Returns:
+        None where a set is not of a file an image, some were left out, or a store comes without its root. The folders
+        are listed again, and no image is read.
+    """
+    of = dataset.provenance.get("files")
+    a_file_each = isinstance(of, list) and of and str(of[0].get("file", "")).endswith(" images")
+    if not a_file_each or dataset.provenance.get("skipped"):
+        return None
+    entry = _entry(name)
+    if entry is None:
+        built = dataset.provenance.get("builder")
+        if root is None or built not in DATASETS:
+            return None
+        entry, options = DATASETS[built], built_with({"provenance": dataset.provenance}, built)
+    plan = entry.load(root, **_option_values(name, entry, options))
+    return list(plan.train.names) if isinstance(plan, Plan) and len(plan.train) == len(dataset.train) else None
+
+
 def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | None:
     """Training and test images of the published data set; None if unknown, or if the options change them.
 

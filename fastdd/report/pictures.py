@@ -13,6 +13,7 @@ from fastdd.data import Dataset, SyntheticSet
 _GAP = 2
 _TARGET_PIXELS = 64
 _TITLE_PIXELS = 16
+_NAME_PIXELS, _NAME_LETTERS = 104, 16
 
 
 def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10) -> None:
@@ -24,7 +25,7 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10)
     images, labels = with_parts(synthetic), synthetic.labels.numpy()
     each = images.shape[1]
     most = min(max(1, columns // each), int(np.bincount(labels).max()))
-    _write_grid([np.concatenate(images[labels == label][:most]) for label in np.unique(labels)], most * each, path)
+    write_grid([np.concatenate(images[labels == label][:most]) for label in np.unique(labels)], most * each, path)
 
 
 def with_parts(synthetic: SyntheticSet) -> np.ndarray:
@@ -53,7 +54,7 @@ def preview_dataset(dataset: Dataset, path: str | os.PathLike, each: int = 2) ->
             chosen = np.flatnonzero((train.labels == label) & (train.groups == group))[:each]
             cells += [train.images[chosen], blank[len(chosen) :]]
         rows.append(np.concatenate(cells))
-    _write_grid(rows, each * dataset.num_groups, path)
+    write_grid(rows, each * dataset.num_groups, path)
 
 
 def preview_snapshots(snapshots: Sequence[tuple[int, Path]], path: str | os.PathLike) -> None:
@@ -63,7 +64,7 @@ def preview_snapshots(snapshots: Sequence[tuple[int, Path]], path: str | os.Path
     """
     sets = {iteration: SyntheticSet.load(file) for iteration, file in snapshots}
     columns = [first_of_classes(made) for made in sets.values()]
-    _write_grid(list(np.stack(columns, 1)), len(columns), path, [f"{iteration:,}" for iteration in sets])
+    write_grid(list(np.stack(columns, 1)), len(columns), path, [f"{iteration:,}" for iteration in sets])
 
 
 def first_of_classes(made: SyntheticSet) -> np.ndarray:
@@ -78,23 +79,35 @@ def shown_classes(made: SyntheticSet) -> list[int]:
     return labels[np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 20)).astype(int))].tolist()
 
 
-def _write_grid(rows: list[np.ndarray], columns: int, path: str | os.PathLike, titles: Sequence[str] = ()) -> None:
-    """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above."""
+def write_grid(
+    rows: list[np.ndarray],
+    columns: int,
+    path: str | os.PathLike,
+    titles: Sequence[str] = (),
+    names: Sequence[str] = (),
+) -> None:
+    """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above, ``names`` of rows on the left."""
     from PIL import Image, ImageDraw
 
     scale = max(1, _TARGET_PIXELS // rows[0].shape[2])
     channels, height, width = rows[0].shape[1], rows[0].shape[2] * scale, rows[0].shape[3] * scale
     above = _TITLE_PIXELS if titles else 0
+    beside = _NAME_PIXELS if names else 0
     grid = np.full(
-        (above + len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8
+        (above + len(rows) * (height + _GAP) + _GAP, beside + columns * (width + _GAP) + _GAP, channels),
+        255,
+        dtype=np.uint8,
     )
     for row, images in enumerate(rows):
         for column, image in enumerate(images.repeat(scale, axis=2).repeat(scale, axis=3)):
-            top, left = above + _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
+            top, left = above + _GAP + row * (height + _GAP), beside + _GAP + column * (width + _GAP)
             grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     picture = Image.fromarray(grid.squeeze(2) if channels == 1 else grid)
     black = 0 if channels == 1 else (0,) * 3
     for column, title in enumerate(titles):
-        middle = _GAP + column * (width + _GAP) + width // 2, above // 2
+        middle = beside + _GAP + column * (width + _GAP) + width // 2, above // 2
         ImageDraw.Draw(picture).text(middle, title, fill=black, anchor="mm")
+    for row, name in enumerate(names):
+        middle = beside // 2, above + _GAP + row * (height + _GAP) + height // 2
+        ImageDraw.Draw(picture).text(middle, name[:_NAME_LETTERS], fill=black, anchor="mm")
     files.write_atomic(path, lambda file: picture.save(file, format="PNG", optimize=True))
