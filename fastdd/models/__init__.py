@@ -1,5 +1,6 @@
 """Networks by the names that the field uses, and their initialisation from a counter-based key."""
 
+from fastdd.models.adapted import replays
 from fastdd.models.convnet import ConvNet
 from fastdd.models.encoder import DIM as EMBEDDING_DIM
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
@@ -41,4 +42,5 @@ __all__ = [
     "names",
     "networks_at_once",
     "register",
+    "replays",
 ]

@@ -127,6 +127,12 @@ class Adapted(Network):
         return self.module(images)
 
 
+def replays(net: nn.Module) -> bool:
+    """Whether work with the network can be captured as a CUDA graph and replayed: not with a registered one, which may
+    keep things on the host or wait for the device."""
+    return not isinstance(net, Adapted)
+
+
 def _embedding(net: nn.Module, look: _Look, images: Tensor) -> Tensor:
     if look.attribute is not None:
         return getattr(net, look.attribute)(images).flatten(1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastdd import ops
 from fastdd.core import rng
-from fastdd.models.adapted import Adapted
+from fastdd.models.adapted import Adapted, replays
 
 
 class ParameterInit:
@@ -35,7 +35,7 @@ class ParameterInit:
 
     def __init__(self, net: nn.Module):
         self._registered, self._buffers = None, []
-        self.replays = not isinstance(net, Adapted)
+        self.replays = replays(net)
         if isinstance(net, Adapted):
             self._take_registered(net)
             return

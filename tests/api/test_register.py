@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_runs import begun, graphs_of
 from torch import nn
 
 import fastdd
@@ -184,6 +185,13 @@ def test_it_is_evaluated_trained_and_followed(digits, tmp_path):
     trained = fastdd.train_network(digits, arch="tiny", epochs=1, out=tmp_path / "trained")
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(fastdd.load_network(tmp_path / "trained")(images), trained.net.eval()(images))
+
+
+@pytest.mark.parametrize("method", ["dm", "dc", "idc"])
+def test_no_step_of_it_is_captured_as_a_graph(method):
+    fastdd.register_network("tiny", Tiny)
+    made = begun(method, arch="tiny", width=None, depth=None)
+    assert all(graphs._phase(number) is None for graphs in graphs_of(made) for number in range(3))
 
 
 def test_what_a_script_registers_is_not_trained_in_other_processes(digits, tmp_path):

@@ -87,7 +87,7 @@ class Trained:
         return {"trained": number % self._stored.number}
 
     def phase(self, number: int) -> Hashable | None:
-        return 0
+        return 0 if self._init.replays else None
 
     def at(self, number: int, keys: Keys | None = None) -> nn.Module:
         which = (keys or self.keys(number))["trained"]
