@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
     from fastdd.api.experts import train_experts
     from fastdd.api.explain import explain
+    from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
     from fastdd.api.train import load_network, train_network
     from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
@@ -41,8 +42,13 @@ __all__ = [
     "import_synthetic",
     "kde_weights",
     "load_network",
+    "load_plugin",
     "load_synthetic",
     "pseudo_groups",
+    "register_dataset",
+    "register_method",
+    "register_mode",
+    "register_network",
     "train_experts",
     "train_network",
 ]
@@ -59,8 +65,13 @@ _HOMES = {
     "import_synthetic": "fastdd.api",
     "kde_weights": "fastdd.api",
     "load_network": "fastdd.api",
+    "load_plugin": "fastdd.api",
     "load_synthetic": "fastdd.api",
     "pseudo_groups": "fastdd.api",
+    "register_dataset": "fastdd.api",
+    "register_method": "fastdd.api",
+    "register_mode": "fastdd.api",
+    "register_network": "fastdd.api",
     "train_experts": "fastdd.api",
     "train_network": "fastdd.api",
     "diff_augment": "fastdd.ops",

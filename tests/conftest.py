@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from fastdd.core import malloc
+from fastdd.core import malloc, plugins
 
 # A busy machine must not fail a test.
 settings.register_profile("no-deadline", deadline=None)
@@ -216,3 +216,14 @@ def write_cifar(tmp_path, cifar_batches):
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def parts_apart(monkeypatch, tmp_path_factory):
+    """What a test registers is gone after it, and files that it names are not remembered on this account."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.delenv(plugins.ENVIRONMENT, raising=False)
+    yield
+    plugins._forget(lambda _: True)
+    plugins._loaded.clear()
+    plugins._recorded.clear()

@@ -13,8 +13,10 @@ from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
+from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
 from fastdd.api.train import load_network, train_network
 from fastdd.api.weights import estimate_weights, kde_weights, pseudo_groups
+from fastdd.core import plugins
 from fastdd.evaluation import check_fits
 
 __all__ = [
@@ -34,9 +36,17 @@ __all__ = [
     "import_synthetic",
     "kde_weights",
     "load_network",
+    "load_plugin",
     "load_synthetic",
     "pick_device",
     "pseudo_groups",
+    "register_dataset",
+    "register_method",
+    "register_mode",
+    "register_network",
     "train_experts",
     "train_network",
 ]
+
+# Behind all that they use of this package.
+plugins.load_named()

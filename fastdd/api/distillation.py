@@ -28,7 +28,7 @@ from fastdd.api.samples import (
     weights_of_run,
 )
 from fastdd.api.signature import check_known, settings_of, with_keywords
-from fastdd.core import ranks
+from fastdd.core import plugins, ranks
 from fastdd.core.settings import given
 from fastdd.core.space import bytes_in, check_room
 from fastdd.data import Dataset, SyntheticSet, Zca
@@ -37,7 +37,7 @@ from fastdd.data.pictures import escaped, html_table
 from fastdd.debias.density.embedding import EmbeddingSettings
 from fastdd.evaluation import plan_evaluation
 from fastdd.experts import Experts
-from fastdd.methods import METHODS, Settings, configure, methods_that_need_experts
+from fastdd.methods import METHODS, Settings, check_steps, configure, methods_that_need_experts
 from fastdd.report import preview, preview_snapshots, result_row, trained_networks
 from fastdd.session import (
     Callback,
@@ -110,7 +110,7 @@ class Distillation:
         **settings: Unpack[DistillSettings],
     ) -> None:
         check_dataset(data)
-        check_known(settings, Distillation, Distillation.run)
+        check_known(settings.keys() - _registered_settings(method), Distillation, Distillation.run)
         self.data = data
         self.settings, self.experts, self.networks = _configured(data, method, debias, ipc, experts, settings)
         self._kind = METHODS[self.settings.method]
@@ -125,6 +125,7 @@ class Distillation:
         if self.experts is not None:
             check_experts(self.settings, data, self.experts)
         check_networks(self.settings, data, self.networks)
+        check_steps(self._kind, self.settings, data)
         self._initial = read_initial(data, self.settings, self._zca)
         self._weights = None if weights is None else read_weights(data, weights)
         self._clustering, self._groups = clustering(groups), read_groups(data, groups)
@@ -239,7 +240,8 @@ class Distillation:
         self, folder: Path | None, resume: bool, progress: Callable[[int, int], None] | None
     ) -> tuple[Any, Any, dict[str, Any]]:
         """Weights and groups of the training images, where the run has them, and what the set tells of its origin."""
-        about: dict[str, Any] = {}
+        records = plugins.used(self.settings.model_dump())
+        about: dict[str, Any] = {"plugins": records} if records else {}
         embedding = {"seed": self.settings.seed, "device": self._device, "progress": progress}
         weights, groups = None, self._groups
         if self._weighted:
@@ -302,6 +304,13 @@ class Distillation:
             zca=zca,
         )
         return evaluation_seconds(plan_evaluation(synthetic, self.data, self.device, nets=nets, epochs=epochs))
+
+
+def _registered_settings(method: str) -> set[str]:
+    """Settings of a user's method, which the generated arguments do not have."""
+    if plugins.source(plugins.METHOD, method) is None:
+        return set()
+    return set(METHODS[method].Settings.model_fields)
 
 
 def _configured(

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastdd import exchange, models
 from fastdd.api.device import pick_device
+from fastdd.core import plugins
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.exchange.importing import Imported, Origin, import_set
 from fastdd.methods import METHODS, Settings, preset
@@ -30,7 +31,9 @@ def load_synthetic(path: str | os.PathLike) -> SyntheticSet:
         path = run
     if not path.exists():
         raise FileNotFoundError(f"no synthetic set at {path} (a run writes it when it ends; --resume continues one)")
-    return SyntheticSet.load(path)
+    made = SyntheticSet.load(path)
+    plugins.recall(made.metadata.get("plugins"))
+    return made
 
 
 def import_synthetic(

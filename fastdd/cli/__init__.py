@@ -18,15 +18,16 @@ from typing import Any
 from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
 from fastdd.cli.output import Output, open_closed_streams
+from fastdd.cli.plugins import before_command, load_plugins, take_plugins
 from fastdd.cli.refusals import refused
-from fastdd.core import ranks, threads
+from fastdd.core import plugins, ranks, threads
 from fastdd.core.malloc import keep_freed_memory
 from fastdd.core.text import printable
 
 __all__ = ["main"]
 
 # Options of ``fastdd run`` that are followed by a value.
-RUN_VALUES = ("-m", "--rng", "--seed", "--device", "--json")
+RUN_VALUES = ("-m", "--rng", "--seed", "--device", "--json", "--plugin")
 # Values of damaged files, which messages repeat, can be of any length.
 _LONGEST_LINE = 1000
 
@@ -35,21 +36,22 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
     threads.settle()
     arguments = sys.argv[1:] if argv is None else list(argv)
+    before = before_command(arguments)
+    leading, arguments = arguments[:before], arguments[before:]
     runs_script = arguments[:1] == ["run"]
     ours = _before_script(arguments) if runs_script else len(arguments)
     if "--default-malloc" not in arguments[:ours]:  # of fastdd bench; the policy can't be taken back once it is set
         keep_freed_memory()
     debug = "--debug" in arguments[:ours]
-    scripts = arguments[ours:]
-    if runs_script and "-m" in arguments[:ours]:  # what follows the module's name is its own, options as well
-        scripts = ["--", *scripts]
-    arguments = [argument for argument in arguments[:ours] if argument != "--debug"] + scripts
+    script, arguments = arguments[ours:], [argument for argument in arguments[:ours] if argument != "--debug"]
+    if runs_script and "-m" in arguments:  # what follows the module's name is its own, options as well
+        script = ["--", *script]
     if not debug and not runs_script:
         warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
     several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks
     open_closed_streams()
     with Output() if not runs_script else contextlib.nullcontext() as output:
-        code = _run(arguments, several=several, debug=debug, guarded=not runs_script)
+        code = _run([*leading, *arguments], script, several=several, debug=debug, guarded=not runs_script)
         if output is not None and (problem := output.finish()) is not None:
             code = code or 1
             if problem:
@@ -57,14 +59,19 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _run(arguments: list[str], *, several: bool, debug: bool, guarded: bool) -> int:
-    """The exit code; an error is told."""
+def _run(arguments: list[str], script: list[str], *, several: bool, debug: bool, guarded: bool) -> int:
+    """The exit code; an error is told. ``script``: its name and its own words."""
     catches = guarded and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if catches else None
     try:
+        files, arguments = take_plugins(arguments)
         if several:
             job.begin(arguments)
-        code = app(arguments or ["--help"], prog_name="fastdd", standalone_mode=False)
+        if any(not word.startswith("-") for word in arguments):  # help and version need none
+            load_plugins(files, arguments)
+            if several:
+                ranks.agree("plugins", plugins.digests())
+        code = app([*arguments, *script] or ["--help"], prog_name="fastdd", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

@@ -7,6 +7,7 @@ import typer
 import typer.core
 import typer.main
 
+from fastdd.cli.plugins import PLUGIN, add_option
 from fastdd.core.version import __version__
 
 # Of each command its module, which has a Typer ``app``, and the first line of its help, which a test compares.
@@ -70,6 +71,7 @@ def load(name: str) -> Any:
     """The command of :data:`COMMANDS` by its name, with its options."""
     command = typer.main.get_command(importlib.import_module(f"fastdd.cli.{COMMANDS[name][0]}").app)
     command.name = name
+    add_option(command)
     return command
 
 
@@ -119,5 +121,6 @@ def _version(show: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    plugin: Annotated[list[str] | None, PLUGIN] = None,
 ) -> None:
     pass

@@ -48,7 +48,8 @@ class Distill(Command):
 
     def from_section(self, content: dict[str, Any]) -> dict[str, Any]:
         store = content.get(settings_file.STORE)
-        others = content.keys() - {self.section, settings_file.DATA_DIGEST, settings_file.STORE}
+        beside = {settings_file.DATA_DIGEST, settings_file.STORE, settings_file.PLUGINS}
+        others = content.keys() - {self.section, *beside}
         of_store = {"dataset": store} if isinstance(store, str) and is_store(store) else {}
         return {**stored(content[self.section]).model_dump(), **{name: content[name] for name in others}, **of_store}
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from fastdd import ops
 from fastdd.cli.console import console
 from fastdd.cli.options import Command, new_app
-from fastdd.core import ext
+from fastdd.core import ext, plugins
 from fastdd.core.version import __version__
 
 app = new_app()
@@ -82,6 +82,7 @@ def info() -> None:
         "triton": _triton(),
         "faiss": _faiss(),
         "FASTDD_BACKEND": os.environ.get("FASTDD_BACKEND", "unset (auto)"),
+        **{f"{origin.kind} {origin.path}": ", ".join(names) for origin, names in plugins.registered().items()},
     }.items():
         table.add_row(name, value)
     console.print(table)

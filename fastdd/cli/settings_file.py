@@ -19,7 +19,7 @@ SECTIONS = {
     "train": "the configuration of a network",
 }
 # Beside a run's settings.
-DATA_DIGEST, STORE = "data_digest", "store"
+DATA_DIGEST, STORE, PLUGINS = "data_digest", "store", "plugins"
 _LARGEST = 16 << 20
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from fastdd.core import plugins
 from fastdd.core.text import did_you_mean
 from fastdd.data.dataset import Dataset
 from fastdd.data.files.building import build_store
 from fastdd.data.files.plan import Plan
 from fastdd.data.files.store import check_place, is_store, open_finished, open_store, save_store
-from fastdd.data.sets import DATASETS
-from fastdd.data.sets.entry import Entry
+from fastdd.data.sets import DATASETS, Architecture
+from fastdd.data.sets.entry import Entry, registered
+from fastdd.data.sets.variants import with_variants
 
 # What an option with a default of a type has to be.
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
@@ -27,6 +29,16 @@ def available() -> dict[str, str]:
     'MNIST, 1x28x28'
     """
     return {name: entry.description for name, entry in DATASETS.items()}
+
+
+def register(name: str, load: Callable[..., Dataset | Plan], about: str, architecture: Architecture) -> None:
+    """Add a user's data set (:func:`fastdd.register_dataset`)."""
+    plugins.check_name(plugins.DATASET, name, DATASETS, load)
+    if not isinstance(about, str) or not about.strip():
+        raise TypeError(f"data set {name}: about is a line of text, not {about!r}")
+    made = with_variants(registered(name, load), only={"val_split", "validation"})
+    DATASETS[name] = Entry(" ".join(about.split()), made, architecture=architecture)
+    plugins.claim(plugins.DATASET, name, load, lambda: DATASETS.pop(name, None))
 
 
 def options(name: str | os.PathLike) -> dict[str, Any]:
@@ -132,6 +144,33 @@ def build(
     return open_store(path)
 
 
+def image_paths(
+    dataset: Dataset, name: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any
+) -> list[str] | None:
+    """The files of the training images, row by row, below the root that the data set was made of.
+
+    Args:
+        dataset: the data set.
+        name, root, options: that :func:`load` had; of a packed store its own root, and no options.
+
+    Returns:
+        None where a set is not of a file an image, some were left out, or a store comes without its root. The folders
+        are listed again, and no image is read.
+    """
+    of = dataset.provenance.get("files")
+    a_file_each = isinstance(of, list) and of and str(of[0].get("file", "")).endswith(" images")
+    if not a_file_each or dataset.provenance.get("skipped"):
+        return None
+    entry = _entry(name)
+    if entry is None:
+        built = dataset.provenance.get("builder")
+        if root is None or built not in DATASETS:
+            return None
+        entry, options = DATASETS[built], built_with({"provenance": dataset.provenance}, built)
+    plan = entry.load(root, **_option_values(name, entry, options))
+    return list(plan.train.names) if isinstance(plan, Plan) and len(plan.train) == len(dataset.train) else None
+
+
 def published_counts(name: str, options: dict[str, Any]) -> tuple[int, int] | None:
     """Training and test images of the published data set; None if unknown, or if the options change them.
 
@@ -210,5 +249,7 @@ def _unknown(name: str | os.PathLike) -> ValueError:
     names = list(available())
     if Path(name).is_dir():
         return ValueError(f"{name} is not a packed store; if it holds images, load 'folder' with it as the root")
+    if cure := plugins.cure(plugins.DATASET, name):
+        return ValueError(f"unknown data set {str(name)!r}{cure}")
     hint = did_you_mean(str(name), names)
     return ValueError(f"unknown data set {str(name)!r}{hint} (one of: {', '.join(names)}, or a packed store's folder)")

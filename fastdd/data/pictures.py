@@ -16,6 +16,7 @@ from fastdd.core.text import printable
 GAP = 2
 _TARGET_PIXELS = 64
 _TITLE_PIXELS = 16
+_NAME_PIXELS, _NAME_LETTERS = 104, 16
 # Of a notebook's table.
 _CLASSES, _IMAGES = 10, 8
 
@@ -35,8 +36,8 @@ def data_uri(image: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def grid(rows: Sequence[np.ndarray], columns: int, titles: Sequence[str] = ()) -> Any:
-    """One Pillow image of uint8 [n, C, H, W] a row; ``titles`` of columns stand above.
+def grid(rows: Sequence[np.ndarray], columns: int, titles: Sequence[str] = (), names: Sequence[str] = ()) -> Any:
+    """One Pillow image of uint8 [n, C, H, W] a row; ``titles`` of columns stand above, ``names`` of rows on the left.
 
     Small images are enlarged by a whole factor, without smoothing, to about 64 pixels.
     """
@@ -44,18 +45,21 @@ def grid(rows: Sequence[np.ndarray], columns: int, titles: Sequence[str] = ()) -
 
     scale = max(1, _TARGET_PIXELS // rows[0].shape[2])
     channels, height, width = rows[0].shape[1], rows[0].shape[2] * scale, rows[0].shape[3] * scale
-    above = _TITLE_PIXELS if titles else 0
-    shape = (channels, above + len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    above, beside = _TITLE_PIXELS if titles else 0, _NAME_PIXELS if names else 0
+    shape = (channels, above + len(rows) * (height + GAP) + GAP, beside + columns * (width + GAP) + GAP)
     drawn = np.full(shape, 255, np.uint8)
     for row, images in enumerate(rows):
         for column, image in enumerate(images.repeat(scale, axis=2).repeat(scale, axis=3)):
-            top, left = above + GAP + row * (height + GAP), GAP + column * (width + GAP)
+            top, left = above + GAP + row * (height + GAP), beside + GAP + column * (width + GAP)
             drawn[:, top : top + height, left : left + width] = image
     whole = picture(drawn)
     black = 0 if whole.mode == "L" else (0,) * 3
     for column, title in enumerate(titles):
-        middle = GAP + column * (width + GAP) + width // 2, above // 2
+        middle = beside + GAP + column * (width + GAP) + width // 2, above // 2
         ImageDraw.Draw(whole).text(middle, title, fill=black, anchor="mm")
+    for row, name in enumerate(names):
+        middle = beside // 2, above + GAP + row * (height + GAP) + height // 2
+        ImageDraw.Draw(whole).text(middle, name[:_NAME_LETTERS], fill=black, anchor="mm")
     return whole
 
 

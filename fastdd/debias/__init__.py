@@ -3,9 +3,11 @@
 A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
 """
 
+from fastdd.core import plugins
 from fastdd.debias import barycenter, biased_dd, fairdd, fairdd_batch, group_weighted, kde, none, weightings
 from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
+from fastdd.debias.trial import check_mode
 
 MODES: dict[str, Mode] = {
     "none": none.MODE,
@@ -24,8 +26,17 @@ MODES: dict[str, Mode] = {
 def mode(name: str) -> Mode:
     """A debias mode by its name; ValueError names the known ones."""
     if name not in MODES:
-        raise ValueError(f"unknown debias mode {name!r}; one of: {', '.join(MODES)}")
+        cure = plugins.cure(plugins.MODE, name) or f"; one of: {', '.join(MODES)}"
+        raise ValueError(f"unknown debias mode {name!r}{cure}")
     return MODES[name]
+
+
+def register(name: str, mode: Mode) -> None:
+    """Add a user's mode, after a trial (:func:`fastdd.register_mode`)."""
+    plugins.check_name(plugins.MODE, name, MODES, mode.segments)
+    check_mode(name, mode)
+    MODES[name] = mode
+    plugins.claim(plugins.MODE, name, mode.segments, lambda: MODES.pop(name, None))
 
 
 def modes_that_need(what: str) -> list[str]:
@@ -33,4 +44,4 @@ def modes_that_need(what: str) -> list[str]:
     return [name for name, each in MODES.items() if each.needs == what]
 
 
-__all__ = ["MODES", "Batch", "Mode", "Segments", "mode", "modes_that_need"]
+__all__ = ["MODES", "Batch", "Mode", "Segments", "mode", "modes_that_need", "register"]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdd.core import bounds, files, reading
+from fastdd.core import bounds, files, plugins, reading
 from fastdd.core.text import shown
 from fastdd.data.zca import Zca
 
@@ -167,6 +167,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if missing:
             raise KeyError(sorted(missing)[0])
         _check_manifest(manifest)
+    plugins.recall(manifest.get("plugins"))
     return manifest
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fastdd import models
-from fastdd.core import files, ranks
+from fastdd.core import files, plugins, ranks
 from fastdd.core.files import GROUPS, WEIGHTS, hold
 from fastdd.core.messages import Messages
 from fastdd.core.space import bytes_in, check_room
@@ -122,6 +122,7 @@ def describe_experts(config: Mapping[str, Any], dataset: Dataset) -> dict[str, A
         "provenance": dataset.provenance,
         "parameters": parameter_list(net),
         "versions": {"fastdd": __version__, "torch": torch.__version__},
+        **({"plugins": records} if (records := plugins.used(config)) else {}),
     }
 
 
@@ -257,6 +258,7 @@ def _begin(path: Path, manifest: dict[str, Any], dataset: Dataset, device: torch
 def _continued(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest that is in the folder; ValueError unless it is of the same training."""
     found = _check_settings(path, manifest["config"])
+    plugins.check_same(path, found.get("plugins"), manifest["config"])
     if found.get("training_digest") != manifest["training_digest"]:
         raise ValueError(
             f"{path} holds experts of other data of the name {found['dataset']!r}, or of other weights or groups"

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from fastdd.core import plugins
 from fastdd.core.stop import stop_requests
 from fastdd.experts.side_by_side import SideBySideTrainer
 from fastdd.experts.trainer import Job
@@ -47,7 +48,13 @@ def train_in_processes(
 
     Raises:
         RuntimeError: a worker failed or was killed; the others are ended, with their states kept.
+        ValueError: a network that a script has registered, which workers do not have.
     """
+    if plugins.only_here(plugins.NETWORK, job.config.arch):
+        raise ValueError(
+            f"network {job.config.arch} was registered by a script, which other processes do not run: put that into a "
+            "file of its own (fastdd.load_plugin, --plugin FILE), or train in one process"
+        )
     threads = max(1, torch.get_num_threads() // processes)
     workers, messages = [], queue.Queue()
     try:
@@ -88,6 +95,7 @@ class _Worker:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "OMP_NUM_THREADS": str(threads),
+            **plugins.for_workers(),
         }
         self.process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND],
@@ -146,6 +154,7 @@ def main() -> None:
     keep_freed_memory()
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints
+    plugins.load_named()
     job, experts, threads = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastdd import presets
+from fastdd.core import plugins
 from fastdd.core import settings as _settings
 from fastdd.methods.base import Context, Method, Part, Settings
 from fastdd.methods.datadam import DataDam
@@ -14,6 +15,7 @@ from fastdd.methods.dsa import Dsa
 from fastdd.methods.idc import Idc
 from fastdd.methods.mtt import Mtt
 from fastdd.methods.ncfm import Ncfm
+from fastdd.methods.trial import check_kind, check_steps
 
 METHODS: dict[str, type[Method]] = {
     "dm": Dm,
@@ -30,8 +32,30 @@ METHODS: dict[str, type[Method]] = {
 def method(name: str) -> type[Method]:
     """A method by its name; ValueError names the known ones."""
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; one of: {', '.join(METHODS)}")
+        cure = plugins.cure(plugins.METHOD, name) or f"; one of: {', '.join(METHODS)}"
+        raise ValueError(f"unknown method {name!r}{cure}")
     return METHODS[name]
+
+
+def register(name: str, kind: type[Method], settings: Mapping[str, Any] | None = None) -> None:
+    """Add a user's method (:func:`fastdd.register_method`); it is tried before each of its runs."""
+    plugins.check_name(plugins.METHOD, name, METHODS, kind)
+    check_kind(name, kind)
+    ancestor = next((known for each in kind.__mro__ for known, other in METHODS.items() if each is other), None)
+    shipped = None if ancestor is None else METHODS[ancestor].presets or ancestor
+    presets.register(name, shipped, settings or {})
+    METHODS[name] = kind
+
+    def remove() -> None:
+        METHODS.pop(name, None)
+        presets.remove(name)
+
+    try:
+        configure(dataset="", method=name)
+    except ValueError as error:
+        remove()
+        raise ValueError(f"method {name}: {error}; settings={{...}} are those that it begins with") from None
+    plugins.claim(plugins.METHOD, name, kind, remove)
 
 
 def methods_that_need_experts() -> list[str]:
@@ -41,7 +65,8 @@ def methods_that_need_experts() -> list[str]:
 
 def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
     """The shipped settings of a method (:func:`fastdd.presets.preset`)."""
-    return presets.preset(method(name).presets or name, dataset, ipc, debias, arch)
+    own = name if presets.is_registered(name) else method(name).presets
+    return presets.preset(own or name, dataset, ipc, debias, arch)
 
 
 def configure(*, dataset: str, method: str = "dm", ipc: int = 10, **settings: Any) -> Settings:
@@ -96,10 +121,12 @@ __all__ = [
     "Method",
     "Part",
     "Settings",
+    "check_steps",
     "configure",
     "method",
     "methods_that_need_experts",
     "parse",
     "preset",
+    "register",
     "stored",
 ]

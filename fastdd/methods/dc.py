@@ -270,6 +270,7 @@ class Dc(Matching):
             self._epoch_keys,
             self.images.device,
             f"training between steps of {config.method}",
+            phase=lambda number: 0 if models.replays(net) else None,
             pool=self._pool,
         )
         return InTurns(begun, config.outer_loop, self._train)

@@ -147,7 +147,7 @@ class Mtt(Method):
         return {**orders, **{f"dsa {i}": rng.key(seed, "dsa", number, i) for i in steps}}
 
     def phase(self, number: int) -> Hashable | None:
-        return 0
+        return 0 if models.replays(self._net) else None
 
     def _do(self, number: int, keys: Keys, start: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The student's training from an expert's parameters towards later ones. Its loss, and the step size after."""

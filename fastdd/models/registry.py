@@ -1,11 +1,14 @@
 """Network names of the published code, and what each stands for."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastdd.core import plugins
 from fastdd.core.text import did_you_mean
+from fastdd.models.adapted import Adapted, Definition, define
 from fastdd.models.convnet import ConvNet
 from fastdd.models.init import initialised
 from fastdd.models.network import Network
@@ -55,11 +58,19 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "ViT": (ViT, {}),
     **{f"ViT{depth}": (ViT, {"depth": depth}) for depth in (1, 2, 3)},
 }
+_REGISTERED: dict[str, Definition] = {}
 
 
 def names() -> list[str]:
     """All network names that :func:`build` takes."""
-    return list(_NETWORKS)
+    return [*_NETWORKS, *_REGISTERED]
+
+
+def register(name: str, factory: Callable[..., nn.Module], embed: str | None = None) -> None:
+    """Add a user's network (:func:`fastdd.register_network`)."""
+    plugins.check_name(plugins.NETWORK, name, names(), factory)
+    _REGISTERED[name] = define(name, factory, embed)
+    plugins.claim(plugins.NETWORK, name, factory, lambda: _REGISTERED.pop(name, None))
 
 
 def convnet_setting(name: str) -> dict[str, Any] | None:
@@ -78,10 +89,12 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("convnetd4")
     'ConvNetD4'
     """
-    by_lower = {known.lower(): known for known in _NETWORKS}
+    by_lower = {known.lower(): known for known in names()}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    raise ValueError(f"unknown network {name!r}{did_you_mean(name, _NETWORKS)} (one of: {', '.join(_NETWORKS)})")
+    known = names()
+    cure = plugins.cure(plugins.NETWORK, name) or f"{did_you_mean(name, known)} (one of: {', '.join(known)})"
+    raise ValueError(f"unknown network {name!r}{cure}")
 
 
 def build(
@@ -96,6 +109,9 @@ def build(
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """A network by its published name, randomly initialised; the global RNG is not touched.
+
+    A registered one (:func:`fastdd.register_network`) has the start that its factory gives it, under PyTorch's global
+    generator seeded with the key, which is as it was afterwards.
 
     Args:
         name: one of :func:`names`, in any case.
@@ -113,6 +129,8 @@ def build(
     >>> build("ConvNetD5", 3, 10, (128, 128)).embedding_dim
     2048
     """
+    if (definition := _registered(name, width, depth)) is not None:
+        return Adapted(definition, (channels, num_classes, tuple(size)), key).to(device)
     return initialised(lambda: _make(name, channels, num_classes, size, width, depth), key, device)
 
 
@@ -125,9 +143,29 @@ def check(
     width: int | None = None,
     depth: int | None = None,
 ) -> None:
-    """Raises the ValueError that :func:`build` would raise; takes milliseconds and no memory."""
+    """Raises the ValueError that :func:`build` would raise; takes milliseconds and no memory.
+
+    Of a registered network, it is built once, and tried on three images, on the CPU.
+    """
+    if (definition := _registered(name, width, depth)) is not None:
+        Adapted(definition, (channels, num_classes, tuple(size)), 0)
+        return
     with torch.device("meta"):
         _make(name, channels, num_classes, size, width, depth)
+
+
+def _registered(name: str, width: int | None, depth: int | None) -> Definition | None:
+    """What a user has registered by a name; None for this package's networks."""
+    definition = _REGISTERED.get(canonical_name(name))
+    if definition is not None:
+        _check_fixed(definition.name, width=width, depth=depth)
+    return definition
+
+
+def _check_fixed(name: str, **given: int | None) -> None:
+    wrong = [what for what, value in given.items() if value is not None]
+    if wrong:
+        raise ValueError(f"{name} has its own {' and '.join(wrong)}: leave that out, or take a ConvNet")
 
 
 def _make(
@@ -136,6 +174,6 @@ def _make(
     name = canonical_name(name)
     kind, fixed = _NETWORKS[name]
     given = {what: value for what, value in (("width", width), ("depth", depth)) if value is not None}
-    if given and not is_convnet(name):
-        raise ValueError(f"{name} has its own {' and '.join(given)}: leave that out, or take a ConvNet")
+    if not is_convnet(name):
+        _check_fixed(name, **given)
     return kind(**{**fixed, **given}, channels=channels, num_classes=num_classes, size=size)

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from fastdd.models.adapted import Adapted
 from fastdd.models.layout import Images, activations, fast_layout
 from fastdd.models.network import Network
 
@@ -60,8 +61,8 @@ def _widened(layer: nn.Module, count: int) -> nn.Module:
 
 def fits_side_by_side(net: nn.Module) -> bool:
     """Whether the network is made of layers that :class:`SideBySide` knows: all those of this package but ViT, and
-    ConvNets with layer norm."""
-    return all(
+    ConvNets with layer norm; no registered network, whose forward code may do what is not of each channel alike."""
+    return not isinstance(net, Adapted) and all(
         isinstance(layer, _LEAVES) or not [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
         for layer in net.modules()
     )

@@ -1,5 +1,6 @@
 """The shipped settings of methods and experts, ``NAME.yaml``, which names their source. Networks are the data sets'."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib import resources
@@ -10,6 +11,24 @@ import yaml
 from fastdd import models
 from fastdd.data.sets import DATASETS, Architecture
 from fastdd.debias import mode
+
+# Of registered methods: the file whose settings theirs go over, if any, and theirs.
+_REGISTERED: dict[str, tuple[str | None, dict[str, Any]]] = {}
+
+
+def register(name: str, base: str | None, settings: Mapping[str, Any]) -> None:
+    """Have settings ``name``: those of the file, or the registered name, ``base``, and over its rules these."""
+    _REGISTERED[name] = base, dict(settings)
+
+
+def remove(name: str) -> None:
+    """Forget registered settings."""
+    _REGISTERED.pop(name, None)
+
+
+def is_registered(name: str) -> bool:
+    """Whether settings of this name are registered, and no file's."""
+    return name in _REGISTERED
 
 
 def preset(
@@ -32,7 +51,7 @@ def preset(
     images, recipe and ``bias_ratio`` (``rates``) come last. Width and depth are the shipped ConvNet's: they are left
     out for an ``arch`` that has its own.
     """
-    shipped, entry = _read(name), DATASETS.get(dataset)
+    shipped, entry = _shipped(name), DATASETS.get(dataset)
     architecture = asdict(entry.architecture if entry else Architecture())
     settings = {name: value for name, value in architecture.items() if value is not None} | shipped["settings"]
     for rule in shipped["rules"]:
@@ -60,6 +79,14 @@ def _rates(rates: dict[str, Any], dataset: str, use: str, training: str, bias_ra
     found = {"lr": of_use.get("erm" if training == "dfr" else training), "pretrain_lr": of_use.get("pretrain")}
     column = rates["bias_ratio"].index(bias_ratio)
     return {name: by_ratio[column] for name, by_ratio in found.items() if by_ratio is not None}
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    if name not in _REGISTERED:
+        return _read(name)
+    base, settings = _REGISTERED[name]
+    under = {"settings": {}, "rules": []} if base is None else _shipped(base)
+    return {**under, "rules": [*under["rules"], {"when": {}, "settings": settings}]}
 
 
 @cache

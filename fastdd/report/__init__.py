@@ -29,12 +29,22 @@ from fastdd.report.results import (
     trained_networks,
     write_json,
 )
+from fastdd.report.weight_images import (
+    WeightedImages,
+    extremes_table,
+    sheet_beside,
+    verdict_lines,
+    write_contact_sheet,
+    write_weights_csv,
+    write_weights_page,
+)
 from fastdd.report.weights import plot_weights, weight_rows, weight_summary, weight_table
 
 __all__ = [
     "AUDIT",
     "LEGEND",
     "RESULT",
+    "WeightedImages",
     "audit_document",
     "audit_lines",
     "audit_summary",
@@ -47,6 +57,7 @@ __all__ = [
     "expert_table",
     "explanation_row",
     "explanation_table",
+    "extremes_table",
     "figures",
     "group_table",
     "network_row",
@@ -62,10 +73,15 @@ __all__ = [
     "read_results",
     "result_row",
     "set_digest",
+    "sheet_beside",
     "table",
     "trained_networks",
+    "verdict_lines",
     "weight_rows",
     "weight_summary",
     "weight_table",
+    "write_contact_sheet",
     "write_json",
+    "write_weights_csv",
+    "write_weights_page",
 ]

@@ -21,7 +21,7 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10)
     images, labels = with_parts(synthetic), synthetic.labels.numpy()
     each = images.shape[1]
     most = min(max(1, columns // each), int(np.bincount(labels).max()))
-    _write_grid([np.concatenate(images[labels == label][:most]) for label in np.unique(labels)], most * each, path)
+    write_grid([np.concatenate(images[labels == label][:most]) for label in np.unique(labels)], most * each, path)
 
 
 def with_parts(synthetic: SyntheticSet) -> np.ndarray:
@@ -50,7 +50,7 @@ def preview_dataset(dataset: Dataset, path: str | os.PathLike, each: int = 2) ->
             chosen = np.flatnonzero((train.labels == label) & (train.groups == group))[:each]
             cells += [train.images[chosen], blank[len(chosen) :]]
         rows.append(np.concatenate(cells))
-    _write_grid(rows, each * dataset.num_groups, path)
+    write_grid(rows, each * dataset.num_groups, path)
 
 
 def preview_snapshots(snapshots: Sequence[tuple[int, Path]], path: str | os.PathLike) -> None:
@@ -60,7 +60,7 @@ def preview_snapshots(snapshots: Sequence[tuple[int, Path]], path: str | os.Path
     """
     sets = {iteration: SyntheticSet.load(file) for iteration, file in snapshots}
     columns = [first_of_classes(made) for made in sets.values()]
-    _write_grid(list(np.stack(columns, 1)), len(columns), path, [f"{iteration:,}" for iteration in sets])
+    write_grid(list(np.stack(columns, 1)), len(columns), path, [f"{iteration:,}" for iteration in sets])
 
 
 def first_of_classes(made: SyntheticSet) -> np.ndarray:
@@ -75,7 +75,13 @@ def shown_classes(made: SyntheticSet) -> list[int]:
     return labels[np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 20)).astype(int))].tolist()
 
 
-def _write_grid(rows: list[np.ndarray], columns: int, path: str | os.PathLike, titles: Sequence[str] = ()) -> None:
-    """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above."""
-    drawn = grid(rows, columns, titles)
+def write_grid(
+    rows: list[np.ndarray],
+    columns: int,
+    path: str | os.PathLike,
+    titles: Sequence[str] = (),
+    names: Sequence[str] = (),
+) -> None:
+    """One PNG of uint8 [n, C, H, W] a row; ``titles`` of columns stand above, ``names`` of rows on the left."""
+    drawn = grid(rows, columns, titles, names)
     files.write_atomic(path, lambda file: drawn.save(file, format="PNG", optimize=True))

@@ -27,7 +27,7 @@ class Tile:
     mark: str = ""
 
 
-def _png(image: np.ndarray) -> str:
+def png_uri(image: np.ndarray) -> str:
     """uint8 [C, H, W] as a data URI."""
     return data_uri(picture(image))
 
@@ -45,7 +45,7 @@ def synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> lis
                 seen = row * made.formation**2 + part - 1 if made.formation > 1 else row
                 group, mark = ("", "") if made.formation > 1 and not part else _group_of(audit, seen)
                 of = f"synthetic {names[label]} {n + 1}{f', part {part}' if part else ''}{group}"
-                tiles.append(Tile(_png(image), of, mark))
+                tiles.append(Tile(png_uri(image), of, mark))
         classes.append((int(label), names[label], tiles))
     return classes
 
@@ -73,7 +73,7 @@ def real_tiles(dataset: Dataset, seed: int) -> dict[int, list[Tile]]:
     for label, name in list(enumerate(dataset.class_names))[:MOST_CLASSES]:
         rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
         tiles[label] = [
-            Tile(_png(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
+            Tile(png_uri(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
         ]
     return tiles
 
@@ -91,7 +91,7 @@ def snapshot_tiles(snapshots: Sequence[tuple[int, Path]]) -> dict[str, Any]:
     names = [made.metadata["class_names"][label] for label in shown_classes(made)]
     images = [first_of_classes(each) for each in sets.values()]
     tiles = [
-        (name, [Tile(_png(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
+        (name, [Tile(png_uri(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
         for row, name in enumerate(names)
     ]
     return {"iterations": [f"{iteration:,}" for iteration in sets], "classes": tiles}

@@ -18,14 +18,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastdd.core import bounds, files, reading
+from fastdd.core import bounds, files, plugins, reading
 from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
 from fastdd.core.space import bytes_in, check_room
 from fastdd.core.text import shown
 from fastdd.methods import Settings, stored
 
 # In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
-DATA_DIGEST, STORE = "data_digest", "store"
+# And the users' parts that it uses (fastdd.core.plugins).
+DATA_DIGEST, STORE, PLUGINS = "data_digest", "store", "plugins"
 CONFIG, METRICS, CHECKPOINT, PREVIOUS = "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt"
 EVALUATIONS = "evaluations.jsonl"
 # What every row of a log has.
@@ -107,6 +108,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         with reading.damage_of(path, "is not a run's configuration", ValueError):
             header = bounds.load_yaml(written)
+            plugins.recall(header.get(PLUGINS))
             stored(header["run"])
             header["data_digest"]
     except yaml.YAMLError as error:
@@ -157,10 +159,13 @@ class RunFolder:
         header = {"run": config.model_dump(), DATA_DIGEST: data_digest}
         if store is not None:
             header[STORE] = str(store)
+        if records := plugins.used(header["run"]):
+            header[PLUGINS] = records
         files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:
         header = _check_settings(self.path, config)
+        plugins.check_same(self.path, header.get(PLUGINS), config.model_dump())
         if header[DATA_DIGEST] != data_digest:
             raise ValueError(
                 f"{self.path} holds a run on other data of the name {header['run']['dataset']!r}, or other weights, "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdd import models
-from fastdd.core import files
+from fastdd.core import files, plugins
 from fastdd.data import Dataset, DeviceImages, Split, Zca
 from fastdd.data.dataset import shape_text
 from fastdd.data.files.store import store_of, written_digest
@@ -166,6 +166,8 @@ def _save(
         "std": list(dataset.std),
         "data": _origin(dataset),
     }
+    if records := plugins.used(about.get("network") or about["train"]):
+        of_images["plugins"] = records
     tensors = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
     content = save({**tensors, **(zca or {})}, {"fastdd": json.dumps({**of_images, **about}, sort_keys=True)})
     files.write_atomic(path, lambda file: file.write(content))
@@ -213,6 +215,7 @@ def read_network(path: str | os.PathLike) -> StoredNetwork:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["fastdd"])
+            plugins.recall(about.get("plugins"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         zca = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_ZCA)}
         network = about.get("network") or TrainSettings.model_validate(about["train"]).model_dump()

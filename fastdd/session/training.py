@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from fastdd import models
-from fastdd.core import bounds, files, reading, rng
+from fastdd.core import bounds, files, plugins, reading, rng
 from fastdd.core.space import bytes_in, check_room
 from fastdd.core.stop import stop_requests
 from fastdd.core.version import __version__
@@ -60,6 +60,8 @@ def read_config(path: Path) -> tuple[TrainSettings, dict[str, Any]]:
     """The settings in a folder, and what else it says of its training; ValueError where it is none."""
     try:
         header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(header, dict):
+            plugins.recall(header.get("plugins"))
         config = TrainSettings.model_validate(header["train"])
         if not isinstance(header["inputs"], str) or not isinstance(header["about"], dict):
             raise TypeError("inputs and about are missing")
@@ -75,6 +77,7 @@ def _check_same(path: Path, config: TrainSettings, inputs: str | None = None) ->
         other = getattr(found, name)
         if other != value:
             raise ValueError(f"{path} holds a network trained with {name}={other}, not {value}; choose another --out")
+    plugins.check_same(path, header.get("plugins"), config.model_dump())
     if inputs is not None and header["inputs"] != inputs:
         raise ValueError(f"{path} holds a network trained on other images or from other weights; choose another --out")
 
@@ -343,6 +346,8 @@ class TrainingRun:
         if self._fakes_from:
             about["fakes"] = self._fakes_from
         header = {"train": self.config.model_dump(), "inputs": self._inputs, "about": about}
+        if records := plugins.used(header["train"]):
+            header["plugins"] = records
         files.write_text(path / CONFIG, yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
 
     def bytes_of_folder(self) -> int:

@@ -20,6 +20,7 @@ def told(request) -> dict[tuple[str, int], str]:
     words = ["--strict", "--follow-imports=silent", "--python-version=3.10", "--no-error-summary"]
     cache = request.config.cache.mkdir("mypy") if hasattr(request.config, "cache") else "/dev/null"
     scripts = [str(HERE / name) for name in ("user_script.py", "wrong_script.py")]
+    scripts += map(str, sorted((ROOT / "examples").glob("*.py")))
     command = [sys.executable, "-m", "mypy", *words, f"--cache-dir={cache}", *scripts]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
@@ -29,6 +30,10 @@ def told(request) -> dict[tuple[str, int], str]:
 
 def test_a_users_script_is_strictly_typed(told):
     assert {line: message for (file, line), message in told.items() if file == "user_script.py"} == {}
+
+
+def test_the_examples_of_plugins_are_strictly_typed(told):
+    assert [file for file, _ in told if file not in ("user_script.py", "wrong_script.py")] == []
 
 
 def test_every_mistake_is_told_where_it_is(told):

@@ -1,5 +1,6 @@
 """What the registry has of a data set."""
 
+import dataclasses
 import inspect
 import os
 import typing
@@ -75,3 +76,44 @@ def built(read: Callable[..., Any], build: Callable[..., Dataset]) -> Callable[.
 
     load.__signature__ = inspect.signature(build)
     return load
+
+
+def registered(name: str, load: Callable[..., Dataset | Plan]) -> Callable[..., Dataset | Plan]:
+    """A user's loader as an :class:`Entry`'s: with a root, whether it takes one or not, and its result's name ``name``.
+
+    Raises:
+        TypeError: what is no function of at most a root and of options with defaults, by name; when it is called, for
+            a result that is no data set.
+    """
+    if not callable(load):
+        raise TypeError(f"data set {name}: load is a function, not {type(load).__name__}")
+    signature = inspect.signature(load)
+    kinds = [p.kind for p in signature.parameters.values()]
+    places = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    loose = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_root = [p.name for p in places] == ["root"]
+    if (
+        loose
+        or (places and not takes_root)
+        or {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL} & {*kinds}
+    ):
+        raise TypeError(
+            f"data set {name}: load is called with the folder of --data-root and options, (root, *, option=default) "
+            f"or (*, option=default); this one is {getattr(load, '__name__', 'it')}{signature}"
+        )
+
+    def load_registered(root: Any, **options: Any) -> Dataset | Plan:
+        try:
+            made = load(root, **options) if takes_root else load(**options)
+        except (ValueError, TypeError, OSError, RuntimeError):  # one line as it is
+            raise
+        except Exception as error:
+            raise ValueError(f"data set {name}: its load fails: {type(error).__name__}: {error}") from error
+        if not isinstance(made, Dataset | Plan):
+            raise TypeError(f"data set {name}: its load returned {type(made).__name__}, not a fastdd.data.Dataset")
+        return dataclasses.replace(made, name=name)
+
+    root = inspect.Parameter("root", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    options = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    load_registered.__signature__ = signature.replace(parameters=[root, *options])
+    return load_registered

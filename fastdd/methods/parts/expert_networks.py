@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
+from fastdd import models
 from fastdd.core import rng
 from fastdd.core.graph import HostKeys, Keys
 from fastdd.methods.parts.networks import Stored, row_of
@@ -35,7 +36,7 @@ class Between:
         return {"expert": expert, "share": float(rng.uniform_array(key, 2)[1])}
 
     def phase(self, number: int) -> Hashable | None:
-        return 0
+        return 0 if models.replays(self.net) else None
 
     def at(self, number: int, keys: Keys | None = None) -> nn.Module:
         keys = keys or self.keys(number)

@@ -48,7 +48,7 @@ class Fresh:
         return {"net": rng.key(self._seed, "net", number)}
 
     def phase(self, number: int) -> Hashable | None:
-        return 0
+        return 0 if self._init.replays else None
 
     def at(self, number: int, keys: Keys | None = None) -> nn.Module:
         self._init.fill((keys or self.keys(number))["net"])
@@ -87,7 +87,7 @@ class Trained:
         return {"trained": number % self._stored.number}
 
     def phase(self, number: int) -> Hashable | None:
-        return 0
+        return 0 if self._init.replays else None
 
     def at(self, number: int, keys: Keys | None = None) -> nn.Module:
         which = (keys or self.keys(number))["trained"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastdd import models
 from fastdd.core import rng
 from fastdd.core.graph import Graphs, HostKeys, Keys, Pool
 from fastdd.data import DeviceImages
@@ -80,7 +81,7 @@ class TrainedOnReal:
             lambda number: self._training_keys(self._first_batch(number), self._batches),
             labels.device,
             "training on real images",
-            phase=lambda number: 0 if real.pixels.device == labels.device else None,
+            phase=lambda number: 0 if real.pixels.device == labels.device and models.replays(self.net) else None,
             pool=pool,
         )
 

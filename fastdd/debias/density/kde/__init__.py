@@ -10,6 +10,7 @@ from fastdd.debias.density.kde.doubts import warn
 from fastdd.debias.density.kde.estimate import kde_weights
 from fastdd.debias.density.kde.rarity import Rarity, rarity
 from fastdd.debias.density.kde.settings import DENSITIES, SCOPES, SCORES, KdeSettings
+from fastdd.debias.density.kde.verdict import Verdict, judge, neighbours
 from fastdd.debias.density.kde.weights import KdeWeights, load_array, load_embeddings, load_weights
 
 __all__ = [
@@ -20,14 +21,17 @@ __all__ = [
     "KdeSettings",
     "KdeWeights",
     "Rarity",
+    "Verdict",
     "check_embeddings",
     "check_labels",
     "check_weights",
     "diagnose",
+    "judge",
     "kde_weights",
     "load_array",
     "load_embeddings",
     "load_weights",
+    "neighbours",
     "rarity",
     "warn",
 ]
