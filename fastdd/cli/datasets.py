@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from fastdd import data as datasets
+from fastdd.cli.completion import words
 from fastdd.cli.options import DATA
 from fastdd.core import bounds
 from fastdd.data import Dataset
@@ -20,6 +21,7 @@ Name = Annotated[
         "--dataset",
         help="Name (fastdd data list) or folder of a packed store.",
         show_default=False,
+        autocompletion=words(datasets.available),
         rich_help_panel=DATA,
     ),
 ]

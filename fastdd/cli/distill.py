@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
 from fastdd.cli import settings_file
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import (
     BiasRatio,
@@ -28,7 +29,7 @@ from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.initial import INITS, input_digest
-from fastdd.debias import mode, modes_that_need
+from fastdd.debias import MODES, mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
 from fastdd.session import Progress, check_out
@@ -113,6 +114,7 @@ Snapshots = Annotated[
     everyone="All methods",
     but=("dataset",),
     values={"method": METHODS},
+    completions={"debias": words(MODES), "arch": words(models.names)},
 )
 def distill(
     dataset: Name = None,

@@ -10,11 +10,13 @@ import typer
 
 from fastdd import api, models, report
 from fastdd import data as datasets
+from fastdd.cli.completion import joined, words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
 from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
+from fastdd.core.text import one_of
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
 from fastdd.session.folder import store_of_run
@@ -31,6 +33,7 @@ ProtocolName = Annotated[
     str | None,
     typer.Option(
         help=f"Networks, epochs and figures of published code: {', '.join(PROTOCOLS)}.",
+        autocompletion=words(PROTOCOLS),
         show_default=False,
         rich_help_panel=EVALUATION,
     ),
@@ -49,7 +52,12 @@ Nets = Annotated[
 ]
 Archs = Annotated[
     str | None,
-    typer.Option(help="Networks to train, joined by commas.", show_default="the run's", rich_help_panel=EVALUATION),
+    typer.Option(
+        help="Networks to train, joined by commas.",
+        show_default="the run's",
+        rich_help_panel=EVALUATION,
+        autocompletion=joined(models.names),
+    ),
 ]
 Epochs = Annotated[
     int | None,
@@ -85,6 +93,7 @@ Training = Annotated[
     str | None,
     typer.Option(
         help=f"Recipe by which networks are trained (fastdd recipes): {', '.join(RECIPES)}.",
+        autocompletion=words(RECIPES),
         show_default="erm",
         rich_help_panel=EVALUATION,
     ),
@@ -147,7 +156,7 @@ def evaluate(
     """Train fresh networks on a set; accuracy and fairness on the real test set."""
     published = None if protocol is None else published_protocol(protocol)
     if deo not in ("range", "pairwise"):
-        raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+        raise ValueError(f"unknown DEO definition {deo!r}; {one_of(deo, ('range', 'pairwise'))}")
     archs = [models.canonical_name(name) for name in arch.split(",")] if arch else [None]
     if json is not None:
         ranks.first(lambda: files.check_writable(json))

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import (
     BiasRatio,
@@ -86,6 +87,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of experts.", metavar="DIR"
     everyone=_TRAINING,
     but=("dataset", "constants"),
     values={"debias": _IN_TRAINING, "training": _RECIPES},
+    completions={"arch": words(models.names)},
 )
 def experts(
     context: typer.Context,

@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from fastdd import methods as registry
+from fastdd.cli.completion import words
 from fastdd.cli.console import console
 from fastdd.cli.options import Command, choices, new_app, setting_help
 
@@ -17,7 +18,12 @@ _ALWAYS_GIVEN = ("method", "dataset")
 @app.command(cls=Command)
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="A method, to see its settings.", metavar="[NAME]", show_default=False)
+        str | None, typer.Argument(
+            help="A method, to see its settings.",
+            metavar="[NAME]",
+            show_default=False,
+            autocompletion=words(registry.METHODS),
+        ),
     ] = None,
 ) -> None:
     """The distillation methods, or the settings of one."""

@@ -21,6 +21,7 @@ from fastdd.cli.options import Command, Device, new_app
 from fastdd.cli.repeats import SeedsText
 from fastdd.cli.train import network_with_bar
 from fastdd.core import files
+from fastdd.core.text import one_of
 from fastdd.data import Dataset
 from fastdd.experts.store import MANIFEST
 from fastdd.methods import configure
@@ -300,7 +301,7 @@ def _title(given: dict, dataset: str) -> str:
 
 def _budget(name: str) -> Budget:
     if name not in recipes.BUDGETS:
-        raise ValueError(f"unknown budget {name!r}; one of: {', '.join(recipes.BUDGETS)}")
+        raise ValueError(f"unknown budget {name!r}; {one_of(name, recipes.BUDGETS)}")
     return recipes.BUDGETS[name]
 
 
@@ -310,7 +311,7 @@ def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> 
         command = recipes.measured_elsewhere(paper, table)
         if command is not None:
             raise ValueError(f"{paper} {table} is of time and memory: {command}")
-        raise ValueError(f"{paper} has no table {table!r}; one of: {', '.join(tables)}")
+        raise ValueError(f"{paper} has no table {table!r}; {one_of(table, tables)}")
     return recipes.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
 from fastdd.cli.options import (
@@ -82,6 +83,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue that in --out; 
     everyone=_TRAINING,
     but=("dataset", "constants"),
     values={"training": RECIPES},
+    completions={"arch": words(models.names)},
 )
 def train(
     dataset: Name = None,

@@ -3,6 +3,7 @@
 A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
 """
 
+from fastdd.core.text import one_of
 from fastdd.debias import barycenter, biased_dd, fairdd, fairdd_batch, group_weighted, kde, none, weightings
 from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
@@ -24,7 +25,7 @@ MODES: dict[str, Mode] = {
 def mode(name: str) -> Mode:
     """A debias mode by its name; ValueError names the known ones."""
     if name not in MODES:
-        raise ValueError(f"unknown debias mode {name!r}; one of: {', '.join(MODES)}")
+        raise ValueError(f"unknown debias mode {name!r}; {one_of(name, MODES)}")
     return MODES[name]
 
 
