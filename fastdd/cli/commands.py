@@ -126,8 +126,8 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     name="fastdd",
     cls=Commands,
-    help="Dataset distillation that is fast and knows about bias. Any command takes --quiet, --verbose, and --debug for "
-    "tracebacks; fastdd COMMAND --help tells its options.",
+    help="Dataset distillation that is fast and knows about bias. Any command takes --quiet, --verbose, and --debug "
+    "for tracebacks; fastdd COMMAND --help tells its options.",
     no_args_is_help=False,
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fastdd import api, models, report
+from fastdd.api.initial import init_of_resumed
 from fastdd.cli import settings_file
 from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
@@ -23,7 +24,8 @@ from fastdd.cli.datasets import (
     weights_option,
 )
 from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
-from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, new_app, with_settings
+from fastdd.cli.plan import show_estimate, show_plan, times, write_estimate
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
@@ -127,6 +129,7 @@ def distill(
     experts: ExpertFolder = None,
     out: Out = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
@@ -157,9 +160,7 @@ def distill(
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
     how = {
-        "resume": resume,
         "device": device,
-        "checkpoint_seconds": checkpoint_seconds,
         "snapshots": snapshots,
         "weights": weights,
         "groups": groups,
@@ -170,10 +171,40 @@ def distill(
         **settings,
     }
     evaluation = {"nets": nets, "epochs": epochs, "device": device} if evaluate or json is not None else None
+    if dry_run:
+        _tell_plan(data, out, numbers, how, resume, evaluation, json)
+        return
+    how |= {"resume": resume, "checkpoint_seconds": checkpoint_seconds}
     if numbers is not None:
         _several(data, numbers, out, how, evaluation, json)
     else:
         _single(data, out, how, evaluation, json)
+
+
+def _tell_plan(
+    data: Dataset,
+    out: Path,
+    numbers: list[int] | None,
+    how: dict[str, Any],
+    resume: bool,
+    evaluation: dict[str, Any] | None,
+    json: Any,
+) -> None:
+    """All settings and the estimate, after all checks; nothing is written."""
+    places = [out] if numbers is None else [folder_of_seed(out, number) for number in numbers]
+    if numbers is not None:
+        check_repeats(out)
+    for number, place in zip(numbers or [how.get("seed")], places, strict=True):
+        seeded = {**how, "seed": number, "init": init_of_resumed(how.get("init"), place) if resume else how.get("init")}
+        job = api.Distillation(data, **given(seeded))
+        job.check(out=place, resume=resume)
+    settings = job.settings.model_dump()
+    show_plan(f"fastdd distill would make {', '.join(map(str, places))} on {job.device}, with", settings)
+    tests = {} if evaluation is None else {"nets": evaluation["nets"], "epochs": evaluation["epochs"]}
+    estimated = times(job.estimate(**tests), len(places))
+    write_estimate(estimated, json, plan={**settings, "out": [str(place) for place in places]})
+    show_estimate(estimated, f"fastdd distill, {job.data.name}", places[0])
+    console.print("nothing was written (--dry-run)")
 
 
 def _single(data: Dataset, out: Path, how: dict[str, Any], evaluation: dict[str, Any] | None, json: Any) -> None:
@@ -221,7 +252,6 @@ def _check_places(numbers: list[int], out: Path, resume: bool) -> None:
     check_repeats(out)
     for number in numbers:
         check_out(folder_of_seed(out, number), resume)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:

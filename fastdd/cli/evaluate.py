@@ -13,7 +13,8 @@ from fastdd import data as datasets
 from fastdd.cli.completion import joined, words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
+from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, constants_option, new_app
+from fastdd.cli.plan import plan_of_evaluation
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
 from fastdd.core.text import one_of
@@ -149,6 +150,8 @@ def evaluate(
     keep_nets: KeepNets = None,
     seed: Seed = 0,
     seeds: SeedsText = None,
+    full: Full = False,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     json: Json = None,
@@ -176,6 +179,9 @@ def evaluate(
     of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "device": device}
     as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
+    if dry_run:
+        plan_of_evaluation(what, data, archs, len(places), {**same, "seed": seed}, json)
+        return
     rows = {}
     for number, place in places.items():
         what = what if number in (None, next(iter(places))) else _same_kind(place, what)
@@ -194,7 +200,7 @@ def evaluate(
         console.print(f"training {training}: groups of the set's images are {everything[0]['groups_from']}")
     of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
     for row in (over or everything) if of_groups else []:
-        console.print(report.group_table(row, data.class_names, data.group_names))
+        console.print(report.group_table(row, data.class_names, data.group_names, full=full))
 
 
 def _kept_in(folder: Path | None, number: int | None) -> Path | None:

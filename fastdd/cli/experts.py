@@ -25,6 +25,7 @@ from fastdd.cli.options import (
     Command,
     Config,
     Device,
+    DryRun,
     Group,
     Json,
     constants_option,
@@ -32,6 +33,7 @@ from fastdd.cli.options import (
     with_constants,
     with_settings,
 )
+from fastdd.cli.plan import show_estimate, show_plan, write_estimate
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset
@@ -101,6 +103,7 @@ def experts(
     constant: Constants = None,
     out: Out = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     processes: Processes = 1,
@@ -117,6 +120,11 @@ def experts(
     settings = {**usual, **given(settings), "constants": dict(named_values("--constant", constant)) or None}
     what = settings["debias"] if settings["training"] == "erm" else settings["training"]
     out = out or Path("runs") / f"experts-{what}-{data.name}"
+    if dry_run:
+        _tell_plan(
+            data, out, resume, json, {"ipc": ipc, "device": device, "weights": weights, "groups": groups, **settings}
+        )
+        return
     trained = train_with_bar(
         data,
         out=out,
@@ -140,6 +148,16 @@ def experts(
         title = f"{trained.number} experts of {data.name}, {how_trained(settings)}"
         console.print(report.expert_summary(rows, f"{title}: test set, mean ± deviation, %"))
     console.print(f"{_size(trained)} in {out}")
+
+
+def _tell_plan(data: Dataset, out: Path, resume: bool, json: Path | None, settings: dict[str, Any]) -> None:
+    """The settings and the estimate; nothing has been written."""
+    config = api.check_experts(data, out=out, resume=resume, **settings).model_dump()
+    show_plan(f"fastdd experts would make {out}, with", config)
+    estimated = api.estimate_experts(data, **settings)
+    write_estimate(estimated, json, plan={**config, "out": [str(out)]})
+    show_estimate(estimated, f"fastdd experts, {data.name}", out)
+    console.print("nothing was written (--dry-run)")
 
 
 def train_with_bar(data: Dataset, **settings: Any) -> Experts:

@@ -39,7 +39,9 @@ def output_file(path: Path | None) -> Path | None:
 Device = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN, autocompletion=of_words(["auto", "cpu", "cuda", "cuda:0"])
+        help="auto, cpu, cuda or cuda:N.",
+        rich_help_panel=RUN,
+        autocompletion=of_words(["auto", "cpu", "cuda", "cuda:0"]),
     ),
 ]
 Json = Annotated[
@@ -73,6 +75,15 @@ def with_constants(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "constant": [f"{name}={value}" for name, value in constants.items()]}
 
 
+Full = Annotated[
+    bool, typer.Option("--full", help="Tables with all classes and groups, where they are many.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check everything, tell the plan and what it takes; write nothing.", rich_help_panel=RUN
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.")]
 Config = Annotated[
     Path | None,

@@ -14,6 +14,7 @@ from fastdd.cli.options import (
     Command,
     Config,
     Device,
+    Full,
     Json,
     constants_option,
     new_app,
@@ -98,6 +99,7 @@ def train(
     out: Out = None,
     resume: Resume = False,
     config: Config = None,
+    full: Full = False,
     device: Device = "auto",
     json: Json = None,
     **settings: Any,
@@ -131,7 +133,7 @@ def train(
     if trained.unfilled:
         console.print(f"at random starts, not in {weights}: {', '.join(trained.unfilled)}")
     if data.num_groups > 1:
-        console.print(report.group_table(row, data.class_names, data.group_names))
+        console.print(report.group_table(row, data.class_names, data.group_names, full=full))
 
 
 def network_with_bar(data: Dataset, **given: Any) -> TrainedNetwork:

@@ -16,6 +16,7 @@ from fastdd.report.pictures import preview, preview_dataset, preview_snapshots
 from fastdd.report.results import (
     RESULT,
     document,
+    extremes_table,
     figures,
     group_table,
     network_row,
@@ -47,6 +48,7 @@ __all__ = [
     "expert_table",
     "explanation_row",
     "explanation_table",
+    "extremes_table",
     "figures",
     "group_table",
     "network_row",
