@@ -46,14 +46,14 @@ def _is_warning(text: str) -> bool:
     return text.lstrip().startswith("warning:")
 
 
-def _width() -> int | None:
-    """None: the terminal's, or that of the variable COLUMNS, whichever a stream leads to."""
+def output_width() -> int | None:
+    """Of tables; None: the terminal's, or that of the variable COLUMNS, whichever a stream leads to."""
     streams = (sys.stdin, sys.stdout, sys.stderr)
     terminal = any(stream is not None and not stream.closed and stream.isatty() for stream in streams)
     return None if terminal or os.environ.get("COLUMNS", "").isdigit() else _FILE_WIDTH
 
 
-console = PlainConsole(width=_width(), highlight=False, markup=False, soft_wrap=True)
+console = PlainConsole(width=output_width(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _memory() -> str:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +25,10 @@ from fastdd.cli.datasets import (
     weights_option,
 )
 from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
-from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, new_app, with_settings
+from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, Log, new_app, with_settings
 from fastdd.cli.plan import show_estimate, show_plan, times, write_estimate
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
+from fastdd.cli.talk import talk
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet
@@ -34,7 +36,7 @@ from fastdd.data.initial import INITS, input_digest
 from fastdd.debias import MODES, mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
-from fastdd.session import Progress, check_out
+from fastdd.session import Callback, Progress, Run, RunLog, check_out
 from fastdd.session.repeats import check_repeats, folder_of_seed, parse_seeds
 
 app = new_app()
@@ -129,6 +131,7 @@ def distill(
     experts: ExpertFolder = None,
     out: Out = None,
     resume: Resume = False,
+    log: Log = None,
     dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
@@ -174,7 +177,7 @@ def distill(
     if dry_run:
         _tell_plan(data, out, numbers, how, resume, evaluation, json)
         return
-    how |= {"resume": resume, "checkpoint_seconds": checkpoint_seconds}
+    how |= {"resume": resume, "checkpoint_seconds": checkpoint_seconds, "callbacks": [RunLog(*log)] if log else []}
     if numbers is not None:
         _several(data, numbers, out, how, evaluation, json)
     else:
@@ -295,10 +298,22 @@ def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) ->
         )
 
 
-def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
+class _Checkpoints(Callback):
+    """Of ``--verbose``: the settings, and every checkpoint."""
+
+    def begins(self, run: Run) -> None:
+        settings = ", ".join(f"{name} {value}" for name, value in run.config.model_dump().items() if value is not None)
+        talk.more(f"settings: {settings}")
+        talk.more(f"begins at step {run.step:,} of {run.total:,}")
+
+    def checkpoint(self, run: Run) -> None:
+        talk.more(f"checkpoint of step {run.step:,}")
+
+
+def distill_with_bar(data: Dataset, title: str, *, callbacks: Sequence[Callback] = (), **settings: Any) -> SyntheticSet:
     """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
-    announced, told = False, set()
+    announced, said = False, set()
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -319,9 +334,10 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
             console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
             for line in row.get("warnings", ()):
                 kind = re.sub(r"\(.*?\)", "", line)  # without the numbers, which differ every time
-                if kind not in told:
-                    told.add(kind)
+                if kind not in said:
+                    said.add(kind)
                     console.print(f"  warning: {line}")
 
         calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
-        return api.distill(data, **calls, **settings)
+        told = [_Checkpoints()] if talk.verbose else []
+        return api.distill(data, **calls, callbacks=[*callbacks, *told], **settings)

@@ -13,7 +13,7 @@ from fastdd import data as datasets
 from fastdd.cli.completion import joined, words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, constants_option, new_app
+from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, Log, constants_option, new_app
 from fastdd.cli.plan import plan_of_evaluation
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
@@ -21,6 +21,7 @@ from fastdd.core.text import one_of
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
 from fastdd.session.folder import store_of_run
+from fastdd.session.loggers import numbers, write_rows
 from fastdd.session.repeats import folder_of_seed
 from fastdd.training import RECIPES
 
@@ -150,6 +151,7 @@ def evaluate(
     keep_nets: KeepNets = None,
     seed: Seed = 0,
     seeds: SeedsText = None,
+    log: Log = None,
     full: Full = False,
     dry_run: DryRun = False,
     config: Config = None,
@@ -179,6 +181,8 @@ def evaluate(
     of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "device": device}
     as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
+    if log and not any(runs.values()):
+        raise ValueError(f"--log goes into a run's folder, and {target} is none")
     if dry_run:
         plan_of_evaluation(what, data, archs, len(places), {**same, "seed": seed}, json)
         return
@@ -188,6 +192,7 @@ def evaluate(
         # Networks of other seeds for every set, or what they have in common would not vary over distillations.
         how = same | {"seed": seed + (number or 0), "keep_nets": kept[number]}
         rows[number] = _rows(what, place, data, archs, how, as_said, runs[number], number is not None)
+        _log_results(log, runs[number])
     everything = [row for of_set in rows.values() for row in of_set]
     images = "test set" if data.tested_on == "test" else "held-out training images"
     metrics = METRICS if published is None else published.figures
@@ -201,6 +206,17 @@ def evaluate(
     of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
     for row in (over or everything) if of_groups else []:
         console.print(report.group_table(row, data.class_names, data.group_names, full=full))
+
+
+def _log_results(names: list[str], run: Path | None) -> None:
+    """All results of a run, which its result.json has, by their numbers."""
+    if names and run is not None and ranks.rank() == 0:
+        results = report.read_results(run / report.RESULT)["rows"]
+        found = [
+            (number, numbers({name: row[name] for name in METRICS}, f"result/{row['arch']}/"))
+            for number, row in enumerate(results)
+        ]
+        write_rows(names, run / "evaluations", {}, found)
 
 
 def _kept_in(folder: Path | None, number: int | None) -> Path | None:

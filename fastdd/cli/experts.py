@@ -28,6 +28,7 @@ from fastdd.cli.options import (
     DryRun,
     Group,
     Json,
+    Log,
     constants_option,
     new_app,
     with_constants,
@@ -41,6 +42,7 @@ from fastdd.debias import MODES
 from fastdd.experts import ExpertProgress, ExpertSettings
 from fastdd.experts.buffers import export_buffers
 from fastdd.experts.store import Experts
+from fastdd.session.loggers import numbers, write_rows
 from fastdd.training import RECIPES
 
 app = new_app()
@@ -103,6 +105,7 @@ def experts(
     constant: Constants = None,
     out: Out = None,
     resume: Resume = False,
+    log: Log = None,
     dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
@@ -137,6 +140,7 @@ def experts(
         **settings,
     )
     rows = report.expert_rows(trained.manifest)
+    write_rows(log, out, trained.manifest["config"], _by_epoch(trained.manifest))
     if json is not None:
         about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
         seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
@@ -148,6 +152,16 @@ def experts(
         title = f"{trained.number} experts of {data.name}, {how_trained(settings)}"
         console.print(report.expert_summary(rows, f"{title}: test set, mean ± deviation, %"))
     console.print(f"{_size(trained)} in {out}")
+
+
+def _by_epoch(manifest: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """Of every evaluated epoch the loss and figures of each expert."""
+    found: dict[int, dict[str, float]] = {}
+    for number, entry in enumerate(manifest["experts"]):
+        for row in entry["evaluations"]:
+            about = {name: value for name, value in row.items() if name != "epoch"}
+            found.setdefault(row["epoch"], {}).update(numbers(about, f"expert-{number}/"))
+    return sorted(found.items())
 
 
 def _tell_plan(data: Dataset, out: Path, resume: bool, json: Path | None, settings: dict[str, Any]) -> None:

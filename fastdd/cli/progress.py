@@ -62,7 +62,7 @@ class Work:
         """
         if self.done is None or self.total is None:
             return fit([(0, f"{self.title}: {clock(self.elapsed)} gone")], width)
-        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        share = f" ({100 * self.done // self.total} %)" if self.total else ""
         parts = [(0, f"{self.done:,}/{self.total:,}{share}"), (4, f"{clock(self.elapsed)} gone")]
         if self.left is not None:
             parts.append((1, f"{clock(self.left)} left"))

@@ -17,6 +17,7 @@ from fastdd.report.results import RESULT, read_results, set_name
 from fastdd.session import folder as run_folder
 from fastdd.session import training as network_folder
 from fastdd.session.folder import CONFIG, METRICS, SYNTHETIC
+from fastdd.session.loggers import WANDB
 from fastdd.session.trained import NETWORK
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def find_runs(folder: str | os.PathLike) -> list[Path]:
             folders.clear()
         elif len(Path(place).relative_to(folder).parts) >= _DEPTH:
             folders.clear()
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != WANDB)
     return found
 
 
