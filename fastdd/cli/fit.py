@@ -5,7 +5,6 @@ tables as it takes, each with the names of the rows; where it is of words, every
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -27,30 +26,52 @@ class Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._table.title:
             yield Text(str(self._table.title), style="table.title", overflow="fold", no_wrap=False)
-        yield from fitted(self._table, options.max_width)
+        for number, part in enumerate(fitted(self._table, options.max_width)):
+            if number:
+                yield Text("")
+            yield part
 
 
 def fitted(table: Table, width: int) -> Iterator[Table]:
     """The tables, one below the other, that show all cells of ``table`` in ``width`` columns; without its title."""
     sizes = [_sizes(column) for column in table.columns]
-    keys = _keys(table)
     for framed in (True, False) if table.box is not None else (False,):
         space = width - _rim(table, framed, len(sizes))
         if sum(least for least, _ in sizes) <= space:
-            yield _part(table, range(len(sizes)), [least for least, _ in sizes], framed)
+            yield _part(table, range(len(sizes)), _spread(sizes, space), framed)
             return
-    if _is_words(table) and len(sizes) > 2:
+    if _is_words(table):
         yield _stacked(table, width)
         return
-    # Names are folded as far as the widest figure needs it.
-    names = [size for _, size in sizes[:keys]]
-    others = [least for least, _ in sizes[keys:]]
-    room = width - _rim(table, False, keys + 1) - max(others, default=0)
-    longest = max(range(keys), key=names.__getitem__)
-    names[longest] = max(min(names[longest], room - sum(names) + names[longest]), min(names[longest], _NAME))
-    for numbers in _chunks(others, width - sum(names), keys):
-        chosen = [*range(keys), *(keys + number for number in numbers)]
-        yield _part(table, chosen, [*names, *(others[number] for number in numbers)], False, names)
+    names = _names(table, sizes, width)
+    others = [least for least, _ in sizes[len(names) :]]
+    for numbers in _chunks(others, width - sum(names), len(names)):
+        chosen = [*range(len(names)), *(len(names) + number for number in numbers)]
+        space = width - _rim(table, False, len(chosen)) - sum(names)
+        widths = [*names, *_spread([sizes[number] for number in chosen[len(names) :]], space)]
+        yield _part(table, chosen, widths, False)
+
+
+def _names(table: Table, sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
+    """Widths of the columns that name a row in every part: half of the space at most, and folded as figures need it."""
+    names = [size for _, size in sizes[: _keys(table)]]
+    while len(names) > 1 and sum(names) > width // 2:
+        names.pop()
+    widest = max((least for least, _ in sizes[len(names) :]), default=0)
+    room = min(width // 2, width - widest - _rim(table, False, len(names) + 1))
+    names[0] -= max(0, min(sum(names) - room, names[0] - _NAME))
+    return names
+
+
+def _spread(sizes: Sequence[tuple[int, int]], space: int) -> list[int]:
+    """Widths between the least and that of the longest line; who misses most gets most of ``space``."""
+    widths = [least for least, _ in sizes]
+    while sum(widths) < space:
+        missing = [most - width for width, (_, most) in zip(widths, sizes, strict=True)]
+        if max(missing, default=0) <= 0:
+            break
+        widths[missing.index(max(missing))] += 1
+    return widths
 
 
 def _chunks(sizes: Sequence[int], space: int, keys: int) -> Iterator[list[int]]:
@@ -74,7 +95,9 @@ def _keys(table: Table) -> int:
 
 
 def _is_words(table: Table) -> bool:
-    return any(_wraps(column) for column in table.columns[1:])
+    """Whether there is more to read in a table than to compare."""
+    words = sum(map(_wraps, table.columns[1:]))
+    return len(table.columns) > 2 and words > sum(column.justify == "right" for column in table.columns)
 
 
 def _wraps(column: Column) -> bool:
@@ -94,9 +117,12 @@ def _sizes(column: Column) -> tuple[int, int]:
     lines = [line for text in _texts(column) for line in text.split("\n")]
     longest = max(map(cell_len, lines), default=0)
     if not _wraps(column):
-        return longest, longest
+        # Titles of figures are folded, figures are not.
+        title = [min(cell_len(word), _WORDS) for word in _plain(column.header).split()]
+        cells = [cell_len(line) for text in _texts(column)[1:] for line in text.split("\n")]
+        return max([*cells, *title], default=0), longest
     words = max((cell_len(word) for line in lines for word in line.split()), default=0)
-    return min(longest, max(min(words, _WORDS), _WORDS)), longest
+    return min(longest, max(min(words, 2 * _WORDS), _WORDS)), longest
 
 
 def _rim(table: Table, framed: bool, columns: int) -> int:
@@ -106,22 +132,15 @@ def _rim(table: Table, framed: bool, columns: int) -> int:
     return _GAP * (columns - 1)
 
 
-def _part(table: Table, numbers: Sequence[int], least: Sequence[int], framed: bool, most: Sequence[int] = ()) -> Table:
-    """A table of some of the columns."""
+def _part(table: Table, numbers: Sequence[int], widths: Sequence[int], framed: bool) -> Table:
+    """A table of some of the columns, of these widths: rich by itself takes from columns what their figures need."""
     plain = {} if framed else {"box": None, "padding": (0, _GAP, 0, 0), "pad_edge": False}
     looks = {"box": table.box, "padding": table.padding, "pad_edge": table.pad_edge, **plain}
     result = Table(show_header=table.show_header, header_style=table.header_style, **looks)
-    for place, number in enumerate(numbers):
-        column = copy(table.columns[number])
-        wraps = _wraps(column)
+    for number, width in zip(numbers, widths, strict=True):
+        column = table.columns[number]
         result.add_column(
-            column.header,
-            justify=column.justify,
-            style=column.style,
-            no_wrap=not wraps and place >= len(most),
-            overflow="fold",
-            min_width=least[place],
-            max_width=most[place] if place < len(most) else None,
+            column.header, justify=column.justify, style=column.style, overflow="fold", width=max(1, width)
         )
     cells = [list(column.cells) for column in table.columns]
     for row, about in enumerate(table.rows):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from rich.cells import cell_len
 
 _BAR = 24
+# Of a title that gives way to figures, and the first of the parts that do before it.
+_TITLE, _DROPPED_FIRST = 12, 3
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Work:
         'dm c-digits: 50/200 (25 %), 0:15 left'
         """
         if self.done is None or self.total is None:
-            return fit([(0, f"{self.title}: {clock(self.elapsed)} gone")], width)
+            return fit([(0, f"{clock(self.elapsed)} gone")], width, self.title)
         share = f" ({100 * self.done // self.total} %)" if self.total else ""
         parts = [(0, f"{self.done:,}/{self.total:,}{share}"), (4, f"{clock(self.elapsed)} gone")]
         if self.left is not None:
@@ -77,25 +79,27 @@ class Work:
             text = drawn + ", ".join(text for _, text in parts)
             if width is None or cell_len(text) <= width:
                 return text
-        parts[0] = (0, f"{self.title}: {parts[0][1]}")
-        return fit(parts, width)
+        return fit(parts, width, self.title)
 
 
-def fit(parts: Sequence[tuple[int, str]], width: int | None) -> str:
-    """Parts joined by commas, without those that are needed least (the largest numbers) where there is no room."""
-    kept = list(parts)
-    while width is not None and len(kept) > 1 and cell_len(", ".join(text for _, text in kept)) > width:
-        kept.remove(max(kept, key=lambda part: part[0]))
-    text = ", ".join(text for _, text in kept)
-    if width is not None and cell_len(text) > width:  # the title gives way, figures never
-        text = text[len(text) - width :] if ": " not in text else _shortened(text, width)
-    return text
+def fit(parts: Sequence[tuple[int, str]], width: int | None, title: str) -> str:
+    """Parts joined by commas after a title; where there is no room, first without those from 3 on, the largest first,
+    then with less of the title, then without the others. Figures are never cut."""
+    kept, room = list(parts), len(title)
 
+    def text() -> str:
+        front = f"{title[:room]}: " if room else ""
+        return front + ", ".join(part for _, part in kept)
 
-def _shortened(text: str, width: int) -> str:
-    title, _, rest = text.rpartition(": ")
-    room = width - cell_len(rest) - 2
-    return f"{title[:room]}: {rest}" if room > 3 else rest
+    while width is not None and cell_len(text()) > width:
+        least = max(kept, key=lambda part: part[0])
+        if least[0] >= _DROPPED_FIRST or (room <= _TITLE and least[0] > 0):
+            kept.remove(least)
+        elif room > 0:
+            room -= 1
+        else:
+            break
+    return text()
 
 
 def clock(seconds: float) -> str:
