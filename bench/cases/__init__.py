@@ -21,6 +21,7 @@ from fastdd.bench.cases import (
     trajectory_steps,
 )
 from fastdd.bench.framework.case import Case
+from fastdd.core.text import did_you_mean
 
 _MODULES = (
     augment,
@@ -59,7 +60,7 @@ def select(globs: list[str]) -> list[Case]:
     names = list(dict.fromkeys(case.name for case in CASES))
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
-            raise ValueError(f"no case matches {glob!r}; the cases: {', '.join(names)}")
+            raise ValueError(f"no case matches {glob!r}; the cases: {', '.join(names)}{did_you_mean(glob, names)}")
     if not globs:
         return [case for case in CASES if not case.by_name]
     return list(dict.fromkeys(case for glob in globs for case in CASES if fnmatchcase(case.name, glob)))

@@ -23,6 +23,7 @@ def measure(
     seed: int,
     reps: int,
     budget: float,
+    limit: float | None,
     quick: bool,
     memory: bool,
     upstream: Upstream | None,
@@ -40,7 +41,7 @@ def measure(
         return _rows(case, device, facts, measured), measured.failures(case)
     measured.check(case, device, inputs, upstream, truth)
     del truth  # as large as the outputs
-    measured.time(case, device, inputs, upstream, reps=reps, budget=budget)
+    measured.time(case, device, inputs, upstream, reps=reps, budget=budget, limit=limit)
     if memory and case.memory:
         for name, backend in measured.working():
             with backend.attempt():
@@ -104,12 +105,13 @@ class Measured:
         *,
         reps: int,
         budget: float,
+        limit: float | None,
     ) -> None:
         """The times of those that have none yet, in turns."""
         functions = {
             name: partial(case.call, name, inputs, upstream) for name, backend in self.working() if not backend.times
         }
-        times, failures = alternate(functions, device, reps=reps, budget=budget)
+        times, failures = alternate(functions, device, reps=reps, budget=budget, limit=limit)
         for name in functions:
             self.backends[name].times, self.backends[name].failure = times.get(name, []), failures.get(name)
 

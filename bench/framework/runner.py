@@ -25,6 +25,7 @@ def run(
     seed: int = 0,
     reps: int = 7,
     budget: float = 5.0,
+    limit: float | None = None,
     quick: bool = False,
     memory: bool = False,
     upstream: Upstream | None = None,
@@ -39,6 +40,8 @@ def run(
         seed: of all inputs.
         reps: least number of timed calls of a backend.
         budget: seconds for the timing of a case; more calls follow until they are spent.
+        limit: seconds that the timing of a case takes at most, but for one call of each backend; None: as long as
+            ``reps`` calls take.
         quick: tiny inputs: the rows say nothing about speed.
         memory: measure the peak memory of cases that ask for it as well (:mod:`fastdd.bench.framework.memory`).
         upstream: published code to measure too.
@@ -79,7 +82,15 @@ def run(
         for case in missing(cases, before):
             began = time.perf_counter()
             rows, errors = measure(
-                case, device, seed=seed, reps=reps, budget=budget, quick=quick, memory=memory, upstream=upstream
+                case,
+                device,
+                seed=seed,
+                reps=reps,
+                budget=budget,
+                limit=limit,
+                quick=quick,
+                memory=memory,
+                upstream=upstream,
             )
             document["rows"] += rows
             document["meta"]["errors"] += errors

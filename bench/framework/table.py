@@ -23,7 +23,7 @@ def table(document: dict[str, Any]) -> "Table":
         " (quick: no measure of speed)" if meta["quick"] else ""
     )
     result = Table(title=title, title_justify="left", box=None, header_style="")
-    for name in ("case", "backend", "median", "20 to 80 %", "rate", "ceiling", "match"):
+    for name in ("case", "backend", "median", "20 to 80 %", "calls", "rate", "ceiling", "match"):
         result.add_column(name, justify="left" if name in ("case", "backend", "match") else "right", no_wrap=True)
     measured = [name for name in BASELINES if any(row["speedup"][name] for row in rows)]
     for name in measured:
@@ -35,12 +35,13 @@ def table(document: dict[str, Any]) -> "Table":
     for row in rows:
         label = case_label(row, rows)
         if row["median_us"] is None:
-            cells = ["-"] * 4
+            cells = ["-"] * 5
         else:
             rate, share = rate_and_share(row, ceilings)
             cells = [
                 _time(row["median_us"]),
                 f"{_time(row['q20_us'])} to {_time(row['q80_us'])}",
+                str(row["reps"]),
                 rate,
                 "-" if share is None else f"{100 * share:.0f} %",
             ]

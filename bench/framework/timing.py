@@ -38,22 +38,30 @@ class Stopwatch:
 
 
 def alternate(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, *, reps: int, budget: float
+    functions: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    reps: int,
+    budget: float,
+    limit: float | None = None,
 ) -> tuple[dict[str, list[float]], dict[str, Exception]]:
     """Times of every call of every function, and what the functions that failed raised.
 
-    A function whose first call takes longer than :data:`LONG` is not called again; that call is its time.
+    A function whose first call takes longer than :data:`LONG`, or its share of ``limit``, is not called again; that
+    call is its time.
 
     Args:
         functions: by name. One that raises is left out from then on.
         device: where they work.
         reps: least number of timed rounds; a round calls every function once, in a rotating order.
         budget: seconds after which no further round starts once there are ``reps``.
+        limit: seconds that all of it may take, but for one call of each; with it every function has one at least.
     """
     stopwatch = Stopwatch(device)
     times: dict[str, list[float]] = {name: [] for name in functions}
     failures: dict[str, Exception] = {}
     long: set[str] = set()
+    longest = LONG if limit is None else min(LONG, limit / max(1, len(functions)))
     began = time.perf_counter()
     for number in range(WARM_UP + MOST_ROUNDS):
         if number >= WARM_UP + reps and time.perf_counter() - began >= budget:
@@ -66,8 +74,10 @@ def alternate(
             except Exception as error:
                 failures[name] = error
                 continue
-            if number == 0 and spent > 1e6 * LONG:
+            if number == 0 and spent > 1e6 * longest:
                 long.add(name)
             if number >= WARM_UP or name in long:
                 times[name].append(spent)
+        if number == 0 and limit is not None:  # what takes long has had its call, and does not cost the others theirs
+            began = time.perf_counter()
     return times, failures

@@ -11,7 +11,7 @@ from fastdd.api.distillation import Distillation
 from fastdd.api.estimate import estimate
 from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
-from fastdd.api.experts import estimate_experts, import_experts, train_experts
+from fastdd.api.experts import check_experts, estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
 from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
 from fastdd.api.train import load_network, train_network
@@ -22,6 +22,7 @@ from fastdd.evaluation import check_fits
 __all__ = [
     "Distillation",
     "audit",
+    "check_experts",
     "check_fits",
     "check_keep_nets",
     "distill",

@@ -28,7 +28,7 @@ from fastdd.api.samples import (
     weights_of_run,
 )
 from fastdd.api.signature import check_known, settings_of, with_keywords
-from fastdd.core import plugins, ranks
+from fastdd.core import files, plugins, ranks
 from fastdd.core.settings import given
 from fastdd.core.space import bytes_in, check_room
 from fastdd.data import Dataset, SyntheticSet, Zca
@@ -187,14 +187,7 @@ class Distillation:
                     )
             progress = None
         folder = None if out is None else Path(out)
-        if self._snapshots and folder is None:
-            raise ValueError("snapshots are files of the run's folder: give out too")
-        if folder is not None:
-            ranks.first(lambda: check_out(folder, resume, self.settings))
-            ranks.first(lambda: self._check_room(folder))
-        if self._kind.needs_experts:
-            check_experts(self.settings, self.data, self.experts)
-        shares(self.settings, self.data)
+        self.check(out=folder, resume=resume)
         initial = initial_of_run(self.data, self.settings, self._initial, self._zca, folder, resume)
         weights, groups, about = self._samples(folder, resume, embedding_progress)
         written = [] if progress is None else [Report(progress)]
@@ -220,6 +213,23 @@ class Distillation:
             if self._snapshots:
                 ranks.first(lambda: preview_snapshots(snapshot_files(folder), folder / "snapshots.png"))
         return synthetic
+
+    def check(self, *, out: str | os.PathLike | None = None, resume: bool = False) -> None:
+        """What :meth:`run` checks of where and on how many ranks it runs; nothing is written.
+
+        Raises:
+            ValueError, OSError: as :meth:`run`.
+        """
+        folder = None if out is None else Path(out)
+        if self._snapshots and folder is None:
+            raise ValueError("snapshots are files of the run's folder: give out too")
+        if folder is not None:
+            ranks.first(lambda: files.check_folder(folder))
+            ranks.first(lambda: check_out(folder, resume, self.settings))
+            ranks.first(lambda: self._check_room(folder))
+        if self._kind.needs_experts:
+            check_experts(self.settings, self.data, self.experts)
+        shares(self.settings, self.data)
 
     def _check_room(self, folder: Path) -> None:
         """TooSmallError where the disk has no space for the run's images, weights and groups.

@@ -134,6 +134,7 @@ def evaluate(
     if keep_nets is not None:
         folder = Path(keep_nets)
         ranks.first(lambda: check_keep_nets(folder, plan.arch))
+        ranks.first(lambda: folder.mkdir(parents=True, exist_ok=True))
 
         def keep(number: int, net: nn.Module, counts: GroupCounts) -> None:
             arch = models.canonical_name(plan.arch)
@@ -153,13 +154,14 @@ def evaluate(
 
 
 def check_keep_nets(folder: Path, arch: str) -> None:
-    """Make the folder; ValueError where it has networks of this name, OSError where it can't be written."""
+    """ValueError where the folder has networks of this name, OSError where it can't be written; it is not made yet."""
     name = models.canonical_name(arch)
     there = sorted(folder.glob(f"{name}-*.safetensors"))
     if there:
         raise ValueError(f"{folder} already holds networks ({there[0].name}); give another folder to keep these in")
-    folder.mkdir(parents=True, exist_ok=True)
-    files.check_writable(network_file(folder, name, 0))
+    files.check_folder(folder)
+    if folder.is_dir():
+        files.check_writable(network_file(folder, name, 0))
 
 
 def _told(what: SyntheticSet | str, data: Dataset, ipc: int | None) -> dict[str, Any]:

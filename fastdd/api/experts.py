@@ -85,13 +85,10 @@ def train_experts(
     >>> trained.number, trained.epochs, trained.manifest["parameters"][0]
     (2, 1, {'name': 'features.0.weight', 'shape': [4, 3, 3, 3]})
     """
-    config = _configured(data, debias, ipc, weights, groups, settings)
+    given = {"debias": debias, "ipc": ipc, "weights": weights, "groups": groups, **settings}
+    config = check_experts(data, out=out, resume=resume, device=device, **given)
     target, folder = pick_device(device), Path(out)
     training.check_processes(processes)
-    ranks.first(lambda: training.check_experts_out(folder, resume, config))
-    found = mode(debias).needs == "weights" or clustering(groups) is not None
-    samples = bytes_of_samples(len(data.train)) if found else 0
-    ranks.first(lambda: training.check_experts_room(folder, config.model_dump(), data, samples))
     given = None if weights is None else read_weights(data, weights)
     embedding = {"seed": config.seed, "device": device, "progress": embedding_progress}
     about: dict[str, Any] = {}
@@ -116,6 +113,29 @@ def train_experts(
         progress=progress,
         about=about,
     )
+
+
+def check_experts(
+    data: Dataset,
+    *,
+    out: str | os.PathLike,
+    resume: bool = False,
+    debias: str = "none",
+    ipc: int = 10,
+    device: str = "auto",
+    weights: Weights | None = None,
+    groups: Groups | None = None,
+    **settings: Any,
+) -> ExpertSettings:
+    """What :func:`train_experts` checks before any work, and the settings that it trains with; nothing is written."""
+    config = _configured(data, debias, ipc, weights, groups, settings)
+    pick_device(device)
+    folder = Path(out)
+    ranks.first(lambda: training.check_experts_out(folder, resume, config))
+    found = mode(debias).needs == "weights" or clustering(groups) is not None
+    samples = bytes_of_samples(len(data.train)) if found else 0
+    ranks.first(lambda: training.check_experts_room(folder, config.model_dump(), data, samples))
+    return config
 
 
 @with_keywords(settings_of(arguments.TrainExpertsSettings))

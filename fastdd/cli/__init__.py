@@ -1,11 +1,13 @@
 """The ``fastdd`` command. It parses, calls the Python interface, and prints; errors are one line on stderr.
 
-Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do not fit), 130 interrupted. Of a job of
+Exit codes: 0 done, 1 failed, 2 bad usage (arguments, settings, or data that do not fit), 130 interrupted by Ctrl-C, 75
+ended by SIGTERM or SIGUSR1, as schedulers do: the same command with --resume goes on (EX_TEMPFAIL). Of a job of
 torchrun's, rank 0 prints; an error is said once, whether one rank meets it or all.
 """
 
 import contextlib
 import itertools
+import os
 import re
 import signal
 import sys
@@ -13,14 +15,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
 from fastdd.cli.output import Output, open_closed_streams
 from fastdd.cli.plugins import before_command, load_plugins, take_plugins
 from fastdd.cli.refusals import refused
-from fastdd.core import plugins, ranks, threads
+from fastdd.cli.talk import EVERYWHERE, talk
+from fastdd.core import plugins, ranks, stop, threads
 from fastdd.core.malloc import keep_freed_memory
 from fastdd.core.text import printable
 
@@ -30,11 +32,15 @@ __all__ = ["main"]
 RUN_VALUES = ("-m", "--rng", "--seed", "--device", "--json", "--plugin")
 # Values of damaged files, which messages repeat, can be of any length.
 _LONGEST_LINE = 1000
+# Of what a scheduler ended, and may start again.
+ENDED_BY_SCHEDULER = 75
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line and exit; ``--debug`` anywhere on it shows tracebacks."""
+    """Run the command line and exit; :data:`fastdd.cli.talk.EVERYWHERE` has what may stand anywhere on it."""
     threads.settle()
+    if os.environ.get("_FASTDD_COMPLETE"):  # the shell asks what a word can become, and reads standard output
+        app(prog_name="fastdd")
     arguments = sys.argv[1:] if argv is None else list(argv)
     before = before_command(arguments)
     leading, arguments = arguments[:before], arguments[before:]
@@ -42,8 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     ours = _before_script(arguments) if runs_script else len(arguments)
     if "--default-malloc" not in arguments[:ours]:  # of fastdd bench; the policy can't be taken back once it is set
         keep_freed_memory()
-    debug = "--debug" in arguments[:ours]
-    script, arguments = arguments[ours:], [argument for argument in arguments[:ours] if argument != "--debug"]
+    said = {word for word in arguments[:ours] if word in EVERYWHERE}
+    debug = "--debug" in said
+    talk.begin(quiet="--quiet" in said, verbose="--verbose" in said)
+    script, arguments = arguments[ours:], [argument for argument in arguments[:ours] if argument not in said]
     if runs_script and "-m" in arguments:  # what follows the module's name is its own, options as well
         script = ["--", *script]
     if not debug and not runs_script:
@@ -62,8 +70,11 @@ def main(argv: list[str] | None = None) -> None:
 def _run(arguments: list[str], script: list[str], *, several: bool, debug: bool, guarded: bool) -> int:
     """The exit code; an error is told. ``script``: its name and its own words."""
     catches = guarded and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if catches else None
+    stop.forget()
+    before = {number: signal.signal(number, stop.end) for number in stop.OF_SCHEDULERS} if catches else {}
     try:
+        if talk.quiet and talk.verbose:
+            raise ValueError("--quiet and --verbose: give one of them")
         files, arguments = take_plugins(arguments)
         if several:
             job.begin(arguments)
@@ -81,14 +92,9 @@ def _run(arguments: list[str], script: list[str], *, several: bool, debug: bool,
         if text:
             print(text, file=sys.stderr)
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return code if isinstance(code, int) else 0
-
-
-def _terminate(*_: Any) -> None:
-    """SIGTERM ends a command as Ctrl-C does; scripts that are run have handlers of their own, or none."""
-    raise KeyboardInterrupt("ended by SIGTERM")
 
 
 def _before_script(arguments: list[str]) -> int:
@@ -135,7 +141,8 @@ def _too_little_memory(error: BaseException, arguments: Sequence[str]) -> str:
 def _report(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, int]:
     """``error`` in one line, and its exit code; ``arguments`` are the command's."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        return f"interrupted{': ' + _line(error) if str(error) else ''}", 130
+        code = ENDED_BY_SCHEDULER if stop.asked_by() in stop.OF_SCHEDULERS else 130
+        return f"interrupted{': ' + _line(error) if str(error) else ''}", code
     # Typer's own errors (it may or may not use click's classes, depending on its version).
     if hasattr(error, "format_message"):
         return f"error: {_line(refused(error))}", getattr(error, "exit_code", 2)

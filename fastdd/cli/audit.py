@@ -10,7 +10,7 @@ from fastdd import api, report
 from fastdd import data as datasets
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
-from fastdd.cli.options import Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.options import Command, Config, Device, Full, Json, new_app, with_settings
 from fastdd.cli.origin import with_dataset
 from fastdd.core import files
 from fastdd.core.settings import given
@@ -35,6 +35,7 @@ def audit(
     bias_ratio: BiasRatio = None,
     data_option: Options = None,
     config: Config = None,
+    full: Full = False,
     device: Device = "auto",
     json: Json = None,
     **settings: Any,
@@ -52,7 +53,9 @@ def audit(
     document = report.audit_document(found, synthetic, dataset_digest=data.digest())
     for path in filter(None, (run and run / report.AUDIT, json)):
         report.write_json(path, document)
-    for table in report.audit_tables(found, f"{target}, {data.name}" if synthetic is not None else data.name):
+    for table in report.audit_tables(
+        found, f"{target}, {data.name}" if synthetic is not None else data.name, full=full
+    ):
         console.print(table)
     for line in report.audit_summary(found):
         console.print(line)

@@ -45,7 +45,12 @@ UpstreamFolder = Annotated[
 Reps = Annotated[int | None, typer.Option(help="Least number of timed calls.", show_default="7; quick 3", min=1)]
 Budget = Annotated[
     float | None,
-    typer.Option(help="Seconds of timing a case, once there are --reps calls.", show_default="5; quick 0", min=0),
+    typer.Option(
+        help="Seconds that timing a case takes at most, but for one call of each backend; with --reps: at least, "
+        "once there are so many calls.",
+        show_default="7 calls and 5 s; quick 3 calls",
+        min=0,
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="all", min=1)]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")]
@@ -121,12 +126,16 @@ def bench(
     code = None if upstream is None else Upstream.open(upstream)
     if threads is not None:
         torch.set_num_threads(threads)
+    limited = budget is not None and reps is None
+    if limited:
+        reps = 1
     documents = runner.run(
         selected,
         target,
         seed=seed,
         reps=(3 if quick else 7) if reps is None else reps,
         budget=(0.0 if quick else 5.0) if budget is None else budget,
+        limit=budget if limited else None,
         quick=quick,
         memory=memory,
         upstream=code,

@@ -7,7 +7,9 @@ import typer
 import typer.core
 import typer.main
 
+from fastdd.cli.completion import CompletionItem
 from fastdd.cli.plugins import PLUGIN, add_option
+from fastdd.cli.talk import EVERYWHERE
 from fastdd.core.version import __version__
 
 # Of each command its module, which has a Typer ``app``, and the first line of its help, which a test compares.
@@ -40,6 +42,7 @@ COMMANDS = {
         "How a network is trained on biased images (--training), and the constants of each recipe.",
     ),
     "data": ("data", "Data sets: list them, build a packed store, check one."),
+    "runs": ("runs", "List and compare runs: how far they are, and what they reached; of two or more, what differs."),
     "report": (
         "report",
         "Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration.",
@@ -60,6 +63,17 @@ COMMANDS = {
     "export": ("export", "Write a synthetic set for DatasetCondensation, FairDD, MTT, IDC, DC-Bench and others."),
     "bench": ("bench", "Speed beside published code and plain PyTorch, where results match."),
     "info": ("info", "Versions, devices, and which fast paths are active, and why."),
+}
+
+
+# The commands as help has them, by what they are for.
+TOPICS = {
+    "Distil and evaluate": ("demo", "distill", "evaluate", "experts", "estimate", "runs", "report"),
+    "Bias": ("audit", "weights", "train", "explain"),
+    "Data sets and files": ("data", "import", "export"),
+    "Results of papers": ("reproduce", "study"),
+    "What there is": ("methods", "modes", "recipes", "info"),
+    "Speed": ("bench", "run"),
 }
 
 
@@ -91,8 +105,18 @@ class Commands(typer.core.TyperGroup):
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+        for topic, names in TOPICS.items():
+            with formatter.section(topic):
+                formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Commands without an import of their modules."""
+        if incomplete.startswith("-"):
+            words = [word for parameter in self.get_params(ctx) for word in parameter.opts] + [*EVERYWHERE]
+            return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        return [
+            CompletionItem(name, help=about) for name, (_, about) in COMMANDS.items() if name.startswith(incomplete)
+        ]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -104,9 +128,10 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     name="fastdd",
     cls=Commands,
-    help="Dataset distillation that is fast and knows about bias. Any command takes --debug for tracebacks.",
+    help="Dataset distillation that is fast and knows about bias. Any command takes --quiet, --verbose, and --debug "
+    "for tracebacks; fastdd COMMAND --help tells its options.",
     no_args_is_help=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -11,7 +11,7 @@ from fastdd import data as datasets
 from fastdd import report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Options, Root, ValSplit, data_options
-from fastdd.cli.options import DATA, Command, new_app, output_file
+from fastdd.cli.options import DATA, Command, Full, Json, new_app, output_file
 from fastdd.core import files
 from fastdd.data import Dataset
 
@@ -74,6 +74,8 @@ Preview = Annotated[
     ),
 ]
 
+# Groups that are columns of a table; of more, the extremes are shown.
+_MOST_GROUPS = 12
 # Of a file, by whether it has the publisher's MD5.
 _SAID = {True: ", the publisher's", False: ", not the publisher's: another MD5", None: ""}
 
@@ -84,15 +86,30 @@ def data() -> None:
 
 
 @app.command("list", cls=Command)
-def list_() -> None:
+def list_(json: Json = None) -> None:
     """The data sets by name, with their options and defaults."""
+    if json is not None:
+        files.check_writable(json)
+        rows = [
+            {"name": name, "about": about, "options": {one: _plain(value) for one, value in _options(name).items()}}
+            for name, about in datasets.available().items()
+        ]
+        report.write_json(json, report.document(rows))
     table = Table(box=None, show_header=False)
     for name, description in datasets.available().items():
         table.add_row(name, description)
-        shown = ", ".join(f"{option}={_shown(default)}" for option, default in datasets.options(name).items())
+        shown = ", ".join(f"{option}={_shown(default)}" for option, default in _options(name).items())
         if shown:
             table.add_row("", f"options: {shown}")
     console.print(table)
+
+
+def _options(name: str) -> dict[str, Any]:
+    return datasets.options(name)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | None) else str(value)
 
 
 def _shown(default: Any) -> str:
@@ -178,6 +195,7 @@ def check(
     test_split: TestSplit = None,
     called: DataName = None,
     preview: Preview = None,
+    full: Full = False,
 ) -> None:
     """Check a store's digest, or that a data set's source files are there and whole; print counts per group."""
     named = {"bias_ratio": bias_ratio, "size": size, "groups_csv": groups_csv, "skip_corrupt": skip_corrupt}
@@ -198,7 +216,7 @@ def check(
         opened, published = datasets.open_store(what), None
     else:
         opened, published = datasets.load(what, data_root, **options), datasets.published_counts(what, options)
-    _describe(opened)
+    _describe(opened, full)
     _remarks(opened)
     if published is not None:
         counts = (len(opened.train), len(opened.test))
@@ -224,7 +242,7 @@ def _preview(data: Dataset, path: Path | None) -> None:
         console.print(f"picture in {path}: a class a row, a group a column")
 
 
-def _describe(data: Dataset) -> None:
+def _describe(data: Dataset, full: bool) -> None:
     height, width = data.size
     console.print(f"{data.name}: {data.channels}x{height}x{width}, digest {data.digest()}")
     for title, values in (("mean", data.mean), ("std", data.std)):
@@ -234,11 +252,18 @@ def _describe(data: Dataset) -> None:
             size = f"{file['bytes']:,} bytes, " if "bytes" in file else ""
             console.print(f"{file['file']}: {size}SHA-256 {file['sha256']}{_SAID[file.get('as_published')]}")
     for name, split in data.splits.items():
-        table = Table(title=f"{name}: {len(split)} images per class and group", title_justify="left")
+        title, counts = (
+            f"{name}: {len(split)} images per class and group",
+            split.counts(data.num_classes, data.num_groups),
+        )
+        if data.num_groups > _MOST_GROUPS and not full:
+            rows = list(zip(data.class_names, counts.tolist(), strict=True))
+            console.print(report.extremes_table(title, rows, data.group_names, "all", "fewest", "most"))
+            continue
+        table = Table(title=title, title_justify="left")
         table.add_column("class")
         for group in data.group_names:
             table.add_column(group, justify="right")
-        counts = split.counts(data.num_classes, data.num_groups).tolist()
-        for label, row in zip(data.class_names, counts, strict=True):
+        for label, row in zip(data.class_names, counts.tolist(), strict=True):
             table.add_row(label, *map(str, row))
         console.print(table)

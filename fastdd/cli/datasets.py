@@ -1,6 +1,7 @@
 """The data set that a command is given: its options, and how it is opened."""
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,9 @@ import typer
 import yaml
 
 from fastdd import data as datasets
+from fastdd.cli.completion import words
 from fastdd.cli.options import DATA
+from fastdd.cli.talk import talk
 from fastdd.core import bounds
 from fastdd.data import Dataset
 from fastdd.debias.density.clusters import METHODS as CLUSTERINGS
@@ -20,6 +23,7 @@ Name = Annotated[
         "--dataset",
         help="Name (fastdd data list) or folder of a packed store.",
         show_default=False,
+        autocompletion=words(datasets.available),
         rich_help_panel=DATA,
     ),
 ]
@@ -90,7 +94,11 @@ def load_dataset(name: str | None, root: Path | None, options: dict[str, Any]) -
     """The data set that the options name."""
     if name is None:
         raise ValueError(f"--dataset is missing; one of: {', '.join(datasets.available())}, or a packed store's folder")
-    return datasets.load(name, root, **options)
+    began = time.perf_counter()
+    data = datasets.load(name, root, **options)
+    sizes = ", ".join(f"{split} {len(images):,}" for split, images in data.splits.items())
+    talk.more(f"data set {data.name}: {sizes}, opened in {time.perf_counter() - began:.1f} s")
+    return data
 
 
 def data_options(pairs: list[str] | None, **named: Any) -> dict[str, Any]:

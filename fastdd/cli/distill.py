@@ -2,13 +2,16 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
+from fastdd.api.initial import init_of_resumed
 from fastdd.cli import settings_file
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import (
     BiasRatio,
@@ -22,17 +25,19 @@ from fastdd.cli.datasets import (
     weights_option,
 )
 from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
-from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, Json, new_app, with_settings
+from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, Log, new_app, with_settings
 from fastdd.cli.origin import dataset_of_run
+from fastdd.cli.plan import show_estimate, show_plan, times, write_estimate
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
+from fastdd.cli.talk import talk
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset, SyntheticSet, is_store
 from fastdd.data.initial import INITS, input_digest
-from fastdd.debias import mode, modes_that_need
+from fastdd.debias import MODES, mode, modes_that_need
 from fastdd.experts.store import Experts
 from fastdd.methods import METHODS, Settings, methods_that_need_experts, stored
-from fastdd.session import Progress, check_out
+from fastdd.session import Callback, Progress, Run, RunLog, check_out
 from fastdd.session.repeats import check_repeats, folder_of_seed, parse_seeds
 
 app = new_app()
@@ -117,6 +122,7 @@ Snapshots = Annotated[
     everyone="All methods",
     but=("dataset",),
     values={"method": METHODS},
+    completions={"debias": words(MODES), "arch": words(models.names)},
 )
 def distill(
     dataset: Name = None,
@@ -129,6 +135,8 @@ def distill(
     experts: ExpertFolder = None,
     out: Out = None,
     resume: Resume = False,
+    log: Log = None,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
@@ -161,9 +169,7 @@ def distill(
         _warn_of_other_data(config, data, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
     how = {
-        "resume": resume,
         "device": device,
-        "checkpoint_seconds": checkpoint_seconds,
         "snapshots": snapshots,
         "weights": weights,
         "groups": groups,
@@ -174,10 +180,40 @@ def distill(
         **settings,
     }
     evaluation = {"nets": nets, "epochs": epochs, "device": device} if evaluate or json is not None else None
+    if dry_run:
+        _tell_plan(data, out, numbers, how, resume, evaluation, json)
+        return
+    how |= {"resume": resume, "checkpoint_seconds": checkpoint_seconds, "callbacks": [RunLog(*log)] if log else []}
     if numbers is not None:
         _several(data, numbers, out, how, evaluation, json)
     else:
         _single(data, out, how, evaluation, json)
+
+
+def _tell_plan(
+    data: Dataset,
+    out: Path,
+    numbers: list[int] | None,
+    how: dict[str, Any],
+    resume: bool,
+    evaluation: dict[str, Any] | None,
+    json: Any,
+) -> None:
+    """All settings and the estimate, after all checks; nothing is written."""
+    places = [out] if numbers is None else [folder_of_seed(out, number) for number in numbers]
+    if numbers is not None:
+        check_repeats(out)
+    for number, place in zip(numbers or [how.get("seed")], places, strict=True):
+        seeded = {**how, "seed": number, "init": init_of_resumed(how.get("init"), place) if resume else how.get("init")}
+        job = api.Distillation(data, **given(seeded))
+        job.check(out=place, resume=resume)
+    settings = job.settings.model_dump()
+    show_plan(f"fastdd distill would make {', '.join(map(str, places))} on {job.device}, with", settings)
+    tests = {} if evaluation is None else {"nets": evaluation["nets"], "epochs": evaluation["epochs"]}
+    estimated = times(job.estimate(**tests), len(places))
+    write_estimate(estimated, json, plan={**settings, "out": [str(place) for place in places]})
+    show_estimate(estimated, f"fastdd distill, {job.data.name}", places[0])
+    console.print("nothing was written (--dry-run)")
 
 
 def _single(data: Dataset, out: Path, how: dict[str, Any], evaluation: dict[str, Any] | None, json: Any) -> None:
@@ -225,7 +261,6 @@ def _check_places(numbers: list[int], out: Path, resume: bool) -> None:
     check_repeats(out)
     for number in numbers:
         check_out(folder_of_seed(out, number), resume)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _settings(options: dict[str, Any], experts: Experts | None) -> dict[str, Any]:
@@ -269,10 +304,22 @@ def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) ->
         )
 
 
-def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet:
+class _Checkpoints(Callback):
+    """Of ``--verbose``: the settings, and every checkpoint."""
+
+    def begins(self, run: Run) -> None:
+        settings = ", ".join(f"{name} {value}" for name, value in run.config.model_dump().items() if value is not None)
+        talk.more(f"settings: {settings}")
+        talk.more(f"begins at step {run.step:,} of {run.total:,}")
+
+    def checkpoint(self, run: Run) -> None:
+        talk.more(f"checkpoint of step {run.step:,}")
+
+
+def distill_with_bar(data: Dataset, title: str, *, callbacks: Sequence[Callback] = (), **settings: Any) -> SyntheticSet:
     """:func:`fastdd.distill` under a progress bar; prints its evaluations on the way."""
     first: list[Progress] = []
-    announced, told = False, set()
+    announced, said = False, set()
     with bar(title) as update:
 
         def progress(now: Progress) -> None:
@@ -293,9 +340,10 @@ def distill_with_bar(data: Dataset, title: str, **settings: Any) -> SyntheticSet
             console.print(f"  iteration {row['iteration']}: {report.figures(row)}")
             for line in row.get("warnings", ()):
                 kind = re.sub(r"\(.*?\)", "", line)  # without the numbers, which differ every time
-                if kind not in told:
-                    told.add(kind)
+                if kind not in said:
+                    said.add(kind)
                     console.print(f"  warning: {line}")
 
         calls = {"progress": progress, "embedding_progress": embedding_progress, "eval_progress": eval_progress}
-        return api.distill(data, **calls, **settings)
+        told = [_Checkpoints()] if talk.verbose else []
+        return api.distill(data, **calls, callbacks=[*callbacks, *told], **settings)

@@ -9,14 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from fastdd import api, models, report
+from fastdd.cli.completion import joined, words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, Json, constants_option, new_app
+from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, Log, constants_option, new_app
 from fastdd.cli.origin import with_dataset
+from fastdd.cli.plan import plan_of_evaluation
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
+from fastdd.core.text import one_of
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
+from fastdd.session.loggers import numbers, write_rows
 from fastdd.session.repeats import folder_of_seed
 from fastdd.training import RECIPES
 
@@ -30,6 +34,7 @@ ProtocolName = Annotated[
     str | None,
     typer.Option(
         help=f"Networks, epochs and figures of published code: {', '.join(PROTOCOLS)}.",
+        autocompletion=words(PROTOCOLS),
         show_default=False,
         rich_help_panel=EVALUATION,
     ),
@@ -48,7 +53,12 @@ Nets = Annotated[
 ]
 Archs = Annotated[
     str | None,
-    typer.Option(help="Networks to train, joined by commas.", show_default="the run's", rich_help_panel=EVALUATION),
+    typer.Option(
+        help="Networks to train, joined by commas.",
+        show_default="the run's",
+        rich_help_panel=EVALUATION,
+        autocompletion=joined(models.names),
+    ),
 ]
 Epochs = Annotated[
     int | None,
@@ -84,6 +94,7 @@ Training = Annotated[
     str | None,
     typer.Option(
         help=f"Recipe by which networks are trained (fastdd recipes): {', '.join(RECIPES)}.",
+        autocompletion=words(RECIPES),
         show_default="erm",
         rich_help_panel=EVALUATION,
     ),
@@ -139,6 +150,9 @@ def evaluate(
     keep_nets: KeepNets = None,
     seed: Seed = 0,
     seeds: SeedsText = None,
+    log: Log = None,
+    full: Full = False,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     json: Json = None,
@@ -146,7 +160,7 @@ def evaluate(
     """Train fresh networks on a set; accuracy and fairness on the real test set."""
     published = None if protocol is None else published_protocol(protocol)
     if deo not in ("range", "pairwise"):
-        raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+        raise ValueError(f"unknown DEO definition {deo!r}; {one_of(deo, ('range', 'pairwise'))}")
     archs = [models.canonical_name(name) for name in arch.split(",")] if arch else [None]
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
@@ -166,12 +180,18 @@ def evaluate(
     of_recipe = {"training": training, "constants": constants, "groups": groups}
     same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "device": device}
     as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
+    if log and not any(runs.values()):
+        raise ValueError(f"--log goes into a run's folder, and {target} is none")
+    if dry_run:
+        plan_of_evaluation(what, data, archs, len(places), {**same, "seed": seed}, json)
+        return
     rows = {}
     for number, place in places.items():
         what = what if number in (None, next(iter(places))) else _same_kind(place, what)
         # Networks of other seeds for every set, or what they have in common would not vary over distillations.
         how = same | {"seed": seed + (number or 0), "keep_nets": kept[number]}
         rows[number] = _rows(what, place, data, archs, how, as_said, runs[number], number is not None)
+        _log_results(log, runs[number])
     everything = [row for of_set in rows.values() for row in of_set]
     images = "test set" if data.tested_on == "test" else "held-out training images"
     metrics = METRICS if published is None else published.figures
@@ -184,7 +204,18 @@ def evaluate(
         console.print(f"training {training}: groups of the set's images are {everything[0]['groups_from']}")
     of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
     for row in (over or everything) if of_groups else []:
-        console.print(report.group_table(row, data.class_names, data.group_names))
+        console.print(report.group_table(row, data.class_names, data.group_names, full=full))
+
+
+def _log_results(names: list[str], run: Path | None) -> None:
+    """All results of a run, which its result.json has, by their numbers."""
+    if names and run is not None and ranks.rank() == 0:
+        results = report.read_results(run / report.RESULT)["rows"]
+        found = [
+            (number, numbers({name: row[name] for name in METRICS}, f"result/{row['arch']}/"))
+            for number, row in enumerate(results)
+        ]
+        write_rows(names, run / "evaluations", {}, found)
 
 
 def _kept_in(folder: Path | None, number: int | None) -> Path | None:

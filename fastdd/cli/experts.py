@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import (
     BiasRatio,
@@ -24,13 +25,16 @@ from fastdd.cli.options import (
     Command,
     Config,
     Device,
+    DryRun,
     Group,
     Json,
+    Log,
     constants_option,
     new_app,
     with_constants,
     with_settings,
 )
+from fastdd.cli.plan import show_estimate, show_plan, write_estimate
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
 from fastdd.data import Dataset
@@ -38,6 +42,7 @@ from fastdd.debias import MODES
 from fastdd.experts import ExpertProgress, ExpertSettings
 from fastdd.experts.buffers import export_buffers
 from fastdd.experts.store import Experts
+from fastdd.session.loggers import numbers, write_rows
 from fastdd.training import RECIPES
 
 app = new_app()
@@ -86,6 +91,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of experts.", metavar="DIR"
     everyone=_TRAINING,
     but=("dataset", "constants"),
     values={"debias": _IN_TRAINING, "training": _RECIPES},
+    completions={"arch": words(models.names)},
 )
 def experts(
     context: typer.Context,
@@ -99,6 +105,8 @@ def experts(
     constant: Constants = None,
     out: Out = None,
     resume: Resume = False,
+    log: Log = None,
+    dry_run: DryRun = False,
     config: Config = None,
     device: Device = "auto",
     processes: Processes = 1,
@@ -115,6 +123,11 @@ def experts(
     settings = {**usual, **given(settings), "constants": dict(named_values("--constant", constant)) or None}
     what = settings["debias"] if settings["training"] == "erm" else settings["training"]
     out = out or Path("runs") / f"experts-{what}-{data.name}"
+    if dry_run:
+        _tell_plan(
+            data, out, resume, json, {"ipc": ipc, "device": device, "weights": weights, "groups": groups, **settings}
+        )
+        return
     trained = train_with_bar(
         data,
         out=out,
@@ -127,6 +140,7 @@ def experts(
         **settings,
     )
     rows = report.expert_rows(trained.manifest)
+    write_rows(log, out, trained.manifest["config"], _by_epoch(trained.manifest))
     if json is not None:
         about = {name: trained.manifest[name] for name in ("config", "dataset", "dataset_digest")}
         seconds = [entry["seconds"] for entry in trained.manifest["experts"]]
@@ -138,6 +152,26 @@ def experts(
         title = f"{trained.number} experts of {data.name}, {how_trained(settings)}"
         console.print(report.expert_summary(rows, f"{title}: test set, mean ± deviation, %"))
     console.print(f"{_size(trained)} in {out}")
+
+
+def _by_epoch(manifest: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """Of every evaluated epoch the loss and figures of each expert."""
+    found: dict[int, dict[str, float]] = {}
+    for number, entry in enumerate(manifest["experts"]):
+        for row in entry["evaluations"]:
+            about = {name: value for name, value in row.items() if name != "epoch"}
+            found.setdefault(row["epoch"], {}).update(numbers(about, f"expert-{number}/"))
+    return sorted(found.items())
+
+
+def _tell_plan(data: Dataset, out: Path, resume: bool, json: Path | None, settings: dict[str, Any]) -> None:
+    """The settings and the estimate; nothing has been written."""
+    config = api.check_experts(data, out=out, resume=resume, **settings).model_dump()
+    show_plan(f"fastdd experts would make {out}, with", config)
+    estimated = api.estimate_experts(data, **settings)
+    write_estimate(estimated, json, plan={**config, "out": [str(out)]})
+    show_estimate(estimated, f"fastdd experts, {data.name}", out)
+    console.print("nothing was written (--dry-run)")
 
 
 def train_with_bar(data: Dataset, **settings: Any) -> Experts:

@@ -69,8 +69,7 @@ def explain(
     if json is not None:
         files.check_writable(json)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        files.check_writable(out / "features.png")
+        files.check_folder(out)
     found_files = [network_files(path) for path in networks]
     of_data = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
     data = dataset_of_network(read_network(found_files[0][0]), dataset, data_root, of_data)
@@ -83,6 +82,8 @@ def explain(
         explained = _explained(alike, data, "none" if out is None else projection, settings)
         first.append(explained[0])
         rows.append([report.explanation_row(one, data) for one in explained])
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     if out is not None and projection != "none":
         report.draw_features(first, data, out / "features.png")
     if out is not None and images:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fastdd import api
+from fastdd.cli.completion import words
 from fastdd.cli.console import console
 from fastdd.cli.options import Command, new_app
 from fastdd.exchange import FORMATS
@@ -16,7 +17,7 @@ app = new_app()
 @app.command(cls=Command)
 def export(
     target: Annotated[Path, typer.Argument(help="Run folder or synthetic set.", metavar="RUN|FILE")],
-    to: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")],
+    to: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.", autocompletion=words(FORMATS))],
     out: Annotated[Path, typer.Option(help="File or folder, as the format has it.")],
     method: Annotated[
         str | None, typer.Option(help="dcbench: under which to put it.", show_default="the set's")

@@ -3,14 +3,16 @@
 import importlib.metadata
 import os
 import platform
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from rich.table import Table
 
-from fastdd import ops
+from fastdd import ops, report
 from fastdd.cli.console import console
-from fastdd.cli.options import Command, new_app
-from fastdd.core import ext, plugins
+from fastdd.cli.options import Command, Json, new_app
+from fastdd.core import ext, files, plugins
 from fastdd.core.version import __version__
 
 app = new_app()
@@ -55,23 +57,28 @@ def _faiss() -> str:
     return "absent (pip install 'fastdd[cpu]' or 'fastdd[gpu]')"
 
 
-def _ops() -> Table:
+def _implementations() -> list[dict[str, Any]]:
     """Op by op: what runs, and why the other implementations don't."""
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return [asdict(row) for device in devices for row in ops.implementations(device)]
+
+
+def _ops(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, title="\nops (auto; reference is plain PyTorch)", title_justify="left", header_style="")
     for column in ("op", "device", "active", "why not the others"):
         table.add_column(column, overflow="fold")
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for row in ops.implementations(device):
-            why = "; ".join(f"{name}: {reason}" for name, reason in row.others.items())
-            table.add_row(row.op, row.device, row.active, why or "-")
+    for row in rows:
+        why = "; ".join(f"{name}: {reason}" for name, reason in row["others"].items())
+        table.add_row(row["op"], row["device"], row["active"], why or "-")
     return table
 
 
 @app.command(cls=Command)
-def info() -> None:
+def info(json: Json = None) -> None:
     """Versions, devices, and which fast paths are active, and why."""
-    table = Table(box=None, show_header=False)
-    for name, value in {
+    if json is not None:
+        files.check_writable(json)
+    facts = {
         "fastdd": __version__,
         "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
         "torch": torch.__version__,
@@ -83,7 +90,12 @@ def info() -> None:
         "faiss": _faiss(),
         "FASTDD_BACKEND": os.environ.get("FASTDD_BACKEND", "unset (auto)"),
         **{f"{origin.kind} {origin.path}": ", ".join(names) for origin, names in plugins.registered().items()},
-    }.items():
+    }
+    implementations = _implementations()
+    if json is not None:
+        report.write_json(json, report.document(implementations, facts=facts))
+    table = Table(box=None, show_header=False)
+    for name, value in facts.items():
         table.add_row(name, value)
     console.print(table)
-    console.print(_ops())
+    console.print(_ops(implementations))

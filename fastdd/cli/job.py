@@ -6,7 +6,7 @@ import sys
 import warnings
 
 from fastdd.cli.commands import Interrupted
-from fastdd.core import ranks
+from fastdd.core import ranks, stop
 
 # What the ranks can share; of ``experts`` the training.
 _COMMANDS = ("distill", "evaluate", "experts", "weights")
@@ -20,7 +20,7 @@ def begin(arguments: list[str]) -> None:
         ValueError: a command that is for one process.
     """
     # torchrun ends the ranks that are left with SIGTERM, and they have something to say first.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, stop.end)
     ranks.join()
     if ranks.rank() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
@@ -33,10 +33,6 @@ def begin(arguments: list[str]) -> None:
         raise ValueError(f"fastdd {command} runs in one process; ranks of torchrun share {', '.join(_COMMANDS)}")
     # Before the commands' own meetings, whose number depends on these.
     ranks.agree("command", command, sorted({word.split("=")[0] for word in arguments if word.startswith("-")}))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def end(error: BaseException, text: str, code: int) -> None:

@@ -1,13 +1,16 @@
 """``fastdd methods``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from fastdd import methods as registry
+from fastdd.cli.completion import words
 from fastdd.cli.console import console
-from fastdd.cli.options import Command, choices, new_app, setting_help
+from fastdd.cli.options import Command, Json, choices, new_app, setting_help
+from fastdd.core import files
+from fastdd.report import document, write_json
 
 app = new_app()
 
@@ -17,14 +20,41 @@ _ALWAYS_GIVEN = ("method", "dataset")
 @app.command(cls=Command)
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="A method, to see its settings.", metavar="[NAME]", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A method, to see its settings.",
+            metavar="[NAME]",
+            show_default=False,
+            autocompletion=words(registry.METHODS),
+        ),
     ] = None,
+    json: Json = None,
 ) -> None:
     """The distillation methods, or the settings of one."""
+    if name is not None:
+        registry.method(name)
+    if json is not None:
+        files.check_writable(json)
+        write_json(json, document([_row(one) for one in (registry.METHODS if name is None else [name])]))
     if name is None:
         _list()
     else:
         _settings(name, registry.method(name))
+
+
+def _row(name: str) -> dict[str, Any]:
+    method = registry.METHODS[name]
+    settings = {
+        setting: {
+            "about": info.description,
+            "default": None if info.is_required() else info.default,
+            "choices": list(choices(info)),
+        }
+        for setting, info in method.Settings.model_fields.items()
+        if setting not in _ALWAYS_GIVEN
+    }
+    about = {"about": method.about, "source": method.source, "needs_experts": method.needs_experts}
+    return {"name": name, **about, "settings": settings}
 
 
 def _list() -> None:

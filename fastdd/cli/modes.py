@@ -3,8 +3,10 @@
 from rich.table import Table
 
 from fastdd.cli.console import console
-from fastdd.cli.options import Command, new_app
+from fastdd.cli.options import Command, Json, new_app
+from fastdd.core import files
 from fastdd.debias import MODES
+from fastdd.report import document, write_json
 
 app = new_app()
 
@@ -17,8 +19,15 @@ _NEEDS = {
 
 
 @app.command(cls=Command)
-def modes() -> None:
+def modes(json: Json = None) -> None:
     """The ways to handle bias (--debias), and what each of them goes by."""
+    if json is not None:
+        files.check_writable(json)
+        rows = [
+            {"name": name, "about": mode.about, "goes_by": mode.needs, "of_experts": mode.in_training is not None}
+            for name, mode in MODES.items()
+        ]
+        write_json(json, document(rows))
     table = Table(box=None, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("mode", no_wrap=True)
     table.add_column("what it does", overflow="fold")

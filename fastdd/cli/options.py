@@ -14,8 +14,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fastdd.cli import settings_file
+from fastdd.cli.completion import CompletionItem
+from fastdd.cli.completion import words as of_words
 from fastdd.cli.output import Output
+from fastdd.cli.talk import EVERYWHERE
 from fastdd.core import files
+from fastdd.session.loggers import LOGGERS, check_loggers
 
 DATA, RUN, EVALUATION = "Data", "Run", "Evaluation"
 
@@ -33,7 +37,19 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)]
+def _loggers(names: list[str] | None) -> list[str]:
+    check_loggers(names or [])
+    return names or []
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N.",
+        rich_help_panel=RUN,
+        autocompletion=of_words(["auto", "cpu", "cuda", "cuda:0"]),
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -65,6 +81,27 @@ def with_constants(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "constant": [f"{name}={value}" for name, value in constants.items()]}
 
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help=f"Also log metrics for {' or '.join(LOGGERS)}, in the folder; repeatable.",
+        metavar=f"[{'|'.join(LOGGERS)}]",
+        show_default=False,
+        rich_help_panel=RUN,
+        autocompletion=of_words(LOGGERS),
+        callback=_loggers,
+    ),
+]
+Full = Annotated[
+    bool, typer.Option("--full", help="Tables with all classes and groups, where they are many.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check everything, tell the plan and what it takes; write nothing.", rich_help_panel=RUN
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Every draw is a function of it.")]
 Config = Annotated[
     Path | None,
@@ -78,10 +115,21 @@ Config = Annotated[
 
 # The first column's width, so that 80 columns leave the help most of them.
 _FIRST_COLUMN = 28
+_OF_ALL = "Any command"
 
 
 class _Panels:
-    """Help in plain text whose options are in groups, by their ``rich_help_panel``."""
+    """Help in plain text whose options are in groups, by their ``rich_help_panel``; ``-h`` asks for it too."""
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self.context_settings.setdefault("help_option_names", ["--help", "-h"])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += [CompletionItem(word, help=EVERYWHERE[word]) for word in EVERYWHERE if word.startswith(incomplete)]
+        return found
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
@@ -89,8 +137,9 @@ class _Panels:
             record = parameter.get_help_record(ctx)
             if record is not None:
                 usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panel = getattr(parameter, "rich_help_panel", None) or usual
+                panel = getattr(parameter, "rich_help_panel", None) or (_OF_ALL if _is_help(parameter) else usual)
                 panels.setdefault(panel, []).append(_tidy(*record))
+        panels[_OF_ALL] = [*EVERYWHERE.items(), *panels.pop(_OF_ALL, [])]
         for panel, records in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(records, col_max=_FIRST_COLUMN)
@@ -111,6 +160,10 @@ class Group(settings_file.Reader, _Panels, typer.core.TyperGroup):
 def new_app() -> typer.Typer:
     """What a module's commands are added to."""
     return typer.Typer(cls=Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _is_help(parameter: Any) -> bool:
+    return "--help" in parameter.opts
 
 
 def first_line(help: str | None) -> str:
@@ -135,6 +188,7 @@ def with_settings(
     everyone: str,
     but: Collection[str] = (),
     values: Mapping[str, Collection[str]] | None = None,
+    completions: Mapping[str, Callable[[str], list[str]]] | None = None,
 ) -> Callable:
     """A decorator: a command that takes ``**settings`` gets an option for every setting that any of the models has.
 
@@ -146,6 +200,7 @@ def with_settings(
         everyone: title of the group of settings that all models have; others are under the names of their models.
         but: settings that the command has options for.
         values: what settings can be, where their types don't tell.
+        completions: of settings whose values a shell can tell, though help does not list them.
     """
     owners: dict[str, list[str]] = {}
     for name, kind in kinds.items():
@@ -161,7 +216,8 @@ def with_settings(
         for setting, names in owners.items():
             fields = {name: kinds[name].model_fields[setting] for name in names}
             panel = everyone if len(names) == len(kinds) else ", ".join(names)
-            declared.append(_parameter(setting, fields, panel, (values or {}).get(setting, ())))
+            complete = (completions or {}).get(setting)
+            declared.append(_parameter(setting, fields, panel, (values or {}).get(setting, ()), complete))
         command.__signature__ = signature.replace(parameters=[*written[:place], *declared, *written[place:]])
         command.__annotations__ |= {one.name: one.annotation for one in declared}
         return command
@@ -169,7 +225,13 @@ def with_settings(
     return decorate
 
 
-def _parameter(setting: str, fields: Mapping[str, FieldInfo], panel: str, values: Collection[str]) -> inspect.Parameter:
+def _parameter(
+    setting: str,
+    fields: Mapping[str, FieldInfo],
+    panel: str,
+    values: Collection[str],
+    complete: Callable[[str], list[str]] | None,
+) -> inspect.Parameter:
     """The parameter of an option; models may describe a setting of the same name each in its own way."""
     more = f", one of: {', '.join(values)}" if values else ""
     said: dict[str, list[str]] = {}
@@ -177,12 +239,14 @@ def _parameter(setting: str, fields: Mapping[str, FieldInfo], panel: str, values
         said.setdefault(setting_help(info, more), []).append(name)
     (info, *_) = fields.values()
     words = dict.fromkeys(word for one in fields.values() for word in choices(one))
+    known = words or values
     flag, plain = f"--{setting.replace('_', '-')}", _plain(info.annotation)
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if plain is bool else flag,
         help=" ".join(text if len(said) == 1 else f"{', '.join(names)}: {text}" for text, names in said.items()),
         show_default=False,
         metavar=f"[{'|'.join(words)}]" if words else None,
+        autocompletion=complete or (of_words(known) if known else None),
         rich_help_panel=panel,
     )
     annotation = Annotated[plain | None, option]

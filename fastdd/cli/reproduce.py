@@ -14,13 +14,14 @@ from fastdd import reproduce as recipes
 from fastdd.cli.console import console
 from fastdd.cli.datasets import Root
 from fastdd.cli.distill import distill_with_bar
-from fastdd.cli.estimate import time_text
 from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.experts import train_with_bar
 from fastdd.cli.options import Command, Device, new_app
+from fastdd.cli.plan import time_text
 from fastdd.cli.repeats import SeedsText
 from fastdd.cli.train import network_with_bar
 from fastdd.core import files
+from fastdd.core.text import one_of
 from fastdd.data import Dataset
 from fastdd.experts.store import MANIFEST
 from fastdd.methods import configure
@@ -300,7 +301,7 @@ def _title(given: dict, dataset: str) -> str:
 
 def _budget(name: str) -> Budget:
     if name not in recipes.BUDGETS:
-        raise ValueError(f"unknown budget {name!r}; one of: {', '.join(recipes.BUDGETS)}")
+        raise ValueError(f"unknown budget {name!r}; {one_of(name, recipes.BUDGETS)}")
     return recipes.BUDGETS[name]
 
 
@@ -310,7 +311,7 @@ def _selected(paper: str, table: str, rows: str | None, columns: str | None) -> 
         command = recipes.measured_elsewhere(paper, table)
         if command is not None:
             raise ValueError(f"{paper} {table} is of time and memory: {command}")
-        raise ValueError(f"{paper} has no table {table!r}; one of: {', '.join(tables)}")
+        raise ValueError(f"{paper} has no table {table!r}; {one_of(table, tables)}")
     return recipes.select(tables[table], *(given.split(",") if given else () for given in (rows, columns)))
 
 

@@ -6,9 +6,9 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fastdd import compat, report
+from fastdd.cli.console import PlainConsole, output_width
 from fastdd.cli.options import Command, Json, new_app
 from fastdd.compat import deferred, hook
 from fastdd.compat.hook import children, missing, script, substitutes
@@ -129,8 +129,7 @@ def _tell(summary: Summary, replacing: bool, of_loops: list[str], of_cuda: str) 
 
 
 def _show(summary: Summary, of_loops: list[str]) -> None:
-    terminal = sys.stderr.isatty()
-    shown = Console(stderr=True, width=None if terminal else 160, highlight=False, markup=False, soft_wrap=True)
+    shown = PlainConsole(stderr=True, width=output_width(), highlight=False, markup=False, soft_wrap=True)
     if summary.rows:
         shown.print(summary.table())
     for notice in [*summary.notices(), *of_loops]:

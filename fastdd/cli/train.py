@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastdd import api, report
+from fastdd import api, models, report
+from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
 from fastdd.cli.options import (
@@ -13,6 +14,7 @@ from fastdd.cli.options import (
     Command,
     Config,
     Device,
+    Full,
     Json,
     constants_option,
     new_app,
@@ -82,6 +84,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue that in --out; 
     everyone=_TRAINING,
     but=("dataset", "constants"),
     values={"training": RECIPES},
+    completions={"arch": words(models.names)},
 )
 def train(
     dataset: Name = None,
@@ -96,6 +99,7 @@ def train(
     out: Out = None,
     resume: Resume = False,
     config: Config = None,
+    full: Full = False,
     device: Device = "auto",
     json: Json = None,
     **settings: Any,
@@ -129,7 +133,7 @@ def train(
     if trained.unfilled:
         console.print(f"at random starts, not in {weights}: {', '.join(trained.unfilled)}")
     if data.num_groups > 1:
-        console.print(report.group_table(row, data.class_names, data.group_names))
+        console.print(report.group_table(row, data.class_names, data.group_names, full=full))
 
 
 def network_with_bar(data: Dataset, **given: Any) -> TrainedNetwork:

@@ -167,7 +167,7 @@ def weights(
     paths = datasets.image_paths(data, dataset, data_root, **options) if show or page or csv else None
     images = report.WeightedImages(data, weights, paths)
     if show is not None:
-        console.print(report.extremes_table(images, show))
+        console.print(report.weight_extremes_table(images, show))
     if page is not None:
         ranks.first(lambda: report.write_weights_page(page, images, verdict, rows, show or _SHOWN))
         ranks.first(lambda: report.write_contact_sheet(sheet, images, show or _SHOWN))

@@ -370,6 +370,31 @@ def hold(folder: str | os.PathLike) -> TextIO | None:
     return lock
 
 
+def is_held(folder: str | os.PathLike) -> bool:
+    """Whether a process holds a folder (:func:`hold`). Nothing is made or kept; False where the system has no locks."""
+    path = Path(folder) / LOCK
+    if fcntl is None or not path.is_file():
+        return False
+    try:
+        with open(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # of someone else's, or a file system without locks
+        return False
+    return False
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """WriteError unless a folder, which need not be there yet, can be written in. Nothing is made."""
+    folder = Path(os.path.realpath(folder))
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        raise WriteError(errno.ENOTDIR, f"cannot create the folder {folder}: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise WriteError(errno.EACCES, f"cannot write in the folder {place}: {os.strerror(errno.EACCES)}")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

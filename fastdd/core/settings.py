@@ -1,5 +1,6 @@
 """Settings that are declared once: a line is default, limit, help, option of the command line, and documentation."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -82,8 +83,11 @@ def wanted(problem: Mapping[str, Any]) -> str:
     }
     what = _WANTED.get(problem["type"])
     what = problem["msg"] if what is None else f"must be {what.format(**limits)}"
+    meant = ""
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        meant = did_you_mean(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     is_number = problem["type"].startswith(("greater", "less"))  # which a command line has as a word
-    return f"{what}, not {problem['input'] if is_number else shown(problem['input'])}"
+    return f"{what}, not {problem['input'] if is_number else shown(problem['input'])}{meant}"
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> ValueError:

@@ -43,6 +43,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "" if close is None else f"; did you mean {close}?"
 
 
+def one_of(name: str, known: Iterable[str]) -> str:
+    """What to say of a refusal of ``name``: all known ones, and the one that is closest.
+
+    >>> one_of("dmm", ["dm", "dc"])
+    'one of: dm, dc; did you mean dm?'
+    """
+    known = [*known]
+    return f"one of: {', '.join(known)}{did_you_mean(name, known)}"
+
+
 def is_unicode(name: str) -> bool:
     """Whether a name is text: those of files that are not UTF-8 have halves of characters."""
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -4,6 +4,7 @@ A mode is one file, which makes a :class:`Mode`, and a line of :data:`MODES`.
 """
 
 from fastdd.core import plugins
+from fastdd.core.text import one_of
 from fastdd.debias import barycenter, biased_dd, fairdd, fairdd_batch, group_weighted, kde, none, weightings
 from fastdd.debias.base import Mode
 from fastdd.debias.segments import Batch, Segments
@@ -26,7 +27,7 @@ MODES: dict[str, Mode] = {
 def mode(name: str) -> Mode:
     """A debias mode by its name; ValueError names the known ones."""
     if name not in MODES:
-        cure = plugins.cure(plugins.MODE, name) or f"; one of: {', '.join(MODES)}"
+        cure = plugins.cure(plugins.MODE, name) or f"; {one_of(name, MODES)}"
         raise ValueError(f"unknown debias mode {name!r}{cure}")
     return MODES[name]
 

@@ -7,6 +7,7 @@ step size of unweighted training serves (the mean is 1 within every class).
 import numpy as np
 
 from fastdd import debias
+from fastdd.core.text import one_of
 from fastdd.debias.density import kde
 
 
@@ -50,4 +51,4 @@ def check_mode(mode: str) -> None:
     """ValueError unless the loss of training can be weighted as ``mode`` says."""
     able = [name for name, each in debias.MODES.items() if each.in_training is not None]
     if mode not in able:
-        raise ValueError(f"experts can't be trained with debias {mode!r}; one of: {', '.join(able)}")
+        raise ValueError(f"experts can't be trained with debias {mode!r}; {one_of(mode, able)}")

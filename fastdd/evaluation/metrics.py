@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastdd.core.text import one_of
+
 METRICS = ("accuracy", "deo_m", "deo_a", "wa", "ba")
 
 
@@ -113,7 +115,7 @@ class GroupCounts:
         Metrics(accuracy=50.0, deo_m=80.0, deo_a=40.0, wa=10.0, ba=50.0)
         """
         if deo not in ("range", "pairwise"):
-            raise ValueError(f"unknown DEO definition {deo!r}; one of: range, pairwise")
+            raise ValueError(f"unknown DEO definition {deo!r}; {one_of(deo, ('range', 'pairwise'))}")
         accuracy = self.accuracy
         per_class = [row[~row.isnan()] for row in accuracy]
         comparable = [row for row in per_class if len(row) > 1]

@@ -6,6 +6,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
+from fastdd.core.text import one_of
 from fastdd.ops import DSA_OPS
 
 
@@ -143,5 +144,5 @@ def published_protocol(name: str) -> PublishedProtocol:
     ('accuracy', 'deo_m', 'deo_a')
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; one of: {', '.join(PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {name!r}; {one_of(name, PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -18,6 +18,7 @@ import torch
 
 from fastdd.core import bounds, reading
 from fastdd.core.files import DAMAGE, reason
+from fastdd.core.text import one_of
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
@@ -146,7 +147,7 @@ def assemble(
             ``class_names``.
     """
     if labels not in LABELS:
-        raise ValueError(f"unknown meaning of labels {labels!r}; one of: {', '.join(LABELS)}")
+        raise ValueError(f"unknown meaning of labels {labels!r}; {one_of(labels, LABELS)}")
     path = found.origin or found.files[0]
     images = checked_images(found, path)
     classes, soft = checked_labels(found, len(images), path, labels)
@@ -223,7 +224,7 @@ def unknown_normalisation(format: str, found: Found) -> ValueError:
 
 def _format(name: str) -> ModuleType:
     if name not in FORMATS:
-        raise ValueError(f"unknown format {name!r}; one of: {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {name!r}; {one_of(name, FORMATS)}")
     return FORMATS[name]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastdd import ops
 from fastdd.core.reading import damage_of
+from fastdd.core.text import one_of
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain, several
@@ -40,7 +41,7 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
     if not matches(Content(path, value)):
         raise ValueError(f"{path} is not {DESCRIPTION}: it holds {Content(path, value).describe()}")
     if decoder not in DECODERS:
-        raise ValueError(f"unknown decoder {decoder!r}; one of: {', '.join(DECODERS)}")
+        raise ValueError(f"unknown decoder {decoder!r}; {one_of(decoder, DECODERS)}")
     images, labels = (plain_tensor(part, path, what) for part, what in zip(value, ("images", "labels"), strict=True))
     found = Found(images, labels, "pixels", [path], read_record(path.parent, [path]), about={"method": "idc"})
     factor = _factor(path, factor, found.record)

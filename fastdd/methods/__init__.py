@@ -6,6 +6,7 @@ from typing import Any
 from fastdd import presets
 from fastdd.core import plugins
 from fastdd.core import settings as _settings
+from fastdd.core.text import one_of
 from fastdd.methods.base import Context, Method, Part, Settings
 from fastdd.methods.datadam import DataDam
 from fastdd.methods.dc import Dc
@@ -32,7 +33,7 @@ METHODS: dict[str, type[Method]] = {
 def method(name: str) -> type[Method]:
     """A method by its name; ValueError names the known ones."""
     if name not in METHODS:
-        cure = plugins.cure(plugins.METHOD, name) or f"; one of: {', '.join(METHODS)}"
+        cure = plugins.cure(plugins.METHOD, name) or f"; {one_of(name, METHODS)}"
         raise ValueError(f"unknown method {name!r}{cure}")
     return METHODS[name]
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastdd import models, ops
+from fastdd.core.text import did_you_mean
 
 UNROLLS = ("exact", "full", "tesla")
 # Images at a time, in chunks for a forward pass: with twice as many a step is 10 % faster (50 images of 32x32, 2 cores:
@@ -104,7 +105,7 @@ def loss_and_gradients(
     of N steps. Two runs are bitwise equal.
     """
     if unroll not in UNROLLS:
-        raise ValueError(f"unroll must be one of {', '.join(UNROLLS)}, not {unroll!r}")
+        raise ValueError(f"unroll must be one of {', '.join(UNROLLS)}, not {unroll!r}{did_you_mean(unroll, UNROLLS)}")
     student = _Student(net, images, labels, memory)
     scale = (start - target).square().sum()
     if unroll == "full":

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.core import rng
+from fastdd.core.text import one_of
 from fastdd.models.init import ParameterInit
 from fastdd.models.layout import fast_layout
 
@@ -88,7 +89,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str, channels: int):
         super().__init__()
         if name not in _ENCODERS:
-            raise ValueError(f"unknown encoder {name!r}; one of: {', '.join(_ENCODERS)}")
+            raise ValueError(f"unknown encoder {name!r}; {one_of(name, _ENCODERS)}")
         self.body, self.head = _ENCODERS[name](channels)
 
     def forward(self, images: Tensor) -> Tensor:

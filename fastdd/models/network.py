@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fastdd.core.text import one_of
 from fastdd.models.blocks import Blocks
 from fastdd.models.layout import fast_layout
 
@@ -18,7 +19,7 @@ INSTANCE_OR_BATCH_NORM: dict[str, Callable[[int], nn.Module]] = {
 def chosen(what: str, value: str, known: dict) -> str:
     """``value``; ValueError where it is none of ``known``."""
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}; one of: {', '.join(known)}")
+        raise ValueError(f"unknown {what} {value!r}; {one_of(value, known)}")
     return value
 
 

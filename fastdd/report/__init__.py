@@ -16,6 +16,7 @@ from fastdd.report.pictures import preview, preview_dataset, preview_snapshots
 from fastdd.report.results import (
     RESULT,
     document,
+    extremes_table,
     figures,
     group_table,
     network_row,
@@ -31,9 +32,9 @@ from fastdd.report.results import (
 )
 from fastdd.report.weight_images import (
     WeightedImages,
-    extremes_table,
     sheet_beside,
     verdict_lines,
+    weight_extremes_table,
     write_contact_sheet,
     write_weights_csv,
     write_weights_page,
@@ -77,6 +78,7 @@ __all__ = [
     "table",
     "trained_networks",
     "verdict_lines",
+    "weight_extremes_table",
     "weight_rows",
     "weight_summary",
     "weight_table",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 AUDIT = "audit.json"  # of a run's folder: the last audit of its set
-# Rows of a table that a reader takes in, and of a name what fits beside eight figures.
-_MOST_CLASSES, _NAME = 30, 10
+# Rows of a table that a reader takes in.
+_MOST_CLASSES = 30
 LEGEND = {
     "data, set": "images of the class's majority, percent: of the training images, and by the probe of the set's",
     "confl.": "images that the probe takes to be of another group than that, percent",
@@ -129,16 +129,16 @@ def loss_lines(found: Audit) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def audit_tables(found: Audit, title: str | None = None) -> list["Table"]:
+def audit_tables(found: Audit, title: str | None = None, *, full: bool = False) -> list["Table"]:
     """The classes, then losses and their bounds (of a set) or what fake images make of the data, as rich tables.
 
-    Of more than 30 classes the 30 whose majorities are largest, in the set where there is one.
+    Of more than 30 classes the 30 whose majorities are largest, in the set where there is one; ``full``: all of them.
     """
     made = found.of_set
     header, lines = audit_lines(found)
     if not made:
         header, lines = header[:4], [line[:4] for line in lines]  # groups can be many: data check lists them
-    if len(lines) > _MOST_CLASSES:
+    if len(lines) > _MOST_CLASSES and not full:
         title = f"{title}: the {_MOST_CLASSES} most biased of {len(lines)} classes"
         shares = [one.majority_share or 0 for one in (made or found.data).classes]
         lines = [lines[n] for n in sorted(range(len(lines)), key=lambda n: -shares[n])[:_MOST_CLASSES]]
@@ -165,8 +165,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]], names: int, ti
             name,
             justify="left" if left else "right",
             no_wrap=True,
-            max_width=_NAME if left else None,
-            overflow="ellipsis",
+            overflow="fold",
         )
     for line in lines:
         result.add_row(*line)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 RESULT = "result.json"  # of a run's folder: every evaluation of it
 # Rows of a table that a reader takes in.
-_MOST_CLASSES = 30
+_MOST_CLASSES, _MOST_GROUPS = 30, 12
 # Of evaluations on the way.
 CURVE_METRICS = ("accuracy", "deo_m", "deo_a")
 TITLES = {"accuracy": "accuracy", "deo_m": "DEO_M", "deo_a": "DEO_A", "wa": "WA", "ba": "BA"}
@@ -314,21 +314,68 @@ def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:
     )
 
 
-def group_table(row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str]) -> "Table":
+def group_table(
+    row: dict[str, Any], class_names: Sequence[str], group_names: Sequence[str], *, full: bool = False
+) -> "Table":
     """The accuracy of every class (down) in every protected group (across), percent; - where there are no images.
 
-    Of more than 30 classes the 30 with the lowest accuracies, the lowest of a class's groups first.
+    Of more than 30 classes the 30 with the lowest accuracies, the lowest of a class's groups first; of more than 12
+    groups every class's mean, lowest and highest. ``full``: all of them.
     """
     from rich.table import Table
 
     title, rows = "accuracy per class and group, %", list(zip(class_names, row["group_accuracy"], strict=True))
-    if len(rows) > _MOST_CLASSES:
+    if len(group_names) > _MOST_GROUPS and not full:
+        return extremes_table(title, rows[:], group_names, "mean", "lowest", "highest", _MOST_CLASSES)
+    if len(rows) > _MOST_CLASSES and not full:
         title += f": the {_MOST_CLASSES} lowest of {len(rows)} classes"
         rows = sorted(rows, key=lambda named: min((cell for cell in named[1] if cell is not None), default=math.inf))
     result = Table(title=title, title_justify="left")
     result.add_column("class")
     for name in group_names:
         result.add_column(name, justify="right")
-    for name, cells in rows[:_MOST_CLASSES]:
+    for name, cells in rows if full else rows[:_MOST_CLASSES]:
         result.add_row(name, *("-" if cell is None else f"{cell:.0f}" for cell in cells))
+    return result
+
+
+def extremes_table(
+    title: str,
+    rows: Sequence[tuple[str, Sequence[float | None]]],
+    group_names: Sequence[str],
+    whole: str,
+    least: str,
+    most: str,
+    most_rows: int | None = None,
+) -> "Table":
+    """Of every class what all groups have together, and the groups with the least and the most.
+
+    Args:
+        rows: a class's name, and its figure in every group; None where there is none.
+        whole: title of the mean (``mean``) or the sum.
+        least, most: titles of the extremes.
+        most_rows: of more rows, those with the least.
+    """
+    from rich.table import Table
+
+    title += f"; {len(group_names)} groups, of which the extremes are shown (--full shows all)"
+    if most_rows is not None and len(rows) > most_rows:
+        title += f": the {most_rows} lowest of {len(rows)} classes"
+        rows = sorted(rows, key=lambda named: min((c for c in named[1] if c is not None), default=math.inf))[:most_rows]
+    result = Table(title=title, title_justify="left")
+    result.add_column("class")
+    for name in (whole, least):
+        result.add_column(name, justify="right")
+    result.add_column("in group")
+    result.add_column(most, justify="right")
+    result.add_column("in group")
+    for name, cells in rows:
+        known = [(cell, group) for group, cell in enumerate(cells) if cell is not None]
+        if not known:
+            result.add_row(name, "-", "-", "", "-", "")
+            continue
+        (low, of_low), (high, _) = min(known), max(known)
+        of_high = next(group for cell, group in known if cell == high)
+        together = sum(cell for cell, _ in known) / (len(known) if whole == "mean" else 1)
+        result.add_row(name, f"{together:.0f}", f"{low:.0f}", group_names[of_low], f"{high:.0f}", group_names[of_high])
     return result

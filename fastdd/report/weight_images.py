@@ -68,7 +68,7 @@ class WeightedImages:
         return f"{name}{f', {group}' if group else ''}: {self.relative[row]:.2f}"
 
 
-def extremes_table(of: WeightedImages, count: int) -> "Table":
+def weight_extremes_table(of: WeightedImages, count: int) -> "Table":
     """The heaviest and the lightest images of every class, as a rich table; of more than 20 classes, 20 of them."""
     from rich.table import Table
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from fastdd.core.text import one_of
+
 # Of an evaluation, or, of a data set itself: its condensed ratio, and its share of bias-aligned images.
 Figure = Literal["accuracy", "deo_m", "deo_a", "wa", "ba", "condensed", "aligned"]
 # A figure, or its mean and standard deviation; None where the paper's text is not readable.
@@ -190,7 +192,7 @@ def read_paper(name: str) -> dict[str, Table]:
 
 def _read(name: str) -> _Paper:
     if name not in paper_names():
-        raise ValueError(f"no recipes for a paper {name!r}; one of: {', '.join(paper_names())}")
+        raise ValueError(f"no recipes for a paper {name!r}; {one_of(name, paper_names())}")
     return _Paper.model_validate(yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
@@ -217,7 +219,7 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
         known = list(dict.fromkeys(getattr(cell, what) for cell in [*table.cells, *table.also]))
         for pattern in wanted:
             if not fnmatch.filter(known, pattern):
-                raise ValueError(f"{table.paper} {table.name} has no {what} {pattern!r}; one of: {', '.join(known)}")
+                raise ValueError(f"{table.paper} {table.name} has no {what} {pattern!r}; {one_of(pattern, known)}")
     cells = tuple(
         cell
         for cell in cells

@@ -3,6 +3,7 @@
 from fastdd.session.callbacks import Callback, Curve, Progress, Report
 from fastdd.session.estimate import Estimate
 from fastdd.session.folder import check_out
+from fastdd.session.loggers import RunLog
 from fastdd.session.run import Run, run
 from fastdd.session.snapshots import Snapshots, snapshot_files, snapshot_iterations
 
@@ -13,6 +14,7 @@ __all__ = [
     "Progress",
     "Report",
     "Run",
+    "RunLog",
     "Snapshots",
     "check_out",
     "run",

@@ -34,6 +34,15 @@ class Callback:
 
     agreement: Sequence[Any] = ()
 
+    def begins(self, run: "Run") -> None:
+        """The loop is about to begin, or to go on: ``run.step`` says where."""
+
+    def ends(self, run: "Run") -> None:
+        """The loop has ended, done or not; called once after every :meth:`begins`."""
+
+    def evaluated(self, run: "Run", row: Mapping[str, Any]) -> None:
+        """The set has been evaluated on the way; the row is the one of ``evaluations.jsonl``."""
+
     def pauses(self, run: "Run") -> bool:
         """Whether the run shall pause here (:meth:`paused`), after its start or a step: a function of ``run.step``."""
         return False
@@ -156,6 +165,7 @@ class Curve(Callback):
             raise KeyboardInterrupt(f"stopped after {run.step} of {run.total} steps, in the evaluation there") from None
         if run.out is not None:
             ranks.first(lambda: run.folder.log(EVALUATIONS, [row]))
+        run.tell("evaluated", row)
         self._done.add(run.iteration)
         if self._progress and ranks.rank() == 0:
             self._progress(row)

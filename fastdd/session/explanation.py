@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fastdd.core import ranks, rng
+from fastdd.core.text import did_you_mean
 from fastdd.data import Dataset, objects_in
 from fastdd.evaluation.features import drawn_rows, features_of, in_plane, silhouette
 from fastdd.evaluation.saliency import Saliency, check_cells, predicted, rise, share_inside
@@ -76,9 +77,10 @@ def explain_network(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
     if projection not in PROJECTIONS:
-        raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, not {projection!r}")
+        meant = did_you_mean(projection, PROJECTIONS)
+        raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, not {projection!r}{meant}")
     if of not in CLASSES:
-        raise ValueError(f"of must be one of {', '.join(CLASSES)}, not {of!r}")
+        raise ValueError(f"of must be one of {', '.join(CLASSES)}, not {of!r}{did_you_mean(of, CLASSES)}")
     if images:
         check_cells(data.size, cells)
     stored.check_fits(data)

@@ -213,12 +213,12 @@ class Run:
             RuntimeError: a loss that is not finite, or a rank that is gone (:class:`fastdd.core.ranks.RankLost`); the
                 last checkpoint stays.
             OSError: the folder can't be written.
-            KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGUSR1, after a checkpoint.
         """
         self.started_at = self._read_at = self.clock()
         self._unread: list[torch.Tensor] = []
         self._meeting = self.step + 1
-        with stop_requests() as self.stop, models.exact_convolutions():
+        with stop_requests() as self.stop, models.exact_convolutions(), self._told_of_its_end():
             if self.step < self.total and self._pauses():
                 self._pause()
             while self.step < self.total:
@@ -237,6 +237,14 @@ class Run:
             if self._pauses():
                 self._pause()
         return result
+
+    @contextlib.contextmanager
+    def _told_of_its_end(self) -> Iterator[None]:
+        self.tell("begins")
+        try:
+            yield
+        finally:
+            self.tell("ends")
 
     def _tell_if_unmoved(self, result: SyntheticSet) -> None:
         if self.total and not moved(self._start, result.images):

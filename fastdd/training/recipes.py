@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastdd.core import settings as _settings
+from fastdd.core.text import did_you_mean, one_of
 from fastdd.models.network import Network
 from fastdd.training.base import Recipe, Settings, TrainingImages
 from fastdd.training.dfa import Dfa
@@ -23,7 +24,7 @@ RECIPES: dict[str, type[Recipe]] = {
 def recipe(name: str) -> type[Recipe]:
     """A recipe by its name; ValueError names the known ones."""
     if name not in RECIPES:
-        raise ValueError(f"unknown training {name!r}; one of: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown training {name!r}; {one_of(name, RECIPES)}")
     return RECIPES[name]
 
 
@@ -33,7 +34,9 @@ def constants(name: str, values: Mapping[str, Any]) -> Settings:
     for key in values:
         if key not in kind.model_fields:
             known = ", ".join(kind.model_fields) or "none"
-            raise ValueError(f"training {name} has no constant {key!r}; it has: {known}")
+            raise ValueError(
+                f"training {name} has no constant {key!r}; it has: {known}{did_you_mean(key, kind.model_fields)}"
+            )
     return _settings.parse(kind, values)
 
 

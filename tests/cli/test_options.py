@@ -107,6 +107,6 @@ def test_methods_and_modes_are_listed(run):
     assert all(name in text for name in METHODS["mtt"].Settings.model_fields if name not in ("method", "dataset"))
     code, text, error = run("methods", "mt")
     assert (code, text) == (2, "")
-    assert error == f"error: unknown method 'mt'; one of: {', '.join(METHODS)}\n"
+    assert error == f"error: unknown method 'mt'; one of: {', '.join(METHODS)}; did you mean mtt?\n"
     text = run("modes")[1]
     assert all(name in text for name in MODES)

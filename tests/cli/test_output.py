@@ -100,7 +100,7 @@ def test_names_cannot_steer_the_terminal():
 def test_sigterm_is_one_line(run, monkeypatch):
     monkeypatch.setattr(api, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9))
     before = signal.getsignal(signal.SIGTERM)
-    assert run(*FIGURES) == (130, "", "interrupted: ended by SIGTERM\n")
+    assert run(*FIGURES) == (75, "", "interrupted: ended by SIGTERM\n")
     assert signal.getsignal(signal.SIGTERM) == before
 
 

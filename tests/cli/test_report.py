@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fastdd import api, reproduce
-from fastdd.cli.estimate import time_text
+from fastdd.cli.plan import time_text
 from fastdd.data import SyntheticSet, load
 from fastdd.data.initial import random_set
 from fastdd.report import document, read_json, write_json

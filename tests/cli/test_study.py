@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastdd import api, data
 from fastdd.cli import study as command
-from fastdd.cli.estimate import time_text
+from fastdd.cli.plan import time_text
 from fastdd.session import Estimate
 from fastdd.studies import KeptRows, density, kde, severity
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from fastdd.core.text import did_you_mean
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.readers import CIFAR10_CLASSES, CIFAR10_NORMALISATION
@@ -92,7 +93,9 @@ def dfa_folder(
         RuntimeError: an image whose name does not say class and group, or that lies in another class's folder.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind of dfa-folder must be one of {', '.join(KINDS)}, not {kind!r}")
+        raise ValueError(
+            f"kind of dfa-folder must be one of {', '.join(KINDS)}, not {kind!r}{did_you_mean(kind, KINDS)}"
+        )
     if test not in (None, *_TESTS):
         raise ValueError(f"test of dfa-folder must be {' or '.join(_TESTS)}, or left out, not {test!r}")
     if size is not None and type(size) is not int:

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from fastdd.core.text import did_you_mean
 from fastdd.data.files.decode import Recipe
 from fastdd.data.files.plan import Plan, Rows
 from fastdd.data.files.tree import Tree, find
@@ -70,7 +71,9 @@ def utkface(
     """
     for option, value, words in (("target", target, [*_NAMES]), ("protected", protected, [*_NAMES, _FFR_AGES])):
         if value not in words:
-            raise ValueError(f"{option} of utkface must be one of {', '.join(words)}, not {value!r}")
+            raise ValueError(
+                f"{option} of utkface must be one of {', '.join(words)}, not {value!r}{did_you_mean(value, words)}"
+            )
     if target == protected:
         raise ValueError(f"target and protected of utkface are both {target!r}: they must differ")
     places = (".", "UTKFace", "utkface", "UTKface")

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from fastdd.core import rng
+from fastdd.core.text import one_of
 from fastdd.debias.density.kde import check_embeddings
 
 METHODS = ("kmeans", "dbscan")
@@ -41,7 +42,7 @@ class ClusterSettings:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise ValueError(f"unknown clustering method {self.method!r}; one of: {', '.join(METHODS)}")
+            raise ValueError(f"unknown clustering method {self.method!r}; {one_of(self.method, METHODS)}")
         if self.num_groups is not None and self.num_groups < 1:
             raise ValueError(f"num_groups must be at least 1, not {self.num_groups}")
         if not 0 < self.eps < math.inf:

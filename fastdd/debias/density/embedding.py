@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastdd import models
 from fastdd.core import ranks, rng
+from fastdd.core.text import one_of
 from fastdd.data import Dataset, DeviceImages
 from fastdd.debias.density.kde import check_embeddings, load_embeddings
 
@@ -76,7 +77,7 @@ class EmbeddingSettings:
 
     def __post_init__(self):
         if self.encoder not in models.ENCODERS:
-            raise ValueError(f"unknown encoder {self.encoder!r}; one of: {', '.join(models.ENCODERS)}")
+            raise ValueError(f"unknown encoder {self.encoder!r}; {one_of(self.encoder, models.ENCODERS)}")
         for name, least in (("steps", 1), ("batch", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")

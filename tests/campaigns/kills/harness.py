@@ -75,7 +75,7 @@ def judged(status: int | None, errors: str) -> str:
         return "right"
     lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
     told = len(lines) == 1 and lines[0].startswith(("error: ", "interrupted"))
-    return "clear error" if told and status in (1, 2, 130) else "crash"
+    return "clear error" if told and status in (1, 2, 75, 130) else "crash"
 
 
 class Victim:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fastdd import ops
+from fastdd.core.text import one_of
 
 # Its square root and its inverse are then far from the ends of float32.
 _LEAST_VARIANCE, _LARGEST_VARIANCE = 1e-30, 1e30
@@ -70,7 +71,7 @@ class KdeSettings:
             ("normalise", NORMALISATIONS),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; one of: {', '.join(known)}")
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; {one_of(getattr(self, name), known)}")
         if self.k < 1:
             raise ValueError(f"k must be at least 1 neighbour, not {self.k}")
         if self.batch < 2:
