@@ -1,4 +1,4 @@
-"""Accuracy of every class in every group as a table's cells: colours, numbers of test images, what WA and DEO rest on."""
+"""Accuracy of every class in every group as cells of a table, their test images, and what WA and DEO rest on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +31,11 @@ class Cell:
 
 
 def images_of_cells(row: dict[str, Any], dataset: Dataset | None) -> np.ndarray | None:
-    """Test images of every class and group, int64 [C, G]: as the result has them, or, of one that an earlier version wrote,
-    those of the data set, where its accuracies can be of so many; None where they are not known."""
+    """Test images of every class and group, int64 [C, G]; None where they are not known.
+
+    As the result has them, or, of one that an earlier version wrote, those of the data set, where its accuracies can be
+    of so many.
+    """
     accuracy = np.array([[np.nan if cell is None else cell for cell in line] for line in row["group_accuracy"]])
     if "group_images" in row:
         known = np.array(row["group_images"], np.int64)

@@ -1,8 +1,8 @@
 """Charts as SVG text for a page: curves and scatters, drawn by matplotlib, the same bytes for the same data.
 
-A chart is an element of HTML: the SVG, and beside it the legend as a list, which wraps where there is no room. Ink, grid and
-the palette's colours are variables of the page's style (``--ink``, ``--grid``, ``--c0`` ...), so that they follow its
-scheme; scatters, whose points are pixels or have colours of their own, stand on paper that is light in both.
+A chart is an element of HTML: the SVG, and beside it the legend as a list, which wraps where there is no room. Ink,
+grid and the palette's colours are variables of the page's style (``--ink``, ``--grid``, ``--c0`` ...), so that they follow
+its scheme; scatters, whose points are pixels or have colours of their own, stand on paper that is light in both.
 """
 
 import io
@@ -234,9 +234,8 @@ def scatter(
         for number, name in enumerate(names):
             own = colour(number) if colours is None else colours[number % len(colours)]
             look = {"color": own, "marker": marker(number)}
-            axes.scatter(
-                *real[of_real == number].T, s=9 if colours is None else 14, alpha=0.6, rasterized=True, **look, **edge
-            )
+            here, size = real[of_real == number], 9 if colours is None else 14
+            axes.scatter(*here.T, s=size, alpha=0.6, rasterized=True, **look, **edge)
             if of_made is not None:
                 axes.scatter(*made[of_made == number].T, s=46, edgecolors="black", linewidths=0.9, **look)
             key.append((_point(own, marker(number)), name))

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastdd.evaluation.repeats import repeats
 from fastdd.report import charts
-from fastdd.report.record import Record
 from fastdd.report.labels import labels
+from fastdd.report.record import Record
 from fastdd.report.results import CURVE_METRICS, TITLES, networks, set_name
 
 
@@ -22,8 +22,9 @@ def repeated(records: Sequence[Record]) -> list[list[int]]:
 
 
 def course(records: Sequence[Record], baselines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Of evaluations on the way: how they were made, and a chart of every figure; empty where there are none. Results of
-    baselines are drawn as levels.
+    """Of evaluations on the way: how they were made, and a chart of every figure; empty where there are none.
+
+    Results of baselines are drawn as levels.
 
     Of repeats a point is the mean over distillations, with its 95 % interval (Student's t), after iterations that all
     of them were evaluated after, by the same kind of networks.

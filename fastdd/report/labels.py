@@ -16,8 +16,9 @@ def labels(records: Sequence[Record]) -> list[str]:
     """What each record is called beside the others.
 
     The name that it was given; else its method and debias mode (a training's recipe and use), and its data set and IPC
-    where they differ. Of records that are still called alike, the settings and options of their data that differ, then the
-    seed, then the folder. One by itself goes by all that is known of it (:attr:`fastdd.report.record.Record.name`).
+    where they differ. Of records that are still called alike, the settings and options of their data that differ, then
+    the seed, then the folder. One by itself goes by all that is known of it
+    (:attr:`fastdd.report.record.Record.name`).
     """
     found = [record.title or record.name for record in records]
     if len(records) > 1:
@@ -29,7 +30,7 @@ def labels(records: Sequence[Record]) -> list[str]:
 
 
 def title(records: Sequence[Record], names: Sequence[str]) -> str:
-    """Of the page of ``records``, whose :func:`labels` are ``names``: with what they have in common, where they are few."""
+    """Of the page of ``records``, whose :func:`labels` are ``names``, with what they have in common."""
     if len(records) == 1:
         return records[0].title or records[0].name
     alike = [part for part in ("dataset", "ipc") if len({_about(record).get(part) for record in records}) == 1]

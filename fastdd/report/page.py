@@ -15,27 +15,16 @@ from fastdd.core.text import printable
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.evaluation.audit import Audit
-from fastdd.evaluation.doubts import FEW_IMAGES
-from fastdd.report import charts
+from fastdd.report import charts, sections
 from fastdd.report.audit import LEGEND, audit_lines, audit_summary, loss_lines
-from fastdd.report.baselines import command_for
-from fastdd.report.cells import LEAST, cells, doubts_of_cells, images_of_cells
 from fastdd.report.course import course
 from fastdd.report.coverage import ClassCoverage
 from fastdd.report.embeddings import Embedding, kept_network, of_random_network, of_trained_network
 from fastdd.report.labels import labels
 from fastdd.report.labels import title as title_of
 from fastdd.report.record import Record
-from fastdd.report.results import TITLES, networks, notes, set_name
-from fastdd.report.tiles import (
-    MOST_CLASSES,
-    group_marks,
-    marks_of_real,
-    real_tiles,
-    side_by_side,
-    snapshot_tiles,
-    synthetic_tiles,
-)
+from fastdd.report.results import networks
+from fastdd.report.tiles import MOST_CLASSES, group_marks, snapshot_tiles, synthetic_tiles
 from fastdd.report.training import training_charts
 
 DEFINITIONS = {
@@ -120,11 +109,11 @@ def page(
 
     Results with their definitions beside those of baselines, loss over steps, accuracy over iterations where a run was
     evaluated on the way; synthetic images by class beside real ones (click, or Enter, enlarges one); of every run the
-    accuracy of every class in every group with its number of test images, weights of KDE reweighting, what an audit found,
-    with the group of every synthetic image, embeddings of real and synthetic images by class and by group,
-    configuration, versions and times; of a network's training, loss and figures on validation images over epochs, and what
-    bias-conflicting images count; several records are compared, and called by what differs
-    (:func:`fastdd.report.labels.labels`). Light or dark as the reader's system is; as wide as the screen or the paper.
+    accuracy of every class in every group with its number of test images, weights of KDE reweighting, what an audit
+    found, embeddings of real and synthetic images by class and by group, configuration, versions and times; of a
+    network's training, loss and figures on validation images over epochs, and what bias-conflicting images count;
+    several records are compared, and called by what differs (:func:`fastdd.report.labels.labels`). Light or dark as the
+    reader's system is; as wide as the screen or the paper.
 
     Args:
         records: runs, finished or not, synthetic sets, or trainings of networks.
@@ -132,8 +121,8 @@ def page(
         view: what is shown of runs and how; by default as :class:`View` has it.
         table: to stand first, under its own title.
         covered: what the runs' sets cover of a class (:func:`fastdd.report.coverage.class_coverage`).
-        baselines: results (:func:`fastdd.report.result_row`) to see those of the records beside; where there are none, the
-            page says how to make some. None: nor that.
+        baselines: results (:func:`fastdd.report.result_row`) to see those of the records beside; where there are none,
+            the page says how to make some. None: nor that.
         without: why there is no data set.
 
     Raises:
@@ -156,101 +145,20 @@ def page(
     shown = {
         "title": table.title if table else title_of(records, [run["name"] for run in runs]),
         **{"table": table, "runs": runs, "several": len(runs) > 1, "metrics": METRICS, "definitions": DEFINITIONS},
-        **_results(runs, list(baselines or ()), chart=table is None),
-        "advice": _advice(runs) if baselines == [] else "",
-        "losses": _losses(runs),
+        **sections.results(runs, list(baselines or ()), chart=table is None),
+        "advice": sections.advice(runs) if baselines == [] else "",
+        "losses": sections.losses(runs),
         "course": course(records, baselines or ()),
         "covered": covered,
         "training": training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
         "validated": any("wa" in row for run in runs for row in run["history"] or ()),
         "weighted": any("weights" in row for run in runs for row in run["history"] or ()),
-        "images": _images(runs, dataset, view),
+        "images": sections.images(runs, dataset, view.seed),
         **{"dataset": dataset, "without": without.rstrip("."), "style": _style(), "script": _resource("page.js")},
     }
-    return environment.from_string(_resource("page.html.j2")).render(**shown, contents=_contents(shown)).lstrip()
-
-
-def _results(runs: Sequence[dict[str, Any]], baselines: list[dict[str, Any]], *, chart: bool) -> dict[str, Any]:
-    """The table of results, its chart where there is something to compare, and what to know of them."""
-    rows = [(set_name(row), row, True) for row in baselines]
-    rows += [(_name_of_row(run, row, len(runs) > 1), row, False) for run in runs for row in run["rows"]]
-    few = [f"{run['name']}: {line}" if len(runs) > 1 else line for run in runs for line in run["few"]]
-    # Of cells that the page counts itself, there is no need of what the evaluation said of them.
-    counted = [run["heat"].get("counted") for run in runs for _ in run["rows"]]
-    told = [
-        row | {"warnings": [line for line in row.get("warnings", ()) if not (known and line.startswith(FEW_IMAGES))]}
-        for (_, row, _), known in zip(rows, [False] * len(baselines) + counted, strict=True)
-    ]
-    known = [metric for metric in METRICS if all(row[metric]["mean"] is not None for _, row, _ in rows)]
-    picture = ""
-    if chart and len(rows) > 1 and known:
-        bars = [
-            (
-                TITLES[metric],
-                [(row[metric]["mean"], row[metric]["std"] if row["nets"] > 1 else None) for _, row, _ in rows],
-            )
-            for metric in known
-        ]
-        picture = charts.bars(bars, [name for name, _, _ in rows], y="%", limits=(0, 105))
-    splits = {row.get("tested_on", "test") for _, row, _ in rows}
-    tested = {("test",): "On the test set", ("validation",): "On held-out training images"}
-    return {
-        "results": rows,
-        "result_chart": picture,
-        "notes": [*notes(told), *few],
-        "tested": tested.get(tuple(splits), "On the test set unless it says otherwise"),
-        "spread": any(row["nets"] > 1 for _, row, _ in rows),
-    }
-
-
-def _name_of_row(run: dict[str, Any], row: dict[str, Any], several: bool) -> str:
-    if not several and not run["title"]:
-        return set_name(row)
-    return f"{run['name']} on {row['trained']}" if "trained" in row else run["name"]
-
-
-def _advice(runs: Sequence[dict[str, Any]]) -> str:
-    """How a baseline of these runs is made; empty where none was evaluated, or they have several data sets or IPC."""
-    rows = [run["rows"][-1] for run in runs if run["rows"] and run["history"] is None]
-    alike = len({(row.get("dataset"), row["ipc"]) for row in rows}) == 1
-    return command_for(rows[-1]) if alike and rows[-1].get("dataset") and rows[-1]["ipc"] else ""
-
-
-def _losses(runs: Sequence[dict[str, Any]]) -> str:
-    losses = [(run["name"], run["losses"]) for run in runs if run["history"] is None]
-    return charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else ""
-
-
-def _images(runs: Sequence[dict[str, Any]], dataset: Dataset | None, view: View) -> dict[str, Any]:
-    """Synthetic images of all runs by class, and real ones beside them."""
-    sets = [run for run in runs if run["classes"]]
-    real = real_tiles(dataset, view.seed) if dataset is not None and sets else {}
-    told = [mark for run in sets for mark in run["marks"]]
-    marks = dict.fromkeys([*(marks_of_real(dataset) if real else []), *told])
-    heads = [run["name"] for run in sets] if len(runs) > 1 else ["synthetic"]
-    return {
-        "rows": side_by_side([run["classes"] for run in sets], real, by_number=bool(real)),
-        "heads": [*heads, "real"] if real else heads,
-        "real": bool(real),
-        "marks": list(marks),
-        "told": bool(told),
-        "hidden": max((run["hidden"] for run in sets), default=0),
-    }
-
-
-def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
-    """(id, title) of the page's parts."""
-    runs, covered = shown["runs"], shown["covered"]
-    parts = [
-        ("results", "Results", runs),
-        ("loss", "Loss", shown["losses"]),
-        ("training", "Training", shown["training"]),
-        ("course", "Accuracy over iterations", shown["course"]),
-        ("covered", f"Class {covered.class_name}" if covered else "", covered),
-        ("images", "Images", shown["images"]["rows"]),
-    ]
-    found = [(target, name) for target, name, there in parts if there]
-    return found + [(f"run-{number}", run["name"]) for number, run in enumerate(runs, 1)]
+    return (
+        environment.from_string(_resource("page.html.j2")).render(**shown, contents=sections.contents(shown)).lstrip()
+    )
 
 
 def _shown(value: Any) -> Any:
@@ -312,7 +220,7 @@ def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> di
         "history": record.history,
         "rows": rows,
         "stale": len(record.rows) - len(rows),
-        **_heat(rows, _group_names(record, dataset), _row_names(record, dataset), dataset),
+        **sections.heat(record, dataset),
         "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
         "embeddings": _embeddings(record, shown, dataset, view)
         if shown is not None and dataset is not None and view.embedding != "none"
@@ -327,25 +235,6 @@ def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> di
     }
 
 
-def _heat(
-    rows: Sequence[dict[str, Any]], groups: list[str], classes: list[str], dataset: Dataset | None
-) -> dict[str, Any]:
-    """Of the last result its cells, and what of WA and DEO rests on few images."""
-    about: dict[str, Any] = {"groups": groups, "row_names": classes, "heat": {}, "few": []}
-    if not rows:
-        return about
-    images = images_of_cells(rows[-1], dataset)
-    found = cells(rows[-1], images)
-    about["heat"] = {
-        "cells": found,
-        "nets": rows[-1]["nets"],
-        "counted": images is not None,
-        "few": any(cell.few for line in found for cell in line),
-        "least": LEAST,
-    }
-    return about | {"few": doubts_of_cells(rows[-1], images, classes, groups)}
-
-
 def _learned(made: SyntheticSet) -> dict[str, str]:
     found = {"images": f"{len(made.images):,} of {'x'.join(map(str, made.images.shape[1:]))}"}
     if made.learning_rate is not None:
@@ -357,37 +246,6 @@ def _learned(made: SyntheticSet) -> dict[str, str]:
     if made.formation > 1:
         found["multi-formation"] = f"{made.formation} x {made.formation} images in each"
     return found
-
-
-def _group_names(record: Record, dataset: Dataset | None) -> list[str]:
-    if not record.rows_of_set:
-        return []
-    last = record.rows_of_set[-1]
-    count = len(last["group_accuracy"][0])
-    known = last.get("group_names")
-    if isinstance(known, list) and len(known) == count:
-        return known
-    if dataset is not None and dataset.num_groups == count:
-        return list(dataset.group_names)
-    return [f"group {number}" for number in range(count)]
-
-
-def _row_names(record: Record, dataset: Dataset | None) -> list[str]:
-    """Of the classes of the last evaluation, whose order is that of the data set that it was on, not the set's."""
-    if not record.rows_of_set:
-        return []
-    last = record.rows_of_set[-1]
-    count = len(last["group_accuracy"])
-    for known in (last.get("class_names"), dataset and dataset.class_names, _own_names(record)):
-        if isinstance(known, list | tuple) and len(known) == count:
-            return list(known)
-    return [f"class {number}" for number in range(count)]
-
-
-def _own_names(record: Record) -> list[str] | None:
-    """The set's, where its classes have the order of the data set that it was made from: not of an imported one."""
-    made = record.synthetic
-    return None if made is None or "source" in made.metadata else made.metadata["class_names"]
 
 
 def _audit(audit: Audit | None) -> dict[str, Any]:

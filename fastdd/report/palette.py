@@ -1,8 +1,8 @@
 """Colours, marks and dashes that readers can tell apart, whatever their eyes, and text that can be read on colours.
 
 The eight colours of a scheme were searched for by their smallest distance in CIELAB, as they are and as Machado et al.
-(2009) simulate protanopia, deuteranopia and tritanopia: 18 in either scheme, where Okabe and Ito's have 9.7. All have the
-contrast of 3 with the page's background that WCAG 2.2 asks of graphics (1.4.11).
+(2009) simulate protanopia, deuteranopia and tritanopia: about 18 in either scheme. All have the contrast of 3 with the
+page's background that WCAG 2.2 asks of graphics (1.4.11).
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from fastdd.data.sets.colours import colours_in_images
 # On white: blue, orange, green, plum, brown, sky, brick, navy; and their like on the dark page.
 COLOURS = ("#0b5fd0", "#e0560a", "#149863", "#a1307c", "#4a3a13", "#3a93fa", "#ba4b41", "#101040")
 DARK = ("#5b9bff", "#fb8737", "#48c78e", "#d868b8", "#ccc270", "#9bddff", "#e2a1c0", "#f5f5f5")
-# As matplotlib names and draws them. Their numbers have no factor in common with that of the colours, so that of 56 things
-# no two look alike, and neighbours differ in colour and in form.
+# As matplotlib names and draws them. Their numbers have no factor in common with that of the colours, so that of 56
+# things (40 lines) no two look alike, and neighbours differ in colour and in form.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3, 3, 3))
 # Of a table's cells, at 0, 50 and 100 %.
@@ -37,8 +37,10 @@ def dashes(number: int) -> tuple[float, ...]:
 
 
 def group_colours(names: Sequence[str]) -> list[str]:
-    """``#rrggbb`` of groups: those of the data set's images where they are known; else that of which a group's name is the
-    name (CSS, then the survey of xkcd), and of the other groups the palette's, but for those that are near to one of these.
+    """``#rrggbb`` of groups: those of the data set's images where they are known.
+
+    Else that of which a group's name is the name (CSS, then the survey of xkcd), and of the other groups the palette's,
+    but for those that are near to one of these.
 
     >>> group_colours(["red", "light yellow"]), group_colours(["red", "old"]), group_colours(["old", "young"])
     (['#ff0000', '#ffff80'], ['#ff0000', '#0b5fd0'], ['#0b5fd0', '#e0560a'])

@@ -47,7 +47,8 @@ def result_row(
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``warnings``, a list of lines, is there only where there are some.
-    ``group_accuracy`` is the [C][G] matrix of mean accuracies, ``group_images`` that of test images; ``epochs``, ``learning_rate``, ``dsa_strategy``,
+    ``group_accuracy`` is the [C][G] matrix of mean accuracies, ``group_images`` that of numbers of test images;
+    ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
     the recipe where it is not plain, ``groups_from`` whose groups it looked at. ``trained`` is how the networks that
     the set was matched on, or the experts that it follows, were trained, where they were (:func:`trained_networks`).

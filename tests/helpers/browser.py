@@ -98,6 +98,7 @@ class Browser:
 
     def paper(self, file: Path) -> None:
         """A PDF, as the page asks to be printed."""
+        self._call("Emulation.setEmulatedMedia", media="print")
         sheet = self._call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
         file.write_bytes(base64.b64decode(sheet["data"]))
 

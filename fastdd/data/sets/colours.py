@@ -13,8 +13,9 @@ _PALETTES = (
 
 
 def colours_in_images(group_names: Sequence[str]) -> list[str] | None:
-    """``#rrggbb`` of every group, as C-MNIST and its kin (Bahng et al.) or Colored MNIST of LfF colour their images; None
-    where the groups are not among those of one of them.
+    """``#rrggbb`` of every group, as C-MNIST and its kin (Bahng et al.) or Colored MNIST of LfF colour their images.
+
+    None where the groups are not among those of one of them.
 
     >>> colours_in_images(["red", "light yellow"]), colours_in_images(["mauve"]), colours_in_images(["old"])
     (['#ff0000', '#ffff80'], ['#ac7694'], None)
