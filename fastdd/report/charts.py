@@ -1,8 +1,8 @@
 """Charts as SVG text for a page: curves and scatters, drawn by matplotlib, the same bytes for the same data.
 
 A chart is an element of HTML: the SVG, and beside it the legend as a list, which wraps where there is no room. Ink,
-grid and the palette's colours are variables of the page's style (``--ink``, ``--grid``, ``--c0`` ...), so that they follow
-its scheme; scatters, whose points are pixels or have colours of their own, stand on paper that is light in both.
+grid and the palette's colours are variables of the page's style (``--ink``, ``--grid``, ``--c0`` ...), so that they
+follow its scheme; scatters, whose points are pixels or have colours of their own, stand on paper that is light in both.
 """
 
 import io
