@@ -156,9 +156,8 @@ def page(
         "images": sections.images(runs, dataset, view.seed),
         **{"dataset": dataset, "without": without.rstrip("."), "style": _style(), "script": _resource("page.js")},
     }
-    return (
-        environment.from_string(_resource("page.html.j2")).render(**shown, contents=sections.contents(shown)).lstrip()
-    )
+    template = environment.from_string(_resource("page.html.j2"))
+    return template.render(**shown, contents=sections.contents(shown)).lstrip()
 
 
 def _shown(value: Any) -> Any:
