@@ -33,6 +33,8 @@ _STYLE = {
     "grid.color": GRID,
     "axes.axisbelow": True,
 }
+# Of bars that stand for no curve: its contrast is more than 3 in either scheme.
+_GRAY = "#7d8790"
 _MOST_POINTS = 2000
 # Inches. On the narrowest phones a chart is as wide as the page, and its text still 10 pixels high.
 _SIZE, _SQUARE = (4.7, 2.7), (4.4, 3.7)
@@ -139,6 +141,7 @@ def bars(
     *,
     y: str,
     limits: tuple[float, float] | None = None,
+    of: Sequence[int | None] | None = None,
 ) -> str:
     """Groups of bars, each a name and of every bar its value and half of its interval (None: it has none).
 
@@ -146,15 +149,21 @@ def bars(
         groups: as many bars each as there are ``names``.
         names: of the bars of a group, for the legend, in whose order they stand.
         limits: beyond which y is not drawn, however wide intervals are; None: as far as they go.
+        of: what the bars are of, as numbers of the curves in other charts, whose colours they have; None: gray, of
+            what has no curve. By default a bar each. A colour's second bar is hatched, its third more densely.
     """
+    of = range(len(names)) if of is None else of
+    owns = [_GRAY if number is None else colour(number) for number in of]
     with _Figure(*_SIZE) as (figure, axes):
-        width = 0.8 / len(names)
-        for number in range(len(names)):
+        width, key = 0.8 / len(names), []
+        for number, (name, own) in enumerate(zip(names, owns, strict=True)):
             heights = [values[number][0] for _, values in groups]
             spread = [values[number][1] or 0 for _, values in groups]
             places = np.arange(len(groups)) + (number - (len(names) - 1) / 2) * width
-            again = {"hatch": "//" * (number // len(COLOURS)), "edgecolor": "white"}
-            axes.bar(places, heights, width, color=colour(number), **(again if number >= len(COLOURS) else {}))
+            before = owns[:number].count(own)
+            again = {"hatch": "//" * before, "edgecolor": "white"} if before else {}
+            axes.bar(places, heights, width, color=own, **again)
+            key.append((_bar(own, before), name))
             if any(spread):
                 axes.errorbar(places, heights, spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         if limits is not None:
@@ -162,7 +171,7 @@ def bars(
         axes.set_xticks(range(len(groups)), [printable(name) for name, _ in groups], parse_math=False)
         axes.set(ylabel=y)
         axes.grid(visible=False, axis="x")
-        return figure([(_bar(number), name) for number, name in enumerate(names)])
+        return figure(key)
 
 
 def coverage(
@@ -265,9 +274,9 @@ def _line(number: int, form: str | None = None) -> str:
     return _sign(_stroke(own, dashes(number)) + (f'<g fill="{own}">{_FORMS[form]}</g>' if form else ""))
 
 
-def _bar(number: int) -> str:
-    lines = "".join(f'<path d="M{at}-5l-6 10" stroke="#fff"/>' for at in range(-2, 12, 5) if number >= len(COLOURS))
-    return _sign(f'<path d="M-9-5H9V5H-9z" fill="{_variable(colour(number))}"/>{lines}')
+def _bar(own: str, before: int) -> str:
+    lines = "".join(f'<path d="M{at}-5l-6 10" stroke="#fff"/>' for at in range(-2, 12, 6 - min(before, 4)) if before)
+    return _sign(f'<path d="M-9-5H9V5H-9z" fill="{_variable(own)}"/>{lines}')
 
 
 def _point(own: str, form: str) -> str:

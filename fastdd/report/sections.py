@@ -26,6 +26,7 @@ def results(runs: Sequence[dict[str, Any]], baselines: list[dict[str, Any]], *, 
         for (_, row, _), known in zip(rows, [False] * len(baselines) + counted, strict=True)
     ]
     known = [metric for metric in METRICS if all(row[metric]["mean"] is not None for _, row, _ in rows)]
+    of = [None] * len(baselines) + [number for number, run in enumerate(runs) for _ in run["rows"]]
     picture = ""
     if chart and len(rows) > 1 and known:
         bars = [
@@ -35,7 +36,7 @@ def results(runs: Sequence[dict[str, Any]], baselines: list[dict[str, Any]], *, 
             )
             for metric in known
         ]
-        picture = charts.bars(bars, [name for name, _, _ in rows], y="%", limits=(0, 105))
+        picture = charts.bars(bars, [name for name, _, _ in rows], y="%", limits=(0, 105), of=of)
     splits = {row.get("tested_on", "test") for _, row, _ in rows}
     tested = {("test",): "On the test set", ("validation",): "On held-out training images"}
     return {

@@ -134,4 +134,15 @@ def test_bars_stand_beside_each_other():
     )
     assert picture.startswith('<div class="chart"><svg')
     assert ">$x<" in picture
+    assert "hatch" not in picture
     assert all(picture.count(f"var(--c{number})") == 3 for number in range(2))  # two bars, and the legend's
+
+
+def test_bars_of_one_run_have_its_colour_and_of_baselines_none():
+    picture = charts.bars(
+        [("DM", [(1.0, None)] * 4)], ("random", "whole", "a", "a, ResNet"), y="%", of=(None, None, 1, 1)
+    )
+    assert "var(--c0)" not in picture
+    assert picture.count("var(--c1)") >= 3
+    assert picture.count("#7d8790") >= 3
+    assert picture.count("<pattern") == 2  # the second of a colour is hatched
