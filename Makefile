@@ -11,7 +11,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: demo test full campaigns sanitize kernels browser lint bench predictions manual docs-check setup clean
+.PHONY: demo test full campaigns sanitize kernels browser axe lint bench predictions manual docs-check setup clean
 
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
@@ -19,7 +19,7 @@ demo: $(VENV)/.base
 # Bytecode is kept, whatever the environment says: else every process rewrites the asserts of 280 files and compiles fastdd.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
-test: $(VENV)/.dev browser
+test: $(VENV)/.dev browser axe
 	$(PYTEST)
 
 # What the default suite has a part of only.
@@ -48,6 +48,12 @@ kernels: $(VENV)/.dev
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no Chromium: no test in a browser"
+
+# What reads the report page as readers with other senses do, in that browser. AXE_CORE names another copy of axe.min.js.
+axe:
+	@[ -n "$$AXE_CORE" ] || [ -f .cache/axe/node_modules/axe-core/axe.min.js ] || { command -v npm >/dev/null && \
+		npm install --silent --no-audit --no-fund --prefix .cache/axe axe-core@4 >/dev/null; } || \
+		echo "no axe-core: the report page is not read by it"
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

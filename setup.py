@@ -273,7 +273,9 @@ names, folders = packages()
 setup(
     packages=names,
     package_dir=folders,
-    package_data={name: ["*.yaml", "*.json", "*/*.yaml", "*/*.json", "*.j2", "py.typed"] for name in names},
+    package_data={
+        name: ["*.yaml", "*.json", "*/*.yaml", "*/*.json", "*.j2", "*.css", "*.js", "py.typed"] for name in names
+    },
     ext_modules=[] if switch("FASTDD_BUILD_EXT") == "0" else [Extension("fastdd._C", sources=[])],
     cmdclass={"build_ext": BuildExtension},
 )

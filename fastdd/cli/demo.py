@@ -79,7 +79,9 @@ def demo(
     if json is not None:
         report.write_json(json, report.document(rows, dataset_digest=data.digest()))
     page = out / "report.html"
-    write_page(page, [read_record(folder) for folder in folders.values()], data, view=View(seed=seed))
+    write_page(
+        page, [read_record(folder) for folder in folders.values()], data, view=View(seed=seed), baselines=rows[:2]
+    )
     print_results(rows, "c-digits, test set, %, mean ± standard deviation over networks")
     console.print(f"images, groups and embeddings side by side: {page}")
     console.print("synthetic images: " + ", ".join(str(folder / "preview.png") for folder in folders.values()))

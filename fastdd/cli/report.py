@@ -1,5 +1,6 @@
 """``fastdd report``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,10 @@ from fastdd.cli.origin import warn_of_other_data
 from fastdd.core import files
 from fastdd.data import Dataset
 from fastdd.report import repeats
-from fastdd.report.course import names_of
+from fastdd.report.baselines import read_baselines
 from fastdd.report.coverage import ClassCoverage, class_coverage, draw_coverage
 from fastdd.report.embeddings import kept_network
+from fastdd.report.labels import labels
 from fastdd.report.page import TextTable, View, write_page
 from fastdd.report.record import Record, read_record
 from fastdd.session.folder import store_of_run
@@ -37,6 +39,22 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=output_file),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a run is called, once for each RUN in their order.",
+            show_default="what differs between runs",
+            metavar="TEXT",
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Results to see the runs beside, of fastdd evaluate random|whole --json FILE; may be given again.",
+            show_default=False,
+            metavar="FILE",
+        ),
     ] = None,
     dataset: Name = None,
     data_root: Root = None,
@@ -62,15 +80,21 @@ def report(
     options = data_options(data_option, bias_ratio=bias_ratio)
     view = View(embedding, features, images, seed)
     repeated = {run: runs_of(run) for run in runs}
-    of_seeds = [{seed: read_record(place) for seed, place in repeated[run].items()} for run in runs if repeated[run]]
-    single = [read_record(run) for run in runs if not repeated[run]]
+    titles = _titles(runs, name)
+    of_seeds = [
+        {seed: replace(read_record(place), title=titles[run]) for seed, place in repeated[run].items()}
+        for run in runs
+        if repeated[run]
+    ]
+    single = [replace(read_record(run), title=titles[run]) for run in runs if not repeated[run]]
     records = [record for of_run in of_seeds for record in of_run.values()] + single
     if out is None:
         first = records[0].path
         out = first / NAME if len(records) == 1 and first.is_dir() else Path(NAME)
     files.check_writable(out)
     data, why = _dataset(records, dataset, data_root, options)
-    about = {"without": why} if why else {}
+    about: dict[str, Any] = {"without": why} if why else {}
+    about["baselines"] = read_baselines(baseline or (), records)
     covered = None
     if highlight is not None:
         if data is None:
@@ -86,13 +110,25 @@ def report(
     console.print(f"report in {out}")
 
 
+def _titles(runs: list[Path], names: list[str] | None) -> dict[Path, str]:
+    """What runs are called; nothing where no names are given."""
+    if not names:
+        return dict.fromkeys(runs, "")
+    if len(names) != len(runs) or len(set(runs)) < len(runs):
+        raise ValueError(f"{len(names)} --name for {len(set(runs))} runs: give one for each RUN, in their order")
+    for name in names:
+        if not name.strip() or names.count(name) > 1:
+            raise ValueError(f"--name {name!r} tells no run from the others: give each RUN a name of its own")
+    return dict(zip(runs, names, strict=True))
+
+
 def _covered(records: list[Record], data: Dataset, name: str, view: View) -> ClassCoverage:
     if view.embedding == "none":
         raise ValueError("--highlight shows images in the plane: --embedding pca or tsne")
     trained = view.features == "trained"
     sets = [
         (shown, record.synthetic, kept_network(record) if trained else None)
-        for shown, record in zip(names_of(records), records, strict=True)
+        for shown, record in zip(labels(records), records, strict=True)
         if record.synthetic is not None
     ]
     if not sets:

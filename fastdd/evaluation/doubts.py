@@ -10,6 +10,8 @@ from torch import Tensor
 _AWAY, _NO_BETTER = 2.0, 0.99
 # With fewer test images a cell's accuracy moves by more than ten points with each.
 _LEAST_IN_CELL = 10
+# How a warning of them begins.
+FEW_IMAGES = "WA and DEO rest on few test images"
 
 
 class DoubtfulFigures(RuntimeWarning):
@@ -54,6 +56,6 @@ def doubt_of_test_set(images: Tensor, class_names: Sequence[str], group_names: S
     label, group = divmod(fewest, images.shape[1])
     count = int(images[label, group])
     return (
-        f"WA and DEO rest on few test images: {count} of class {class_names[label]} in group {group_names[group]}; "
+        f"{FEW_IMAGES}: {count} of class {class_names[label]} in group {group_names[group]}; "
         f"{int(few.sum())} of {int((images > 0).sum())} cells have fewer than {_LEAST_IN_CELL}: test on more images"
     )

@@ -2,22 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastdd.evaluation.repeats import repeats
 from fastdd.report import charts
+from fastdd.report.labels import labels
 from fastdd.report.record import Record
-from fastdd.report.results import CURVE_METRICS, TITLES, networks
-
-
-def names_of(records: Sequence[Record]) -> list[str]:
-    """What each record is called on a page; the seed too where others have the name."""
-    names = [record.name for record in records]
-    return [
-        f"{name}, seed {record.config['seed']}" if names.count(name) > 1 and "seed" in record.config else name
-        for name, record in zip(names, records, strict=True)
-    ]
+from fastdd.report.results import CURVE_METRICS, TITLES, networks, set_name
 
 
 def repeated(records: Sequence[Record]) -> list[list[int]]:
@@ -29,24 +21,26 @@ def repeated(records: Sequence[Record]) -> list[list[int]]:
     return list(kinds.values())
 
 
-def course(records: Sequence[Record]) -> dict[str, Any]:
+def course(records: Sequence[Record], baselines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Of evaluations on the way: how they were made, and a chart of every figure; empty where there are none.
+
+    Results of baselines are drawn as levels.
 
     Of repeats a point is the mean over distillations, with its 95 % interval (Student's t), after iterations that all
     of them were evaluated after, by the same kind of networks.
     """
-    names, kinds = names_of(records), repeated(records)
-    series = [
-        (names[numbers[0]] if len(numbers) == 1 else records[numbers[0]].name, [records[number] for number in numbers])
-        for numbers in kinds
-    ]
+    kinds = repeated(records)
+    names = labels([records[numbers[0]] for numbers in kinds])
+    series = [(name, [records[number] for number in numbers]) for name, numbers in zip(names, kinds, strict=True)]
     rows = [row for record in records for row in record.evaluations]
     several = {number for number, (_, alike) in enumerate(series) if len(alike) > 1}
     pictures = []
     for metric in CURVE_METRICS:
         curves = [(name, points(alike, metric)) for name, alike in series]
         if any(found for _, found in curves):
-            picture = charts.course(curves, x="iteration", y="%", limits=(0, 100), barred=several)
+            picture = charts.course(
+                curves, x="iteration", y="%", limits=(0, 100), barred=several, levels=_levels(baselines, metric)
+            )
             pictures.append((TITLES[metric], picture))
     about = {
         "networks": list(dict.fromkeys(map(networks, rows))),
@@ -55,6 +49,10 @@ def course(records: Sequence[Record]) -> dict[str, Any]:
         "single": any(alike[0].evaluations for _, alike in series if len(alike) == 1),
     }
     return {**about, "charts": pictures, "metrics": CURVE_METRICS} if rows else {}
+
+
+def _levels(baselines: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[str, float]]:
+    return [(set_name(row), row[metric]["mean"]) for row in baselines if row[metric]["mean"] is not None]
 
 
 def points(alike: Sequence[Record], metric: str) -> list[tuple[int, float, float]]:

@@ -19,6 +19,7 @@ from fastdd.evaluation import in_order_of
 from fastdd.evaluation.audit.means import covered_by, stratified_rows
 from fastdd.evaluation.features import Projection, drawn_rows, features_of, in_plane, seen_images
 from fastdd.report import charts
+from fastdd.report.palette import group_colours
 from fastdd.session.trained import StoredNetwork
 
 # Real images of every group of the class, and of all other classes together.
@@ -76,7 +77,8 @@ class ClassCoverage:
     def colours(self) -> dict[int, tuple[str, str]]:
         """Name and colour of every group that the class has."""
         groups = sorted({group for panel in self.panels for group in panel.shares})
-        return {group: (self.group_names[group], charts.colour_of(self.group_names, group)) for group in groups}
+        colours = group_colours(self.group_names)
+        return {group: (self.group_names[group], colours[group]) for group in groups}
 
     def pictures(self) -> list[tuple[str, str]]:
         """Of every panel its caption and its SVG."""
@@ -172,6 +174,7 @@ def draw_coverage(found: ClassCoverage, path: str | os.PathLike) -> None:
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, one in zip(panels, found.panels, strict=False):
         charts.coverage(axes, one.others, one.real, one.groups, one.made, found.colours)
+        charts.coverage_legend(axes, found.colours)
         axes.set_title(f"{printable(one.name)}\n{one.caption}", parse_math=False, fontsize=9)
     for axes in panels[len(found.panels) :]:
         axes.set_visible(False)

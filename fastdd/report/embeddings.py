@@ -10,6 +10,7 @@ from fastdd.core import rng
 from fastdd.data import Dataset, Split, SyntheticSet
 from fastdd.evaluation.features import Projection, drawn_rows, features_of, in_plane, seen_images, silhouette
 from fastdd.report import charts
+from fastdd.report.palette import group_colours
 from fastdd.report.record import Record
 from fastdd.session.trained import StoredNetwork, read_network
 
@@ -21,7 +22,7 @@ NETWORKS = "networks"
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features in the plane: what network they are of, and (what the colours are, SVG)."""
+    """Features in the plane: what network they are of, and (what the colours are by, chart)."""
 
     about: str
     pictures: list[tuple[str, str]]
@@ -79,9 +80,9 @@ def of_trained_network(
 
 def _scatters(plane: np.ndarray, real: Split, of_made: np.ndarray, dataset: Dataset) -> list[tuple[str, str]]:
     points = plane[: len(real)], plane[len(real) :]
-    found = [("class", charts.scatter(points[0], real.labels, points[1], of_made, dataset.class_names))]
+    found = [("by class", charts.scatter(points[0], real.labels, points[1], of_made, dataset.class_names))]
     if dataset.num_groups > 1:
         names = dataset.group_names
-        colours = [charts.colour_of(names, number) for number in range(len(names))]
-        found.append(("group", charts.scatter(points[0], real.groups, points[1], None, names, colours)))
+        colours = group_colours(names)
+        found.append(("by group", charts.scatter(points[0], real.groups, points[1], None, names, colours)))
     return found

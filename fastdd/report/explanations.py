@@ -9,7 +9,7 @@ import numpy as np
 from fastdd.core import files
 from fastdd.core.text import printable
 from fastdd.data import Dataset
-from fastdd.report.charts import COLOURS, colour_of
+from fastdd.report.palette import COLOURS, MARKERS, colour, group_colours, marker
 from fastdd.session.explanation import Explanation
 from fastdd.session.trained import StoredNetwork
 
@@ -109,13 +109,14 @@ def draw_features(found: Sequence[Explanation], dataset: Dataset, path: str | os
 
 
 def _scatter(axes: "Axes", points: np.ndarray, labels: np.ndarray, names: Sequence[str], what: str) -> None:
-    own = what == "group"  # groups that are called by colours have theirs, which may be pale
-    look = {"s": 9, "edgecolors": "#555555", "linewidths": 0.3} if own else {"s": 5, "linewidths": 0}
+    own = what == "group"  # groups that are colours have their own, which may be pale
+    look = {"s": 9, "edgecolors": "#555555", "linewidths": 0.3} if own else {"s": 7, "linewidths": 0}
+    colours = group_colours(names) if own else [colour(number) for number in range(len(names))]
     for number in np.unique(labels):
-        here, colour = points[labels == number], colour_of(names, number) if own else COLOURS[number % len(COLOURS)]
-        axes.scatter(*here.T, color=colour, label=str(number), **look)
+        here = points[labels == number]
+        axes.scatter(*here.T, color=colours[number], marker=marker(number), label=str(number), **look)
     axes.set(xticks=[], yticks=[])
-    if len(names) <= len(COLOURS):
+    if len(names) <= len(COLOURS) * len(MARKERS):
         legend = axes.legend(frameon=False, markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         for text in legend.get_texts():
             name = names[int(text.get_text())]

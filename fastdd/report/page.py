@@ -4,22 +4,27 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from importlib.resources import files as resources
 from typing import Any
+
+from markupsafe import Markup
 
 from fastdd.core import files
 from fastdd.core.text import printable
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.evaluation import METRICS, in_order_of
 from fastdd.evaluation.audit import Audit
-from fastdd.report import charts
+from fastdd.report import charts, sections
 from fastdd.report.audit import LEGEND, audit_lines, audit_summary, loss_lines
-from fastdd.report.course import course, names_of
+from fastdd.report.course import course
 from fastdd.report.coverage import ClassCoverage
 from fastdd.report.embeddings import Embedding, kept_network, of_random_network, of_trained_network
+from fastdd.report.labels import labels
+from fastdd.report.labels import title as title_of
 from fastdd.report.record import Record
-from fastdd.report.results import networks, notes, set_name
-from fastdd.report.tiles import MOST_CLASSES, group_marks, real_tiles, snapshot_tiles, synthetic_tiles
+from fastdd.report.results import networks
+from fastdd.report.tiles import MOST_CLASSES, group_marks, snapshot_tiles, synthetic_tiles
 from fastdd.report.training import training_charts
 
 DEFINITIONS = {
@@ -82,10 +87,12 @@ def write_page(
     view: View | None = None,
     table: TextTable | None = None,
     covered: ClassCoverage | None = None,
+    baselines: Sequence[dict[str, Any]] | None = None,
     without: str = _NOT_GIVEN,
 ) -> None:
     """Write the page of ``records``, atomically; see :func:`page`."""
-    files.write_text(path, page(records, dataset, view=view, table=table, covered=covered, without=without))
+    text = page(records, dataset, view=view, table=table, covered=covered, baselines=baselines, without=without)
+    files.write_text(path, text)
 
 
 def page(
@@ -95,15 +102,18 @@ def page(
     view: View | None = None,
     table: TextTable | None = None,
     covered: ClassCoverage | None = None,
+    baselines: Sequence[dict[str, Any]] | None = None,
     without: str = _NOT_GIVEN,
 ) -> str:
     """The page's HTML.
 
-    Synthetic images by class (click, or Enter, enlarges one beside real ones), results with their definitions, loss
-    over steps, accuracy over iterations where a run was evaluated on the way, accuracy of every class in every group,
-    weights of KDE reweighting, what an audit found, with the group of every synthetic image, embeddings of real and
-    synthetic images by class and by group, configuration, versions and times; of a network's training, loss and figures
-    on validation images over epochs, and what bias-conflicting images count; several records are compared.
+    Results with their definitions beside those of baselines, loss over steps, accuracy over iterations where a run was
+    evaluated on the way; synthetic images by class beside real ones (click, or Enter, enlarges one); of every run the
+    accuracy of every class in every group with its number of test images, weights of KDE reweighting, what an audit
+    found, embeddings of real and synthetic images by class and by group, configuration, versions and times; of a
+    network's training, loss and figures on validation images over epochs, and what bias-conflicting images count;
+    several records are compared, and called by what differs (:func:`fastdd.report.labels.labels`). Light or dark as the
+    reader's system is; as wide as the screen or the paper.
 
     Args:
         records: runs, finished or not, synthetic sets, or trainings of networks.
@@ -111,6 +121,8 @@ def page(
         view: what is shown of runs and how; by default as :class:`View` has it.
         table: to stand first, under its own title.
         covered: what the runs' sets cover of a class (:func:`fastdd.report.coverage.class_coverage`).
+        baselines: results (:func:`fastdd.report.result_row`) to see those of the records beside; where there are none,
+            the page says how to make some. None: nor that.
         without: why there is no data set.
 
     Raises:
@@ -128,28 +140,24 @@ def page(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters |= {"figure": _figure, "networks": networks, "set_name": set_name}
-    runs = [_about(record, name, dataset, view) for name, record in zip(names_of(records), records, strict=True)]
-    losses = [(run["name"], run["losses"]) for run in runs if run["history"] is None]
-    return environment.from_string(_template()).render(
-        title=table.title if table else " and ".join(dict.fromkeys(record.name for record in records)),
-        table=table,
-        runs=runs,
-        several=len(runs) > 1,
-        metrics=METRICS,
-        definitions=DEFINITIONS,
-        results=[(run, row) for run in runs for row in run["rows"]],
-        notes=notes([row for run in runs for row in run["rows"]]),
-        losses=charts.curves(losses, x="step", y="loss") if any(points for _, points in losses) else "",
-        course=course(records),
-        covered=covered,
-        training=training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
-        validated=any("wa" in row for run in runs for row in run["history"] or ()),
-        weighted=any("weights" in row for run in runs for row in run["history"] or ()),
-        real=real_tiles(dataset, view.seed) if dataset is not None else {},
-        dataset=dataset,
-        without=without.rstrip("."),
-    )
+    environment.filters |= {"figure": _figure, "networks": networks, "labelled": _labelled}
+    runs = [_about(record, name, dataset, view) for name, record in zip(labels(records), records, strict=True)]
+    shown = {
+        "title": table.title if table else title_of(records, [run["name"] for run in runs]),
+        **{"table": table, "runs": runs, "several": len(runs) > 1, "metrics": METRICS, "definitions": DEFINITIONS},
+        **sections.results(runs, list(baselines or ()), chart=table is None),
+        "advice": sections.advice(runs) if baselines == [] else "",
+        "losses": sections.losses(runs),
+        "course": course(records, baselines or ()),
+        "covered": covered,
+        "training": training_charts([(run["name"], run["history"]) for run in runs if run["history"]], DEFINITIONS),
+        "validated": any("wa" in row for run in runs for row in run["history"] or ()),
+        "weighted": any("weights" in row for run in runs for row in run["history"] or ()),
+        "images": sections.images(runs, dataset, view.seed),
+        **{"dataset": dataset, "without": without.rstrip("."), "style": _style(), "script": _resource("page.js")},
+    }
+    template = environment.from_string(_resource("page.html.j2"))
+    return template.render(**shown, contents=sections.contents(shown)).lstrip()
 
 
 def _shown(value: Any) -> Any:
@@ -157,8 +165,19 @@ def _shown(value: Any) -> Any:
 
 
 @cache
-def _template() -> str:
-    return (resources("fastdd.report") / "page.html.j2").read_text(encoding="utf-8")
+def _resource(name: str) -> str:
+    return (resources("fastdd.report") / name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    light, dark = charts.scheme(dark=False), charts.scheme(dark=True)
+    return _resource("page.css").replace("@light@", light).replace("@dark@", dark)
+
+
+def _labelled(picture: str, label: str) -> Markup:
+    """A chart whose picture, not its legend, is read out as what ``label`` says."""
+    name = escape(printable(label), quote=True)
+    return Markup(picture.replace("<svg", f'<svg role="img" aria-label="{name}"', 1))
 
 
 def _figure(figure: dict[str, float | None], nets: int) -> str:
@@ -181,12 +200,13 @@ def _check_fits(record: Record, dataset: Dataset) -> None:
 
 def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> dict[str, Any]:
     made = record.synthetic
+    rows = record.rows_of_set
     diagnostics = (made.metadata.get("kde") or {}).get("diagnostics") if made is not None else None
     # Beside real images, and in what was evaluated on them, a class has the data set's number.
     shown = made if made is None or dataset is None else in_order_of(dataset, made)
     return {
         "name": name,
-        "seed": name[len(record.name) :],
+        "title": record.title,
         "snapshots": snapshot_tiles(record.snapshots),
         "path": str(record.path),
         "unfinished": record.unfinished,
@@ -197,9 +217,9 @@ def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> di
         "losses": record.losses,
         "evaluations": record.evaluations,
         "history": record.history,
-        "rows": record.rows,
-        "groups": _group_names(record, dataset),
-        "row_names": _row_names(record, dataset),
+        "rows": rows,
+        "stale": len(record.rows) - len(rows),
+        **sections.heat(record, dataset),
         "weights": _weights(diagnostics, made.metadata["class_names"]) if diagnostics else [],
         "embeddings": _embeddings(record, shown, dataset, view)
         if shown is not None and dataset is not None and view.embedding != "none"
@@ -209,7 +229,7 @@ def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> di
         "versions": {} if made is None else made.metadata.get("versions", {}),
         # A run that was not evaluated has a file of results too, with what made its set.
         "meta": {name: record.meta[name] for name in record.meta if name not in ("argv", "dataset_digest")}
-        if record.rows
+        if rows
         else {},
     }
 
@@ -225,35 +245,6 @@ def _learned(made: SyntheticSet) -> dict[str, str]:
     if made.formation > 1:
         found["multi-formation"] = f"{made.formation} x {made.formation} images in each"
     return found
-
-
-def _group_names(record: Record, dataset: Dataset | None) -> list[str]:
-    if not record.rows:
-        return []
-    count = len(record.rows[-1]["group_accuracy"][0])
-    known = record.rows[-1].get("group_names")
-    if isinstance(known, list) and len(known) == count:
-        return known
-    if dataset is not None and dataset.num_groups == count:
-        return list(dataset.group_names)
-    return [f"group {number}" for number in range(count)]
-
-
-def _row_names(record: Record, dataset: Dataset | None) -> list[str]:
-    """Of the classes of the last evaluation, whose order is that of the data set that it was on, not the set's."""
-    if not record.rows:
-        return []
-    count = len(record.rows[-1]["group_accuracy"])
-    for known in (record.rows[-1].get("class_names"), dataset and dataset.class_names, _own_names(record)):
-        if isinstance(known, list | tuple) and len(known) == count:
-            return list(known)
-    return [f"class {number}" for number in range(count)]
-
-
-def _own_names(record: Record) -> list[str] | None:
-    """The set's, where its classes have the order of the data set that it was made from: not of an imported one."""
-    made = record.synthetic
-    return None if made is None or "source" in made.metadata else made.metadata["class_names"]
 
 
 def _audit(audit: Audit | None) -> dict[str, Any]:

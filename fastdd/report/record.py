@@ -39,6 +39,7 @@ class Record:
         history: of the training of a network, a row an epoch
             (:attr:`fastdd.session.trained.TrainedNetwork.history`); None where it is none. ``steps`` are
             then its epochs, ``total`` is None until there is a network, and there is no synthetic set.
+        title: what the user calls it; empty where nothing was said.
     """
 
     path: Path
@@ -53,19 +54,25 @@ class Record:
     meta: dict[str, Any]
     audit: Audit | None = None
     history: list[dict[str, Any]] | None = field(default=None)
+    title: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Method and debias mode; recipe and use of a training."""
+        about = self.config or (self.synthetic.metadata if self.synthetic else {})
+        if self.history is not None:
+            use = about["use"]
+            return f"{about['training']}{'' if use == 'none' else f' with {use}'}"
+        method, debias = about.get("method", "set"), about.get("debias", "none")
+        return method if debias == "none" else f"{method}+{debias}"
 
     @property
     def name(self) -> str:
         """Method, debias mode, data set and IPC, as far as they are known; recipe and data set of a training."""
         about = self.config or (self.synthetic.metadata if self.synthetic else {})
-        if self.history is not None:
-            use = about["use"]
-            return f"{about['training']}{'' if use == 'none' else f' with {use}'}, {about['dataset']}"
-        method, debias = about.get("method", "set"), about.get("debias", "none")
-        title = method if debias == "none" else f"{method}+{debias}"
         rest = [str(about["dataset"])] if about.get("dataset") else []
         rest += [f"IPC {about['ipc']}"] if about.get("ipc") else []
-        return ", ".join([title, *rest])
+        return ", ".join([self.kind, *rest])
 
     @property
     def dataset(self) -> str | None:

@@ -19,7 +19,7 @@ WHAT_COVERS = (
     "distillation and of the networks"
 )
 # What rows of one kind may differ in.
-_OF_ONE = ("seed", "seconds", "warnings", "group_accuracy", "set_digest", "epoch", *METRICS)
+_OF_ONE = ("seed", "seconds", "warnings", "group_accuracy", "group_images", "set_digest", "epoch", *METRICS)
 # Sets of trajectory matching have learned theirs.
 _LEARNED = "learning_rate"
 

@@ -47,7 +47,8 @@ def result_row(
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``warnings``, a list of lines, is there only where there are some.
-    ``group_accuracy`` is the [C][G] matrix of mean accuracies; ``epochs``, ``learning_rate``, ``dsa_strategy``,
+    ``group_accuracy`` is the [C][G] matrix of mean accuracies, ``group_images`` that of numbers of test images;
+    ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
     the recipe where it is not plain, ``groups_from`` whose groups it looked at. ``trained`` is how the networks that
     the set was matched on, or the experts that it follows, were trained, where they were (:func:`trained_networks`).
@@ -67,6 +68,7 @@ def result_row(
         **_how(evaluation.protocol, evaluation.groups_from, evaluation.seed, deo, protocol, evaluation.tested_on),
         **(digests or {}),
         "group_accuracy": evaluation.group_accuracy(),
+        "group_images": evaluation.counts[0].total.tolist(),
     }
 
 
@@ -156,6 +158,7 @@ def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]
         "deo": deo,
         "tested_on": trained.tested_on,
         "group_accuracy": [[None if math.isnan(value) else value for value in row] for row in accuracy],
+        "group_images": trained.counts.total.tolist(),
     }
 
 
@@ -232,6 +235,10 @@ def _is_matrix(value: Any) -> bool:
     )
 
 
+def _is_table_of_counts(value: Any) -> bool:
+    return _is_matrix(value) and all(reading.is_count(cell) for row in value for cell in row)
+
+
 def _is_word(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -247,6 +254,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ipc": (lambda value: value is None or _is_positive(value), "a number of images"),
     "seconds": (reading.is_number, "a number"),
     "group_accuracy": (_is_matrix, "figures of every class and group"),
+    "group_images": (_is_table_of_counts, "numbers of images of every class and group"),
     "warnings": (lambda value: isinstance(value, list) and all(map(_is_word, value)), "lines"),
 }
 

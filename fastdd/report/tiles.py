@@ -11,7 +11,7 @@ from fastdd.core import rng
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.pictures import data_uri, picture
 from fastdd.evaluation.audit import Audit
-from fastdd.report import charts
+from fastdd.report.palette import group_colours
 from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
 
 # What a reader takes in, and a file that a phone opens at once.
@@ -57,23 +57,69 @@ def _group_of(audit: Audit | None, number: int) -> tuple[str, str]:
         return "", ""
     group = made.groups[number]
     name, sure = audit.data.group_names[group], made.certainty[number]
-    return f", group {name} ({100 * sure:.0f} %)", charts.colour_of(audit.data.group_names, group)
+    return f", group {name} ({100 * sure:.0f} %)", group_colours(audit.data.group_names)[group]
 
 
 def group_marks(audit: Audit | None) -> list[tuple[str, str]]:
     """(colour, name) of the groups that images are marked by."""
     made = None if audit is None else audit.of_set
     used = sorted(set(made.groups)) if made is not None and made.groups is not None else []
-    return [(charts.colour_of(audit.data.group_names, group), audit.data.group_names[group]) for group in used]
+    colours = group_colours(audit.data.group_names) if used else []
+    return [(colours[group], audit.data.group_names[group]) for group in used]
+
+
+def marks_of_real(dataset: Dataset | None) -> list[tuple[str, str]]:
+    """(colour, name) of a data set's groups, by which real images are marked; nothing where there is only one."""
+    if dataset is None or dataset.num_groups < 2:
+        return []
+    return list(zip(group_colours(dataset.group_names), dataset.group_names, strict=True))
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class of several sets, side by side.
+
+    Attributes:
+        name: of the class.
+        sets: its images of every set.
+        real: its real ones.
+    """
+
+    name: str
+    sets: list[list[Tile]]
+    real: list[Tile]
+
+
+def side_by_side(
+    sets: Sequence[list[tuple[int, str, list[Tile]]]], real: dict[int, list[Tile]], *, by_number: bool
+) -> list[ClassRow]:
+    """The classes of sets, as :func:`synthetic_tiles` gives them, in the order in which they come first.
+
+    ``by_number``: sets number their classes alike, as the data set does; otherwise a class goes by its name.
+    """
+    rows: dict[Any, ClassRow] = {}
+    for column, classes in enumerate(sets):
+        seen: dict[str, int] = {}
+        for label, name, tiles in classes:
+            seen[name] = seen.get(name, 0) + 1
+            key = label if by_number else (name, seen[name])
+            row = rows.setdefault(key, ClassRow(name, [[] for _ in sets], real.get(label, []) if by_number else []))
+            row.sets[column].extend(tiles)
+    return [rows[key] for key in sorted(rows)] if by_number else list(rows.values())
 
 
 def real_tiles(dataset: Dataset, seed: int) -> dict[int, list[Tile]]:
     """Random training images of the classes that are shown."""
-    train, tiles = dataset.train, {}
+    train, tiles, marks = dataset.train, {}, [colour for colour, _ in marks_of_real(dataset)]
     for label, name in list(enumerate(dataset.class_names))[:MOST_CLASSES]:
         rows = _some(np.flatnonzero(train.labels == label), _REAL_IMAGES, rng.key(seed, "report-real", label))
         tiles[label] = [
-            Tile(png_uri(train.images[row]), f"real {name}, {dataset.group_names[train.groups[row]]}") for row in rows
+            Tile(
+                png_uri(train.images[row]),
+                f"real {name}, {dataset.group_names[train.groups[row]]}",
+                marks[train.groups[row]] if marks else "",
+            )
+            for row in rows
         ]
     return tiles
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastdd.core import files
 from fastdd.data import Dataset
-from fastdd.report.charts import COLOURS
+from fastdd.report.palette import colour, marker
 from fastdd.studies.kept import KeptRows, Work
 
 OPTION = "severity"
@@ -97,7 +97,9 @@ def draw(
         means, deviations = ([row["accuracy"][name] for row in own] for name in ("mean", "std"))
         name = "no debiasing" if debias == "none" else debias
         at = [row["severity"] for row in own]
-        curves.errorbar(at, means, deviations, fmt="o-", ms=4, capsize=3, color=COLOURS[number], label=name)
+        curves.errorbar(
+            at, means, deviations, fmt=f"{marker(number)}-", ms=4, capsize=3, color=colour(number), label=name
+        )
     curves.set(xlabel="severity", ylabel="accuracy, %", ylim=(0, 100), xticks=list(grid))
     curves.legend(frameon=False, fontsize=8)
     figure.suptitle(title, parse_math=False)

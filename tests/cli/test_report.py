@@ -47,6 +47,46 @@ def test_a_class_can_be_highlighted_on_the_page_and_in_a_picture_beside_it(run, 
     assert not (tmp_path / "other.html").exists()
 
 
+def test_runs_have_the_names_that_are_given_and_baselines_beside_them(run, made, tmp_path):
+    other = made / "synthetic.safetensors"
+    row = {"dataset": "c-digits", "method": "random", "debias": "none", "ipc": 1, "arch": "ConvNet", "nets": 1}
+    row |= {name: {"mean": 12.5, "std": 0.0, "interval": None} for name in ("accuracy", "deo_m", "deo_a", "wa", "ba")}
+    row |= {"epochs": 3, "seconds": 1.0, "group_accuracy": [[12.5] * 10] * 10}
+    write_json(tmp_path / "random.json", document([row]))
+    words = ("report", made, other, "--embedding", "none", "--baseline", tmp_path / "random.json")
+    assert run(*words, "--name", "our <b>", "--name", "other")[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>our &lt;b&gt; and other: c-digits, IPC 1</h1>" in page
+    assert '<th scope="row">random (baseline)</th>' in page
+    assert "Not evaluated yet: our &lt;b&gt;" in page
+    assert ", evaluated</dt>" not in page
+    write_json(tmp_path / "mnist.json", document([row | {"dataset": "mnist"}]))
+    (tmp_path / "none.json").write_text('{"schema": 1, "rows": [], "meta": {}}')
+    for asked, why in (
+        (("--name", "one"), "1 --name for 2 runs: give one for each RUN, in their order"),
+        (("--name", "a", "--name", "a"), "--name 'a' tells no run from the others: give each RUN a name of its own"),
+        (("--baseline", tmp_path / "mnist.json"), f"{tmp_path / 'mnist.json'} is of mnist, the runs are of c-digits"),
+        (("--baseline", tmp_path / "none.json"), f"{tmp_path / 'none.json'} has no results: fastdd evaluate random"),
+    ):
+        code, _, err = run("report", made, other, *asked, "--out", tmp_path / "refused.html")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"error: {why}")
+    assert not (tmp_path / "refused.html").exists()
+
+
+def test_results_of_an_earlier_set_are_not_shown_as_the_sets(run, made):
+    assert run("evaluate", made, "--nets", 1, "--epochs", 1)[0] == 0
+    assert run("report", made, "--embedding", "none")[0] == 0
+    assert "Without baselines: as many real images" in (made / "report.html").read_text()
+    assert ", evaluated</dt>" in (made / "report.html").read_text()
+    random_set(load("c-digits"), 2).save(made / "synthetic.safetensors")
+    assert run("report", made, "--embedding", "none")[0] == 0
+    page = (made / "report.html").read_text()
+    assert "Not evaluated yet" in page
+    assert "1 result in the folder of dm, c-digits, IPC 1 is of another set" in page
+    assert ", evaluated</dt>" not in page
+
+
 def test_a_report_without_the_data_set_says_so_and_of_nothing_is_one_line(run, made, tmp_path):
     known = SyntheticSet.load(made / "synthetic.safetensors")
     known.metadata["dataset"] = "mnist"
@@ -70,11 +110,11 @@ def test_classes_of_the_last_evaluation_have_the_names_of_the_data_it_was_on(run
     (made / "config.yaml").unlink()  # which would name the data set
     for known in (True, False):
         if not known:  # as an earlier version wrote it, of a set from elsewhere
-            old = {name: row[name] for name in row if name not in ("class_names", "group_names")}
+            old = {name: row[name] for name in row if name not in ("class_names", "group_names", "set_digest")}
             write_json(made / "result.json", document([old]))
             replace(own, metadata={**turned, "source": {"format": "dc"}}).save(made / "synthetic.safetensors")
         assert run("report", made)[0] == 0
-        heat = (made / "report.html").read_text().split('class="heat"')[1].split("</table>")[0]
+        heat = (made / "report.html").read_text().split('class="heat ')[1].split("</table>")[0]
         names = re.findall(r'<th scope="row">(.*?)</th>', heat)
         assert names == (list("0123456789") if known else [f"class {number}" for number in range(10)])
 

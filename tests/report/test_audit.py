@@ -98,13 +98,13 @@ def test_the_page_marks_images_by_their_groups_and_has_the_audit(found, made, tm
     buttons = re.findall(r'class="marked" style="--mark: (#\w+)" title="([^"]*)"', text)
     assert len(buttons) == 20
     assert buttons[0] == ("#ff0000", "synthetic 0 1, group red (75 %)")
-    assert buttons[1] == ("#ffa500", "synthetic 0 2, group orange (75 %)")
+    assert buttons[1] == ("#ff8000", "synthetic 0 2, group orange (75 %)")
     assert text.count('<span class="swatch"') == 10
     assert "0.25 ± 0.01" in text
     assert "50.0 % are of the majorities" in text
     assert "λ, mean over classes: 0.25" in text
     plain = page([replace(record, audit=None)])
-    assert "marked" not in plain.replace(".marked img", "")
+    assert 'class="marked"' not in plain
     assert "Audit" not in plain
 
 
@@ -132,6 +132,17 @@ def test_bars_stand_beside_each_other():
     picture = charts.bars(
         [("DM", [(90.0, 1.0), (20.0, None)]), ("$x", [(80.0, 2.0), (70.0, 1.0)])], ("D", "D_b"), y="%"
     )
-    assert picture.startswith("<svg")
+    assert picture.startswith('<div class="chart"><svg')
     assert ">$x<" in picture
-    assert all(colour.lower() in picture for colour in charts.COLOURS[:2])
+    assert "hatch" not in picture
+    assert all(picture.count(f"var(--c{number})") == 3 for number in range(2))  # two bars, and the legend's
+
+
+def test_bars_of_one_run_have_its_colour_and_of_baselines_none():
+    picture = charts.bars(
+        [("DM", [(1.0, None)] * 4)], ("random", "whole", "a", "a, ResNet"), y="%", of=(None, None, 1, 1)
+    )
+    assert "var(--c0)" not in picture
+    assert picture.count("var(--c1)") >= 3
+    assert picture.count("#7d8790") >= 3
+    assert picture.count("<pattern") == 2  # the second of a colour is hatched

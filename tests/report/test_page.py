@@ -12,7 +12,6 @@ import torch
 
 import fastdd
 from fastdd import report
-from fastdd.report import charts
 from fastdd.report.page import View, page
 from fastdd.report.record import read_record
 
@@ -51,6 +50,10 @@ class Elements(HTMLParser):
     def all(self, tag):
         return [attributes for name, attributes in self.found if name == tag]
 
+    def pictures(self):
+        """Charts, without the signs of their legends."""
+        return [attributes for attributes in self.all("svg") if attributes.get("class") != "sign"]
+
 
 def test_a_run_is_shown_with_images_figures_groups_and_configuration(runs, data):
     text = page([read_record(runs / "fairdd")], data)
@@ -64,7 +67,7 @@ def test_a_run_is_shown_with_images_figures_groups_and_configuration(runs, data)
     for name in ("accuracy", "deo_m", "deo_a", "wa", "ba"):
         assert f"<td>{row[name]['mean']:.1f} ± {row[name]['std']:.1f}</td>" in text
     assert len(re.findall(r'<td style="background', text)) == 100
-    assert len(tags.all("svg")) == 3  # the loss; embeddings by class and by group
+    assert len(tags.pictures()) == 3  # the loss; embeddings by class and by group
     assert "<dt>batch_real</dt><dd>256</dd>" in text
     assert torch.__version__ in text
 
@@ -91,9 +94,11 @@ def test_it_needs_nothing_from_elsewhere(runs, data):
 
 def test_several_runs_are_compared(runs, data):
     text = page([read_record(runs / name) for name in ("none", "fairdd")], data, view=View("none"))
-    assert "dm, c-digits, IPC 2 and dm+fairdd, c-digits, IPC 2" in text
+    assert "<h1>dm and dm+fairdd: c-digits, IPC 2</h1>" in text
     assert text.count("<section") == 2
-    assert len(Elements(text).all("svg")) == 1
+    assert len(Elements(text).pictures()) == 1
+    assert '<div class="heads"><span>class</span><span>dm</span><span>dm+fairdd</span><span>real</span></div>' in text
+    assert re.findall(r"<nav.*?</nav>", text, re.DOTALL)[0].count("<li>") == 5
 
 
 def evaluation(iteration, accuracy, deo=30.0, nets=2, split="test"):
@@ -105,9 +110,10 @@ def evaluation(iteration, accuracy, deo=30.0, nets=2, split="test"):
 
 def course(text):
     """What is said of accuracy over iterations: the part of the page, its pictures, its lines of figures."""
-    part = text[text.index('id="course"') : text.index('<section aria-labelledby="run-1"')]
+    part = text[text.index('<h2 id="course"') :]
+    part = part[: min(part.find(end) for end in ('<h2 id="images"', "<section") if end in part)]
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', part, re.DOTALL)
-    return part, Elements(part).all("svg"), [[name, *re.findall(r"<td>(.*?)</td>", cells)] for name, cells in rows]
+    return part, Elements(part).pictures(), [[name, *re.findall(r"<td>(.*?)</td>", cells)] for name, cells in rows]
 
 
 def test_accuracy_over_iterations_is_drawn_and_listed_for_every_run(runs, data):
@@ -118,12 +124,12 @@ def test_accuracy_over_iterations_is_drawn_and_listed_for_every_run(runs, data):
     assert re.findall("<figcaption>(.*?)<", part) == ["accuracy", "DEO_M", "DEO_A"]
     networks = ["2 x ConvNet, 7 epochs", "test"]
     assert lines == [
-        [first.name, "0", "40.0 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
-        [first.name, "3", "33.5 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
+        ["dm", "0", "40.0 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
+        ["dm", "3", "33.5 ± 0.2", "30.0 ± 0.2", "30.0 ± 0.2", *networks],
     ]
     assert "choosing by these points is choosing on the test set" in part
     # A run that has none leaves its colour to no other.
-    blue, orange = (f"stroke: {colour.lower()}" for colour in charts.COLOURS[:2])
+    blue, orange = (f"stroke: var(--c{number})" for number in range(2))
     assert blue in part
     assert orange not in part
     swapped, _, _ = course(page(several[::-1], data, view=View("none")))
@@ -148,7 +154,7 @@ def test_a_curve_is_broken_where_other_networks_were_trained(runs):
     rows = [evaluation(0, 40.0), evaluation(2, 41.0), evaluation(4, 42.0, nets=5), evaluation(6, 43.0, nets=5)]
     part, _, _ = course(page([replace(read_record(runs / "none"), evaluations=rows)], view=View("none")))
     assert "2 x ConvNet, 7 epochs; 5 x ConvNet, 7 epochs (curves are broken where this changes)" in part
-    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: #0072b2', part)
+    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: var\(--c0\)', part)
     assert [line.count("M") for line in lines] == [2, 2, 2]
 
 
@@ -192,7 +198,7 @@ def test_a_browser_shows_it_without_complaint(runs, data, tmp_path):
     file = tmp_path / "report.html"
     probe = """<script>addEventListener("load", () => {
       const broken = [...document.images].filter((image) => image.src && image.naturalWidth === 0).length;
-      document.querySelector(".class button").click();
+      document.querySelector(".classes button").click();
       const dialog = document.querySelector("dialog");
       document.title = JSON.stringify({ broken, images: document.images.length, open: dialog.open,
         beside: dialog.querySelectorAll(".tiles img").length, name: document.getElementById("shown").textContent,
@@ -289,10 +295,10 @@ def test_a_networks_training_is_shown_over_its_epochs(trainings):
     figures = [f"{name} on validation images" for name in ("Accuracy", "WA", "BA")]
     weights = ["Weight in the loss", "Times that an image was the partner of another, in an epoch"]
     assert captions == ["Loss", *figures, *weights]
-    assert len(Elements(text).all("svg")) == 6
+    assert len(Elements(text).pictures()) == 6
     assert text.count(">bias-conflicting<") == text.count(">bias-aligned<") == 2
     assert "Without real images" not in text
-    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: #0072b2', text)
+    lines = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: var\(--c0\)', text)
     assert [line.count("M") for line in lines].count(2) == 6  # broken between stages; the others are of legends
     assert "<dt>training</dt><dd>lff</dd>" in text
 
@@ -302,7 +308,7 @@ def test_without_validation_the_page_says_what_is_not_known(trainings):
     assert record.unfinished == "unfinished: 2 epochs are done"
     text = page([record, read_record(trainings / "validated")])
     assert "There is no network yet" in text
-    assert "lff, c-digits" in text
+    assert "<h1>lff and lff with ffr: c-digits</h1>" in text
     alone = page([record])
     assert "accuracy over epochs is not known" in alone
     assert re.findall(r"<figcaption>(.*?)</figcaption>", alone) == ["Loss"]
