@@ -22,6 +22,8 @@ from fastdd.training import recipe
 _NETS = 5
 # Training on everything needs fewer passes than training on a few images.
 _WHOLE_EPOCHS = 20
+# Images whose values are looked at at a time: a set may be mapped from a file larger than the memory.
+_CHECKED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
     places(synthetic.metadata["class_names"], data.class_names)
     if not len(synthetic.images):
         raise ValueError("the synthetic set has no images")
-    if not synthetic.images.isfinite().all():
+    if not all(bool(part.isfinite().all()) for part in synthetic.images.split(_CHECKED_ROWS)):
         raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
 
 

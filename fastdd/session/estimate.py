@@ -21,7 +21,7 @@ from fastdd.evaluation import evaluate as _evaluate
 from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import DTYPES, Experts, stored_shape
 from fastdd.experts.training import describe_experts
-from fastdd.methods import Context, Method, Settings, method
+from fastdd.methods import Context, Decoupled, DecoupledSettings, Method, Settings, Teacher, method
 from fastdd.session.networks import check_experts, check_networks
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
@@ -106,6 +106,7 @@ def distillation(
     groups: np.ndarray | None = None,
     experts: Experts | None = None,
     networks: Experts | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's beginning and its loop, bytes of its folder, and notes; some of its steps are done, on images
     that are dropped.
@@ -114,6 +115,8 @@ def distillation(
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
     """
     kind = method(config.method)
+    if kind.by_class:
+        return _units(kind, config, dataset, teacher, device, groups)
     if kind.needs_experts and experts is None:
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
@@ -150,6 +153,32 @@ def distillation(
     steps = config.iterations * sum(part.times * seconds for part, seconds in zip(parts, times, strict=True))
     state = sum(tensor.nbytes for tensor in measured_on.state().values())
     return beginning + steps, 2 * state + images.nbytes + _METRICS_LINE * config.steps, notes
+
+
+def _units(
+    kind: type[Decoupled],
+    config: DecoupledSettings,
+    dataset: Dataset,
+    teacher: Teacher,
+    device: torch.device,
+    groups: np.ndarray | None,
+) -> tuple[float, int, tuple[str, ...]]:
+    """:func:`distillation` of a method that makes units of images; of iterations in them a few are done."""
+    few = config
+    if "iterations" in type(config).model_fields:
+        few = config.model_copy(update={"iterations": min(config.iterations, 2)})
+    train = dataset if groups is None else dataset.with_groups(groups)
+    weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
+    with models.exact_convolutions():
+        measured_on = kind(few, train, teacher, device, weights)
+        unit = measured_on.units[0]
+        (seconds,) = _seconds_of([lambda call: measured_on.make(unit)], device)
+    if few is not config:
+        seconds *= config.iterations / few.iterations
+    images = config.ipc * dataset.num_classes
+    share = images / len(unit.rows(config.ipc))
+    note = f"measured on one of {len(measured_on.units)} units of images"
+    return seconds * share, 4 * images * dataset.channels * math.prod(dataset.size), (note,)
 
 
 def _untrained(config: Settings, dataset: Dataset) -> Experts:

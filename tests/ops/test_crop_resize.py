@@ -45,14 +45,18 @@ def test_strips_are_shuffled_before_the_crop():
 
 def test_crops_lie_in_the_image_and_have_the_areas_and_ratios_asked_for():
     crops = ops.random_crops(rng.lanes(rng.key(3, "many"), 4000), (32, 32), area=(0.25, 0.5), mirror=0.5)
-    assert (crops.top >= 0).all() and (crops.top + crops.height <= 32).all()
-    assert (crops.left >= 0).all() and (crops.left + crops.width <= 32).all()
+    assert (crops.top >= 0).all()
+    assert (crops.top + crops.height <= 32).all()
+    assert (crops.left >= 0).all()
+    assert (crops.left + crops.width <= 32).all()
     area = crops.height * crops.width / 1024
-    assert 0.2 < area.min() and area.max() < 0.55
+    assert area.min() > 0.2
+    assert area.max() < 0.55
     assert abs(area.mean() - 0.375) < 0.01
     assert abs(crops.mirrored.float().mean() - 0.5) < 0.05
     ratio = crops.width / crops.height
-    assert 0.7 < ratio.min() and ratio.max() < 1.43
+    assert ratio.min() > 0.7
+    assert ratio.max() < 1.43
     few = ops.random_crops(rng.lanes(rng.key(3, "many"), 7), (32, 32), area=(0.25, 0.5), mirror=0.5)
     assert all(torch.equal(some, of_all[:7]) for some, of_all in zip(few, crops, strict=True))
     # No crop of this ratio can have the area: the largest about the centre.
