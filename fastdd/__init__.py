@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastdd.api.exchange import export_synthetic, import_synthetic
     from fastdd.api.experts import train_experts
     from fastdd.api.explain import explain
+    from fastdd.api.relabel import relabel
     from fastdd.api.train import load_network, train_network
     from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
@@ -42,6 +43,7 @@ __all__ = [
     "kde_weights",
     "load_network",
     "pseudo_groups",
+    "relabel",
     "train_experts",
     "train_network",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "kde_weights": "fastdd.api",
     "load_network": "fastdd.api",
     "pseudo_groups": "fastdd.api",
+    "relabel": "fastdd.api",
     "train_experts": "fastdd.api",
     "train_network": "fastdd.api",
     "diff_augment": "fastdd.ops",

@@ -16,7 +16,7 @@ from fastdd.core import graph, rng
 from fastdd.data import Dataset, DeviceImages, Split, Zca
 from fastdd.data.initial import first_images
 from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
-from fastdd.evaluation import Protocol
+from fastdd.evaluation import Labeller, Protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import DTYPES, Experts, stored_shape
@@ -203,6 +203,7 @@ def _training(
     protocol: Protocol,
     zca: Zca | None,
     groups: Tensor | None = None,
+    labeller: Labeller | None = None,
     **network: Any,
 ) -> tuple[float, float]:
     """Seconds of an epoch on the images, and of a test on the data set's test split."""
@@ -212,8 +213,10 @@ def _training(
 
     def seconds(epochs: int, tested: int) -> float:
         small = replace(dataset, test=_first(dataset.test, tested))
-        short = replace(protocol, epochs=epochs - 1)
-        return _evaluate(few, labels[:part], small, nets=1, protocol=short, zca=zca, groups=groups, **network).seconds
+        # Passes over the images, of which protocols of one course have as many as they say.
+        short = replace(protocol, epochs=epochs if protocol.milestones is not None else epochs - 1)
+        how = {"protocol": short, "zca": zca, "groups": groups, "labeller": labeller}
+        return _evaluate(few, labels[:part], small, nets=1, **how, **network).seconds
 
     seconds(2, 1)
     rough = seconds(2, 1)
@@ -233,10 +236,11 @@ def evaluation(
     protocol: Protocol,
     zca: Zca | None = None,
     groups: Tensor | None = None,
+    labeller: Labeller | None = None,
     **network: Any,
 ) -> float:
     """Seconds of :func:`fastdd.evaluation.evaluate` with these arguments."""
-    epoch, test = _training(images, labels, dataset, protocol, zca, groups, **network)
+    epoch, test = _training(images, labels, dataset, protocol, zca, groups, labeller, **network)
     return nets * (protocol.passes * epoch + test)
 
 
