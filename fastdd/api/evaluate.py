@@ -163,8 +163,13 @@ def planned_evaluation(
     labels: str | os.PathLike | None = None,
     **settings: Any,
 ) -> EvaluationPlan:
-    """:func:`fastdd.evaluation.plan_evaluation`, whose teacher and labels are opened."""
+    """:func:`fastdd.evaluation.plan_evaluation`, whose teacher and labels are opened.
+
+    Networks on images that are of no set are the teacher's where no ``arch`` is given, as those on its sets are.
+    """
     opened = labels_of(what, data, device, settings.get("protocol"), teacher, labels, settings.get("arch"))
+    if what == "random" and settings.get("arch") is None and opened.get("teacher") is not None:
+        settings |= opened["teacher"].network
     return plan_evaluation(what, data, device, **settings, **opened)
 
 
