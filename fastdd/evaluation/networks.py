@@ -147,14 +147,7 @@ def evaluate(
     machine and thread count: on any number of ranks, each with as many threads, the same counts; on GPUs to rounding,
     as ranks have other networks side by side.
     """
-    if nets < 1:
-        raise ValueError(f"nets must be at least 1, not {nets}")
-    if ((protocol and protocol.relabel) is None) != (labeller is None):
-        raise ValueError("a labeller goes with a protocol that relabels (rded), and with no other")
-    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
-        raise ValueError(
-            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
-        )
+    _check(nets, labels, dataset, protocol, labeller)
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
@@ -209,6 +202,18 @@ def evaluate(
     of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
     told = tuple(filter(None, (*doubts, of_test)))
     return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
+
+
+def _check(nets: int, labels: Tensor, dataset: Dataset, protocol: Protocol | None, labeller: Labeller | None) -> None:
+    """What :func:`evaluate` refuses before anything is built."""
+    if nets < 1:
+        raise ValueError(f"nets must be at least 1, not {nets}")
+    if ((protocol and protocol.relabel) is None) != (labeller is None):
+        raise ValueError("a labeller goes with a protocol that relabels (rded), and with no other")
+    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
+        raise ValueError(
+            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
+        )
 
 
 def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:

@@ -189,37 +189,27 @@ def plan_evaluation(
         )
     if nets is None:
         nets = _NETS if published is None else published.nets
-    if learning_rate is None:
-        its_rate = None if published is None else published.learning_rate
-        known = (its_rate, part.learning_rate, Protocol.learning_rate)
-        learning_rate = next(rate for rate in known if rate is not None)
-    of_protocol = {} if published is None else dict(published.training)
-    labeller = None
+    its_rate = None if published is None else published.learning_rate
+    known = (learning_rate, its_rate, part.learning_rate, Protocol.learning_rate)
+    of_protocol, labeller = {"cutmix": cutmix}, None
+    if published is not None:
+        of_protocol |= published.training
     if published is not None and published.relabels:
         ipc_of_set = -(-len(part.labels) // data.num_classes)
-        of_protocol["batch"] = published.batch(data.name, data.num_classes, ipc_of_set)
-        labeller = _labeller(what, part, data, seed, teacher, labels, epochs, of_protocol["batch"])
-        of_protocol["relabel"] = labeller.how
-    cutmix = of_protocol.pop("cutmix", cutmix)
+        batch = published.batch(data.name, data.num_classes, ipc_of_set)
+        labeller = _labeller(what, part, data, seed, teacher, labels, epochs, batch)
+        of_protocol |= {"batch": batch, "relabel": labeller.how}
     trained = Protocol(
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=next(rate for rate in known if rate is not None),
         dsa_strategy=strategy,
         dc_strategy=dc,
-        cutmix=cutmix,
         training=training or Protocol.training,
         constants=constants or {},
         **of_protocol,
     )
     return EvaluationPlan(
-        part.images,
-        part.labels,
-        part.dataset,
-        nets,
-        seed,
-        arch,
-        width,
-        depth,
+        *(part.images, part.labels, part.dataset, nets, seed, arch, width, depth),
         protocol=trained,
         zca=part.zca,
         groups=part.groups,
