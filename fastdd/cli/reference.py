@@ -8,6 +8,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -39,12 +40,16 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _methods() -> str:
     rows = [
-        (f"[`{name}`](settings.md#{name})", method.about, method.source, "experts" if method.needs_experts else "")
+        (f"[`{name}`](settings.md#{name})", method.about, method.source, _needs(method))
         for name, method in METHODS.items()
     ]
     return f"{_WRITTEN}# Methods\n\n`fastdd distill --method NAME`; `fastdd methods` prints this.\n\n" + _table(
         ("method", "what it does", "source", "needs"), rows
     )
+
+
+def _needs(method: Any) -> str:
+    return "experts" if method.needs_experts else "a teacher" if method.by_class else ""
 
 
 def _modes() -> str:

@@ -32,7 +32,8 @@ _READ_WHOLE = 1 << 28
 # What entries of the metadata are, where there are any.
 _KINDS = {
     **dict.fromkeys(
-        ("run", "provenance", "kde", "versions", "source", "experts", "networks"), ((dict, _NONE), "names with values")
+        ("run", "provenance", "kde", "versions", "source", "experts", "networks", "teacher"),
+        ((dict, _NONE), "names with values"),
     ),
     **dict.fromkeys(("method", "debias", "dataset"), ((str, _NONE), "a word")),
 }
