@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastdd.api.experts import train_experts
     from fastdd.api.explain import explain
     from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
+    from fastdd.api.relabel import relabel
     from fastdd.api.train import load_network, train_network
     from fastdd.api.weights import kde_weights, pseudo_groups
     from fastdd.ops import diff_augment
@@ -49,6 +50,7 @@ __all__ = [
     "register_method",
     "register_mode",
     "register_network",
+    "relabel",
     "train_experts",
     "train_network",
 ]
@@ -72,6 +74,7 @@ _HOMES = {
     "register_method": "fastdd.api",
     "register_mode": "fastdd.api",
     "register_network": "fastdd.api",
+    "relabel": "fastdd.api",
     "train_experts": "fastdd.api",
     "train_network": "fastdd.api",
     "diff_augment": "fastdd.ops",

@@ -9,11 +9,12 @@ from fastdd.api.device import pick_device
 from fastdd.api.distill import distill
 from fastdd.api.distillation import Distillation
 from fastdd.api.estimate import estimate
-from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate
+from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate, planned_evaluation
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import check_experts, estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
 from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
+from fastdd.api.relabel import relabel
 from fastdd.api.train import load_network, train_network
 from fastdd.api.weights import estimate_weights, kde_weights, pseudo_groups
 from fastdd.core import plugins
@@ -40,11 +41,13 @@ __all__ = [
     "load_plugin",
     "load_synthetic",
     "pick_device",
+    "planned_evaluation",
     "pseudo_groups",
     "register_dataset",
     "register_method",
     "register_mode",
     "register_network",
+    "relabel",
     "train_experts",
     "train_network",
 ]

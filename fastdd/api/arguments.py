@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fastdd.api.samples import Groups, Weights
     from fastdd.experts import Experts
 
-MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm"]
+MethodName = Literal["dm", "dc", "dsa", "mtt", "datadam", "idc", "dream", "ncfm", "rded", "sre2l"]
 DebiasName = Literal[
     "none",
     "fairdd",
@@ -32,8 +32,9 @@ class DistillSettings(TypedDict, total=False):
     """Settings of all methods (:mod:`fastdd.methods`)."""
 
     iterations: int | None
-    """length of the run: so many random networks to match on, or with experts so many students of theirs; by
-    default the preset's."""
+    """Of dm, dc, dsa, mtt, datadam, idc, dream, ncfm, sre2l: length of the run: so many random networks to match
+    on, or with experts so many students of theirs; by default the preset's; or iterations of every batch of images;
+    by default 4000."""
     arch: str | None
     """network that the images are matched on, such as ConvNet; by default the preset's."""
     width: int | None
@@ -41,27 +42,30 @@ class DistillSettings(TypedDict, total=False):
     depth: int | None
     """blocks of layers; by default the network's own."""
     lr_img: float | None
-    """learning rate of the synthetic images; by default the preset's; or learning rate of the synthetic images at
-    IPC 10 and of base_size; it is multiplied by IPC / 10 and by their area over that of base_size; by default the
-    preset's."""
+    """Of dm, dc, dsa, mtt, datadam, idc, dream, ncfm, sre2l: learning rate of the synthetic images; by default the
+    preset's; or learning rate of the synthetic images at IPC 10 and of base_size; it is multiplied by IPC / 10 and
+    by their area over that of base_size; by default the preset's; or learning rate of the synthetic images, at
+    first; by default 0.25."""
     momentum: float | None
-    """momentum of the synthetic images' updates; by default the preset's; or momentum of the synthetic images'
-    updates; of optimizer adamw the first beta; by default the preset's."""
+    """Of dm, dc, dsa, mtt, datadam, idc, dream, ncfm: momentum of the synthetic images' updates; by default the
+    preset's; or momentum of the synthetic images' updates; of optimizer adamw the first beta; by default the
+    preset's."""
     init: str | None
-    """what the synthetic images are at first: real ones at random (real), as many of every group (balanced), noise,
-    or those of a stored set (its file or run folder); by default the preset's; or what the synthetic images are at
-    first: factor x factor real ones in each (mix), real ones at random (real), as many of every group (balanced),
-    noise, or those of a stored set (its file or run folder); by default the preset's; or what the synthetic images
-    are at first: factor x factor real ones in each, at random (mix) or representative (kmean), real ones at random
+    """Of dm, dc, dsa, mtt, datadam, idc, dream, ncfm: what the synthetic images are at first: real ones at random
     (real), as many of every group (balanced), noise, or those of a stored set (its file or run folder); by default
-    the preset's."""
+    the preset's; or what the synthetic images are at first: factor x factor real ones in each (mix), real ones at
+    random (real), as many of every group (balanced), noise, or those of a stored set (its file or run folder); by
+    default the preset's; or what the synthetic images are at first: factor x factor real ones in each, at random
+    (mix) or representative (kmean), real ones at random (real), as many of every group (balanced), noise, or those
+    of a stored set (its file or run folder); by default the preset's."""
     dsa_strategy: str | None
     """augmentations of real and synthetic images alike, joined by _, such as color_crop_flip; or none; by default
     the preset's."""
     seed: int | None
     """number that every random draw follows from; by default 0."""
     memory: Literal["auto", "low"] | None
-    """auto, or low to compute small parts at a time on GPUs too: slower, in less memory; by default auto."""
+    """Of dm, dc, dsa, mtt, datadam, idc, dream, ncfm: auto, or low to compute small parts at a time on GPUs too:
+    slower, in less memory; by default auto."""
     batch_real: int | None
     """Of dm, dc, dsa, datadam, idc, dream, ncfm: real images of every class that a step sees; by default the
     preset's."""
@@ -135,8 +139,9 @@ class DistillSettings(TypedDict, total=False):
     base_size: int | None
     """Of idc, dream: side, in pixels, of images that lr_img is for; by default 32."""
     factor: int | None
-    """Of idc, dream, ncfm: parts a side of a synthetic image: factor x factor images, which networks see enlarged;
-    by default the preset's."""
+    """Of idc, dream, ncfm, rded: parts a side of a synthetic image: factor x factor images, which networks see
+    enlarged; by default the preset's; or cells a side of a synthetic image: factor x factor crops in each; by
+    default 2."""
     batch_synthetic: int | None
     """Of idc, dream: parts of a class's synthetic images that a step sees at most; by default 128."""
     train_images: int | None
@@ -166,6 +171,29 @@ class DistillSettings(TypedDict, total=False):
     calibration: float | None
     """Of ncfm: weight of the synthetic images' cross-entropy under the expert; 0 leaves it out; by default the
     preset's."""
+    teacher: str | None
+    """Of rded, sre2l: trained network that says what belongs to a class: a folder or file of fastdd train, experts
+    (the first, as it ended), or a file of weights of torchvision's or timm's, which arch names the network of; by
+    default none, which is refused."""
+    candidates: int | None
+    """Of rded: real images of every class that crops are taken of; by default 300."""
+    crops: int | None
+    """Of rded: random crops of each of them that the teacher judges; by default 5."""
+    batch_crops: int | None
+    """Of rded: crops that the teacher judges at a time; by default 500."""
+    r_bn: float | None
+    """Of sre2l: weight of the distance to the teacher's batch norm statistics; by default 0.01."""
+    first_bn: float | None
+    """Of sre2l: how much more the first batch norm's distance counts; by default 10.0."""
+    jitter: int | None
+    """Of sre2l: most pixels that images are rolled by in each iteration, down and to the right; by default 32."""
+    batch_classes: int | None
+    """Of sre2l: classes, one image of each, whose images share their statistics; by default 100."""
+    curriculum: Literal["none", "step", "linear", "cosine"] | None
+    """Of sre2l: how crops get smaller over the iterations (CDA): none (they are of any size), or step, linear or
+    cosine; by default none."""
+    milestone: float | None
+    """Of sre2l: part of the iterations that a curriculum lasts; by default 1 with a curriculum."""
 
 
 class DistillationArguments(DistillSettings, total=False):
@@ -285,6 +313,8 @@ class EvaluateSettings(TypedDict, total=False):
     training: str | None
     constants: Mapping[str, Any] | None
     seed: int
+    teacher: str | os.PathLike | None
+    labels: str | os.PathLike | None
     groups: Groups | None
 
 

@@ -34,6 +34,13 @@ def check_samples(config: Settings, weights: object, groups: object) -> None:
     check_groups(config, groups)
 
 
+def check_on_the_way(config: Settings, every: int | None, snapshots: int | None) -> None:
+    """ValueError for evaluations or snapshots on the way of a method that makes classes one after another."""
+    for name, given in (("eval_every", every), ("snapshots", snapshots)):
+        if given is not None and METHODS[config.method].by_class:
+            raise ValueError(f"{name} {given}: {config.method} makes classes one after another, and has no set before")
+
+
 def check_curve(every: int | None, nets: int | None, epochs: int | None) -> None:
     """ValueError unless the numbers of evaluations on the way are at least 1, and given together."""
     for name, given in (("eval_every", every), ("eval_nets", nets), ("eval_epochs", epochs)):

@@ -12,7 +12,7 @@ import torch
 
 from fastdd import models
 from fastdd.api import arguments
-from fastdd.api.checks import check_callbacks, check_curve, check_dataset, check_samples
+from fastdd.api.checks import check_callbacks, check_curve, check_dataset, check_on_the_way, check_samples
 from fastdd.api.device import pick_device
 from fastdd.api.evaluate import evaluation_seconds
 from fastdd.api.initial import init_text, initial_of_run, read_initial
@@ -45,15 +45,16 @@ from fastdd.session import (
     Estimate,
     Progress,
     Report,
-    Run,
     Snapshots,
     check_out,
+    run,
     snapshot_files,
     snapshot_iterations,
 )
 from fastdd.session import estimate as estimates
 from fastdd.session.networks import check_experts, check_networks, open_networks, trained_by
 from fastdd.session.run import shares
+from fastdd.session.teachers import network_of_teacher, open_teacher
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,6 +76,7 @@ class Distillation:
         data: as given.
         settings: all of them, with those of the shipped presets (:class:`fastdd.methods.Settings`).
         experts: those given, opened.
+        teacher: that of the settings, opened; None where the method has none.
         networks: those that the settings name, opened.
         device: where it runs.
 
@@ -117,16 +119,22 @@ class Distillation:
         check_samples(self.settings, weights, groups)
         check_curve(eval_every, eval_nets, eval_epochs)
         self._eval_every, self._eval_nets, self._eval_epochs = eval_every, eval_nets or _CURVE_NETS, eval_epochs
+        check_on_the_way(self.settings, eval_every, snapshots)
         self._snapshots = [] if snapshots is None else snapshot_iterations(self.settings.iterations, snapshots)
         self.device, self._device = pick_device(device), device
-        check_ipc(data, ipc, self.settings.init)
         network = {"width": self.settings.width, "depth": self.settings.depth}
         models.check(self.settings.arch, data.channels, data.num_classes, data.size, **network)
         if self.experts is not None:
             check_experts(self.settings, data, self.experts)
         check_networks(self.settings, data, self.networks)
-        check_steps(self._kind, self.settings, data)
-        self._initial = read_initial(data, self.settings, self._zca)
+        self.teacher, self._initial = None, None
+        if self._kind.by_class:
+            self.teacher = open_teacher(self.settings.teacher, data, network_of(self.settings), self.device)
+            self._kind(self.settings, data, self.teacher, self.device)  # which refuses what does not fit
+        else:
+            check_ipc(data, ipc, self.settings.init)
+            check_steps(self._kind, self.settings, data)
+            self._initial = read_initial(data, self.settings, self._zca)
         self._weights = None if weights is None else read_weights(data, weights)
         self._clustering, self._groups = clustering(groups), read_groups(data, groups)
         self._groups_source = Path(groups).name if isinstance(groups, str | os.PathLike) else None
@@ -188,26 +196,27 @@ class Distillation:
             progress = None
         folder = None if out is None else Path(out)
         self.check(out=folder, resume=resume)
-        initial = initial_of_run(self.data, self.settings, self._initial, self._zca, folder, resume)
+        given = {"teacher": self.teacher}
+        if not self._kind.by_class:
+            initial = initial_of_run(self.data, self.settings, self._initial, self._zca, folder, resume)
+            given = {"initial": initial, "experts": self.experts, "networks": self.networks}
+            given["checkpoint_seconds"] = checkpoint_seconds
         weights, groups, about = self._samples(folder, resume, embedding_progress)
         written = [] if progress is None else [Report(progress)]
         written += [] if self._eval_every is None else [Curve(self._eval_every, self._figures, eval_progress)]
         written += [Snapshots(self._snapshots)] if self._snapshots else []
-        synthetic = Run(
+        synthetic = run(
             self.settings,
             self.data,
             out=folder,
             resume=resume,
             device=self.device,
-            checkpoint_seconds=checkpoint_seconds,
             weights=weights,
             groups=groups,
-            initial=initial,
-            experts=self.experts,
-            networks=self.networks,
             about=about,
             callbacks=[*written, *callbacks],
-        ).go()
+            **given,
+        )
         if folder is not None:
             ranks.first(lambda: preview(synthetic, folder / "preview.png"))
             if self._snapshots:
@@ -229,7 +238,8 @@ class Distillation:
             ranks.first(lambda: self._check_room(folder))
         if self._kind.needs_experts:
             check_experts(self.settings, self.data, self.experts)
-        shares(self.settings, self.data)
+        if not self._kind.by_class:
+            shares(self.settings, self.data)
 
     def _check_room(self, folder: Path) -> None:
         """TooSmallError where the disk has no space for the run's images, weights and groups.
@@ -239,7 +249,8 @@ class Distillation:
         images = self._values
         found = self._weighted or self._clustering is not None
         samples = bytes_of_samples(len(self.data.train)) if found else 0
-        check_room(folder, (16 + 4 * len(self._snapshots)) * images + samples - bytes_in(folder), "the run")
+        a_value = 4 if self._kind.by_class else 16 + 4 * len(self._snapshots)
+        check_room(folder, a_value * images + samples - bytes_in(folder), "the run")
 
     @property
     def _values(self) -> int:
@@ -290,11 +301,18 @@ class Distillation:
             nets, epochs: of an evaluation of the result; no networks, no evaluation.
         """
         config, seconds = self.settings, {}
-        initial_of_run(self.data, config, self._initial, self._zca, None, False)
+        if not self._kind.by_class:
+            initial_of_run(self.data, config, self._initial, self._zca, None, False)
         if self._clustering is not None or (self._weighted and self._weights is None):
             seconds["bias embedding"] = estimates.bias_embedding(self.data, EmbeddingSettings(), self.device)
         seconds["distillation"], disk, notes = estimates.distillation(
-            config, self.data, self.device, groups=self._groups, experts=self.experts, networks=self.networks
+            config,
+            self.data,
+            self.device,
+            groups=self._groups,
+            experts=self.experts,
+            networks=self.networks,
+            teacher=self.teacher,
         )
         disk += 4 * len(self._snapshots) * self._values
         if self._eval_every is not None:
@@ -336,6 +354,9 @@ def _configured(
     What is not given of network, whitening and debias mode is theirs.
     """
     settings = {**settings, "init": init_text(settings.get("init"))}
+    if settings.get("teacher") is not None:
+        teacher = os.fspath(settings["teacher"])
+        settings = {**network_of_teacher(teacher), **given(settings), "teacher": teacher}
     networks = None
     if settings.get("networks") is not None:
         networks = open_networks(settings["networks"])
@@ -353,6 +374,11 @@ def _configured(
     debias = debias or (trained["debias"] if kind and kind.debias_of_experts else "none")
     config = configure(dataset=data.name, method=method, debias=debias, ipc=ipc, **settings)
     return config, experts, networks
+
+
+def network_of(config: Any) -> dict[str, Any]:
+    """``arch``, ``width`` and ``depth`` of settings."""
+    return {"arch": config.arch, "width": config.width, "depth": config.depth}
 
 
 def _network(stored: Experts, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
 from fastdd.api.exchange import load_synthetic
 from fastdd.api.progress import shown
+from fastdd.api.relabel import labels_of
 from fastdd.api.samples import Groups
 from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import files, ranks
@@ -58,6 +59,8 @@ def evaluate(
     training: "RecipeName | None" = None,
     constants: Mapping[str, Any] | None = None,
     groups: Groups | None = None,
+    teacher: str | os.PathLike | None = None,
+    labels: str | os.PathLike | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[int, int, float], None] | bool | None = None,
@@ -73,10 +76,11 @@ def evaluate(
         data: the data set to test on (and to draw "random" and "whole" from).
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
-        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc, ncfm, dcbench,
-            or biased-dd, which is of "whole"; sets ``nets`` and ``epochs`` where they are not given, and dc and fairdd
-            the augmentation that DC's code has for its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not;
-            idc its own training (CutMix, batch, learning rate over time).
+        protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc, ncfm, rded,
+            dcbench, or biased-dd, which is of "whole"; sets ``nets`` and ``epochs`` where they are not given, and dc
+            and fairdd the augmentation that DC's code has for its sets of MNIST and for ConvNetBN where
+            ``dsa_strategy`` is not; idc its own training (CutMix, batch, learning rate over time), and rded that to a
+            teacher's labels.
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.
@@ -90,6 +94,11 @@ def evaluate(
         groups: of a synthetic set's images, for recipes that look at them: int64 [M] from 0, or the path of such a
             ``.npy``; or "probe", those that the probe of :func:`audit` tells, a network that learns the groups of the
             training images.
+        teacher: of protocol rded, a trained network whose labels are learned: a folder or file of
+            :func:`train_network`, experts (the first, as it ended), or a file of weights of the set's teacher's network
+            (of ``arch`` where no set says it); by default the set's own.
+        labels: of protocol rded: teacher (the default), hard for the images' classes, or the path of a file of
+            :func:`relabel`.
         seed: initialisations, orders and augmentations are functions of it.
         device: auto, cpu or cuda.
         progress: True shows it as :func:`distill` does; a function is called with (networks done, networks, their mean
@@ -112,7 +121,7 @@ def evaluate(
     """
     check_dataset(data)
     opened, target = _opened(what), pick_device(device)
-    plan = plan_evaluation(
+    plan = planned_evaluation(
         _with_groups(opened, groups, data, training, target),
         data,
         target,
@@ -128,6 +137,8 @@ def evaluate(
         factor=factor,
         training=training,
         constants=constants,
+        teacher=teacher,
+        labels=labels,
         seed=seed,
     )
     keep = None
@@ -151,6 +162,25 @@ def evaluate(
     for line in result.warnings:
         warnings.warn(line, DoubtfulFigures, stacklevel=2)
     return result
+
+
+def planned_evaluation(
+    what: SyntheticSet | Literal["random", "whole"],
+    data: Dataset,
+    device: torch.device,
+    *,
+    teacher: str | os.PathLike | None = None,
+    labels: str | os.PathLike | None = None,
+    **settings: Any,
+) -> EvaluationPlan:
+    """:func:`fastdd.evaluation.plan_evaluation`, whose teacher and labels are opened.
+
+    Networks on images that are of no set are the teacher's where no ``arch`` is given, as those on its sets are.
+    """
+    opened = labels_of(what, data, device, settings.get("protocol"), teacher, labels, settings.get("arch"))
+    if what == "random" and settings.get("arch") is None and opened.get("teacher") is not None:
+        settings |= opened["teacher"].network
+    return plan_evaluation(what, data, device, **settings, **opened)
 
 
 def check_keep_nets(folder: Path, arch: str) -> None:
@@ -187,7 +217,7 @@ def estimate_evaluation(
     groups = settings.pop("groups", None)
     told = _with_groups(_opened(what), groups, data, settings.get("training"), target)
     seconds = {"group probe": time.perf_counter() - began} if groups == _PROBE else {}
-    plan = plan_evaluation(told, data, target, **settings)
+    plan = planned_evaluation(told, data, target, **settings)
     return estimates.measured({**seconds, "evaluation": evaluation_seconds(plan)}, 0, target)
 
 
@@ -228,6 +258,7 @@ def evaluation_seconds(plan: EvaluationPlan) -> float:
         protocol=plan.protocol,
         zca=plan.zca,
         groups=plan.groups,
+        labeller=plan.labeller,
         **plan.network,
     )
 

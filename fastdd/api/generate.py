@@ -85,7 +85,11 @@ def text() -> str:
         _typed_dict(
             "EvaluateSettings",
             "What :func:`fastdd.evaluate` takes.",
-            {**_of_keywords(plan_evaluation), "groups": _Key("Groups | None")},
+            {
+                **_of_keywords(plan_evaluation, but=("teacher", "labels")),
+                **dict.fromkeys(("teacher", "labels"), _Key("str | os.PathLike | None")),
+                "groups": _Key("Groups | None"),
+            },
         ),
         _typed_dict(
             "AuditSettings",
@@ -154,9 +158,10 @@ def _of_dataclass(kind: type) -> dict[str, _Key]:
     return {name: _Key(_source(hint)) for name, hint in hints.items() if name not in given}
 
 
-def _of_keywords(function: Any) -> dict[str, _Key]:
+def _of_keywords(function: Any, but: Sequence[str] = ()) -> dict[str, _Key]:
     """The keyword-only parameters that it names itself, which all have defaults; inspect would tell of its ``**``."""
-    return {name: _Key(_source(function.__annotations__[name])) for name in function.__kwdefaults__}
+    names = [name for name in function.__kwdefaults__ if name not in but]
+    return {name: _Key(_source(function.__annotations__[name])) for name in names}
 
 
 def _source(annotation: Any) -> str:

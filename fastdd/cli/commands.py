@@ -35,6 +35,10 @@ COMMANDS = {
         "weights",
         "Weights of the training images against a bias that no one has labelled, and what they do to every class.",
     ),
+    "relabel": (
+        "relabel",
+        "Store a teacher's labels of all that protocol rded trains on; evaluate --labels uses them.",
+    ),
     "methods": ("methods", "The distillation methods, or the settings of one."),
     "modes": ("modes", "The ways to handle bias (--debias), and what each of them goes by."),
     "recipes": (

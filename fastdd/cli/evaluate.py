@@ -111,6 +111,26 @@ SetGroups = Annotated[
         rich_help_panel=EVALUATION,
     ),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        help="Of protocol rded: trained network whose labels are learned (fastdd train, fastdd experts, or weights).",
+        show_default="the set's",
+        metavar="NETWORK",
+        rich_help_panel=EVALUATION,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Of protocol rded: the teacher's (teacher), the classes (hard), or those of a file (fastdd relabel).",
+        show_default="teacher",
+        metavar="teacher|hard|FILE",
+        rich_help_panel=EVALUATION,
+    ),
+]
 Deo = Annotated[
     str,
     typer.Option(help="range (published code) or pairwise (as the paper writes it).", rich_help_panel=EVALUATION),
@@ -146,6 +166,8 @@ def evaluate(
     training: Training = None,
     constant: Constants = None,
     groups: SetGroups = None,
+    teacher: Teacher = None,
+    labels: Labels = None,
     deo: Deo = "range",
     keep_nets: KeepNets = None,
     seed: Seed = 0,
@@ -178,7 +200,16 @@ def evaluate(
     settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
     constants = dict(named_values("--constant", constant)) or None
     of_recipe = {"training": training, "constants": constants, "groups": groups}
-    same = {**settings, **of_recipe, "factor": factor, "ipc": ipc, "protocol": protocol, "device": device}
+    of_protocol = {"teacher": teacher, "labels": labels}
+    same = {
+        **settings,
+        **of_recipe,
+        **of_protocol,
+        "factor": factor,
+        "ipc": ipc,
+        "protocol": protocol,
+        "device": device,
+    }
     as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
     if log and not any(runs.values()):
         raise ValueError(f"--log goes into a run's folder, and {target} is none")

@@ -60,7 +60,8 @@ def _row(name: str) -> dict[str, Any]:
 def _list() -> None:
     table = _table("method", "what it does", "source", "needs")
     for name, method in registry.METHODS.items():
-        table.add_row(name, method.about, method.source, "experts (fastdd experts)" if method.needs_experts else "")
+        needs = "experts (fastdd experts)" if method.needs_experts else "a teacher" if method.by_class else ""
+        table.add_row(name, method.about, method.source, needs)
     console.print(table, soft_wrap=False)
     console.print("the settings of one: fastdd methods NAME")
 
@@ -69,6 +70,8 @@ def _settings(name: str, method: type[registry.Method]) -> None:
     console.print(f"{name}: {method.about} ({method.source})", soft_wrap=False)
     if method.needs_experts:
         console.print("It follows experts: fastdd experts trains them, --experts names their folder.", soft_wrap=False)
+    if method.by_class:
+        console.print("Its images are chosen or made by a trained network: --teacher names it.", soft_wrap=False)
     table = _table("setting", "what it is")
     for setting, info in method.Settings.model_fields.items():
         if setting not in _ALWAYS_GIVEN:

@@ -86,12 +86,16 @@ def _command(name: str, command: Any) -> str:
 
 def _methods() -> str:
     rows = [
-        (f"[`{name}`](settings.md#{name})", method.about, method.source, "experts" if method.needs_experts else "")
+        (f"[`{name}`](settings.md#{name})", method.about, method.source, _needs(method))
         for name, method in METHODS.items()
     ]
     return f"{_WRITTEN}# Methods\n\n`fastdd distill --method NAME`; `fastdd methods` prints this.\n\n" + _table(
         ("method", "what it does", "source", "needs"), rows
     )
+
+
+def _needs(method: Any) -> str:
+    return "experts" if method.needs_experts else "a teacher" if method.by_class else ""
 
 
 def _modes() -> str:

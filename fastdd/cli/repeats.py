@@ -10,7 +10,7 @@ from fastdd import api, report
 from fastdd.cli.console import console
 from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.evaluation import METRICS, plan_evaluation
+from fastdd.evaluation import METRICS
 from fastdd.report import repeats
 from fastdd.session.repeats import finished, parse_seeds, runs_of
 
@@ -53,9 +53,16 @@ def measured(run: Path | None, what: SyntheticSet | str, data: Dataset, about: d
     if run is None or not (run / report.RESULT).exists() or how.get("groups") or how.get("keep_nets"):
         return None
     settings = {name: value for name, value in how.items() if name not in ("device", "groups", "keep_nets")}
-    plan = plan_evaluation(what, data, api.pick_device(how["device"]), **settings)
+    plan = api.planned_evaluation(what, data, api.pick_device(how["device"]), **settings)
     expected = report.planned(plan, **about)
-    names = {"training", "constants", "groups_from", "trained"}  # only where they are not plain
+    names = {
+        "training",
+        "constants",
+        "groups_from",
+        "trained",
+        "labels",
+        "teacher_digest",
+    }  # only where they are not plain
     for row in reversed(report.read_results(run / report.RESULT)["rows"]):
         if all(row.get(name) == expected.get(name) for name in {*expected, *names}):
             return row

@@ -1,5 +1,6 @@
 """``fastdd reproduce``."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table as RichTable
 
-from fastdd import api
+from fastdd import api, models
 from fastdd import reproduce as recipes
 from fastdd.cli.console import console
 from fastdd.cli.datasets import Root
@@ -23,6 +24,7 @@ from fastdd.cli.train import network_with_bar
 from fastdd.core import files
 from fastdd.core.text import one_of
 from fastdd.data import Dataset
+from fastdd.exchange import torch_files
 from fastdd.experts.store import MANIFEST
 from fastdd.methods import configure
 from fastdd.report.page import TextTable, write_page
@@ -231,6 +233,7 @@ class _Costs:
         self._shop, self._device = shop, device
         self.measured: dict[str, float] = {}
         self._counted: set[Path] = set()
+        self._folder = tempfile.TemporaryDirectory(prefix="fastdd-")  # of stand-ins for teachers
 
     def of(self, cell: recipes.Cell) -> float:
         """Seconds; sets that an earlier cell distils, experts that it trains, or weights, are not counted again."""
@@ -239,10 +242,14 @@ class _Costs:
             return self._training(cell)
         if cell.what == "data":
             return 0.0
+        teacher, total = self._teacher(cell)
+        if teacher and evaluation.get("labels") != "hard":
+            evaluation["teacher"] = teacher["teacher"]
+        network = {name: value for name, value in teacher.items() if name != "teacher"}
         if cell.what is not None:
-            about = {"what": cell.what, "ipc": None if cell.what == "whole" else cell.ipc, **evaluation}
-            return self._seconds(cell, api.estimate_evaluation, about)
-        settings, experts, total = shop.distillation(cell), shop.experts(cell), 0.0
+            about = {"what": cell.what, "ipc": None if cell.what == "whole" else cell.ipc, **network, **evaluation}
+            return total + self._seconds(cell, api.estimate_evaluation, about)
+        settings, experts = shop.distillation(cell) | teacher, shop.experts(cell)
         if experts is not None:
             settings |= {name: experts.get(name) for name in ("arch", "width", "depth")}
             folder = shop.experts_folder(cell)
@@ -272,6 +279,21 @@ class _Costs:
     def _whole(self, cell: recipes.Cell, config: TrainSettings) -> float:
         about = {"what": "whole", "nets": 1, "epochs": config.epochs, "arch": config.arch, "dsa_strategy": "none"}
         return self._seconds(cell, api.estimate_evaluation, about)
+
+    def _teacher(self, cell: recipes.Cell) -> tuple[dict[str, Any], float]:
+        """The teacher's weights, at random, and its network; seconds of its training, where it is not there yet."""
+        settings = self._shop.teacher(cell)
+        if settings is None:
+            return {}, 0.0
+        data, config = self._shop.dataset(cell), TrainSettings.configure(dataset=cell.dataset, **settings)
+        network = {"arch": config.arch, "width": config.width, "depth": config.depth}
+        shape = data.channels, data.num_classes, data.size
+        net = models.build(config.arch, *shape, width=config.width, depth=config.depth)
+        path = Path(self._folder.name) / f"{cell.dataset}.pth"
+        torch_files.save(net.state_dict(), path)
+        folder = self._shop.teacher_folder(cell)
+        seconds = self._whole(cell, config) if self._first(folder) and not folder.exists() else 0.0
+        return {"teacher": str(path), **network}, seconds
 
     def _networks(self, cell: recipes.Cell) -> float:
         """Experts as they are measured; others, with a second network beside each, as twice a whole training."""

@@ -7,7 +7,8 @@ _NONE = type(None)
 # What entries of the metadata are, where there are any.
 _KINDS = {
     **dict.fromkeys(
-        ("run", "provenance", "kde", "versions", "source", "experts", "networks"), ((dict, _NONE), "names with values")
+        ("run", "provenance", "kde", "versions", "source", "experts", "networks", "teacher"),
+        ((dict, _NONE), "names with values"),
     ),
     **dict.fromkeys(("method", "debias", "dataset"), ((str, _NONE), "a word")),
 }

@@ -69,7 +69,7 @@ def describe(dataset: Dataset, ipc: int, zca: Zca | None = None, **more: object)
     }
 
 
-def mosaics(images: Tensor, factor: int) -> Tensor:
+def mosaics(images: Tensor, factor: int, size: tuple[int, int] | None = None) -> Tensor:
     """``factor`` x ``factor`` images, each shrunk to a part, in one: what multi-formation starts from (IDC, Kim et al.,
     ICML 2022; ``init=mix``).
 
@@ -78,18 +78,19 @@ def mosaics(images: Tensor, factor: int) -> Tensor:
 
     Args:
         images: [factor^2 N, C, H, W]: first the N upper left parts, then the N to their right, and so on.
+        size: of the results; None: that of the images.
 
     Returns:
-        [N, C, H, W], of images' dtype.
+        [N, C, *size], of images' dtype.
 
     >>> mosaics(torch.arange(4.0).view(4, 1, 1, 1).expand(-1, -1, 2, 2), 2)
     tensor([[[[0., 1.],
               [2., 3.]]]])
     """
     parts = images.unflatten(0, (factor**2, -1))
-    result = torch.empty_like(parts[0])
+    result = parts.new_empty((*parts.shape[1:3], *(size or parts.shape[3:])))
     of_part = iter(parts)
-    heights, widths = ([(side + factor - 1 - i) // factor for i in range(factor)] for side in images.shape[2:])
+    heights, widths = ([(side + factor - 1 - i) // factor for i in range(factor)] for side in result.shape[2:])
     for rows in result.split(heights, 2):
         for part in rows.split(widths, 3):
             part.copy_(F.interpolate(next(of_part), size=part.shape[2:]))

@@ -29,6 +29,10 @@ _KEY = "fastdd"
 _LARGEST_HEADER = 100_000_000
 # Of an image, in units of the real images' deviation: runs stop at 10,000 times what they begin with.
 _LARGEST_VALUE = 1e6
+# Images whose values are looked at at a time, so that a mapped file larger than the memory can be.
+_CHECKED_ROWS = 256
+# A larger file is mapped, and read where it is used.
+_READ_WHOLE = 1 << 28
 # Of the sum of a row of soft labels, which float32 rounds.
 _ROW_TOLERANCE = 1e-4
 
@@ -145,7 +149,8 @@ class SyntheticSet:
 
     def check_values(self) -> None:
         """ValueError where an image has values that are not finite, or of a size that no network can train on."""
-        sizes = self.images.detach().flatten(1).abs().amax(1) if self.images.numel() else self.images.new_zeros(0)
+        parts = self.images.detach().flatten(1).split(_CHECKED_ROWS) if self.images.numel() else ()
+        sizes = torch.cat([part.abs().amax(1) for part in parts]) if parts else self.images.new_zeros(0)
         wrong = (~(sizes <= _LARGEST_VALUE)).nonzero()  # NaN is wrong too
         if len(wrong):
             what = f"reach {sizes[int(wrong[0])]:.3g}" if sizes[int(wrong[0])].isfinite() else "are not finite"
@@ -210,13 +215,15 @@ class SyntheticSet:
             RuntimeError: naming it: truncated, not a safetensors file, not a synthetic set, or a newer schema.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load, load_file
 
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no synthetic set {path}")
-        content = path.read_bytes()
-        header = _header(content, path)
+        size = path.stat().st_size
+        mapped = size > _READ_WHOLE
+        content = _beginning(path) if mapped else path.read_bytes()
+        header = _header(content, path, size)
         try:
             metadata = parse_json(header["__metadata__"][_KEY])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -227,7 +234,7 @@ class SyntheticSet:
                 f"{path} has the schema {shown(schema)}, this version reads {' and '.join(map(str, SCHEMAS))}"
             )
         try:
-            tensors = load(content)
+            tensors = load_file(path) if mapped else load(content)
             made = cls(
                 tensors["images"],
                 tensors["labels"],
@@ -310,7 +317,7 @@ class SyntheticSet:
         digest.update(about.encode())
         for tensor in (self.images, self.labels, self.soft_labels):
             if tensor is not None:
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.detach().cpu().contiguous().numpy())
         if self.zca is not None:
             digest.update(self.zca.digest().encode())
         return digest.hexdigest()
@@ -363,12 +370,22 @@ def _dump(metadata: dict) -> str:
     return json.dumps(metadata, sort_keys=True, allow_nan=False)
 
 
-def _header(content: bytes, path: Path) -> dict:
-    """The JSON header of a safetensors file: a little-endian 64-bit length, the header, the tensors' bytes."""
+def _beginning(path: Path) -> bytes:
+    """A safetensors file up to its tensors."""
+    with open(path, "rb") as file:
+        length = file.read(8)
+        return length + file.read(min(int.from_bytes(length, "little"), _LARGEST_HEADER))
+
+
+def _header(content: bytes, path: Path, size: int) -> dict:
+    """The JSON header of a safetensors file: a little-endian 64-bit length, the header, the tensors' bytes.
+
+    ``content`` is the file of ``size`` bytes, or its beginning.
+    """
     length = int.from_bytes(content[:8], "little")
     if len(content) < 9 or length > _LARGEST_HEADER or content[8:9] != b"{":
         raise RuntimeError(f"{path} is not a safetensors file")
-    truncated = RuntimeError(f"{path} is truncated: {len(content)} bytes are fewer than its header asks for")
+    truncated = RuntimeError(f"{path} is truncated: {size} bytes are fewer than its header asks for")
     if len(content) < 8 + length:
         raise truncated
     try:
@@ -378,6 +395,6 @@ def _header(content: bytes, path: Path) -> dict:
         raise RuntimeError(f"{path} is not a safetensors file") from None
     if not is_count(end):
         raise RuntimeError(f"{path} is not a safetensors file")
-    if len(content) < 8 + length + end:
+    if size < 8 + length + end:
         raise truncated
     return header

@@ -7,6 +7,7 @@ from fastdd.evaluation.networks import Evaluation, count_right, evaluate
 from fastdd.evaluation.plan import EvaluationPlan, check_fits, in_order_of, plan_evaluation
 from fastdd.evaluation.protocol import Protocol
 from fastdd.evaluation.published import PROTOCOLS, PublishedProtocol, published_protocol
+from fastdd.evaluation.relabel import Labeller
 
 __all__ = [
     "METRICS",
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluation",
     "EvaluationPlan",
     "GroupCounts",
+    "Labeller",
     "Metrics",
     "Protocol",
     "PublishedProtocol",

@@ -17,6 +17,7 @@ from fastdd.data.pictures import data_uri, escaped, heat_map, html_table
 from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 from fastdd.evaluation.metrics import METRICS, GroupCounts, Metrics, interval
 from fastdd.evaluation.protocol import Protocol, train, train_side_by_side
+from fastdd.evaluation.relabel import Labeller, train_to_labels
 from fastdd.training import TrainingImages
 
 _TEST_BATCH = 256
@@ -129,6 +130,7 @@ def evaluate(
     progress: Callable[[int, int, float], None] | None = None,
     keep: Callable[[int, torch.nn.Module, GroupCounts], None] | None = None,
     side_by_side: int | None = None,
+    labeller: Labeller | None = None,
 ) -> Evaluation:
     """Train ``nets`` fresh networks on (images, labels) and test each on the data set's test split.
 
@@ -151,6 +153,7 @@ def evaluate(
             that trained it; the network is trained on for the next one.
         side_by_side: networks that are trained at a time, as one (:class:`fastdd.models.SideBySide`), where the
             protocol allows it; the same figures to rounding. None: on GPUs as many as fit, on CPUs one by itself.
+        labeller: of a protocol that relabels, what it trains to.
 
     Raises:
         ValueError: unknown network, no networks asked for, images that the network can't take, probabilities of other
@@ -161,12 +164,7 @@ def evaluate(
     machine and thread count: on any number of ranks, each with as many threads, the same counts; on GPUs to rounding,
     as ranks have other networks side by side.
     """
-    if nets < 1:
-        raise ValueError(f"nets must be at least 1, not {nets}")
-    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
-        raise ValueError(
-            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
-        )
+    _check(nets, labels, dataset, protocol, labeller)
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
@@ -201,7 +199,8 @@ def evaluate(
         most = side_by_side or models.networks_at_once(net, images, min(protocol.batch, len(labels)))
         of_own = _trained_side_by_side(net, init, own, most, trained, protocol, test, seed)
     else:
-        of_own = _trained_in_turn(net, init, own, trained, protocol, test, seed, build, held_out)
+        kept = labeller and labeller.keep(protocol.epochs if len(own) > 1 else 0, len(labels), dataset.num_classes)
+        of_own = _trained_in_turn(net, init, own, trained, protocol, test, seed, build, held_out, kept)
     for number, loss, predictor, predictions in of_own:
         counts = GroupCounts.of(predictions, test.labels, test.groups, dataset.num_classes, dataset.num_groups)
         finite = bool(torch.stack([parameter.isfinite().all() for parameter in predictor.parameters()]).all())
@@ -222,6 +221,18 @@ def evaluate(
     return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
 
 
+def _check(nets: int, labels: Tensor, dataset: Dataset, protocol: Protocol | None, labeller: Labeller | None) -> None:
+    """What :func:`evaluate` refuses before anything is built."""
+    if nets < 1:
+        raise ValueError(f"nets must be at least 1, not {nets}")
+    if ((protocol and protocol.relabel) is None) != (labeller is None):
+        raise ValueError("a labeller goes with a protocol that relabels (rded), and with no other")
+    if labels.is_floating_point() and labels.shape[1:] != (dataset.num_classes,):
+        raise ValueError(
+            f"soft labels of shape {list(labels.shape)} do not fit the {dataset.num_classes} classes of {dataset.name}"
+        )
+
+
 def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:
     """Images of a split as networks see them, with labels and groups."""
     if zca is None:
@@ -235,7 +246,8 @@ def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None)
 def _goes_side_by_side(protocol: Protocol, net: models.Network) -> bool:
     """Whether :func:`train_side_by_side` trains networks as the protocol says: recipes, and the augmentation whose
     rotations the host computes, have a network at a time."""
-    return protocol.training == "erm" and protocol.dc_strategy == "none" and models.fits_side_by_side(net)
+    plain = protocol.training == "erm" and protocol.dc_strategy == "none" and protocol.relabel is None
+    return plain and models.fits_side_by_side(net)
 
 
 # Number of a network, its last loss, what predicts, and its classes of the test images.
@@ -283,12 +295,13 @@ def _trained_in_turn(
     seed: int,
     build: Callable[..., models.Network],
     held_out: TrainingImages | None,
+    labeller: Labeller | None,
 ) -> Iterator[_Trained]:
     """Networks of these numbers, trained and tested one after another, all in ``net``."""
     for number in numbers:
         init.fill(rng.key(seed, "evaluation-net", number))
         with models.exact_convolutions():
-            loss, predictor = _trained(net, of, protocol, build, held_out, seed, number)
+            loss, predictor = _trained(net, of, protocol, build, held_out, seed, number, labeller)
             predictions = _predictions(predictor, test.images)
         yield number, loss, predictor, predictions
 
@@ -301,9 +314,14 @@ def _trained(
     held_out: TrainingImages | None,
     seed: int,
     number: int,
+    labeller: Labeller | None,
 ) -> tuple[Tensor, torch.nn.Module]:
     """Train network ``number``; its last loss, and what predicts."""
     key = seed, "evaluation", number
+    if labeller is not None:
+        names = ("epochs", "batch", "learning_rate", "momentum", "weight_decay")
+        how = {name: getattr(protocol, name) for name in names}
+        return train_to_labels(net, of.images, of.labels, labeller, **how), net
     if protocol.training == "erm":
         return train(net, of.images, of.labels, protocol, key), net
 

@@ -12,16 +12,20 @@ from fastdd.data import Dataset, DeviceImages, SyntheticSet, Zca
 from fastdd.data.class_names import places, renumbered
 from fastdd.data.initial import random_set, starting_groups
 from fastdd.evaluation.dc_augmentation import dc_strategy
+from fastdd.evaluation.label_file import LabelFile
 from fastdd.evaluation.metrics import GroupCounts
 from fastdd.evaluation.networks import Evaluation, evaluate
 from fastdd.evaluation.protocol import Protocol
 from fastdd.evaluation.published import PublishedProtocol, published_protocol
-from fastdd.methods import configure
+from fastdd.evaluation.relabel import Labeller, Relabelling, TeachersLogits, Views
+from fastdd.methods import configure, preset
 from fastdd.training import recipe
 
 _NETS = 5
 # Training on everything needs fewer passes than training on a few images.
 _WHOLE_EPOCHS = 20
+# Images whose values are looked at at a time: a set may be mapped from a file larger than the memory.
+_CHECKED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class EvaluationPlan:
         zca: what whitened the images, if anything did.
         groups: int64 [N], the images' protected groups, where they are known.
         groups_from: whose they are, in words; empty for those of real images.
+        labeller: of a protocol that relabels, what it trains to.
     """
 
     images: DeviceImages
@@ -52,6 +57,7 @@ class EvaluationPlan:
     zca: Zca | None
     groups: Tensor | None = None
     groups_from: str = ""
+    labeller: Labeller | None = None
 
     @property
     def network(self) -> dict[str, Any]:
@@ -80,6 +86,7 @@ class EvaluationPlan:
             groups=self.groups,
             progress=progress,
             keep=keep,
+            labeller=self.labeller,
             **self.network,
         )
         return replace(result, groups_from=self.looks_at)
@@ -99,7 +106,7 @@ def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
     places(synthetic.metadata["class_names"], data.class_names)
     if not len(synthetic.images):
         raise ValueError("the synthetic set has no images")
-    if not synthetic.images.isfinite().all():
+    if not all(bool(part.isfinite().all()) for part in synthetic.images.split(_CHECKED_ROWS)):
         raise ValueError("some values of the synthetic images are not finite: nothing can be trained on them")
 
 
@@ -135,6 +142,8 @@ def plan_evaluation(
     training: str | None = None,
     constants: Mapping[str, Any] | None = None,
     seed: int = 0,
+    teacher: TeachersLogits | None = None,
+    labels: LabelFile | Literal["teacher", "hard"] = "teacher",
 ) -> EvaluationPlan:
     """The plan of an evaluation; arguments that are None are the set's or the protocol's.
 
@@ -143,8 +152,9 @@ def plan_evaluation(
         data: the data set to test on (and to draw from).
         device: where.
         ipc, nets, protocol, arch, width, depth, epochs, dsa_strategy, learning_rate, factor, training,
-            constants, seed: as
-            :func:`fastdd.evaluate` takes them.
+            constants, seed: as :func:`fastdd.evaluate` takes them.
+        teacher: of a protocol that relabels, the labels' source; None with ``labels`` that are hard or stored.
+        labels: of such a protocol, whose they are, or where they are stored.
 
     Raises:
         ValueError: what :func:`fastdd.evaluate` refuses.
@@ -179,34 +189,71 @@ def plan_evaluation(
         )
     if nets is None:
         nets = _NETS if published is None else published.nets
-    if learning_rate is None:
-        of_protocol = None if published is None else published.learning_rate
-        known = (of_protocol, part.learning_rate, Protocol.learning_rate)
-        learning_rate = next(rate for rate in known if rate is not None)
+    its_rate = None if published is None else published.learning_rate
+    known = (learning_rate, its_rate, part.learning_rate, Protocol.learning_rate)
+    of_protocol, labeller = {"cutmix": cutmix}, None
+    if published is not None:
+        of_protocol |= published.training
+    if published is not None and published.relabels:
+        ipc_of_set = -(-len(part.labels) // data.num_classes)
+        batch = published.batch(data.name, data.num_classes, ipc_of_set)
+        labeller = _labeller(what, part, data, seed, teacher, labels, epochs, batch)
+        of_protocol |= {"batch": batch, "relabel": labeller.how}
     trained = Protocol(
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=next(rate for rate in known if rate is not None),
         dsa_strategy=strategy,
         dc_strategy=dc,
-        cutmix=cutmix,
         training=training or Protocol.training,
         constants=constants or {},
-        **({} if published is None else published.training),
+        **of_protocol,
     )
     return EvaluationPlan(
-        part.images,
-        part.labels,
-        part.dataset,
-        nets,
-        seed,
-        arch,
-        width,
-        depth,
+        *(part.images, part.labels, part.dataset, nets, seed, arch, width, depth),
         protocol=trained,
         zca=part.zca,
         groups=part.groups,
         groups_from=part.groups_from,
+        labeller=labeller,
     )
+
+
+def relabelling(what: SyntheticSet, data: Dataset, labels: Literal["teacher", "hard"] = "teacher") -> Relabelling:
+    """How images of a set are shuffled and cropped: by the mosaic's factor; others are cropped by the factor that
+    mosaics of the data set would have."""
+    own = what.metadata.get("run", {}).get("factor") if what.metadata.get("method") == "rded" else None
+    factor = own or preset("rded", data.name, 1)["factor"]
+    return Relabelling(labels, strips=own or 1, smallest=1 / factor)
+
+
+def _labeller(
+    what: SyntheticSet,
+    part: "_Trained",
+    data: Dataset,
+    seed: int,
+    teacher: TeachersLogits | None,
+    labels: LabelFile | Literal["teacher", "hard"],
+    epochs: int,
+    batch: int,
+) -> Labeller:
+    if part.zca is not None:
+        raise ValueError("the set is whitened (ZCA), and protocol rded crops images that are not: take another")
+    if not isinstance(labels, LabelFile):
+        if labels == "teacher" and teacher is None:
+            raise ValueError(
+                "protocol rded trains to a teacher's labels: give the teacher (--teacher), or --labels hard"
+            )
+        return Labeller(Views(seed, relabelling(what, data, labels)), None if labels == "hard" else teacher)
+    stored = labels
+    if stored.about["set"] != what.digest():
+        raise ValueError(f"the labels in {stored.path} are of another set: fastdd relabel makes those of this one")
+    if stored.classes != data.num_classes or stored.about["batch"] != batch:
+        raise ValueError(f"the labels in {stored.path} are of batches of {stored.about['batch']}, not of {batch}")
+    if epochs > stored.epochs:
+        raise ValueError(
+            f"the labels in {stored.path} are of {stored.epochs} epochs, fewer than {epochs}: lower epochs"
+        )
+    return Labeller(stored.views, stored=stored)
 
 
 def _check_protocol(name: str, published: PublishedProtocol, whole: bool, epochs: int | None) -> None:

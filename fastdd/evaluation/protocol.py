@@ -13,6 +13,7 @@ from torch import Tensor
 from fastdd import models, ops, training
 from fastdd.data import DeviceImages
 from fastdd.evaluation.dc_augmentation import DC_OPS, DcAugmentation, dc_augment
+from fastdd.evaluation.relabel import Relabelling
 from fastdd.methods.parts.side_by_side import SideBySideTraining
 from fastdd.methods.parts.training import Composition, train_epoch
 from fastdd.training import Recipe
@@ -45,6 +46,8 @@ class Protocol:
         milestones: in place of DM's course, ``epochs`` epochs with one optimiser, whose learning rate falls after
             these parts of them, rounded down: 2/3 and 5/6 for IDC, every fifth for NCFM.
         gamma: what the learning rate falls to, as a factor.
+        relabel: in place of augmentation, loss and course, training to a teacher's labels
+            (:func:`fastdd.evaluation.relabel.train_to_labels`).
         training: the recipe by which networks are trained (:data:`fastdd.training.RECIPES`), with this optimiser.
         constants: of the recipe, in place of its defaults.
     """
@@ -61,6 +64,7 @@ class Protocol:
     milestones: tuple[Fraction, ...] | None = None
     gamma: float = 0.1
     optimizer: Optimizer = "sgd"
+    relabel: Relabelling | None = None
     training: str = "erm"
     constants: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,6 +72,8 @@ class Protocol:
         training.constants(self.training, self.constants)
         if self.training != "erm" and self.cutmix:
             raise ValueError(f"training {self.training} has a loss of its own, which CutMix does not mix")
+        if self.training != "erm" and self.relabel is not None:
+            raise ValueError(f"training {self.training} has a loss of its own, and protocol rded the teacher's labels")
         if self.composition not in get_args(Composition):
             raise ValueError(f"composition must be {' or '.join(get_args(Composition))}, not {self.composition!r}")
         if self.optimizer not in get_args(Optimizer):

@@ -27,6 +27,8 @@ class PublishedProtocol:
             :class:`fastdd.evaluation.Protocol`; None: the set's own strategy, and no CutMix.
         learning_rate: where it is neither DM's nor the set's learned one.
         of_whole: it is of networks on the whole training set, not on a synthetic one.
+        relabels: it trains to the labels of a teacher (:mod:`fastdd.evaluation.relabel`).
+        batch: from the data set's name, the number of classes and the IPC, the training batch; None: ``training``'s.
     """
 
     nets: int
@@ -39,6 +41,8 @@ class PublishedProtocol:
     augmentation: Callable[[str, int], tuple[str, float]] | None = None
     learning_rate: float | None = None
     of_whole: bool = False
+    relabels: bool = False
+    batch: Callable[[str, int, int], int] | None = None
 
 
 def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
@@ -55,6 +59,20 @@ def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
 def _of_ncfm(dataset: str, factor: int) -> tuple[str, float]:
     """NCFM's: all operations but cutout, of all its data sets, none of which is of numbers."""
     return "_".join(_WITHOUT_CUTOUT), _CUTMIX
+
+
+def _batch_of_rded(dataset: str, classes: int, ipc: int) -> int:
+    """RDED's, which it gives for IPC 1, 10 and 50; of IPC between these that of the lower one.
+
+    >>> _batch_of_rded("cifar10", 10, 10), _batch_of_rded("imagenet", 1000, 10), _batch_of_rded("cifar10", 10, 1)
+    (50, 100, 10)
+    """
+    if dataset == "cifar100":
+        return 25
+    if dataset.startswith("tiny-imagenet"):
+        return min(100, ipc * classes)
+    batch = 100 if ipc >= 50 else 50 if ipc >= 10 else 10
+    return min(batch * (2 if classes in (100, 1000) else 1), ipc * classes)
 
 
 # CutMix is in cutout's place, in half of the batches.
@@ -117,6 +135,19 @@ PROTOCOLS = MappingProxyType(
             ),
             augmentation=_of_ncfm,
             learning_rate=1e-3,
+        ),
+        "rded": PublishedProtocol(
+            3,
+            300,
+            300,
+            ("accuracy", "deo_m", "deo_a"),
+            "RDED: a teacher's labels of every view, AdamW, a learning rate that falls to half. It reports the best of "
+            "the tests in the last fifth of the epochs; this is the one at the end.",
+            training=MappingProxyType({"optimizer": "adamw", "weight_decay": 0.01, "cutmix": 1.0, "milestones": ()}),
+            augmentation=lambda dataset, factor: ("none", 0.0),
+            learning_rate=1e-3,
+            relabels=True,
+            batch=_batch_of_rded,
         ),
         "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
         "biased-dd": PublishedProtocol(

@@ -10,15 +10,18 @@ from fastdd.core.text import one_of
 from fastdd.methods.base import Context, Method, Part, Settings
 from fastdd.methods.datadam import DataDam
 from fastdd.methods.dc import Dc
+from fastdd.methods.decoupled import Decoupled, DecoupledSettings, Teacher
 from fastdd.methods.dm import Dm
 from fastdd.methods.dream import Dream
 from fastdd.methods.dsa import Dsa
 from fastdd.methods.idc import Idc
 from fastdd.methods.mtt import Mtt
 from fastdd.methods.ncfm import Ncfm
+from fastdd.methods.rded import Rded
+from fastdd.methods.sre2l import Sre2l
 from fastdd.methods.trial import check_kind, check_steps
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[Method] | type[Decoupled]] = {
     "dm": Dm,
     "dc": Dc,
     "dsa": Dsa,
@@ -27,10 +30,12 @@ METHODS: dict[str, type[Method]] = {
     "idc": Idc,
     "dream": Dream,
     "ncfm": Ncfm,
+    "rded": Rded,
+    "sre2l": Sre2l,
 }
 
 
-def method(name: str) -> type[Method]:
+def method(name: str) -> type[Any]:
     """A method by its name; ValueError names the known ones."""
     if name not in METHODS:
         cure = plugins.cure(plugins.METHOD, name) or f"; {one_of(name, METHODS)}"
@@ -57,6 +62,11 @@ def register(name: str, kind: type[Method], settings: Mapping[str, Any] | None =
         remove()
         raise ValueError(f"method {name}: {error}; settings={{...}} are those that it begins with") from None
     plugins.claim(plugins.METHOD, name, kind, remove)
+
+
+def methods_with_steps() -> list[str]:
+    """Those that have steps on the images of all classes; the others make them class by class."""
+    return [name for name, each in METHODS.items() if not each.by_class]
 
 
 def methods_that_need_experts() -> list[str]:
@@ -119,13 +129,17 @@ def _unknown(name: str) -> type[Settings]:
 __all__ = [
     "METHODS",
     "Context",
+    "Decoupled",
+    "DecoupledSettings",
     "Method",
     "Part",
     "Settings",
+    "Teacher",
     "check_steps",
     "configure",
     "method",
     "methods_that_need_experts",
+    "methods_with_steps",
     "parse",
     "preset",
     "register",

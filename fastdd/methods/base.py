@@ -174,6 +174,7 @@ class Method:
         experts: settings of experts that it is published with, where they are not the shipped ones.
         debias_of_experts: whether its debias mode is that of its experts, as it looks at no real images itself.
         classes_apart: whether a step of a class depends on no other class, so that ranks can share the classes.
+        by_class: whether images are made class by class (:class:`fastdd.methods.Decoupled`), not in steps on all.
         looks_at_logits: whether it looks at the last layer of the networks that it matches on, too.
         formation: what networks see of the stored images.
 
@@ -190,6 +191,7 @@ class Method:
     debias_of_experts: ClassVar[bool] = False
     experts: ClassVar[Mapping[str, Any]] = {}
     classes_apart: ClassVar[bool] = True
+    by_class: ClassVar[bool] = False
     looks_at_logits: ClassVar[bool] = True
     formation: Formation
 

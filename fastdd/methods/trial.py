@@ -43,7 +43,7 @@ def check_steps(kind: type[Method], config: Settings, data: Dataset) -> None:
             again to the same bits from what :meth:`Method.state` has, so that no run could be resumed.
     """
     origin = plugins.source(plugins.METHOD, config.method)
-    if origin is None or kind.needs_experts:
+    if origin is None or kind.by_class or kind.needs_experts:
         return
     state = torch.get_rng_state()
     try:

@@ -54,6 +54,10 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "ResNet18BN_AP": (ResNet, {"block": PooledBasicBlock, **_BATCH_NORM}),
     "ResNet6ImageNet": (ResNet, {"counts": (1, 1, 1, 1), "imagenet": True}),
     "ResNet18ImageNet": (ResNet, {"imagenet": True}),
+    **{
+        f"ResNet{layers}ImageNetBN": (ResNet, {"counts": _COUNTS[layers], "imagenet": True, **_BATCH_NORM})
+        for layers in (18, 34)
+    },
     "ResNet50ImageNet": (ResNet, {"block": Bottleneck, "counts": _COUNTS[50], "imagenet": True, **_BATCH_NORM}),
     "ViT": (ViT, {}),
     **{f"ViT{depth}": (ViT, {"depth": depth}) for depth in (1, 2, 3)},

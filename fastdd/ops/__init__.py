@@ -7,6 +7,7 @@ from fastdd.ops.cf_match import cf_frequencies, cf_match
 from fastdd.ops.conv3x3 import Conv2d, conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
+from fastdd.ops.crop_resize import Crops, crop_resize, random_crops, strip_orders
 from fastdd.ops.cutmix import CutMix, CutMixes, Mixing, cutmix, cutmix_rectangle, mixing
 from fastdd.ops.density import log_density
 from fastdd.ops.draws import random_parameters
@@ -31,6 +32,7 @@ __all__ = [
     "GREY",
     "Conv2d",
     "ConvBlock",
+    "Crops",
     "CutMix",
     "CutMixes",
     "Implementation",
@@ -47,6 +49,7 @@ __all__ = [
     "check_factor",
     "conv3x3",
     "conv_norm_act_pool",
+    "crop_resize",
     "cutmix",
     "cutmix_rectangle",
     "diff_augment",
@@ -70,9 +73,11 @@ __all__ = [
     "norm_act_pool",
     "parse_strategy",
     "pixel_matrix",
+    "random_crops",
     "random_parameters",
     "segment_mean",
     "segment_order",
     "segment_spread",
+    "strip_orders",
     "turns_",
 ]

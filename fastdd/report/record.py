@@ -98,7 +98,8 @@ class Record:
             return "" if self.total is not None else f"unfinished: {self.steps:,} epochs are done"
         if self.synthetic is not None:
             return ""
-        return f"unfinished: {self.steps:,} of {self.total:,} steps are logged"
+        of = "" if self.total is None else f" of {self.total:,}"
+        return f"unfinished: {self.steps:,}{of} steps are logged"
 
 
 def read_record(path: str | os.PathLike) -> Record:
@@ -174,10 +175,10 @@ def _read_training(path: Path) -> Record:
     )
 
 
-def _configuration(path: Path) -> tuple[dict[str, Any], int]:
-    """What was run, and its steps."""
+def _configuration(path: Path) -> tuple[dict[str, Any], int | None]:
+    """What was run, and its steps; None of a method that has none."""
     config = run_folder.read_config(path)["run"]
-    return config, stored(config).steps
+    return config, getattr(stored(config), "steps", None)
 
 
 def _results(path: Path) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def _how(
         "dsa_strategy": protocol.dsa_strategy,
         "dc_strategy": protocol.dc_strategy,
         **_recipe(protocol),
+        **_labels(protocol),
         **({"groups_from": groups_from} if groups_from else {}),
         "seed": seed,
         "deo": deo,
@@ -123,6 +124,14 @@ def _recipe(protocol: Protocol) -> dict[str, Any]:
         return {}
     constants = {"constants": dict(protocol.constants)} if protocol.constants else {}
     return {"training": protocol.training, **constants}
+
+
+def _labels(protocol: Protocol) -> dict[str, Any]:
+    """Of protocols that relabel: whose labels were learned, by the digest of a teacher."""
+    how = protocol.relabel
+    if how is None:
+        return {}
+    return {"labels": how.labels, **({"teacher_digest": how.teacher} if how.teacher else {})}
 
 
 def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]:

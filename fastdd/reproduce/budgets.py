@@ -61,6 +61,7 @@ BUDGETS = MappingProxyType(
                 **{name: dict(kind.quick) for name, kind in METHODS.items()},
                 "experts": {"num_experts": 2, "epochs": 5, "width": 32, "eval_every": 0},
                 "networks": {"num_experts": 2, "epochs": 5},
+                "teacher": {"epochs": 5},
             },
             {"nets": 3, "epochs": 150},
             {"nets": 1, "epochs": 6},

@@ -28,6 +28,7 @@ class _Column(_Strict):
     settings: dict[str, Any] = {}
     networks: dict[str, Any] = {}
     experts: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     weights: dict[str, Any] = {}
     published_as: str | None = None
@@ -40,6 +41,7 @@ class _Row(_Strict):
     stand_in_options: dict[str, Any] | None = None
     test_options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     columns: list[str] | None = None
     published: dict[str, list[Published]] = {}
@@ -90,6 +92,8 @@ class Cell:
         method, debias: of the distillation. settings: its own, or those of the training.
         networks: settings of the trained networks that it matches on; none for random ones.
         experts: settings of the experts that it follows, which are not the method's.
+        teacher: settings of the training of a teacher (:func:`fastdd.train_network`), by which crops or images are
+            chosen, and whose labels the evaluation learns; none for a cell without.
         evaluation: settings of the evaluation that are not the budget's.
         nets: networks of a full evaluation.
         published: by figure; a number, mean and standard deviation, or None.
@@ -112,6 +116,7 @@ class Cell:
     networks: dict[str, Any] = field(default_factory=dict)
     experts: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -272,6 +277,7 @@ def _table(paper: str, name: str, table: _Table, of: _Paper) -> Table:
             column.networks,
             column.experts,
             column.weights,
+            {**column.teacher, **row.teacher} if column.teacher else {},
         )
 
     cells = [cell(row, column) for row in table.rows for column in table.rows[row].columns or table.rows[row].published]

@@ -170,6 +170,10 @@ class Workshop:
         constants = {"constants": constants} if constants else {}
         return {"num_experts": _NETWORKS, **cell.networks, **shortened, **constants}
 
+    def teacher(self, cell: Cell) -> dict[str, Any] | None:
+        """Arguments of the training of the cell's teacher, under the budget; None for a cell without."""
+        return {**cell.teacher, **self._budget.distillation.get("teacher", {})} if cell.teacher else None
+
     def evaluation(self, cell: Cell) -> dict[str, Any]:
         """Arguments of the cell's evaluation, under the budget; none where nothing is evaluated."""
         if cell.what == "data":
@@ -211,7 +215,10 @@ class Workshop:
     def _evaluated(self, cell: Cell) -> tuple[dict[str, Any], Dataset]:
         """The row of a cell that is evaluated, once it is distilled, and the data set that it is tested on."""
         what, run, experts = cell.what, self.run_folder(cell), self.experts_folder(cell)
-        given = self._given
+        given, teacher = self._given, self._teacher_of(cell)
+        evaluation = self.evaluation(cell)
+        if teacher is not None and evaluation.get("labels") != "hard":
+            evaluation["teacher"] = teacher
         if run is not None:
             run.parent.mkdir(parents=True, exist_ok=True)
             settings = self.distillation(cell)
@@ -219,17 +226,29 @@ class Workshop:
                 settings["experts"] = self._train_experts(
                     self.dataset(cell), out=experts, **given, **self.experts(cell)
                 )
+            if teacher is not None:
+                settings["teacher"] = teacher
             if cell.networks:
                 settings["networks"] = self._matched_on(cell)
             if cell.weights:
                 settings["weights"] = self._weights_of(cell)
             what = self._distill(self.dataset(cell), out=run, **given, **settings)
         dataset, ipc = self.dataset(cell, test=True), None if cell.what == "whole" else cell.ipc
-        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self.seed, **self.evaluation(cell))
+        if what == "random" and teacher is not None:
+            evaluation |= {name: cell.teacher.get(name) for name in ("arch", "width", "depth")}
+        result = self._evaluate(what, dataset, ipc=ipc, device=self._device, seed=self.seed, **evaluation)
         row = report.result_row(
             result, dataset=dataset.name, method=cell.method or cell.what, debias=cell.debias, ipc=ipc
         )
         return row, dataset
+
+    def _teacher_of(self, cell: Cell) -> Path | None:
+        """The folder of the cell's teacher, trained if it is not there; None for a cell without."""
+        folder = self.teacher_folder(cell)
+        if folder is not None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._train_network(self.dataset(cell), out=folder, **self._given, **self.teacher(cell))
+        return folder
 
     def _matched_on(self, cell: Cell) -> Path:
         """The folder of the trained networks that the cell matches on, trained if they are not there."""
@@ -298,11 +317,21 @@ class Workshop:
         about = [cell.options, settings, self.seed]
         return self._folder / "networks" / _slug(f"{settings['training']}-{cell.dataset}", about)
 
+    def teacher_folder(self, cell: Cell) -> Path | None:
+        """Where the cell's teacher is kept; None for a cell without."""
+        settings = self.teacher(cell)
+        if settings is None:
+            return None
+        return self._folder / "teachers" / _slug(cell.dataset, [cell.options, settings, self.seed])
+
     def run_folder(self, cell: Cell) -> Path | None:
         """Where the cell's distillation is kept; None where nothing is distilled."""
         if cell.method is None:
             return None
-        paths = self.experts_folder(cell), self.networks_folder(cell), self.weights_file(cell)
+        paths = (
+            *(self.experts_folder(cell), self.networks_folder(cell)),
+            *(self.weights_file(cell), self.teacher_folder(cell)),
+        )
         made_of = [path.name for path in paths if path]
         about = [cell.dataset, cell.options, self.distillation(cell), self.seed, *made_of]
         matched_on = f"-on-{cell.networks['training']}" if cell.networks else ""
@@ -314,6 +343,7 @@ class Workshop:
             about = [cell.dataset, self.options(cell), self.training(cell), self.seed, self._fakes]
         else:
             made = [cell.what] if cell.what else [self.run_folder(cell).name]
+            made += [self.teacher_folder(cell).name] if cell.what and cell.teacher else []
             options = {**cell.options, **cell.test_options}
             about = [*made, cell.dataset, options, cell.ipc, self.evaluation(cell), self.seed]
         return self._folder / "results" / f"{_slug(f'{cell.column}-{cell.row}'.replace(':', '-'), about)}.json"

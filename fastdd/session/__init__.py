@@ -1,5 +1,6 @@
 """A run of a method: the loop, callbacks, checkpoints, resume, estimates."""
 
+from fastdd.session.by_class import ClassRun
 from fastdd.session.callbacks import Callback, Curve, Progress, Report
 from fastdd.session.estimate import Estimate
 from fastdd.session.folder import check_out
@@ -9,6 +10,7 @@ from fastdd.session.snapshots import Snapshots, snapshot_files, snapshot_iterati
 
 __all__ = [
     "Callback",
+    "ClassRun",
     "Curve",
     "Estimate",
     "Progress",

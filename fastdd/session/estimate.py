@@ -16,12 +16,12 @@ from fastdd.core import graph, rng
 from fastdd.data import Dataset, DeviceImages, Split, Zca
 from fastdd.data.initial import first_images
 from fastdd.debias.density.embedding import EmbeddingSettings, train_embedding
-from fastdd.evaluation import Protocol
+from fastdd.evaluation import Labeller, Protocol
 from fastdd.evaluation import evaluate as _evaluate
 from fastdd.experts.settings import ExpertSettings
 from fastdd.experts.store import DTYPES, Experts, stored_shape
 from fastdd.experts.training import describe_experts
-from fastdd.methods import Context, Method, Settings, method
+from fastdd.methods import Context, Decoupled, DecoupledSettings, Method, Settings, Teacher, method
 from fastdd.session.networks import check_experts, check_networks
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
@@ -106,6 +106,7 @@ def distillation(
     groups: np.ndarray | None = None,
     experts: Experts | None = None,
     networks: Experts | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[float, int, tuple[str, ...]]:
     """Seconds of a run's beginning and its loop, bytes of its folder, and notes; some of its steps are done, on images
     that are dropped.
@@ -114,6 +115,8 @@ def distillation(
     Steps of many classes are measured on ten of them where they take long: their cost is that of their classes.
     """
     kind = method(config.method)
+    if kind.by_class:
+        return _units(kind, config, dataset, teacher, device, groups)
     if kind.needs_experts and experts is None:
         experts = _untrained(config, dataset)
     check_experts(config, dataset, experts)
@@ -152,6 +155,32 @@ def distillation(
     return beginning + steps, 2 * state + images.nbytes + _METRICS_LINE * config.steps, notes
 
 
+def _units(
+    kind: type[Decoupled],
+    config: DecoupledSettings,
+    dataset: Dataset,
+    teacher: Teacher,
+    device: torch.device,
+    groups: np.ndarray | None,
+) -> tuple[float, int, tuple[str, ...]]:
+    """:func:`distillation` of a method that makes units of images; of iterations in them a few are done."""
+    few = config
+    if "iterations" in type(config).model_fields:
+        few = config.model_copy(update={"iterations": min(config.iterations, 2)})
+    train = dataset if groups is None else dataset.with_groups(groups)
+    weights = torch.ones(len(dataset.train)) if kind.takes("weights", config.mode) else None
+    with models.exact_convolutions():
+        measured_on = kind(few, train, teacher, device, weights)
+        unit = measured_on.units[0]
+        (seconds,) = _seconds_of([lambda call: measured_on.make(unit)], device)
+    if few is not config:
+        seconds *= config.iterations / few.iterations
+    images = config.ipc * dataset.num_classes
+    share = images / len(unit.rows(config.ipc))
+    note = f"measured on one of {len(measured_on.units)} units of images"
+    return seconds * share, 4 * images * dataset.channels * math.prod(dataset.size), (note,)
+
+
 def _untrained(config: Settings, dataset: Dataset) -> Experts:
     """Stand-ins for experts, of random parameters: a student's steps on them take as long."""
     network = {name: getattr(config, name) for name in ("arch", "width", "depth", "debias")}
@@ -174,6 +203,7 @@ def _training(
     protocol: Protocol,
     zca: Zca | None,
     groups: Tensor | None = None,
+    labeller: Labeller | None = None,
     **network: Any,
 ) -> tuple[float, float]:
     """Seconds of an epoch on the images, and of a test on the data set's test split."""
@@ -183,8 +213,10 @@ def _training(
 
     def seconds(epochs: int, tested: int) -> float:
         small = replace(dataset, test=_first(dataset.test, tested))
-        short = replace(protocol, epochs=epochs - 1)
-        return _evaluate(few, labels[:part], small, nets=1, protocol=short, zca=zca, groups=groups, **network).seconds
+        # Passes over the images, of which protocols of one course have as many as they say.
+        short = replace(protocol, epochs=epochs if protocol.milestones is not None else epochs - 1)
+        how = {"protocol": short, "zca": zca, "groups": groups, "labeller": labeller}
+        return _evaluate(few, labels[:part], small, nets=1, **how, **network).seconds
 
     seconds(2, 1)
     rough = seconds(2, 1)
@@ -204,10 +236,11 @@ def evaluation(
     protocol: Protocol,
     zca: Zca | None = None,
     groups: Tensor | None = None,
+    labeller: Labeller | None = None,
     **network: Any,
 ) -> float:
     """Seconds of :func:`fastdd.evaluation.evaluate` with these arguments."""
-    epoch, test = _training(images, labels, dataset, protocol, zca, groups, **network)
+    epoch, test = _training(images, labels, dataset, protocol, zca, groups, labeller, **network)
     return nets * (protocol.passes * epoch + test)
 
 

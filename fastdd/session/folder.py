@@ -22,7 +22,7 @@ from fastdd.core import bounds, files, plugins, reading
 from fastdd.core.files import GROUPS, INITIAL, WEIGHTS, hold
 from fastdd.core.space import bytes_in, check_room
 from fastdd.core.text import shown
-from fastdd.methods import Settings, stored
+from fastdd.methods import Settings, method, stored
 
 # In config.yaml, beside the run's settings: of what it ran on, and where that lay if it is a packed store.
 # And the users' parts that it uses (fastdd.core.plugins).
@@ -81,10 +81,12 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
 
 
 def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
-    """What the folder says of its run; ValueError unless that has these settings, iterations aside."""
+    """What the folder says of its run; ValueError unless that has these settings: iterations aside, where more of them
+    go on from fewer."""
     header = read_config(path / CONFIG)
     found = stored(header["run"])
-    for name, value in config.model_dump(exclude={"iterations"}).items():
+    aside = set() if method(config.method).by_class else {"iterations"}
+    for name, value in config.model_dump(exclude=aside).items():
         other = getattr(found, name, None)  # None: of another method
         if other != value:
             raise ValueError(f"{path} holds a run with {name}={other}, not {value}; choose another --out")

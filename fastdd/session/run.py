@@ -21,8 +21,9 @@ from fastdd.data.files.store import store_of
 from fastdd.data.initial import INITS, check_ipc, describe, first_images, input_digest, small_classes
 from fastdd.data.pictures import escaped
 from fastdd.experts import Experts
-from fastdd.methods import Context, Settings, method
+from fastdd.methods import Context, DecoupledSettings, Settings, method
 from fastdd.methods.base import moved
+from fastdd.session.by_class import ClassRun
 from fastdd.session.callbacks import Callback, Checkpoint, Log
 from fastdd.session.folder import EVALUATIONS, METRICS, SYNTHETIC, RunFolder, State
 from fastdd.session.networks import check_experts, check_networks
@@ -45,7 +46,7 @@ def check_samples(config: Settings, weights: object | None, groups: object | Non
 
 def check_groups(config: Settings, groups: object | None) -> None:
     """ValueError if groups are given in place of the protected attribute, and nothing of the run goes by groups."""
-    used = method(config.method).takes("groups", config.mode) or config.init == "balanced"
+    used = method(config.method).takes("groups", config.mode) or getattr(config, "init", "") == "balanced"
     used = used or getattr(config, "sampling", None) == "stratified"
     if groups is not None and not used:
         raise ValueError(f"{config.method} with debias={config.debias} goes by no groups: leave them out")
@@ -392,6 +393,8 @@ def shares(config: Settings, dataset: Dataset) -> list[range] | None:
     return ranks.share((real + _SYNTHETIC_COST * config.ipc).tolist())
 
 
-def run(config: Settings, dataset: Dataset, **arguments: Any) -> SyntheticSet:
-    """Distil ``dataset`` as ``config`` says: :class:`Run` with these arguments, from its start to its end."""
-    return Run(config, dataset, **arguments).go()
+def run(config: Settings | DecoupledSettings, dataset: Dataset, **arguments: Any) -> SyntheticSet:
+    """Distil ``dataset`` as ``config`` says: :class:`Run`, or of a method that makes classes one after another
+    :class:`ClassRun`, with these arguments, from its start to its end."""
+    kind = ClassRun if method(config.method).by_class else Run
+    return kind(config, dataset, **arguments).go()

@@ -8,13 +8,13 @@ from pretend_gpu import CUDA, PretendGpu
 from tiny_runs import begun, graphs_of
 
 from fastdd.core.graph import Graphs, KeyTable
-from fastdd.methods import METHODS, dc
+from fastdd.methods import dc, methods_with_steps
 from fastdd.ops._dispatch import has_triton
 
 STEPS = 12
 full = pytest.mark.full
 KINDS = {
-    **{name: (name, {}) for name in METHODS},
+    **{name: (name, {}) for name in methods_with_steps()},
     "warmed": ("dm", {"embed_warmup": 2}),
     "trained": ("dm", {"networks": "./there"}),
     "batch norm": ("dsa", {"arch": "ConvNetBN"}),

@@ -15,7 +15,7 @@ def test_they_report_what_their_papers_report():
     assert published_protocol("fairdd").figures == ("accuracy", "deo_m", "deo_a")
     assert (PROTOCOLS["dc"].nets, PROTOCOLS["dc"].epochs, PROTOCOLS["dc"].plain_epochs) == (20, 1000, 300)
     assert all(set(one.figures) <= set(METRICS) for one in PROTOCOLS.values())
-    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, ncfm, dcbench"):
+    with pytest.raises(ValueError, match="unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, ncfm, rded, dcbench"):
         published_protocol("dd")
 
 

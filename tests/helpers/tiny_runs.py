@@ -5,12 +5,13 @@ from functools import cache
 import numpy as np
 import torch
 
+from fastdd import models
 from fastdd.core import rng
 from fastdd.core.graph import Graphs
 from fastdd.data import Dataset, Split
 from fastdd.debias import MODES
 from fastdd.experts import Experts, describe_experts
-from fastdd.methods import METHODS, Context, Method, Settings, configure
+from fastdd.methods import METHODS, Context, Method, Settings, Teacher, configure
 
 KINDS = {
     "colour": {},
@@ -66,10 +67,21 @@ def experts(kind: str, mode: str) -> Experts:
     return Experts(torch.cat([start, start + way.cumsum(1)], 1), manifest)
 
 
+@cache
+def teacher(kind: str) -> Teacher:
+    """A random network with batch norms, whose statistics are of no images."""
+    data = made(kind)
+    net = models.build("ConvNetBN", data.channels, data.num_classes, data.size, width=4, depth=2, key=1)
+    for number, norm in enumerate(layer for layer in net.modules() if hasattr(layer, "running_mean")):
+        norm.running_mean.copy_(0.1 * rng.normal(rng.key(number, "mean"), len(norm.running_mean)))
+        norm.running_var.copy_(rng.normal(rng.key(number, "var"), len(norm.running_var)).square())
+    return Teacher(net.eval().requires_grad_(False), "./teacher", "digest")
+
+
 def inputs(config: Settings, kind: str) -> dict:
     """What a run takes besides its settings and the data."""
     method, data = METHODS[config.method], made(kind)
-    found = {}
+    found = {"teacher": teacher(kind)} if method.by_class else {}
     if method.needs_experts:
         found["experts"] = experts(kind, config.debias if method.debias_of_experts else "none")
     if method.takes("weights", config.mode):
@@ -79,7 +91,10 @@ def inputs(config: Settings, kind: str) -> dict:
 
 def modes_of(method: str) -> list[str]:
     """Modes that a run of the method can have: those of training where they are its experts'."""
-    return [name for name, mode in MODES.items() if mode.in_training or not METHODS[method].debias_of_experts]
+    kind = METHODS[method]
+    if kind.by_class:
+        return [*kind.Settings.modes]
+    return [name for name, mode in MODES.items() if mode.in_training or not kind.debias_of_experts]
 
 
 def begun(method: str, device: torch.device | str = "cpu", **settings) -> Method:

@@ -16,13 +16,13 @@ from fastdd.data import Dataset, Split
 from fastdd.data.initial import random_set
 from fastdd.debias import MODES
 from fastdd.experts import Experts, describe_experts
-from fastdd.methods import METHODS, Context, configure
+from fastdd.methods import METHODS, Context, configure, methods_with_steps
 from fastdd.methods.idc import Idc
 from fastdd.methods.ncfm import Ncfm
 from fastdd.methods.parts.formation import MultiFormation
 
 C, G, PER_CLASS, SIZE = 3, 3, 12, 16
-MATCHING = [name for name, method in METHODS.items() if not method.debias_of_experts]
+MATCHING = [name for name in methods_with_steps() if not METHODS[name].debias_of_experts]
 
 
 @pytest.fixture(scope="module")

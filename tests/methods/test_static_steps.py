@@ -5,7 +5,7 @@ import torch
 from tiny_runs import begun, graphs_of
 
 from fastdd.core import graph, rng
-from fastdd.methods import METHODS
+from fastdd.methods import methods_with_steps
 
 # What settings of some methods bring in besides.
 MORE = {
@@ -15,7 +15,7 @@ MORE = {
     "parts, mixed": ("idc", {"batch_synthetic": 3, "train_images": 12, "cutmix": 0.5}),
     "soft labels": ("mtt", {"soft_labels": "teacher", "batch_syn": 4}),
 }
-KINDS = {**{name: (name, {}) for name in METHODS}, **MORE}
+KINDS = {**{name: (name, {}) for name in methods_with_steps()}, **MORE}
 LENGTHS = [pytest.param(50, marks=pytest.mark.full), 6]
 
 

@@ -144,7 +144,9 @@ def test_whole_sets_are_trained_as_their_paper_says(tmp_path):
 
 def test_unknown_names_are_told():
     table = reproduce.read_paper("fairdd")["table9"]
-    with pytest.raises(ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, ffr, kde, ncfm"):
+    with pytest.raises(
+        ValueError, match="no recipes for a paper 'dm'; one of: biased-dd, fairdd, ffr, kde, ncfm, rded"
+    ):
         reproduce.read_paper("dm")
     assert reproduce.measured_elsewhere("fairdd", "table7") is None
     with pytest.raises(ValueError, match=r"fairdd table9 has no row 'mnist.*one of: c-mnist-fg:10, cifar10-s:10"):
