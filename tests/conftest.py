@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
-    # What takes minutes where nothing is kept begins first, in one process, while the other goes on with the rest.
+    # What takes longest where nothing is kept begins first, in one process, while the other goes on with the rest.
     items.sort(key=lambda item: item.get_closest_marker("kernels") is None)
 
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 
 from fastdd import models
@@ -116,3 +117,16 @@ def graphs_of(method: Method) -> list[Graphs]:
         else []
     )
     return [graphs for graphs in (method._steps, *between) if graphs is not None]
+
+
+def in_turn(cases: list[tuple[str, ...]]) -> list:
+    """Cases (method, mode, ...) as parameters: the default suite has every method without a mode and with FairDD's, and
+    every other mode and kind of data with one method, another each; ``full`` has the rest."""
+    usual = ({"none", "colour"}, {"fairdd", "colour"}, {"none"}, {"fairdd"})
+    kinds = list(dict.fromkeys(case[1:] for case in cases))
+
+    def always(case: tuple[str, ...]) -> bool:
+        alike = [other for other in cases if other[1:] == case[1:]]
+        return set(case[1:]) in usual or case == alike[kinds.index(case[1:]) % len(alike)]
+
+    return [case if always(case) else pytest.param(*case, marks=pytest.mark.full) for case in cases]

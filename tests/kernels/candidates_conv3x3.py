@@ -1,8 +1,8 @@
 """Compiles what is tried on a GPU to tune kernels/conv3x3 for sm_90, without one; prints what each uses."""
 
-import json
+from collections.abc import Iterator
 
-from aot import compile_for_sm_90
+from aot import Job
 from compile_conv3x3 import ALIGNED, KINDS
 
 from fastdd.bench.framework.tune import CANDIDATES
@@ -18,14 +18,8 @@ KERNELS = {
 }
 
 
-def main() -> None:
-    rows = []
+def jobs() -> Iterator[Job]:
     for name, candidates in CANDIDATES.items():
         kernel, constants = KERNELS[name]
         for row in candidates:
-            rows.append(compile_for_sm_90(kernel, name, KINDS, {"UPCAST": False, **constants}, ALIGNED, row))
-    print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main()
+            yield Job(kernel, name, KINDS, {"UPCAST": False, **constants}, ALIGNED, row)

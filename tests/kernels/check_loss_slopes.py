@@ -48,7 +48,7 @@ def main() -> None:
     def slopes(z):
         return loss_slopes(z, labels[:4], torch.tensor([0, 1, 4]), backend="triton")
 
-    assert torch.autograd.gradcheck(slopes, leaf)
+    assert torch.autograd.gradcheck(slopes, leaf, fast_mode=True)
     assert torch.autograd.gradgradcheck(slopes, leaf, fast_mode=True)
     print("checked")
 

@@ -1,15 +1,14 @@
-"""Compiles every kernel of kernels/cf_match.py for sm_90, without a GPU; prints what each uses."""
+"""Every kernel of kernels/cf_match.py as launches specialise it on sm_90."""
 
-import json
+from collections.abc import Iterator
 
 import triton.language as tl
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import cf_match as kernels
 
 
-def main() -> None:
-    rows = []
+def jobs() -> Iterator[Job]:
     for real in ("fp32", "bf16", "fp16", "fp64"):
         wide = real == "fp64"
         value = "*fp64" if wide else "*fp32"
@@ -24,9 +23,4 @@ def main() -> None:
             (kernels.cf_products, "cf_products"),
         ):
             config = f"{name}_fp64" if wide else name
-            rows.append(compile_for_sm_90(kernel, config, kinds, constants, ("n_columns", "n_here", "n_frequencies")))
-    print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main()
+            yield Job(kernel, config, kinds, constants, ("n_columns", "n_here", "n_frequencies"))

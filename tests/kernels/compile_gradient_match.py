@@ -1,18 +1,17 @@
-"""Compiles every kernel of kernels/gradient_match.py for sm_90, without a GPU; prints what each uses."""
+"""Every kernel of kernels/gradient_match.py as launches specialise it on sm_90."""
 
 import itertools
-import json
+from collections.abc import Iterator
 
 import triton.language as tl
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import gradient_match as kernels
 from fastdd.kernels import gradient_match_layers as layers
 
 
-def of_layers() -> list[dict]:
+def of_layers() -> Iterator[Job]:
     """Those of all layers at once."""
-    rows = []
     for real, metric, marked in itertools.product(
         ("fp32", "bf16", "fp16", "fp64"), ("ours", "cos", "mse", "l1"), (False, True)
     ):
@@ -23,14 +22,12 @@ def of_layers() -> list[dict]:
         }
         chosen = {"METRIC": metric, "HAS_PRESENT": marked}
         for kernel in (layers.layers_multiply, layers.layers_pull):
-            rows.append(compile_for_sm_90(kernel, kernel.fn.__name__, kinds, {"ACC": acc, **chosen}))
+            yield Job(kernel, kernel.fn.__name__, kinds, {"ACC": acc, **chosen})
         if real in ("fp32", "fp64"):
-            rows.append(compile_for_sm_90(layers.layers_finish, "layers_finish", kinds, chosen))
-    return rows
+            yield Job(layers.layers_finish, "layers_finish", kinds, chosen)
 
 
-def main() -> None:
-    rows = []
+def jobs() -> Iterator[Job]:
     terms = ({"DIFFERENCES": False, "ABSOLUTE": False}, {"DIFFERENCES": True, "ABSOLUTE": False})
     terms += ({"DIFFERENCES": True, "ABSOLUTE": True},)
     for real, summed in itertools.product(("fp32", "bf16", "fp16", "fp64"), terms):
@@ -41,14 +38,9 @@ def main() -> None:
         }
         constants = {"ACC": acc, **summed}
         for whole in (False, True):
-            rows.append(compile_for_sm_90(kernels.row_multiply, "row_multiply", kinds, {**constants, "WHOLE": whole}))
-        rows.append(compile_for_sm_90(kernels.row_sums, "row_sums", kinds, constants))
+            yield Job(kernels.row_multiply, "row_multiply", kinds, {**constants, "WHOLE": whole})
+        yield Job(kernels.row_sums, "row_sums", kinds, constants)
         short = {**constants, "WHOLE": True}
-        rows.append(compile_for_sm_90(kernels.row_multiply, "row_multiply_short", kinds, short))
-        rows.append(compile_for_sm_90(kernels.row_sums, "row_sums_short", kinds, constants))
-    rows += of_layers()
-    print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main()
+        yield Job(kernels.row_multiply, "row_multiply_short", kinds, short)
+        yield Job(kernels.row_sums, "row_sums_short", kinds, constants)
+    yield from of_layers()

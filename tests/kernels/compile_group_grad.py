@@ -1,10 +1,10 @@
-"""Compiles every kernel of kernels/group_grad for sm_90, without a GPU; prints what each uses."""
+"""Every kernel of kernels/group_grad as launches specialise it on sm_90."""
 
 import itertools
-import json
+from collections.abc import Iterator
 
 import triton.language as tl
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import group_grad as kernels
 
@@ -16,9 +16,8 @@ _ONES = dict.fromkeys(("stride_y", "stride_x", "pad_y", "pad_x", "step_y", "step
 _SMALLEST = dict.fromkeys((*_WIDE, *_ONES, "n_segments", "taps", "kernel_width"), 1)
 
 
-def convolutions() -> list[dict]:
+def convolutions() -> Iterator[Job]:
     """Those of images by their segments' filters."""
-    rows = []
     for dtype, adjoint in itertools.product(("fp32", "bf16", "fp64"), (False, True)):
         wide, suffix = ("fp64", "_fp64") if dtype == "fp64" else ("fp32", "_fp32")
         kinds = {"x": f"*{dtype}", "g": f"*{wide}", "out": f"*{wide}", "offsets": "*i64"}
@@ -26,14 +25,12 @@ def convolutions() -> list[dict]:
         constants = {"ADJOINT": adjoint, "PRECISION": precision, "ACC": acc}
         for aligned in (("inner", "columns", "positions", "g_segment", "g_group"), ()):
             row = "convolve_tiles" + suffix
-            rows.append(compile_for_sm_90(kernels.convolve_tiles, row, kinds, constants, aligned))
+            yield Job(kernels.convolve_tiles, row, kinds, constants, aligned)
         ones = dict.fromkeys(("n_segments", "groups", "inner", "columns", *_STEPS), 1)
-        rows.append(compile_for_sm_90(kernels.convolve_tiles, row, kinds, {**constants, **ones}))
-    return rows
+        yield Job(kernels.convolve_tiles, row, kinds, {**constants, **ones})
 
 
-def main() -> None:
-    rows = []
+def jobs() -> Iterator[Job]:
     for dtype in ("bf16", "fp16", "fp32", "fp64"):
         suffix = {"fp32": "_fp32", "fp64": "_fp64"}.get(dtype, "")
         acc, summed = (tl.float64, "*fp64") if dtype == "fp64" else (tl.float32, "*fp32")
@@ -57,12 +54,12 @@ def main() -> None:
                 config = "outer_flat" + suffix
             else:
                 config = "outer_tiles" + ("_odd" if dtype == "bf16" and not aligned else suffix)
-            rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, constants, aligned))
+            yield Job(kernels.outer_tiles, config, kinds, constants, aligned)
             if dtype == "fp32" and not aligned:
                 # Ones are constants to a launch: nothing may rely on an argument being a tensor.
-                rows.append(compile_for_sm_90(kernels.outer_tiles, config, kinds, {**constants, **_SMALLEST}))
+                yield Job(kernels.outer_tiles, config, kinds, {**constants, **_SMALLEST})
         if dtype in ("fp32", "fp64"):
-            rows.append(compile_for_sm_90(kernels.outer_finish, "outer_finish", kinds, {"ACC": acc}))
+            yield Job(kernels.outer_finish, "outer_finish", kinds, {"ACC": acc})
         # The matrix as it is, transposed, and with strides of its own (an expanded gradient).
         variants = {"fp32": ((True, "g_inner"), (False, "g_column"), (True, None)), "fp16": ()}
         for weighted, g in variants.get(dtype, ((False, None),)):
@@ -72,15 +69,10 @@ def main() -> None:
                 constants[g] = 1
                 aligned = {"inner", "columns", "positions", "g_segment", "g_inner", "g_column"} - {g}
             config = "matmul_tiles" + ("_fp64" if dtype == "fp64" else "_fp32")
-            rows.append(compile_for_sm_90(kernels.matmul_tiles, config, kinds, constants, aligned))
+            yield Job(kernels.matmul_tiles, config, kinds, constants, aligned)
             if dtype == "fp32":
                 ones = dict.fromkeys(
                     ("n_segments", "positions", "inner", "columns", "g_segment", "g_inner", "g_column"), 1
                 )
-                rows.append(compile_for_sm_90(kernels.matmul_tiles, config, kinds, {**constants, **ones}))
-    rows += convolutions()
-    print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main()
+                yield Job(kernels.matmul_tiles, config, kinds, {**constants, **ones})
+    yield from convolutions()

@@ -1,16 +1,15 @@
-"""Compiles kernels/kde.py for sm_90, without a GPU, at every precision; prints what each uses."""
+"""The kernels of kernels/kde.py for sm_90, at every precision."""
 
 import itertools
-import json
+from collections.abc import Iterator
 
 import triton.language as tl
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import kde as kernels
 
 
-def main() -> None:
-    rows = []
+def jobs() -> Iterator[Job]:
     for dot, masked in itertools.product(("tf32x3", "tf32", "ieee", "fp64"), (False, True)):
         wide = dot == "fp64"
         value = "fp64" if wide else "fp32"
@@ -24,13 +23,8 @@ def main() -> None:
         }
         # The launcher pads columns to a multiple of 16.
         constants["NARROW"] = False
-        rows.append(compile_for_sm_90(kernels.kde_sums, f"kde_{dot}", kinds, constants, ("n_columns",)))
+        yield Job(kernels.kde_sums, f"kde_{dot}", kinds, constants, ("n_columns",))
         if dot.startswith("tf32"):
             for columns in (16, 128):
                 narrow = {**constants, "NARROW": True, "COLUMNS": columns}
-                rows.append(compile_for_sm_90(kernels.kde_sums, f"kde_{dot}_narrow", kinds, narrow, ("n_columns",)))
-    print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main()
+                yield Job(kernels.kde_sums, f"kde_{dot}_narrow", kinds, narrow, ("n_columns",))

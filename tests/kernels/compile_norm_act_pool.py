@@ -1,11 +1,11 @@
-"""Compiles every kernel of kernels/norm_act_pool for sm_90, without a GPU; prints what each uses."""
+"""Every kernel of kernels/norm_act_pool as launches specialise it on sm_90."""
 
 import itertools
-import json
+from collections.abc import Iterator
 
 import torch
 import triton.language as tl
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import norm_act_pool as kernels
 from fastdd.reference.norm_act_pool import POOLS
@@ -22,8 +22,9 @@ VECTORS = ("weight", "bias", "stats", "sums", "vw", "vb", "first", "second")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
-def main() -> None:
-    jobs = {}
+def jobs() -> Iterator[Job]:
+    # Of equal ones, one.
+    different = {}
     for x, dtype in DTYPES.items():
         wide, acc = ("fp64", tl.float64) if x == "fp64" else ("fp32", tl.float32)
         kinds = {**dict.fromkeys(IMAGES, f"*{x}"), **dict.fromkeys(VECTORS, f"*{wide}")}
@@ -32,12 +33,8 @@ def main() -> None:
             constants = {"ACC": acc, "POOL": pool, **({"EPS": 1e-5} if name == "forward" else {"AFFINE": True})}
             # Channels that are no multiple of 16 are read one by one, which takes more registers.
             for aligned in (("channels",), ()) if pool == "max" else (("channels",),):
-                jobs[config, x, pool, aligned] = kernel, config, kinds, constants, aligned
+                different[config, x, pool, aligned] = kernel, config, kinds, constants, aligned
             if name != "forward" and pool == "avg":
-                jobs[config, x, "alone"] = kernel, config, kinds, {**constants, "AFFINE": False}, ("channels",)
-        jobs["norm_act_pool_sums", acc] = kernels.norm_act_pool_sums, "norm_act_pool_sums", kinds, {"ACC": acc}
-    print(json.dumps([compile_for_sm_90(*job) for job in jobs.values()]))
-
-
-if __name__ == "__main__":
-    main()
+                different[config, x, "alone"] = kernel, config, kinds, {**constants, "AFFINE": False}, ("channels",)
+        different["norm_act_pool_sums", acc] = kernels.norm_act_pool_sums, "norm_act_pool_sums", kinds, {"ACC": acc}
+    return (Job(*job) for job in different.values())

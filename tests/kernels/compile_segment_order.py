@@ -1,16 +1,12 @@
-"""Compiles the kernel of kernels/segment_order.py for sm_90, without a GPU; prints what it uses."""
+"""The kernel of kernels/segment_order.py as launches specialise it on sm_90."""
 
-import json
+from collections.abc import Iterator
 
-from aot import compile_for_sm_90
+from aot import Job
 
 from fastdd.kernels import segment_order as kernels
 
 
-def main() -> None:
+def jobs() -> Iterator[Job]:
     kinds = {"segment": "*i64", "order": "*i64", "offsets": "*i64", "shares": "*fp32"}
-    print(json.dumps([compile_for_sm_90(kernels.segment_places, "segment_places", kinds, {})]))
-
-
-if __name__ == "__main__":
-    main()
+    yield Job(kernels.segment_places, "segment_places", kinds)

@@ -1,6 +1,8 @@
 """What every method must do, on every kind of data and with every debias mode.
 
-A method, or a mode, that is added to the registry is tested here with no line written.
+A method, or a mode, that is added to the registry is tested here with no line written. Of every method with every mode
+the default suite has the first step (test_oracles.py) and the second on a pretended GPU (tests/device); with resumed
+runs, and some of the classes, modes take turns, and ``full`` has the rest.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import KINDS, inputs, made, modes_of, tiny
+from tiny_runs import KINDS, in_turn, inputs, made, modes_of, tiny
 
 import fastdd
 from fastdd import session
@@ -27,7 +29,10 @@ CPU = torch.device("cpu")
 STEPPING = methods_with_steps()
 ALL_MODES = [(method, mode, "colour") for method in STEPPING for mode in modes_of(method)]
 ALL_KINDS = [(method, "fairdd", kind) for method in STEPPING for kind in KINDS if kind != "colour"]
-everything = pytest.mark.parametrize(("method", "mode", "kind"), [*ALL_MODES, *ALL_KINDS])
+everything = pytest.mark.parametrize(("method", "mode", "kind"), in_turn([*ALL_MODES, *ALL_KINDS]))
+apart = pytest.mark.parametrize(
+    ("method", "mode"), in_turn([case[:2] for case in ALL_MODES if METHODS[case[0]].classes_apart])
+)
 methods = pytest.mark.parametrize("method", METHODS)
 
 
@@ -82,7 +87,7 @@ class OfClasses:
         images[self.rows] = here
 
 
-@pytest.mark.parametrize(("method", "mode"), [case[:2] for case in ALL_MODES if METHODS[case[0]].classes_apart])
+@apart
 def test_some_of_the_classes_have_the_bits_that_they_have_among_all(method, mode):
     """As ranks share them."""
     data, config = made("colour"), tiny(method, debias=mode)
