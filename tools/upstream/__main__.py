@@ -3,8 +3,8 @@
     python tools/upstream CODE --data DIR --out DIR [--only NAME...] [--repeats 3] [--threads 1]
 
 ``CODE`` is a folder of checkouts; a code base that is not there is a row that says so. Each script runs with
-``FASTDD_COMPAT=0`` and with ``fastdd run``, in turns, from the same seeds; once with ``--rng legacy``, whose results are
-compared; once under a profiler. Seconds are of the CPU, medians, without the imports of torch and fastdd.
+``FASTDD_COMPAT=0`` and with ``fastdd run``, in turns, from the same seeds; once with ``--rng legacy``, the results of
+which are compared; once under a profiler. Seconds are of the CPU, medians, without the imports of torch and fastdd.
 """
 
 import argparse
@@ -35,11 +35,12 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(given.work or scratch).resolve()
-        place = runs.Place(work, work / "data", given.seed, given.threads, given.seconds)
-        if not (found := data.prepare(given.data, place.data, given.train, given.test)):
+        few = data.Few(given.data, work / "data", given.train, given.test)
+        place = runs.Place(work, few, given.seed, given.threads, given.seconds)
+        few()
+        if not few.names:
             print(f"{given.data} has neither mnist/ nor cifar10/", file=sys.stderr)
             return 2
-        about["data"] = " and ".join(found)
         for recipe in chosen:
             for row in _rows(recipe, given, place):
                 rows.append(row)
@@ -59,8 +60,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1, help="runs with and without, each")
     parser.add_argument("--threads", type=int, default=1, help="of a run")
     parser.add_argument("--seed", type=int, default=0, help="of all generators")
-    parser.add_argument("--train", type=int, default=100, help="training images a class")
-    parser.add_argument("--test", type=int, default=20, help="test images a class")
+    parser.add_argument("--train", type=int, default=25, help="training images a class")
+    parser.add_argument("--test", type=int, default=5, help="test images a class")
     parser.add_argument("--seconds", type=int, default=900, help="limit of a run")
     parser.add_argument("--no-profile", dest="profile", action="store_false", help="leave out what remains")
     parser.add_argument("--work", help="folder that keeps what the scripts wrote")
@@ -108,9 +109,8 @@ def _row(
         legacy = run("legacy")
         row["ends"] += f"; legacy no ({legacy.why})" if legacy.why else ""
         if not off[0].why and not legacy.why:
-            found = parity.compare(
-                legacy.folder, off[0].folder, script.results, (legacy.output + legacy.errors, off[0].output + off[0].errors)
-            )
+            said = legacy.output + legacy.errors, off[0].output + off[0].errors
+            found = parity.compare(legacy.folder, off[0].folder, script.results, said)
             row["parity"], row["difference"] = str(found), found.difference
     row["seconds"] = [None if ran[0].why else statistics.median(one.cpu for one in ran) for ran in (off, fast)]
     row["wall"] = [None if ran[0].why else statistics.median(one.wall for one in ran) for ran in (off, fast)]
@@ -120,7 +120,9 @@ def _row(
         profiled = run("profile").profile[:_REMAINS]
         row["remains"] = [f"{called} {share:.0%}" for called, share in profiled]
     ended = next((one for one in (off[0], fast[0]) if not one.why), None)
-    row["exchange"] = [exchange.there_and_back(files, ended.folder) for files in script.exchange] if ended else []
+    row["exchange"] = (
+        [exchange.there_and_back(files, ended.folder, given.data) for files in script.exchange] if ended else []
+    )
     row["took"] = round(time.perf_counter() - begun, 1)
     return row
 

@@ -9,13 +9,29 @@ import numpy as np
 import fastdd
 
 
-def prepare(root: Path, out: Path, train: int, test: int) -> list[str]:
-    """Write the first images of every class to ``out``; the names of the data sets that were there.
+class Few:
+    """Folders of the first images of every class, made when they are asked for.
 
     Args:
         root: holds ``mnist/`` and ``cifar10/``, as ``fastdd --data-root`` has it.
-        train, test: images a class; 0 for all.
+        out: scratch folder.
+        train, test: images a class.
     """
+
+    def __init__(self, root: Path, out: Path, train: int, test: int):
+        self.root, self._out, self._train, self._test = root, out, train, test
+        self.names: list[str] = []
+
+    def __call__(self, train: int = 0) -> Path:
+        """The folder with ``train`` images a class; 0: as many as usual."""
+        folder = self._out / f"{train or self._train}-a-class"
+        if not folder.exists():
+            self.names = prepare(self.root, folder, train or self._train, self._test)
+        return folder
+
+
+def prepare(root: Path, out: Path, train: int, test: int) -> list[str]:
+    """Write the first ``train`` and ``test`` images of every class to ``out``; the data sets that were there."""
     written = []
     for name, write in (("mnist", _mnist), ("cifar10", _cifar10)):
         try:
@@ -32,8 +48,6 @@ def prepare(root: Path, out: Path, train: int, test: int) -> list[str]:
 def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
     """Rows of the first ``count`` of every class, in their order."""
     labels = np.asarray(labels)
-    if not count:
-        return np.arange(len(labels))
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
 
 

@@ -5,19 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recipes import Files
 
 import fastdd
 from fastdd.exchange import torch_files
-from recipes import Files
+from fastdd.experts.buffers import export_buffers
 
 
-def there_and_back(files: Files, folder: Path) -> str:
-    """``import``, ``export`` in the format that was read, and ``import`` again; in words."""
+def there_and_back(files: Files, folder: Path, data: Path) -> str:
+    """``import``, ``export`` in the format that was read, and ``import`` again; in words.
+
+    ``data``: holds ``cifar10/``, on which experts were trained.
+    """
     path = next(iter(sorted(folder.glob(files.path))), None)
     if path is None:
         return f"{files.path}: not written"
     try:
-        found = _buffers(path, files.options) if files.format == "buffers" else _set(path, files.options)
+        found = _buffers(path, files.options, data) if files.format == "buffers" else _set(path, files.options)
     except (ValueError, RuntimeError, OSError) as error:
         return f"{path.name}: {error}"
     return f"{path.name}: {found}"
@@ -40,12 +44,14 @@ def _door(files: list[Path], to: str) -> Path:
     return files[0].parent if to == "mtt" else files[0]
 
 
-def _buffers(path: Path, options: dict[str, Any]) -> str:
+def _buffers(path: Path, options: dict[str, Any], data: Path) -> str:
     """Of experts: what ``fastdd experts`` has of them, written again."""
     stored = torch_files.load(path)
     with tempfile.TemporaryDirectory() as folder:
-        experts = fastdd.import_experts([path], Path(folder) / "experts", **options)
-        (again,) = fastdd.export_experts(experts, Path(folder) / "buffers", per_file=len(stored))
+        experts = fastdd.import_experts(
+            [path], fastdd.data.load("cifar10", data), out=Path(folder) / "experts", **options
+        )
+        (again,) = export_buffers(experts, Path(folder) / "buffers", per_file=len(stored))
         written = torch_files.load(again)
     same = all(
         torch.equal(a, b)

@@ -41,6 +41,7 @@ class Script(_Strict):
         takes: folders or files (patterns below the checkout) of an earlier script's results, by its name.
         results: patterns of files of ``torch.save`` that are compared.
         exchange: what is imported and written again.
+        images: training images a class; 0 for the command's number.
         seconds: limit of a run; 0 for the command's.
     """
 
@@ -54,6 +55,7 @@ class Script(_Strict):
     takes: dict[str, list[str]] = {}
     results: list[str] = []
     exchange: list[Files] = []
+    images: int = 0
     seconds: int = 0
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,14 @@ class Place:
 
     Args:
         work: scratch folder.
-        data: in torchvision's layout.
+        data: the folder of data, in torchvision's layout, for a number of training images a class (0: the usual).
         seed: of all generators.
         threads: of a run.
         seconds: limit of a run.
     """
 
     work: Path
-    data: Path
+    data: Callable[[int], Path]
     seed: int = 0
     threads: int = 1
     seconds: int = 600
@@ -100,7 +101,7 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
     record, rows = beside / "record.json", beside / "rows.json"
     options = shlex.split(f"{KINDS[kind][0]} {script.options}")
     target = ["-m", script.run] if script.module else [script.run]
-    own = shlex.split(script.arguments.replace("{data}", str(place.data)))
+    own = shlex.split(script.arguments.replace("{data}", str(place.data(script.images))))
     command = [sys.executable, str(START), str(place.seed), str(folder), str(record)]
     command += ["--profile"] if kind == "profile" else []
     command += ["--", *options, "--json", str(rows), *target, *own]
@@ -136,7 +137,7 @@ def _lay(script: Script, folder: Path, place: Place) -> None:
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text.replace("{data}", str(place.data)))
+            target.write_text(text.replace("{data}", str(place.data(script.images))))
 
 
 def _take(source: Path, folder: Path, patterns: list[str]) -> None:
