@@ -29,7 +29,11 @@ _REMAINS = 4
 
 def main() -> int:
     given = _arguments()
-    chosen = [one for one in recipes.load() if not given.only or one.name.lower() in map(str.lower, given.only)]
+    known = {recipe.name.lower(): recipe for recipe in recipes.load()}
+    names = list(map(str.lower, given.only or known))
+    if unknown := [name for name in names if name not in known]:
+        print(f"no recipe of {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
     about = {"torch": torch.__version__, "threads": given.threads, "repeats": given.repeats, "seed": given.seed}
     about |= {"images a class": f"{given.train} and {given.test}", "load": f"{os.getloadavg()[0]:.1f}"}
     rows: list[dict[str, Any]] = []
@@ -41,7 +45,7 @@ def main() -> int:
         if not few.names:
             print(f"{given.data} has neither mnist/ nor cifar10/", file=sys.stderr)
             return 2
-        for recipe in chosen:
+        for recipe in map(known.get, names):
             for row in _rows(recipe, given, place):
                 rows.append(row)
                 _say(row)

@@ -8,6 +8,7 @@ import torch
 from recipes import Files
 
 import fastdd
+from fastdd import api
 from fastdd.exchange import torch_files
 from fastdd.experts.buffers import export_buffers
 
@@ -48,9 +49,7 @@ def _buffers(path: Path, options: dict[str, Any], data: Path) -> str:
     """Of experts: what ``fastdd experts`` has of them, written again."""
     stored = torch_files.load(path)
     with tempfile.TemporaryDirectory() as folder:
-        experts = fastdd.import_experts(
-            [path], fastdd.data.load("cifar10", data), out=Path(folder) / "experts", **options
-        )
+        experts = api.import_experts([path], fastdd.data.load("cifar10", data), out=Path(folder) / "experts", **options)
         (again,) = export_buffers(experts, Path(folder) / "buffers", per_file=len(stored))
         written = torch_files.load(again)
     same = all(
