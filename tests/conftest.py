@@ -102,7 +102,7 @@ _CHECKOUTS = {
     "fairdd": ("main_DM.py", "main_DC.py", "data_handler"),
     "mtt": ("buffer.py", "networks.py", "docs"),
     "tesla": ("buffer.py", "indices"),
-    "idc": ("condense.py", "misc"),
+    "idc": ("condense_mp.py", "misc"),
     "dcbench": ("evaluator_main.py", "data_loader"),
 }
 

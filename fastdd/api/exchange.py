@@ -61,8 +61,8 @@ def import_synthetic(
 
     Args:
         path: file or folder.
-        format: dc (DatasetCondensation, FairDD), mtt (also TESLA, DATM), idc (also DREAM), dcbench, npz, folder (of
-            images), webdataset, hf or parquet; by default what the content looks like.
+        format: dc (DatasetCondensation and its forks), mtt (also TESLA, FTD, DATM), idc (also DREAM, NCFM), dcbench,
+            npz, folder (of images), webdataset, hf or parquet; by default what the content looks like.
         dataset: that the set was distilled from: a name (``fastdd.data.available()``), a packed store, or the data set.
         root: folder of the publisher's files, which are read only if published code has no such data set, or to
             fit ``zca``.
@@ -74,8 +74,8 @@ def import_synthetic(
         learning_rate: step size learned with the images, in place of the file's.
         zca: the images are whitened: the published ZCA is fitted on ``dataset``.
         device: where ZCA is fitted.
-        **options: of the format: experiment (dc: from 0, default the last), iteration (mtt: best or a number), factor
-            and decoder (idc: multi-formation), ipc (dcbench).
+        **options: of the format: experiment (dc: from 0, default the last), iteration (mtt: best or a number; idc:
+            of a folder of steps), factor (dc, idc: multi-formation) and decoder (idc), ipc (dcbench).
 
     Returns:
         The set; ``metadata["source"]`` has the files with their SHA-256, published accuracies, and notes on what was

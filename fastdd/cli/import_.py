@@ -29,7 +29,9 @@ Arch = Annotated[
     str | None, typer.Option(help="Network to evaluate it on.", show_default="the file's, or the data set's")
 ]
 Experiment = Annotated[int | None, typer.Option(help="dc: which of several, from 0.", show_default="last")]
-Iteration = Annotated[str | None, typer.Option(help="mtt: best, or a number.", show_default="best")]
+Iteration = Annotated[
+    str | None, typer.Option(help="mtt: best, or a number; idc: a number or init.", show_default="best")
+]
 LearningRate = Annotated[
     float | None,
     typer.Option(help="Learning rate that was learned with the images.", show_default="the file's, if any"),
@@ -38,7 +40,7 @@ Labels = Annotated[str, typer.Option(help="What soft labels are: probabilities o
 Whitened = Annotated[bool, typer.Option("--zca", help="Images are whitened: fit the same whitening on --dataset.")]
 Factor = Annotated[
     int | None,
-    typer.Option(help="idc: of multi-formation: an image holds factor x factor.", show_default="the file's, or 1"),
+    typer.Option(help="dc, idc: of multi-formation: an image holds factor x factor.", show_default="the file's, or 1"),
 ]
 Decoder = Annotated[str | None, typer.Option(help="idc: single, multi or bound.", show_default="single")]
 Ipc = Annotated[int | None, typer.Option(help="dcbench: which of its sets.", show_default=False)]

@@ -1,7 +1,11 @@
-"""DatasetCondensation's and FairDD's results: ``res_METHOD_DATASET_MODEL_IPCipc.pt``.
+"""Results of DatasetCondensation and its forks (FairDD, COBRA, CAFE, IDM, DataDAM).
+
+Files are called ``res_METHOD_DATASET_MODEL_IPCipc.pt``.
 
 {"data": [[images, labels] of every experiment], "accs_all_exps": {model: accuracies}}; images are normalised. DC's code
-stores accuracies as fractions, FairDD's as percent, both of numpy's own type.
+stores accuracies as fractions, FairDD's as percent, both of numpy's own type. COBRA's IDC and DataDAM's evaluation have
+the one pair itself as data. Images of IDM (``--aug``) and of COBRA's IDC hold several
+(:mod:`fastdd.exchange.packed`), which nothing in the file tells.
 """
 
 import json
@@ -15,7 +19,8 @@ from torch import Tensor
 from fastdd.core.reading import parse_json
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
-from fastdd.exchange.found import Content, Export, Found, as_record, check_free
+from fastdd.exchange.found import Content, Export, Found, as_record, check_free, plain_tensor
+from fastdd.exchange.packed import check_packed, keep_packed, told_factor
 from fastdd.exchange.published import name_of, of_result
 
 DESCRIPTION = "a .pt file with {'data': [[images, labels], ...]}"
@@ -28,8 +33,8 @@ def matches(content: Content) -> bool:
     return isinstance(content.value, dict) and "data" in content.value
 
 
-def read(content: Content, *, experiment: int | None = None) -> Found:
-    """An experiment's set (from 0); by default the last, as those who use such files do."""
+def read(content: Content, *, experiment: int | None = None, factor: int | None = None) -> Found:
+    """An experiment's set (from 0), by default the last, as those who use such files do; ``factor`` decodes it."""
     path, value = content.path, content.value
     if value is None:
         results = _results(path)
@@ -40,6 +45,8 @@ def read(content: Content, *, experiment: int | None = None) -> Found:
     sets = value.get("data") if isinstance(value, dict) else None
     if not isinstance(sets, list | tuple) or not sets:
         raise ValueError(f"{path} is not {DESCRIPTION}: its data are no list of experiments")
+    if len(sets) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in sets):
+        sets = [sets]
     number = len(sets) - 1 if experiment is None else experiment
     if not 0 <= number < len(sets):
         raise ValueError(f"{path} has the experiments 0 to {len(sets) - 1}, not {experiment}")
@@ -55,7 +62,18 @@ def read(content: Content, *, experiment: int | None = None) -> Found:
     if len(sets) > 1:
         choice = "the last, as is usual; --experiment takes another" if experiment is None else "as asked for"
         found.notes.append(f"experiment {number} of 0 to {len(sets) - 1} ({choice})")
+    _unpack(found, path, factor)
     return found
+
+
+def _unpack(found: Found, path: Path, factor: int | None) -> None:
+    """Note what images hold, where they hold several."""
+    factor = told_factor(path, factor, found.record, named=False)
+    if factor != 1:
+        images, labels = (plain_tensor(part, path, "images and labels") for part in (found.images, found.labels))
+        check_packed(path, images, labels, factor)
+        found.about["source"] |= {"factor": factor, "stored": len(images)}
+        keep_packed(found, len(images), factor)
 
 
 def _results(folder: Path) -> list[Path]:

@@ -1,4 +1,7 @@
-"""IDC's and DREAM's results: ``data.pt``, a list [images, classes]; images are pixels in [0, 1], not normalised.
+"""Results of IDC, DREAM and NCFM, lists [images, classes]; images are pixels in [0, 1], not normalised.
+
+IDC's is ``data.pt``; of a step ``data40.pt`` is DREAM's and ``data_1000.pt`` NCFM's, whose first images are
+``data_init.pt``.
 
 With multi-formation of factor f an image holds f x f smaller ones, and networks see those, enlarged
 (:func:`fastdd.ops.formation`). A set keeps the images and the factor; what several factors decode is decoded here.
@@ -6,7 +9,6 @@ With multi-formation of factor f an image holds f x f smaller ones, and networks
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,44 +20,65 @@ from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain, several
 from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
+from fastdd.exchange.packed import check_factor, check_packed, keep_packed, told_factor
 
-DESCRIPTION = "data.pt, a list [images, labels], or its folder"
+DESCRIPTION = "data.pt (or data40.pt, data_1000.pt of a step), a list [images, labels], or its folder"
 DECODERS = ("single", "multi", "bound")
 # Of decoded images a class: IDC's batch_syn_max.
 _BOUND = 128
+_DATA = re.compile(r"data(_?(?P<iteration>\d+)|_(?P<first>init))?\.pt")
 
 
 def matches(content: Content) -> bool:
     if content.value is None:
-        return (content.path / "data.pt").is_file()
+        return bool(_steps(content.path))
     value = content.value
     return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
 
 
-def read(content: Content, *, factor: int | None = None, decoder: str = "single") -> Found:
+def _steps(folder: Path) -> dict[str, Path]:
+    """Files of a folder by their step, in its order; data.pt is called best, as it is what the code reads."""
+    found = [(match, path) for path in folder.glob("data*.pt") if (match := _DATA.fullmatch(path.name))]
+    named = {match["iteration"] or match["first"] or "best": path for match, path in found}
+    return dict(sorted(named.items(), key=lambda item: (item[0] == "best", item[0].isdigit(), item[0].zfill(20))))
+
+
+def _of_step(folder: Path, iteration: str | None) -> tuple[Path, list[str]]:
+    """The file of a step, by default data.pt or the last, and what to say of the choice."""
+    steps = _steps(folder)
+    if iteration is None:
+        iteration = list(steps)[-1]
+        several = len(steps) > 1 and iteration != "best"
+        notes = [f"{steps[iteration].name} of {len(steps)} (the last; --iteration takes another)"] if several else []
+        return steps[iteration], notes
+    if iteration not in steps:
+        raise ValueError(f"{folder} has no images of iteration {iteration}; there are {', '.join(steps)}")
+    return steps[iteration], []
+
+
+def read(
+    content: Content, *, factor: int | None = None, decoder: str = "single", iteration: str | None = None
+) -> Found:
     """The images as they are stored, with the ``factor`` that decodes them; decoded where several factors do."""
-    path, value = content.path, content.value
+    path, value, notes = content.path, content.value, []
     if value is None:
-        path = path / "data.pt"
+        path, notes = _of_step(path, iteration)
         value = torch_files.load(path)
+    elif iteration is not None:
+        raise ValueError(f"{path} is one step's file: give its folder for another")
     if not matches(Content(path, value)):
         raise ValueError(f"{path} is not {DESCRIPTION}: it holds {Content(path, value).describe()}")
     if decoder not in DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}; {one_of(decoder, DECODERS)}")
     images, labels = (plain_tensor(part, path, what) for part, what in zip(value, ("images", "labels"), strict=True))
     found = Found(images, labels, "pixels", [path], read_record(path.parent, [path]), about={"method": "idc"})
-    factor = _factor(path, factor, found.record)
+    found.notes += notes
+    factor = told_factor(path, factor, found.record)
     if factor != 1:
-        if images.ndim != 4 or not images.is_floating_point() or labels.ndim != 1 or len(labels) != len(images):
-            raise ValueError(f"{path}: only floating-point images [M, C, H, W] with classes [M] can be decoded")
-        with damage_of(path, "can't be decoded", ValueError):
-            _check_factor(images, factor)
+        check_packed(path, images, labels, factor)
         found.about["source"] = {"factor": factor, "decoder": decoder, "stored": len(images)}
         if decoder == "single":
-            found.about["formation"] = factor
-            found.notes.append(
-                f"an image holds {factor} x {factor}: {len(images)} are seen as {len(images) * factor**2}"
-            )
+            keep_packed(found, len(images), factor)
         else:
             with damage_of(path, "can't be decoded", ValueError):
                 found.images, rows = decode(images.detach(), labels, factor, decoder)
@@ -65,32 +88,6 @@ def read(content: Content, *, factor: int | None = None, decoder: str = "single"
     if images.is_floating_point() and images.numel() and not (images.min() >= 0 and images.max() <= 1):
         found.notes.append(f"pixels from {images.min():.3g} to {images.max():.3g}, where IDC's lie in 0..1")
     return found
-
-
-def _factor(path: Path, given: int | None, record: dict[str, Any] | None) -> int:
-    """What the images are decoded by: as the file says that was written beside them, or the user.
-
-    ValueError where they contradict, or where the folder's name says what nobody else does.
-    """
-    if record is not None:
-        own = record.get("formation", 1)
-        if isinstance(own, bool) or not isinstance(own, int):
-            raise ValueError(f"{path}: {RECORD} beside it has the formation {own!r:.40}, which is no whole number")
-        if given not in (None, own):
-            raise ValueError(f"{path}: {RECORD} beside it says factor {own}, not {given}; leave --factor out")
-        return own
-    named = re.search(r"factor(\d+)", str(path.absolute()))
-    if given is None and named and int(named[1]) > 1:
-        raise ValueError(
-            f"{path}: its folder says factor {named[1]}; give --factor {named[1]} to decode its images, or --factor 1"
-        )
-    return 1 if given is None else given
-
-
-def _check_factor(images: Tensor, factor: int) -> None:
-    size = images.shape[-1]
-    if images.shape[-2] != size or not 1 <= factor <= size:
-        raise ValueError(f"a factor of 1 to {size} decodes square images, not {factor} those of {list(images.shape)}")
 
 
 def decode(images: Tensor, labels: Tensor, factor: int, decoder: str = "single") -> tuple[Tensor, Tensor]:
@@ -109,7 +106,7 @@ def decode(images: Tensor, labels: Tensor, factor: int, decoder: str = "single")
     Raises:
         ValueError: a factor that is below 1 or larger than the images, or images that are not square.
     """
-    _check_factor(images, factor)
+    check_factor(images, factor)
     decoded, rows = [], []
     for label in labels.unique(sorted=True):
         own = (labels == label).nonzero().squeeze(1)

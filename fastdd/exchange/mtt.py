@@ -1,7 +1,8 @@
-"""Results of trajectory matching (MTT, TESLA, DATM): ``images_IT.pt`` and ``labels_IT.pt``, IT is best or a step.
+"""Results of trajectory matching (MTT, TESLA, FTD, DATM): ``images_IT.pt`` and ``labels_IT.pt``, IT is best or a step.
 
 Images are normalised, or whitened where the run had ZCA; ``images_zca_IT.pt`` are those, with the whitening taken back.
-Labels are classes or soft. ``lr_IT.pt`` is the learned step size, which only DATM and its descendants store.
+Labels are classes or soft. FTD's averages over steps are ``ema_images_IT.pt`` and ``ema_labels_IT.pt``, in a folder of
+their own. ``lr_IT.pt`` is the learned step size, which only DATM and its descendants store.
 """
 
 import re
@@ -18,12 +19,12 @@ from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, pl
 
 DESCRIPTION = "a folder with images_best.pt and labels_best.pt (or of a step), or such a file of images"
 # DC-Bench has Tiny-ImageNet's 10,000 images in five parts.
-_IMAGES = re.compile(r"images_(?P<zca>zca_)?(?P<iteration>best|\d+)(_(?P<part>\d))?\.pt")
+_IMAGES = re.compile(r"(?P<ema>ema_)?images_(?P<zca>zca_)?(?P<iteration>best|\d+)(_(?P<part>\d))?\.pt")
 
 
 def matches(content: Content) -> bool:
     if content.value is None:
-        return any(_IMAGES.fullmatch(path.name) for path in content.path.glob("images_*.pt"))
+        return any(_IMAGES.fullmatch(path.name) for path in content.path.glob("*images_*.pt"))
     return isinstance(content.value, torch.Tensor) and content.value.ndim == 4
 
 
@@ -35,12 +36,11 @@ def read(content: Content, *, iteration: str | None = None) -> Found:
             raise ValueError(f"{content.path} holds images only; call it images_best.pt, with labels_best.pt beside it")
         if iteration is not None:
             raise ValueError(f"{content.path} is of iteration {named['iteration']}: give its folder for another")
-        return _read(content.path.parent, named["iteration"], named["zca"] or "")
-    there = {
-        found["iteration"]
-        for path in content.path.iterdir()
-        if (found := _IMAGES.fullmatch(path.name)) and not found["zca"]
-    }
+        return _read(content.path.parent, named["iteration"], named["ema"] or "", named["zca"] or "")
+    files = [found for path in content.path.iterdir() if (found := _IMAGES.fullmatch(path.name))]
+    files = [found for found in files if not found["zca"]]
+    ema = "ema_" if all(found["ema"] for found in files) else ""
+    there = {found["iteration"] for found in files if (found["ema"] or "") == ema}
     if not there:
         raise ValueError(
             f"{content.path} has images with the whitening taken back only (images_zca_*.pt): give one of them"
@@ -48,16 +48,18 @@ def read(content: Content, *, iteration: str | None = None) -> Found:
     ordered = sorted(there - {"best"}, key=int)
     if iteration is None:
         if "best" not in there and len(ordered) != 1:
-            raise ValueError(f"{content.path} has no images_best.pt; give --iteration, one of {', '.join(ordered)}")
+            raise ValueError(
+                f"{content.path} has no {ema}images_best.pt; give --iteration, one of {', '.join(ordered)}"
+            )
         iteration = "best" if "best" in there else ordered[0]
     if iteration not in there:
         known = ", ".join(["best", *ordered] if "best" in there else ordered)
         raise ValueError(f"{content.path} has no images of iteration {iteration}; there are {known}")
-    return _read(content.path, iteration, "")
+    return _read(content.path, iteration, ema, "")
 
 
-def _read(folder: Path, iteration: str, zca: str) -> Found:
-    images, labels = _parts(folder, f"images_{zca}{iteration}"), _parts(folder, f"labels_{iteration}")
+def _read(folder: Path, iteration: str, ema: str, zca: str) -> Found:
+    images, labels = _parts(folder, f"{ema}images_{zca}{iteration}"), _parts(folder, f"{ema}labels_{iteration}")
     found = Found(
         _joined(images),
         _joined(labels),

@@ -148,7 +148,7 @@ def test_bad_usage_of_import(run, published, tmp_path):
     one_line(run("import", published, *out, "--mean", ".5", "--std", ".5"), 2, "images have 3 channels")
     one_line(run("import", published, *out, "--dataset", "mnits"), 2, "did you mean mnist")
     one_line(run("import", published, *out, "--dataset", "c-mnist-fg", "--arch", "Net"), 2, "unknown network 'Net'")
-    one_line(run("import", published, *out, "--dataset", "c-mnist-fg", "--factor", 2), 2, "dc has no factor")
+    one_line(run("import", published, *out, "--dataset", "c-mnist-fg", "--decoder", "multi"), 2, "dc has no decoder")
     torch.save({"data": [], "accs_all_exps": Code()}, tmp_path / "code.pt")
     one_line(run("import", "code.pt", *out), 1, "code.pt would run code (os.system): refused")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Code(), protocol=2))

@@ -142,5 +142,5 @@ def test_formats_by_force(result):
         read_mnist(path, format="idc")
     with refused(ValueError, "unknown format 'vico'; one of: dcbench, mtt"):
         read_mnist(path, format="vico")
-    with refused(ValueError, "dc has no factor"):
-        read_mnist(path, factor=2)
+    with refused(ValueError, "dc has no decoder"):
+        read_mnist(path, decoder="multi")

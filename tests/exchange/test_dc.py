@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastdd
 from fastdd.exchange import published
 from tests.exchange.samples import classes, images, read_mnist, refused
 
@@ -78,6 +79,41 @@ def test_any_order_and_number_of_labels(result):
     read = read_mnist(result([[images(5), labels]]))
     assert torch.equal(read.labels, labels)
     assert "ipc" not in read.metadata
+
+
+def test_the_one_pair_itself(result):
+    """COBRA's IDC, and what DataDAM evaluates."""
+    read = read_mnist(result([images(), classes()], name="res_IDC_MNIST_ConvNet_2ipc_cobra.pt"))
+    assert torch.equal(read.images, images())
+    assert torch.equal(read.labels, classes())
+    assert read.metadata["source"]["experiments"] == 1
+
+
+def test_images_that_hold_several(result, tmp_path):
+    """IDM's quarters (``--aug``)."""
+    stored = images()
+    path = result([[stored, classes()]], name="res_DM_MNIST_ConvNet_2ipc.pt")
+    assert read_mnist(path).formation == 1
+    read = read_mnist(path, factor=2)
+    assert (len(read.images), read.formation, read.metadata["ipc"]) == (20, 2, 2)
+    assert any("seen as 80" in note for note in read.metadata["source"]["notes"])
+    decoded = read.decoded()
+    quarter = torch.nn.functional.interpolate(stored[:, :, 14:, :14], scale_factor=2, mode="bilinear")
+    for label in range(10):
+        own = decoded.images[decoded.labels == label]
+        for image in quarter[2 * label : 2 * label + 2]:
+            assert (own - image).abs().amax((1, 2, 3)).min() < 1e-5
+    kept = fastdd.export_synthetic(read, tmp_path / "set.npz", to="npz").files[0]
+    assert torch.equal(fastdd.import_synthetic(kept).images, stored)
+    assert fastdd.import_synthetic(kept).formation == 2
+    written = fastdd.export_synthetic(read, tmp_path / "out", to="dc")
+    assert any("dc has no multi-formation" in note for note in written.notes)
+    again = fastdd.import_synthetic(written.files[0])
+    assert torch.equal(again.images, decoded.images)
+    with refused(ValueError, "says factor 1, not 2"):
+        fastdd.import_synthetic(written.files[0], factor=2)
+    with refused(ValueError, "square images"):
+        read_mnist(result([[images(20, (1, 28, 14)), classes()]], name="res_DM_MNIST_MLP_2ipc.pt"), factor=2)
 
 
 def test_networks_by_the_name_of_the_file(result):

@@ -66,6 +66,40 @@ def test_the_factor_goes_out_and_comes_back(idc, tmp_path):
         fastdd.import_synthetic(tmp_path / "out", factor=3)
 
 
+def test_the_step_of_a_folder(tmp_path):
+    """DREAM's and NCFM's: files of steps, without one that is the result."""
+    pixels = [torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    names = ("data_init.pt", "data_40.pt", "data_1000.pt")
+    for name, each in zip(names, pixels, strict=False):
+        torch.save([each, classes()], tmp_path / name)
+    (tmp_path / "data_old.pt").write_bytes(b"of another program")
+    last = read_mnist(tmp_path)
+    torch.testing.assert_close(last.images * 0.3081 + 0.1307, pixels[2])
+    assert "data_1000.pt of 3 (the last; --iteration" in last.metadata["source"]["notes"][0]
+    for iteration, each in (("init", pixels[0]), ("40", pixels[1]), ("1000", pixels[2])):
+        read = read_mnist(tmp_path, iteration=iteration)
+        torch.testing.assert_close(read.images * 0.3081 + 0.1307, each)
+        assert read.metadata["source"]["notes"] == []
+    with refused(ValueError, "no images of iteration 7; there are init, 40, 1000"):
+        read_mnist(tmp_path, iteration="7")
+    with refused(ValueError, "is one step's file: give its folder"):
+        read_mnist(tmp_path / "data_40.pt", iteration="40")
+    torch.save([pixels[3], classes()], tmp_path / "data.pt")
+    result = read_mnist(tmp_path)
+    torch.testing.assert_close(result.images * 0.3081 + 0.1307, pixels[3])
+    assert result.metadata["source"]["notes"] == []
+
+
+def test_a_step_goes_out_and_comes_back(tmp_path):
+    torch.save([torch.rand(20, 1, 28, 28), classes()], tmp_path / "data200.pt")
+    original = read_mnist(tmp_path, factor=2)
+    written = fastdd.export_synthetic(original, tmp_path / "out" / "data_20000.pt", to="idc")
+    for path in (written.files[0], tmp_path / "out"):
+        read = fastdd.import_synthetic(path)
+        assert (read.formation, read.metadata["ipc"]) == (2, 2)
+        torch.testing.assert_close(read.images, original.images)
+
+
 def enlarged(part, size):
     """Bilinear, each pixel's centre where it belongs, in float64, one pixel after the other."""
     old = part.shape[-1]

@@ -100,3 +100,22 @@ def test_whitened_images_get_their_zca_from_the_data_set(trajectory_matching, c_
     for path in (folder, folder / "images_best.pt"):
         with refused(ValueError, "are whitened: give --zca"):
             fastdd.import_synthetic(path, dataset=c_digits)
+
+
+def test_averages_over_steps(trajectory_matching):
+    """FTD's, in a folder of their own."""
+    folder = trajectory_matching(
+        ema_images_best=images(), ema_labels_best=classes(),
+        ema_images_500=images(seed=1), ema_labels_500=classes().flip(0),
+    )  # fmt: skip
+    assert fastdd.exchange.is_foreign(folder)
+    assert torch.equal(read_mnist(folder).images, images())
+    for path, options in ((folder, {"iteration": "500"}), (folder / "ema_images_500.pt", {})):
+        read = read_mnist(path, **options)
+        assert torch.equal(read.images, images(seed=1))
+        assert torch.equal(read.labels, classes().flip(0))
+    # Beside others they are asked for by name.
+    torch.save(images(seed=2), folder / "images_500.pt")
+    torch.save(classes(), folder / "labels_500.pt")
+    assert torch.equal(read_mnist(folder).images, images(seed=2))
+    assert torch.equal(read_mnist(folder / "ema_images_best.pt").images, images())

@@ -1,0 +1,142 @@
+"""``make upstream``: recipes of published code, data for it, what is compared, and a run of each kind."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastdd.compat.hook.torchvision_substitute import datasets
+from fastdd.exchange import torch_files
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools" / "upstream"
+_NAMES = ("recipes", "data", "parity", "exchange", "report", "runs")
+
+pytestmark = pytest.mark.skipif(not (TOOLS / "recipes.py").is_file(), reason="not in a source tree")
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    """Modules of the tool, by name."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    for name in _NAMES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = {name: importlib.import_module(name) for name in _NAMES}
+    yield found
+    for name in _NAMES:
+        sys.modules.pop(name, None)
+
+
+def test_every_recipe_is_one_and_takes_what_an_earlier_script_wrote(tools):
+    found = tools["recipes"].load()
+    assert len({recipe.name for recipe in found}) == len(found) >= 15
+    for recipe in found:
+        assert recipe.scripts or recipe.why_not
+        before: set[str] = set()
+        for name, script in recipe.scripts.items():
+            assert set(script.takes) <= before, name
+            assert script.results
+            before.add(name)
+
+
+def test_a_recipe_with_a_slip_is_an_error_that_names_it(tools, tmp_path):
+    (tmp_path / "a.yaml").write_text("name: A\nsource: x\nentries: [a.py]\nscript: {}\n")
+    with pytest.raises(ValueError, match=r"a\.yaml.*\n?.*script"):
+        tools["recipes"].load(tmp_path)
+
+
+def test_checkouts_are_told_apart_whatever_they_are_called(tools, tmp_path):
+    found = tools["recipes"].load()
+    for number, recipe in enumerate(found):
+        for entry in recipe.entries:
+            path = tmp_path / f"{number:02}" / entry
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    for number, recipe in enumerate(found):
+        assert recipe.checkout(tmp_path) == tmp_path / f"{number:02}", recipe.name
+        assert recipe.checkout(tmp_path / f"{number:02}") == tmp_path / f"{number:02}"
+    (tmp_path / "empty").mkdir()
+    assert found[0].checkout(tmp_path / "empty") is None
+
+
+def test_a_few_images_are_where_torchvision_has_them(tools, tmp_path):
+    images = np.arange(40 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(40, 1, 28, 28)
+    labels = np.arange(40) % 10
+    rows = tools["data"].first_of_each(labels, 2)
+    assert rows.tolist() == list(range(20))
+    tools["data"]._mnist(tmp_path, True, images[rows], labels[rows])
+    tools["data"]._mnist(tmp_path, False, images[30:], labels[30:])
+    read = datasets.MNIST(str(tmp_path), train=True)
+    assert np.array_equal(np.asarray(read.data), images[:20, 0])
+    assert np.asarray(read.targets).tolist() == labels[:20].tolist()
+    colours = np.arange(40 * 3072, dtype=np.uint32).astype(np.uint8).reshape(40, 3, 32, 32)
+    for train in (True, False):
+        tools["data"]._cifar10(tmp_path, train, colours, labels)
+    for train in (True, False):
+        read = datasets.CIFAR10(str(tmp_path), train=train)
+        assert np.array_equal(np.asarray(read.data), colours.transpose(0, 2, 3, 1))
+        assert list(read.targets) == labels.tolist()
+
+
+def test_parity_is_of_stored_tensors_and_printed_figures(tools, tmp_path):
+    images = torch.linspace(-2, 2, 24).view(2, 3, 2, 2)
+    for name, off in (("a", 0.0), ("b", 1e-3)):
+        (tmp_path / name / "run").mkdir(parents=True)
+        torch_files.save({"data": [[images + off, torch.arange(2)]]}, tmp_path / name / "run" / "res.pt")
+    said = "[2026-01-01] iter = 3, loss = 0.5, train acc: 0.81", "iter = 3, loss = 0.4, train acc: 0.80"
+    found = tools["parity"].compare(tmp_path / "a", tmp_path / "b", ["run/*.pt"], said)
+    assert found.tensors == (2, 2)
+    assert found.difference == pytest.approx(1e-3 / 2.001, rel=1e-3)
+    assert (found.loss, found.accuracy) == (pytest.approx(0.2), pytest.approx(1.0))
+    assert str(found) == "all tensors within 5.0e-04, losses 2.0e-01, accuracy 1 points"
+    nothing = tools["parity"].compare(tmp_path / "a", tmp_path / "b", ["*.pt"], ("", ""))
+    assert str(nothing) == "nothing to compare"
+
+
+def test_files_go_in_and_out(tools, tmp_path):
+    torch_files.save({"data": [[torch.randn(10, 1, 28, 28), torch.arange(10)]]}, tmp_path / "res_DM_MNIST_MLP_1ipc.pt")
+    files = tools["recipes"].Files(path="res_*.pt", options={"dataset": "mnist", "to": "dc"})
+    said = tools["exchange"].there_and_back(files, tmp_path, tmp_path)
+    assert said == "res_DM_MNIST_MLP_1ipc.pt: 10 images in and out as dc, bits equal"
+    absent = tools["recipes"].Files(path="no_*.pt", options={"dataset": "mnist", "to": "dc"})
+    assert tools["exchange"].there_and_back(absent, tmp_path, tmp_path) == "no_*.pt: not written"
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+import torch
+import absent
+from torchvision import transforms
+print("loss = %.6f" % (torch.rand(1).item() + np.random.rand() + time.time() + time.time()))
+torch.save(torch.zeros(2).cuda(), "result.pt")
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.full
+def test_a_script_runs_both_ways_from_the_same_state(tools, tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "distill.py").write_text(SCRIPT)
+    scripts = {
+        name: {"run": "distill.py", "arguments": status, "options": "--device cpu", "results": ["result.pt"]}
+        for name, status in (("ends", "0"), ("fails", "3"))
+    }
+    recipe = tools["recipes"].Recipe(
+        name="Own", source="", entries=["distill.py"], stand_ins={"absent": ""}, scripts=scripts
+    )
+    runs = tools["runs"]
+    place = runs.Place(tmp_path / "work", lambda images: tmp_path, seconds=100)
+    checkout = recipe.checkout(tmp_path)
+    off, fast = (runs.run(recipe, "ends", kind, 0, checkout, place) for kind in ("off", "profile"))
+    assert (off.why, fast.why) == ("", "")
+    assert off.output == fast.output != ""
+    assert fast.profile
+    assert 0 < off.cpu < off.wall + 5
+    found = tools["parity"].compare(off.folder, fast.folder, ["result.pt"], (off.output, fast.output))
+    assert (found.difference, found.loss) == (0, 0)
+    assert runs.run(recipe, "fails", "fast", 0, checkout, place).why.startswith("exit code 3")
+    assert not (tmp_path / "code" / "result.pt").exists()

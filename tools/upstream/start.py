@@ -1,0 +1,100 @@
+"""``fastdd run`` from the same state of all generators, with a clock that says the same in every run.
+
+    python start.py SEED CODE RECORD [--profile] -- OPTIONS SCRIPT ARGUMENTS
+
+Published code takes seeds from the clock. Here the n-th question of a line of the code under ``CODE`` always gets the
+same answer, whoever else has asked; all others get the time. ``RECORD`` gets seconds (CPU and wall) since the start
+of the script, and with ``--profile`` where they went.
+"""
+
+import atexit
+import cProfile
+import json
+import os
+import pstats
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdd.cli import main
+
+# Steps of the clock are none of the seeds' periods (100,000 ms), so that seeds differ.
+_BEGIN, _STEP = 1.7e9, 0.0371
+_SHOWN = 8
+
+
+def steady(code: str) -> None:
+    """Let the clock of the code under a folder be a count."""
+    now, asked = time.time, Counter()
+
+    def answer() -> float:
+        frame = sys._getframe(1)
+        file = frame.f_code.co_filename
+        if not file.startswith(code):
+            return now()
+        place = file, frame.f_lineno
+        asked[place] += 1
+        return _BEGIN + _STEP * asked[place]
+
+    time.time = answer
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the scripts draw from it
+    torch.manual_seed(seed)
+
+
+def cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def shares(profile: cProfile.Profile) -> list[tuple[str, float]]:
+    """Functions by the share of all seconds that they themselves took, largest first."""
+    stats = pstats.Stats(profile)
+    rows = sorted(((own, place) for place, (_, _, own, _, _) in stats.stats.items()), reverse=True)[:_SHOWN]
+    return [(_called(*place), own / max(stats.total_tt, 1e-9)) for own, place in rows]
+
+
+def _called(file: str, line: int, name: str) -> str:
+    if file == "~":  # built in
+        words = name.strip("<>{}").split("'")
+        return words[1] if len(words) > 1 else words[0].removeprefix("built-in method ")
+    return f"{Path(file).parent.name}/{Path(file).name}:{name}"
+
+
+def run(arguments: list[str]) -> None:
+    head, own = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    seed, code, record = int(head[0]), head[1], Path(head[2])
+    pid, wall, cpu = os.getpid(), time.perf_counter(), cpu_seconds()
+    profile = cProfile.Profile() if "--profile" in head else None
+
+    def write() -> None:
+        if os.getpid() != pid:
+            return
+        found: dict[str, Any] = {"cpu": cpu_seconds() - cpu, "wall": time.perf_counter() - wall}
+        if profile is not None:
+            profile.disable()
+            found["profile"] = shares(profile)
+        record.write_text(json.dumps(found))
+
+    atexit.register(write)
+    steady(code)
+    seed_all(seed)
+    if profile is not None:
+        profile.enable()
+    main(["run", *own])
+
+
+if __name__ == "__main__":
+    # Modules that the code imports must not be found beside this file.
+    sys.path[0] = os.getcwd()
+    run(sys.argv[1:])
