@@ -62,10 +62,11 @@ def built_with(metadata: Mapping[str, Any], name: str | os.PathLike) -> dict[str
 
 
 def registered_name(metadata: Mapping[str, Any]) -> str | None:
-    """The name by which the data set of a synthetic set is loaded: its own, or that of its builder, such as ``folder``
-    of image folders that are called otherwise; None where there is none."""
-    builder = (metadata.get("provenance") or {}).get("builder")
-    return next((name for name in (metadata.get("dataset"), builder) if name in DATASETS), None)
+    """The name by which the data set of a synthetic set is loaded: its own, or ``folder`` of an image folder that was
+    given another; None where there is none."""
+    name, provenance = metadata.get("dataset"), metadata.get("provenance") or {}
+    given = (provenance.get("parameters") or {}).get("name")
+    return name if name in DATASETS else provenance.get("builder") if name is not None and name == given else None
 
 
 def load(name: str | os.PathLike, /, root: str | os.PathLike | None = None, **options: Any) -> Dataset:

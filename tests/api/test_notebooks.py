@@ -33,7 +33,7 @@ def test_objects_are_told_in_a_line(made, tmp_path):
     right, total = torch.tensor([[1, 2]]), torch.tensor([[4, 4]])
     result = Evaluation("ConvNet", (GroupCounts(right, total),), 1.0, Protocol(epochs=1), 0)
     for thing, words in (
-        (data, "Dataset('c-digits', 1,297 + 500 images 3x16x16, 10 classes, 10 groups)"),
+        (data, "Dataset('c-digits', 1,297 + 5,000 images 3x16x16, 10 classes, 10 groups)"),
         (data.train, "Split(1,297 images 3x16x16)"),
         (made, "SyntheticSet(6 images 3x8x8, 3 classes, dm none, IPC 2)"),
         (job, "Distillation(dm, none, c-digits, IPC 1, 2 iterations, ConvNet, cpu)"),
@@ -58,7 +58,7 @@ def test_runs_and_methods_too():
         def losses(self, run, first, values):
             seen.extend([repr(run), repr(run.method), run._repr_html_()])
 
-    fastdd.distill(fastdd.data.load("c-digits"), ipc=1, iterations=1, width=4, callbacks=[Look()])
+    fastdd.distill(fastdd.data.load("c-digits"), ipc=1, iterations=1, width=4, batch_real=8, callbacks=[Look()])
     assert seen[:2] == ["Run(Dm(none, c-digits, IPC 1, ConvNet), step 1 of 1)", "Dm(none, c-digits, IPC 1, ConvNet)"]
     assert "data:image/png" in seen[2]
 
@@ -98,9 +98,9 @@ def test_sets_are_loaded_by_the_name_of_the_package(made, tmp_path):
 
 def test_progress_is_lines_where_there_is_no_terminal(capsys):
     data = fastdd.data.load("c-digits")
-    quiet = fastdd.distill(data, ipc=1, iterations=2, width=4, progress=False)
+    quiet = fastdd.distill(data, ipc=1, iterations=2, width=4, batch_real=8, progress=False)
     assert capsys.readouterr().err == ""
-    shown = fastdd.distill(data, ipc=1, iterations=2, width=4, progress=True)
+    shown = fastdd.distill(data, ipc=1, iterations=2, width=4, batch_real=8, progress=True)
     assert re.search(r"dm none c-digits: 2 of 2, loss [\d.]+\n", capsys.readouterr().err)
     assert shown.digest() == quiet.digest()
     now = iter([0.0, 0.0, 1.0, 5.0, 11.0, 12.0])
