@@ -29,6 +29,8 @@ NETWORK, METHOD, MODE, DATASET = "network", "method", "mode", "data set"
 _SETTINGS = {"method": METHOD, "debias": MODE, "arch": NETWORK, "dataset": DATASET}
 # Where the digests of files that were named are kept, below the account's folder of states.
 _NAMED_BEFORE = "fastdd/plugins"
+# Of a file of Python, in bytes.
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -271,8 +273,12 @@ def _can_recall(record: Mapping[str, Any]) -> bool:
 
 
 def _digest_at(path: str) -> str | None:
+    """Of a file that a record names, which may be anything: a device, a pipe, an archive."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        file = Path(path)
+        if not file.is_file() or file.stat().st_size > _LARGEST:
+            return None
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError):
         return None
 

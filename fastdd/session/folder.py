@@ -110,8 +110,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         with reading.damage_of(path, "is not a run's configuration", ValueError):
             header = bounds.load_yaml(written)
+            settings = header["run"]
             plugins.recall(header.get(PLUGINS))
-            stored(header["run"])
+            stored(settings)
             header["data_digest"]
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not a run's configuration: {error}") from None

@@ -146,6 +146,13 @@ def test_records_that_are_none_do_nothing(records):
     plugins.check_same("run", records, {})
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "/", "a\0b", "no such file"])
+def test_records_of_what_is_no_file_are_not_read(path):
+    plugins.recall([{"path": path, "digest": "d", "kind": "plugin", "names": ["network mine"]}])
+    with pytest.raises(ValueError, match="which is gone"):
+        models.canonical_name("mine")
+
+
 def test_another_version_of_a_part_is_refused(plugin):
     path = plugin()
     plugins.load(path)
