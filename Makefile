@@ -82,7 +82,7 @@ setup: $(VENV)/.dev
 # Pages to be read offline; a broken link or an unknown name is an error (mkdocs.yml). The search needs a server:
 # python -m http.server -d build/manual
 manual: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 	@echo "build/manual/index.html"
 
 docs-check: $(VENV)/.dev

@@ -69,8 +69,7 @@ class Distillation:
     """A distillation, checked before any long work: to look at its settings, estimate it, and run it.
 
     Args:
-        data, method, debias, ipc, device, weights, groups, experts, eval_every, eval_nets, eval_epochs, snapshots,
-            **settings: as :func:`fastdd.distill` takes them.
+        data, method, debias, ipc, device, **settings: as :func:`fastdd.distill` takes them; so are all others.
 
     Attributes:
         data: as given.
