@@ -155,7 +155,9 @@ def _table(
     groups = [column.strip() for column in protected.split("+")]
     if len(set(groups)) < len(groups):
         raise ValueError(f"protected {protected!r} names a column twice")
-    file = _content(tree, table if table is not None else groups_csv)
+    file = _content(tree, table, "table") or _content(tree, groups_csv, "groups file")
+    if file is None and tree.has("groups.csv"):
+        file = tree.read("groups.csv"), Path(tree.shown("groups.csv"))
     if file is None:
         for what, column in (("label_column", label_column), ("split_column", split_column)):
             if column is not None:
@@ -177,16 +179,16 @@ def _table(
     return told, [described], groups if there else []
 
 
-def _content(tree: Tree, given: str | os.PathLike | None) -> tuple[bytes, Path] | None:
-    """What a table's file holds, and its path: as it is given, below the root, or ``groups.csv`` there."""
+def _content(tree: Tree, given: str | os.PathLike | None, what: str) -> tuple[bytes, Path] | None:
+    """What a table's file holds, and its path: as it is given, or below the root; None where none is given."""
     if given is None:
-        return (tree.read("groups.csv"), Path(tree.shown("groups.csv"))) if tree.has("groups.csv") else None
+        return None
     path = Path(given)
     if path.is_file():
         return path.read_bytes(), path
     if not path.is_absolute() and tree.has(path.as_posix()):
         return tree.read(path.as_posix()), Path(tree.shown(path.as_posix()))
-    raise FileNotFoundError(f"there is no groups file {path}, here or in {tree.path}")
+    raise FileNotFoundError(f"there is no {what} {path}, here or in {tree.path}")
 
 
 def _by_folder(tree: Tree) -> _Listed:
@@ -275,11 +277,11 @@ def _by_table(
     labels = [rows[image][1][label_column] for image in names]
     missing = sorted(set(tree.all_images()) - set(names))
     remarks = lines({f"not in {told.path.name}": missing} if missing else {})
-    splits = _splits_of(tree, told, names, rows, split_column)
+    splits = _splits_of(told, names, rows, split_column)
     return _Listed(names, labels, splits, class_names, remarks)
 
 
-def _splits_of(tree: Tree, told: Table, names: Sequence[str], rows: RowOf, column: str | None) -> list[str] | None:
+def _splits_of(told: Table, names: Sequence[str], rows: RowOf, column: str | None) -> list[str] | None:
     """The split of every image: by the column, else by the folders train and test (or val) that all lie in."""
     if column is None:
         tops = [image.partition("/")[0] for image in names]
