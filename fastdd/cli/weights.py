@@ -138,13 +138,14 @@ def weights(
     data = load_dataset(dataset, data_root, options)
     if out is None:
         out = Path("runs") / f"weights-{data.name}.safetensors"
-        ranks.first(lambda: out.parent.mkdir(exist_ok=True))
-    if not (embedding or earlier):
+        ranks.first(lambda: files.check_folder(out.parent))
+    if not (embedding or earlier) and out.parent.is_dir():
         ranks.first(lambda: files.check_writable(out, bytes_of_samples(len(data.train))))
     with bar(f"bias embedding of {data.name}") as update:
         weights = api.kde_weights(
             data, embedding=embedding or earlier, seed=seed, device=device, progress=update, **settings
         )
+    ranks.first(lambda: out.parent.mkdir(exist_ok=True))
     ranks.first(lambda: weights.save(out))
     other = None
     if stability == "seeds":

@@ -51,3 +51,18 @@ def test_what_takes_long_is_called_once(monkeypatch):
     assert len(calls) == len(times["slow"]) == 1
     assert times["slow"][0] > 2e4
     assert len(times["fast"]) == 3
+
+
+def test_a_limit_stops_what_takes_longer_after_one_call():
+    calls = []
+
+    def slow():
+        calls.append(1)
+        time.sleep(0.2)
+
+    began = time.perf_counter()
+    times, _ = alternate({"slow": slow, "fast": lambda: time.sleep(0.001)}, CPU, reps=1, budget=0.1, limit=0.1)
+    assert len(calls) == len(times["slow"]) == 1
+    assert len(times["fast"]) > 5
+    assert time.perf_counter() - began < 2
+    assert [len(of) for of in alternate({"a": slow, "b": slow}, CPU, reps=1, budget=0, limit=0)[0].values()] == [1, 1]
