@@ -174,7 +174,8 @@ class Bench:
         self.networks.append((data, out, settings))
         # As fastdd.train_network has it: no more than a row of results is made of.
         right = torch.tensor([[8, 6], [7, 9]])
-        config = TrainSettings.configure(dataset=data.name, training=settings["training"], use=settings.get("use"))
+        recipe_of = settings.get("training", "erm")
+        config = TrainSettings.configure(dataset=data.name, training=recipe_of, use=settings.get("use"))
         counts = GroupCounts(right, torch.full((2, 2), 10))
         return TrainedNetwork(torch.nn.Identity(), config, counts, 1, (), None, "test", "erm")
 
@@ -229,6 +230,23 @@ def test_a_set_is_distilled_once_and_nothing_is_done_twice(table, tmp_path):
 def shop_of(bench, folder, budget="quick", **more):
     work = {name: getattr(bench, name) for name in ("distill", "train_experts", "evaluate", "train_network")}
     return reproduce.Workshop(folder, BUDGETS[budget], **work, **more)
+
+
+def test_a_teacher_chooses_crops_and_labels_random_images_too(table, tmp_path):
+    paper = reproduce.read_paper("rded")["convnet"]
+    columns = {cell.column: cell for cell in (*paper.cells, *paper.also) if cell.row == "cifar10:10"}
+    assert columns["RDED"].published == {"accuracy": 50.2}
+    bench = Bench()
+    for name in ("RDED", "random", "random, hard"):
+        cell = replace(columns[name], row="c-digits:2", dataset="c-digits", ipc=2)
+        shop_of(bench, tmp_path).do(cell)
+    (_, folder, settings), *others = bench.networks
+    assert (settings["arch"], settings["epochs"]) == ("ConvNetBN", 5)
+    assert {out for _, out, _ in others} == {folder}  # it is trained once, and resumed
+    assert [given["teacher"] for _, given in bench.distilled] == [folder]
+    assert [given.get("teacher") for *_, given in bench.evaluated] == [folder, folder, None]
+    assert [given.get("arch") for *_, given in bench.evaluated] == [None, "ConvNetBN", "ConvNetBN"]
+    assert bench.evaluated[2][2]["labels"] == "hard"
 
 
 def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
