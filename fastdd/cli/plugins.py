@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 import typer.main
-import yaml
 
-from fastdd.core import bounds, plugins
+from fastdd.core import plugins
 
 OPTION = "--plugin"
 # Of a file of settings: no run's is near.
@@ -60,6 +59,10 @@ def load_plugins(files: Sequence[str], arguments: Sequence[str]) -> None:
 
 def _recorded_by(path: Path) -> Iterator[Any]:
     """What a run's folder, or its ``config.yaml``, says of plugins; nothing where it can't be read."""
+    import yaml  # not for help and version
+
+    from fastdd.core import bounds
+
     for file in (path, path / "config.yaml", path / "manifest.json"):
         try:
             if file.suffix not in (".yaml", ".json") or not file.is_file() or file.stat().st_size > _LARGEST:

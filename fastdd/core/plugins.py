@@ -8,18 +8,18 @@ of that digest was named on this account (:func:`load`); else whoever needs the 
 
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
-import inspect
 import os
 import re
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # Files, joined as those of PATH are.
 ENVIRONMENT = "FASTDD_PLUGINS"
@@ -79,6 +79,8 @@ def claim(kind: str, name: str, part: object, remove: Callable[[], object]) -> N
 def _source_of(part: object) -> Source:
     if _loading:
         return _loading[-1]
+    import inspect  # this module is imported for help and version too
+
     try:
         path = inspect.getsourcefile(part if inspect.isroutine(part) or inspect.isclass(part) else type(part))
         return Source(str(Path(path).resolve()), hashlib.sha256(Path(path).read_bytes()).hexdigest(), "script")
@@ -145,6 +147,8 @@ def _run(file: Path, code: bytes, here: Source) -> None:
 
 
 def _line_of(error: BaseException, file: Path) -> str:
+    import traceback
+
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
@@ -182,11 +186,13 @@ def load_named() -> None:
     except (ValueError, OSError):
         _named_loaded = False
         raise
-    for point in importlib.metadata.entry_points(group=GROUP):
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
         _load_installed(point)
 
 
-def _load_installed(point: importlib.metadata.EntryPoint) -> None:
+def _load_installed(point: "EntryPoint") -> None:
     here = Source(point.value, point.dist.version if point.dist is not None else "", "installed")
     _loading.append(here)
     try:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fastdd.cli
+from fastdd.cli.commands import COMMANDS
 from fastdd.cli.plugins import before_command, take_plugins
 from fastdd.core import plugins
 
@@ -15,6 +17,19 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NETWORK, METHOD, MODE, DATASET = (
     EXAMPLES / f"{name}.py" for name in ("small_resnet", "softened_matching", "root_groups", "stripes")
 )
+
+
+@pytest.fixture(autouse=True)
+def commands_anew():
+    """Options are made as a command's module is imported, in a process of its own after its plugins are loaded."""
+    names = [f"fastdd.cli.{module}" for module, _ in COMMANDS.values()]
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    yield
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
+    for name, module in before.items():
+        setattr(fastdd.cli, name.rpartition(".")[2], module)
 
 
 def new_process():
