@@ -1,6 +1,7 @@
 """Progress of the verbs: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,16 @@ def shown(title: str) -> Iterator[Update]:
     """Yields ``update(done, total, note)``; on rank 0 it is seen on standard error."""
     if ranks.rank() > 0:
         yield lambda done, total, note: None
-    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+    elif sys.stderr.isatty() or _draws_widgets():
         with _bar(title) as update:
             yield update
     else:
         yield _lines(title, sys.stderr)
+
+
+def _draws_widgets() -> bool:
+    """Whether this is a notebook in which rich can draw: without ipywidgets it warns and shows nothing."""
+    return "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
 
 
 @contextlib.contextmanager
