@@ -98,7 +98,7 @@ def test_resume_of_a_finished_run(run, tmp_path):
 
 
 def test_baselines(run, tmp_path):
-    common = ("--dataset", "c-digits", "--nets", 1, "--epochs", 1, "--json", tmp_path / "b.json")
+    common = ("--dataset", "c-digits", "--nets", 1, "--epochs", 1, "--arch", "MLP", "--json", tmp_path / "b.json")
     assert run("evaluate", "random", "--ipc", 1, *common)[0] == 0
     assert report.read_json(tmp_path / "b.json")["rows"][0]["method"] == "random"
     assert run("evaluate", "whole", *common)[0] == 0
@@ -329,7 +329,7 @@ def test_groups_that_are_found_are_kept(run, tmp_path):
     assert (out / "synthetic.safetensors").read_bytes() == images
 
 
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_demo(run, tmp_path, monkeypatch, full):
     """What it makes and tells, with next to no work in it."""
     distill, evaluate = demo.distill_with_bar, demo.evaluate_with_bar
@@ -340,7 +340,9 @@ def test_demo(run, tmp_path, monkeypatch, full):
         return distill(*arguments, **{**settings, **small, **loops})
 
     monkeypatch.setattr(demo, "distill_with_bar", fast)
-    monkeypatch.setattr(demo, "evaluate_with_bar", lambda *a, **s: evaluate(*a, **{**s, "nets": 1, "epochs": 1}))
+    monkeypatch.setattr(
+        demo, "evaluate_with_bar", lambda *a, **s: evaluate(*a, **{**s, "nets": 1, "epochs": 1, "width": 4})
+    )
     file = tmp_path / "demo.json"
     assert run("demo", *(["--full"] if full else []), "--out", tmp_path, "--json", file)[0] == 0
     sets = [("dm", "none"), ("dm", "fairdd")]

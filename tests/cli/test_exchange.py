@@ -29,7 +29,7 @@ def one_line(result, code, *words):
 
 
 def accuracy(run, path):
-    network = ("--nets", 1, "--epochs", 2, "--dsa-strategy", "none", "--arch", "ConvNetD2", "--json", "e.json")
+    network = ("--nets", 1, "--epochs", 2, "--dsa-strategy", "none", "--arch", "MLP", "--json", "e.json")
     assert run("evaluate", path, *network)[0] == 0
     return report.read_json("e.json")["rows"][0]
 

@@ -1,4 +1,6 @@
-"""Runs tests/kernels/check_*.py, each in a process of Triton's interpreter, and keeps what they print under .cache/.
+"""Runs tests/kernels/check_*.py in Triton's interpreter, and keeps what they print under .cache/.
+
+Each has a process of its own, forked from one that has imported PyTorch and Triton and computed nothing.
 
 An answer is kept with the digests of every file of this repository that its process had loaded, the tables of launch
 configurations, and the versions of what is outside; where one of them differs, or is gone, the script runs again.
@@ -14,7 +16,9 @@ import platform
 import runpy
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
@@ -48,10 +52,47 @@ def answer(script: str) -> str:
 
 
 def _in_a_process(script: str) -> dict:
+    server = _server()
+    with tempfile.TemporaryDirectory() as folder:
+        server.stdin.write(f"{script}\t{folder}\n")
+        server.stdin.flush()
+        status = server.stdout.readline().strip()
+        files = {name: Path(folder) / name for name in ("content", "errors")}
+        assert status == "0", (
+            files["errors"].read_text() if files["errors"].exists() else f"{script}: {status or 'died'}"
+        )
+        return json.loads(files["content"].read_text())
+
+
+@functools.cache
+def _server() -> subprocess.Popen:
+    """Ends with this process, whose end closes its input."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, __file__, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, __file__], env=environment, **pipes)
+
+
+def _serve() -> None:
+    """For every line of the input, a script and a folder: a fork runs the script and leaves its content there."""
+    import torch  # noqa: F401
+    import triton  # noqa: F401
+
+    for line in sys.stdin:
+        script, folder = line.rstrip("\n").split("\t")
+        child = os.fork()
+        if not child:
+            errors = os.open(Path(folder) / "errors", os.O_WRONLY | os.O_CREAT)
+            os.dup2(errors, 2)
+            status = 1
+            try:
+                (Path(folder) / "content").write_text(json.dumps(_run(script)))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 @functools.cache
@@ -111,4 +152,4 @@ def _run(script: str) -> dict:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(SCRIPTS))
-    print(json.dumps(_run(sys.argv[1])))
+    _serve()

@@ -10,7 +10,7 @@ from fastdd.ops.dsa import DSA_OPS, _launch_rows, _plain_rows
 def main() -> None:
     for number in (0, 1, -5, 2**63 - 1, -(2**63)):
         key = torch.tensor(number)
-        for n in (0, 1, 5, 3000):
+        for n in (0, 1, 5, 3000) if number == -5 else (5,):
             for keys in (key, rng.plain_lanes(key, 7), rng.plain_lanes(key, 6).view(2, 3)):
                 assert torch.equal(draws.lanes(keys, n), rng.plain_lanes(keys, n))
                 assert torch.equal(draws.bits(keys, n), rng.plain_bits(keys, n))
@@ -24,8 +24,8 @@ def main() -> None:
     keys = rng.plain_lanes(torch.tensor(11), 300)
     every = list(range(len(DSA_OPS)))
     for numbers in ([5, 3, 0], every, *([one] for one in every)):
-        for size in ((32, 32), (9, 14)):
-            for shared in (1, 50, 300):
+        for size in ((32, 32), (9, 14)) if len(numbers) > 1 else ((9, 14),):
+            for shared in (1, 50, 300) if len(numbers) > 1 else (50,):
                 for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
                     exact = _plain_rows(keys, numbers, *size, shared, torch.float64)
                     got = _launch_rows(keys, numbers, *size, shared, dtype)

@@ -37,8 +37,8 @@ def main() -> None:
     def match(r, s):
         return embedding_match(r, s, *rest, backend="triton")
 
-    assert torch.autograd.gradcheck(match, (real, synthetic))
-    assert torch.autograd.gradgradcheck(lambda s: match(real.detach(), s), synthetic)
+    assert torch.autograd.gradcheck(match, (real, synthetic), fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda s: match(real.detach(), s), synthetic, fast_mode=True)
     print("checked")
 
 

@@ -84,9 +84,13 @@ def main() -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         linear(dtype, [0, 3, 3, 300], 1, 70, 5, True)
         linear(dtype, [0, 0, 50, 51, 51, 120], 3, 9, 130, False)
-        linear(dtype, [0, 0], 2, 3, 4, True)
-        linear(dtype, [0, 1], 1, 1, 1, False)
         convolution(dtype, [0, 2, 2, 8], 3, 5, 6, kernel_size=3, padding=1)
+        if dtype in (
+            torch.float32,
+            torch.float64,
+        ):  # the narrow types differ in loads alone
+            linear(dtype, [0, 0], 2, 3, 4, True)
+            linear(dtype, [0, 1], 1, 1, 1, False)
     linear(torch.float32, [0], 1, 2, 2, False)
     # More segments than one step of the search.
     linear(torch.float32, [*range(131)], 1, 2, 3, False)

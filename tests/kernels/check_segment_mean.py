@@ -13,12 +13,9 @@ def main() -> None:
     kernels._ROWS_PER_SPLIT = 64
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         tight = dtype == torch.float64
-        for n, columns, ends in (
-            (9, 4, [0, 3, 3, 9]),
-            (170, 130, [0, 0, 10, 130, 130, 170]),
-            (0, 3, [0, 0]),
-            (1, 1, [0, 1]),
-        ):
+        shapes = [(170, 130, [0, 0, 10, 130, 130, 170]), (9, 4, [0, 3, 3, 9]), (0, 3, [0, 0]), (1, 1, [0, 1])]
+        # The narrow types differ in what is loaded, and in nothing after it.
+        for n, columns, ends in shapes if dtype in (torch.float32, torch.float64) else shapes[:1]:
             x, offsets = torch.randn(n, columns).to(dtype), torch.tensor(ends)
             for weights in (None, torch.rand(n), torch.zeros(n)):
                 got = segment_mean(x, offsets, weights, backend="triton")
@@ -31,8 +28,12 @@ def main() -> None:
                 torch.testing.assert_close(got.double(), exact, rtol=0, atol=1e-15 if tight else 5e-7)
     x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     offsets, weights = torch.tensor([0, 3, 3, 7]), torch.rand(7)
-    assert torch.autograd.gradcheck(lambda t: segment_mean(t, offsets, weights, backend="triton"), x)
-    assert torch.autograd.gradgradcheck(lambda t: segment_mean(t, offsets, weights, backend="triton"), x)
+
+    def mean(t):
+        return segment_mean(t, offsets, weights, backend="triton")
+
+    assert torch.autograd.gradcheck(mean, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(mean, x, fast_mode=True)
     print("checked")
 
 
