@@ -34,8 +34,9 @@ while :; do
     signalled=
 done
 
-if [ "$code" -eq "$ENDED_BY_SCHEDULER" ]; then
-    echo "stopped after a checkpoint; job $SLURM_JOB_ID is put back into the queue"
+# 138 and 143 are the signals themselves, where they came before fastdd had begun.
+if [[ "$code" =~ ^($ENDED_BY_SCHEDULER|138|143)$ ]]; then
+    echo "stopped by a signal (code $code); job $SLURM_JOB_ID is put back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
 fi

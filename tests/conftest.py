@@ -20,6 +20,8 @@ from fastdd.core import malloc, plugins
 # A busy machine must not fail a test.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+# Nor add lines of progress to what a command says.
+os.environ["FASTDD_PROGRESS_SECONDS"] = "0"
 
 
 def pytest_configure(config):

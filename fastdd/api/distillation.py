@@ -232,7 +232,7 @@ class Distillation:
         if self._snapshots and folder is None:
             raise ValueError("snapshots are files of the run's folder: give out too")
         if folder is not None:
-            ranks.first(lambda: files.check_folder(folder))
+            ranks.first(lambda: files.check_folder(folder, "run folder"))
             ranks.first(lambda: check_out(folder, resume, self.settings))
             ranks.first(lambda: self._check_room(folder))
         if self._kind.needs_experts:

@@ -35,6 +35,8 @@ class Fitted:
 def fitted(table: Table, width: int) -> Iterator[Table]:
     """The tables, one below the other, that show all cells of ``table`` in ``width`` columns; without its title."""
     sizes = [_sizes(column) for column in table.columns]
+    if sizes[0][1] <= 2 * _WORDS:  # names are folded last
+        sizes[0] = (sizes[0][1], sizes[0][1])
     for framed in (True, False) if table.box is not None else (False,):
         space = width - _rim(table, framed, len(sizes))
         if sum(least for least, _ in sizes) <= space:

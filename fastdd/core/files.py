@@ -385,14 +385,14 @@ def is_held(folder: str | os.PathLike) -> bool:
     return False
 
 
-def check_folder(folder: str | os.PathLike) -> None:
+def check_folder(folder: str | os.PathLike, what: str = "folder") -> None:
     """WriteError unless a folder, which need not be there yet, can be written in. Nothing is made."""
     folder = Path(os.path.realpath(folder))
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir():
-        raise WriteError(errno.ENOTDIR, f"cannot create the folder {folder}: {place} is a file")
+        raise WriteError(errno.ENOTDIR, f"cannot create the {what} {folder}: {place} is a file")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise WriteError(errno.EACCES, f"cannot write in the folder {place}: {os.strerror(errno.EACCES)}")
+        raise WriteError(errno.EACCES, f"cannot write in the {what} {place}: {os.strerror(errno.EACCES)}")
 
 
 def _umask() -> int:

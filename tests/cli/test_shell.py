@@ -163,7 +163,7 @@ def test_the_recipe_for_slurm_puts_a_stopped_run_back_and_finishes_it(run, tmp_p
         "SLURM_JOB_ID": "17",
         "SLURM_CPUS_PER_TASK": "1",
     }
-    options = [*map(str, SMALL), "--iterations", "3000", "--checkpoint-seconds", "3600", "--out", str(tmp_path / "run")]
+    options = [*map(str, SMALL), "--iterations", "1500", "--checkpoint-seconds", "3600", "--out", str(tmp_path / "run")]
 
     def job():
         with open(tmp_path / "log", "a") as log:
@@ -173,15 +173,15 @@ def test_the_recipe_for_slurm_puts_a_stopped_run_back_and_finishes_it(run, tmp_p
 
     first = job()
     metrics = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(600):
+    for _ in range(3000):
         if metrics.exists() and metrics.stat().st_size:
             break
         time.sleep(0.1)
     first.send_signal(number)
-    assert first.wait(60) == 0
+    assert first.wait(300) == 0
     assert (tmp_path / "asked").read_text() == "requeue 17\n"
     assert "interrupted" in run("runs", tmp_path / "run")[1]
-    assert job().wait(300) == 0
+    assert job().wait(900) == 0
     assert (tmp_path / "asked").read_text() == "requeue 17\n"
     assert "finished" in run("runs", tmp_path / "run")[1]
     assert run("distill", *options[:-1], tmp_path / "whole")[0] == 0
