@@ -45,8 +45,9 @@ def relabel(
         made = api.relabel(
             synthetic, data, out=out, teacher=teacher, epochs=epochs, seed=seed, device=device, progress=update
         )
-    size = out.stat().st_size / 2**20
+    size = out.stat().st_size
+    told = f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
     console.print(
-        f"{made.epochs} epochs of {made.images} images in {made.classes} classes, {size:.1f} MiB in {out}: "
+        f"{made.epochs} epochs of {made.images} images in {made.classes} classes, {told} in {out}: "
         f"fastdd evaluate {target} --protocol rded --labels {out}"
     )
