@@ -70,7 +70,7 @@ def _ordinary(x: Tensor, norm: nn.Module) -> bool:
 
 def _own_kernel(conv: nn.Module, x: Tensor) -> bool:
     """Whether the convolution runs on this package's kernels, and nothing but it."""
-    return type(conv) is ops.Conv2d and _untouched(conv) and conv.fits(x)
+    return ops.runs_as_conv3x3(conv) and _untouched(conv) and conv.fits(x)
 
 
 def _needs_gradient(x: Tensor, *layers: nn.Module) -> bool:
@@ -122,7 +122,7 @@ def _prepared_blocks(
     blocks = []
     for conv, *tail in parts:
         pooling = _pooling(*tail)
-        if pooling is None or type(conv) is not ops.Conv2d or conv.kernel_size != (3, 3):
+        if pooling is None or not ops.runs_as_conv3x3(conv) or conv.kernel_size != (3, 3):
             return None
         norm = tail[0]
         filters = conv.weight.detach().to(dtype)

@@ -4,7 +4,7 @@ from fastdd.ops._dispatch import Implementation, implementations
 from fastdd.ops.augment import Param, augment, augment_adjoint, identity_params
 from fastdd.ops.augment_stored import augment_stored
 from fastdd.ops.cf_match import cf_frequencies, cf_match
-from fastdd.ops.conv3x3 import Conv2d, conv3x3
+from fastdd.ops.conv3x3 import Conv2d, conv3x3, runs_as_conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.conv_norm_act_pool import conv_norm_act_pool
 from fastdd.ops.cutmix import CutMix, CutMixes, Mixing, cutmix, cutmix_rectangle, mixing
@@ -71,6 +71,7 @@ __all__ = [
     "parse_strategy",
     "pixel_matrix",
     "random_parameters",
+    "runs_as_conv3x3",
     "segment_mean",
     "segment_order",
     "segment_spread",

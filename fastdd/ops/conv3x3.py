@@ -206,3 +206,8 @@ class Conv2d(nn.Conv2d):
     def _constant_for(self, x: Tensor) -> bool:
         # Through x the output is part of a graph, of which group_grad takes the gradient.
         return self.filters_constant and x.requires_grad and x.device.type == "cuda"
+
+
+def runs_as_conv3x3(layer: nn.Module) -> bool:
+    """Whether a call of the layer is :meth:`Conv2d.forward`, and no subclass's."""
+    return type(layer).forward is Conv2d.forward

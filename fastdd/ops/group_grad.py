@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fastdd.ops._dispatch import check_tensor
-from fastdd.ops.conv3x3 import Conv2d
-from fastdd.ops.layer_grads import RULES
+from fastdd.ops.conv3x3 import runs_as_conv3x3
+from fastdd.ops.layer_grads import rule_of
 from fastdd.ops.loss_slopes import loss_slopes
 from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
 from fastdd.reference.contents import check_range
@@ -201,7 +201,7 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
             calls.append(_Call(layer, x, x._version, get_gradient_edge(output)))
 
     handles = [layer.register_forward_hook(keep, prepend=True, with_kwargs=True) for layer in owners]
-    convolutions = [layer for layer in owners if type(layer) is Conv2d]
+    convolutions = [layer for layer in owners if runs_as_conv3x3(layer)]
     try:
         for layer in convolutions:
             layer.filters_constant = True
@@ -230,7 +230,7 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
                     f"the input of {owner} was modified in place after its call: use method='slices', or an operation "
                     "that does not work in place"
                 )
-            rule = RULES[type(call.layer)]
+            rule = rule_of(call.layer)
             for parameter, grad in rule(call.layer, call.x, gradient, offsets, {*owner.names}, job.backend).items():
                 name = owner.names[parameter]
                 sums[name] = sums[name] + grad if name in sums else grad
@@ -245,7 +245,7 @@ def _fused(job: _Job) -> list[Tensor]:
         names = {parameter: of_leaf[id(p)] for parameter, p in layer._parameters.items() if id(p) in of_leaf}
         if names:
             owners[layer] = owner = _Owner(f"{path or 'net'} ({type(layer).__name__})", names)
-            if type(layer) not in RULES or not names.keys() <= {"weight", "bias"}:
+            if rule_of(layer) is None or not names.keys() <= {"weight", "bias"}:
                 raise TypeError(f"{owner} has no rule for method='fused': use method='slices'")
     n = len(job.images)
     passes = (_one_pass(job, owners, slice(low, min(low + job.chunk, n))) for low in range(0, n, job.chunk))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd.ops.conv3x3 import Conv2d
+from fastdd.ops.conv3x3 import Conv2d, runs_as_conv3x3
 from fastdd.ops.grouped import grouped_conv_weight, grouped_outer
 from fastdd.ops.segment_mean import segment_mean
 from fastdd.reference.segment_mean import accumulation_dtype
@@ -83,8 +83,10 @@ def _norm(layer: nn.Module, x: Tensor, b: Tensor, offsets: Tensor, asked: set[st
     return out
 
 
+Rule = Callable[..., dict[str, Tensor]]
+
 # By exact type and name: a subclass, or a layer that makes its weight from another parameter, may compute otherwise.
-RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
+_RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv,
     Conv2d: _conv,
@@ -93,3 +95,8 @@ RULES: dict[type[nn.Module], Callable[..., dict[str, Tensor]]] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _norm),
 }
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """The layer's rule; None if it has none."""
+    return _RULES.get(Conv2d if runs_as_conv3x3(layer) else type(layer))

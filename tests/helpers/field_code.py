@@ -77,3 +77,39 @@ class ConvNet(nn.Module):
             layers += [self._get_pooling(net_pooling)]
         return nn.Sequential(*layers)
 """
+IDC_NETWORK = """
+import torch.nn as nn
+
+class ConvNet(nn.Module):
+    def __init__(self, num_classes, net_norm='instance', net_depth=3, net_width=128, channel=3, net_act='relu',
+                 net_pooling='avgpooling', im_size=(32, 32)):
+        super().__init__()
+        self.depth = net_depth
+        self.layers = self._make_layers(channel, net_width, net_depth, net_norm, net_pooling, im_size)
+        self.classifier = nn.Linear(net_width * (im_size[0] >> net_depth) ** 2, num_classes)
+
+    def forward(self, x, return_features=False):
+        x = self.get_feature(x, self.depth - 1)[0].flatten(1)
+        return (self.classifier(x), x) if return_features else self.classifier(x)
+
+    def get_feature(self, x, idx_from, idx_to=-1, return_prob=False, return_logit=False):
+        features = []
+        for depth in range(self.depth):
+            for kind in ("conv", "norm", "act", "pool"):
+                x = self.layers[kind][depth](x)
+            features.append(x)
+        return features[idx_from : max(idx_from, idx_to) + 1]
+
+    def _get_normlayer(self, net_norm, shape_feat):
+        return nn.GroupNorm(shape_feat, shape_feat)
+
+    def _make_layers(self, channel, net_width, net_depth, net_norm, net_pooling, im_size):
+        act, pool = nn.ReLU(), nn.AvgPool2d(2)
+        kinds = {"conv": [], "norm": [], "act": [], "pool": []}
+        for depth in range(net_depth):
+            kinds["conv"].append(nn.Conv2d(net_width if depth else channel, net_width, 3, padding=1))
+            kinds["norm"].append(self._get_normlayer(net_norm, net_width))
+            kinds["act"].append(act)
+            kinds["pool"].append(pool)
+        return nn.ModuleDict({kind: nn.ModuleList(layers) for kind, layers in kinds.items()})
+"""

@@ -67,7 +67,7 @@ class _PublishedDraws:
 
     def uniform(self, dtype: torch.dtype | None = None) -> np.ndarray:
         set_seed_DiffAug(self._param)
-        drawn = torch.rand(self._images, dtype=dtype or torch.float32)
+        drawn = torch.rand(self._images, dtype=dtype or torch.get_default_dtype())
         return (drawn if drawn.dtype in (torch.float32, torch.float64) else drawn.float()).numpy()[: self._rows]
 
     def integers(self, low: int, high: int) -> np.ndarray:

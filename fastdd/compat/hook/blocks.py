@@ -6,8 +6,6 @@ built of can: ``nn.Sequential`` of layers of PyTorch's own types, which say exac
 and single layers give what they gave.
 """
 
-import copy
-import copyreg
 import functools
 from collections.abc import Callable
 from time import perf_counter
@@ -20,6 +18,7 @@ from fastdd import ops
 from fastdd.compat.hook import verify
 from fastdd.compat.hook.counted import Entry
 from fastdd.compat.hook.replacements import Replacement
+from fastdd.compat.hook.saved import named_as
 from fastdd.models.blocks import Blocks
 from fastdd.ops._dispatch import transformed
 
@@ -93,16 +92,6 @@ class _OwnBlocks(Blocks):
         y = super().forward(x)
         return y.contiguous() if x.is_contiguous() else y  # the script may take views of it
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
-
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        """As PyTorch's own, so that what is pickled loads where fastdd is not."""
-        return copyreg._reconstructor, (nn.Sequential, object, None), dict(self.__dict__)
-
 
 def within(original: type[nn.Module], checks: int, on_first: Callable[[Entry], None]) -> None:
     """From now on, give the networks that ``original`` makes our blocks.
@@ -114,8 +103,7 @@ def within(original: type[nn.Module], checks: int, on_first: Callable[[Entry], N
     """
     known = Replacement(f"{original.__name__} (blocks)", "", "fastdd.models.blocks:Blocks", verify.blocks)
     entry = Entry(known.name, original.__module__, known, checks=checks)
-    # Named as PyTorch's, for who prints a network or looks at the names of its layers.
-    kind = type("Sequential", (_OwnBlocks,), {"entry": entry, "__module__": nn.Sequential.__module__})
+    kind = named_as(nn.Sequential, _OwnBlocks, entry=entry)
     init = original.__init__
 
     @functools.wraps(init)

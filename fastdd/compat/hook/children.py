@@ -4,14 +4,18 @@ What a parent sends such a process first is a pickled table of names for it to s
 unpickling installs the hook there: nothing else runs before, and a process without it would start as usual.
 """
 
+import importlib.util
 import multiprocessing
 import multiprocessing.spawn
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from typing import Any
 
 from fastdd.compat import deferred
-from fastdd.compat.hook import finder, substitutes
+from fastdd.compat.hook import finder, script, substitutes
 from fastdd.compat.hook.cpu import OnCpu
 from fastdd.compat.shared import randomness
 
@@ -57,8 +61,33 @@ def install(settings: Settings) -> None:
         OnCpu().install()
     if settings.replacing:
         deferred.use(settings.defer)
-        finder.Hook(settings.folder, settings.verify).install()
+        hook = finder.Hook(settings.folder, settings.verify)
+        hook.install()
+        _execute_main_with(hook)
     follow(settings)
+
+
+def _execute_main_with(hook: finder.Hook) -> None:
+    """Have the script, which a new process executes as the module ``__mp_main__``, looked at as it is."""
+    by_path: Callable[[str], None] = multiprocessing.spawn._fixup_main_from_path
+    by_name: Callable[[str], None] = multiprocessing.spawn._fixup_main_from_name
+
+    def from_path(path: str) -> None:
+        there = getattr(sys.modules["__main__"], "__file__", None) == path
+        if there or Path(path).suffix != ".py" or Path(path).stem == "ipython":
+            by_path(path)
+        else:
+            script.execute_again(path, SourceFileLoader("__mp_main__", path), None, hook)
+
+    def from_name(name: str) -> None:
+        spec = None if name.rpartition(".")[2] == "__main__" else importlib.util.find_spec(name)
+        if spec is None or not isinstance(spec.loader, SourceFileLoader):
+            by_name(name)
+        else:
+            script.execute_again(spec.origin, spec.loader, spec, hook)
+
+    multiprocessing.spawn._fixup_main_from_path = from_path
+    multiprocessing.spawn._fixup_main_from_name = from_name
 
 
 def follow(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from fastdd.compat import deferred
-from fastdd.compat.hook import verify
+from fastdd.compat.hook import saved, verify
 from fastdd.compat.hook.replacements import Replacement
 
 
@@ -206,11 +206,17 @@ def network(entry: Entry, original: type) -> type:
     def init(self, *args, **kwargs):
         started = perf_counter()
         ours.__init__(self, *args, **kwargs)
+        saved.equip(self, known.layers)
         if not verify.checking():
             entry.calls += 1
             entry.seconds += perf_counter() - started
 
-    replaced = _named_after(original, ours, {"__new__": new, "__init__": init, **deferred.methods(ours)})
+    def set_state(self, state: dict[str, Any]) -> None:
+        ours.__setstate__(self, state)
+        saved.equip(self, known.layers)
+
+    body = {"__new__": new, "__init__": init, "__setstate__": set_state}
+    replaced = _named_after(original, ours, {**body, **deferred.methods(ours)})
     return replaced
 
 

@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 # Functions of torch, and methods of tensors, that take a device.
 _FACTORIES = (
@@ -49,6 +50,7 @@ _VALUES = {
 
 _REAL = torch.device
 _CPU = torch.device("cpu")
+_REAL_GENERATOR = torch.Generator
 
 
 def _is_cuda(device: Any) -> bool:
@@ -73,6 +75,9 @@ class _Event:
     def record(self, *_: Any) -> None:
         self._at = perf_counter()
 
+    def wait(self, *_: Any) -> None:
+        """It has happened."""
+
     def elapsed_time(self, end: "_Event") -> float:
         return 1000 * (end._at - self._at)
 
@@ -81,6 +86,43 @@ class _Event:
 
     def query(self) -> bool:
         return True
+
+
+class _Stream:
+    """``torch.cuda.Stream``: what is asked for is done when it is asked for."""
+
+    def __init__(self, *_: Any, **__: Any):
+        self.device = _CPU
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is under way."""
+
+    def record_event(self, event: _Event | None = None) -> _Event:
+        event = event or _Event()
+        event.record()
+        return event
+
+    def wait_event(self, event: _Event) -> None:
+        """It has happened."""
+
+    def wait_stream(self, stream: "_Stream") -> None:
+        """Nothing is under way."""
+
+    def synchronize(self) -> None:
+        """Nothing is under way."""
+
+    def query(self) -> bool:
+        return True
+
+
+class _Generators(type):
+    """``torch.Generator`` of the CPU; its instances are PyTorch's own."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, _REAL_GENERATOR)
 
 
 class OnCpu:
@@ -120,6 +162,14 @@ class OnCpu:
         for name, value in _VALUES.items():
             self._put(torch.cuda, name, self._giving(f"torch.cuda.{name}", value, silent=True))
         self._put(torch.cuda, "Event", _Event)
+        self._put(torch.cuda, "Stream", _Stream)
+        for name in ("current_stream", "default_stream"):
+            self._put(torch.cuda, name, _Stream)
+        self._put(torch.cuda, "stream", lambda stream: stream or _Stream())
+        self._put(Tensor, "record_stream", lambda tensor, stream: None)
+        self._put(torch, "Generator", self._generators())
+        self._put(distributed, "init_process_group", self._joining(distributed.init_process_group))
+        self._put(DistributedDataParallel, "__init__", self._distributing(DistributedDataParallel.__init__))
         for name in _TYPES:
             self._put(torch.cuda, name, getattr(torch, name))
 
@@ -195,6 +245,40 @@ class OnCpu:
             return load(f, map_location, *args, **kwargs)
 
         return loading
+
+    def _joining(self, join: Callable) -> Callable:
+        """``init_process_group`` with gloo where NCCL is asked for, which has no CPUs."""
+
+        @functools.wraps(join)
+        def joining(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(backend, str) and "nccl" in backend:
+                self.asked["init_process_group"] += 1
+                backend = "gloo"
+            if _is_cuda(kwargs.get("device_id")):
+                kwargs["device_id"] = None
+            return join(backend, *args, **kwargs)
+
+        return joining
+
+    def _distributing(self, make: Callable) -> Callable:
+        """``DistributedDataParallel`` without the numbers of GPUs."""
+
+        @functools.wraps(make)
+        def distributing(
+            net: Any, module: nn.Module, device_ids: Any = None, output_device: Any = None, *rest: Any, **more: Any
+        ) -> None:
+            if device_ids is not None or output_device is not None:
+                self.asked["DistributedDataParallel"] += 1
+            make(net, module, None, None, *rest, **more)
+
+        return distributing
+
+    def _generators(self) -> type:
+        def new(cls: type, device: Any = "cpu") -> torch.Generator:
+            return _REAL_GENERATOR(self._to_cpu("torch.Generator", device))
+
+        body = {"__new__": new, "__module__": "torch", "__doc__": _REAL_GENERATOR.__doc__}
+        return _Generators("Generator", (), body)
 
     def _devices(self) -> type:
         def new(cls: type, *args: Any, **kwargs: Any) -> torch.device:

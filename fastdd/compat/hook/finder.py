@@ -74,6 +74,12 @@ class Hook(MetaPathFinder):
             if name != "__main__" and self._local(name, getattr(module, "__file__", None)):
                 self.look_at(module)
 
+    def look_at_main(self) -> None:
+        """Replace what the script itself has defined so far; nothing where it has no file, as in a notebook."""
+        main = sys.modules["__main__"]
+        if getattr(main, "__file__", None) is not None:
+            self.look_at(main)
+
     def remove(self) -> None:
         """Look at no more imports; what was replaced stays."""
         sys.meta_path.remove(self)

@@ -46,6 +46,7 @@ class Replacement:
         unless: a reason to leave one call, by its arguments, to the original.
         mentions: a name in the code of the function, where several of one signature differ.
         methods: of a class, what it may define, with signatures; one that defines more is left alone.
+        layers: of a network, the name of the module that has its convolutions.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Replacement:
     unless: Callable[[Mapping[str, Any]], str | None] | None = None
     mentions: str | None = None
     methods: Mapping[str, str] = field(default_factory=dict)
+    layers: str = ""
 
     def load(self) -> Any:
         """Our function or class."""
@@ -169,6 +171,7 @@ TABLE = (
         "fastdd.compat.dc:ConvNet",
         verify.network,
         methods=_CONVNET,
+        layers="features",
     ),
     Replacement(
         "ConvNet",
@@ -177,6 +180,7 @@ TABLE = (
         "fastdd.compat.idc:ConvNet",
         verify.network,
         methods=_IDC_CONVNET,
+        layers="layers",
     ),
     Replacement(
         "DiffAug",

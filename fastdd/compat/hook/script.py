@@ -6,6 +6,7 @@ import ast
 import builtins
 import functools
 import importlib.util
+import multiprocessing.spawn
 import operator
 import os
 import sys
@@ -99,8 +100,20 @@ def _spec_of(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _main(path: str, loader: SourceFileLoader, package: str | None, spec: ModuleSpec | None) -> ModuleType:
-    main = ModuleType("__main__")
+def execute_again(path: str, loader: SourceFileLoader, spec: ModuleSpec | None, hook: finder.Hook) -> None:
+    """Execute a script as multiprocessing does in a process that it starts anew: not as ``__main__``, but in its place.
+
+    In one dictionary, where multiprocessing leaves its functions with another than the module's.
+    """
+    multiprocessing.spawn.old_main_modules.append(sys.modules["__main__"])
+    main = _main(path, loader, None if spec is None else spec.parent, spec, "__mp_main__")
+    _execute(main, path, hook)
+
+
+def _main(
+    path: str, loader: SourceFileLoader, package: str | None, spec: ModuleSpec | None, name: str = "__main__"
+) -> ModuleType:
+    main = ModuleType(name)
     main.__dict__.update(
         __file__=path,
         __builtins__=builtins,
@@ -109,7 +122,7 @@ def _main(path: str, loader: SourceFileLoader, package: str | None, spec: Module
         __spec__=spec,
         __cached__=None if spec is None else spec.cached,
     )
-    sys.modules["__main__"] = main
+    sys.modules["__main__"] = sys.modules[name] = main
     return main
 
 

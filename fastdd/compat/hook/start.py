@@ -13,9 +13,9 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None,
     """Replace published functions in this script's own modules, those already imported and those to come.
 
     One line at the top of a script, for what ``fastdd run`` does without it; ``.summary()`` of what it returns tells
-    what was replaced and called. Under ``fastdd run``, or at a second call, it returns the hook that is there. What the
-    script itself defines stays its own: replacing that takes ``fastdd run``. With FASTDD_COMPAT=0 in the
-    environment nothing is replaced.
+    what was replaced and called. Under ``fastdd run``, or at a second call, it returns the hook that is there. Of what
+    the script itself defines, that above the call is replaced: below the definitions a call, the first or a second,
+    reaches them all. With FASTDD_COMPAT=0 in the environment nothing is replaced.
 
     Args:
         verify: compare the first calls of every name with the original, and go back to it where they differ.
@@ -31,11 +31,13 @@ def install(*, verify: bool = False, rng: str = "fast", seed: int | None = None,
         randomness.seed(seed)
     substitutes.install()
     if (installed := next((finder for finder in sys.meta_path if isinstance(finder, Hook)), None)) is not None:
+        installed.look_at_main()
         return installed
     file = getattr(sys.modules["__main__"], "__file__", None)
     hook = Hook(os.getcwd() if file is None else os.path.dirname(os.path.realpath(file)), verify)
     if enabled():
         deferred.use(defer)
         hook.install()
+        hook.look_at_main()
     children.follow(children.Settings(str(hook.folder), verify, replacing=enabled(), defer=defer))
     return hook

@@ -175,7 +175,7 @@ def rotate(passes: Passes, draws: Draws, settings: Any) -> None:
 
 
 def flip(passes: Passes, draws: Draws, settings: Any) -> None:
-    passes.flip(draws.uniform(torch.float32) < settings.prob_flip)
+    passes.flip(draws.uniform(torch.get_default_dtype()) < settings.prob_flip)
 
 
 def brightness(passes: Passes, draws: Draws, settings: Any) -> None:

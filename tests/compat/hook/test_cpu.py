@@ -79,7 +79,7 @@ def test_files_are_read_to_the_cpu(on_cpu, where):
 
 
 def test_nothing_stays_behind():
-    owners = (torch, torch.cuda, torch.Tensor, nn.Module)
+    owners = (torch, torch.cuda, torch.Tensor, nn.Module, torch.distributed, nn.parallel.DistributedDataParallel)
     before = [dict(vars(owner)) for owner in owners]
     made = OnCpu()
     made.install()
@@ -87,3 +87,30 @@ def test_nothing_stays_behind():
     made.remove()
     assert [dict(vars(owner)) for owner in owners] == before
     assert made.notice() == ""
+
+
+def test_streams_and_generators(on_cpu):
+    stream, x = torch.cuda.Stream(), torch.ones(3)
+    with torch.cuda.stream(stream), torch.cuda.stream(None), torch.cuda.current_stream():
+        x.record_stream(stream)
+        stream.wait_stream(torch.cuda.current_stream())
+        stream.wait_event(stream.record_event())
+    stream.synchronize()
+    assert stream.query()
+    generator = torch.Generator(device="cuda").manual_seed(3)
+    assert isinstance(generator, torch.Generator)
+    assert generator.device == CPU
+    drawn = torch.rand(3, generator=generator, device="cuda")
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
+
+
+def test_distributed_data_parallel_over_gpus_runs_on_cpus(on_cpu, tmp_path):
+    torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    try:
+        net = nn.Linear(3, 2).cuda()
+        parallel = nn.parallel.DistributedDataParallel(net, device_ids=[0], output_device=0)
+        parallel(torch.ones(4, 3, device="cuda")).sum().backward()
+        assert torch.equal(net.weight.grad, torch.full((2, 3), 4.0))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert on_cpu.asked["init_process_group"] == on_cpu.asked["DistributedDataParallel"] == 1

@@ -1,16 +1,18 @@
 """A script's own modules get our functions in place of those that are known, and nothing else changes."""
 
+import copy
 import importlib
 import inspect
 import pickle
 import re
+import subprocess
 import sys
 
 import pytest
 import torch
-from field_code import NETWORKS, UTILS
+from field_code import IDC_NETWORK, NETWORKS, UTILS
 
-from fastdd import compat
+from fastdd import compat, ops
 from fastdd.compat.hook import finder as hooks
 from fastdd.compat.hook import verify
 from fastdd.compat.hook.replacements import TABLE
@@ -93,17 +95,39 @@ def test_classes_behave_as_classes(hooked, folder):
     assert rows(hook)["ConvNet"]["agreed"] == 1  # subclasses are not compared
 
 
-def test_a_saved_network_loads_without_us(hooked, folder):
-    _, utils = hooked()
-    net = utils.ConvNet(*NET)
-    content, x = pickle.dumps(net), torch.rand(2, 3, 16, 16)
-    expected = net(x)
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, hooks.Hook)]
-    for name in ("utils", "networks"):
-        del sys.modules[name]
-    plain = pickle.loads(content)
-    assert type(plain).__mro__[1] is torch.nn.Module
-    torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-5)
+WITHOUT_US = """
+import sys
+sys.modules["fastdd"] = None  # an import of it fails
+sys.path.insert(0, sys.argv[1])
+import torch
+for file in sys.argv[2:]:
+    net, part, x, expected = torch.load(file, weights_only=False)
+    kinds = {type(layer) for layer in net.modules()} - {type(net)}
+    assert {kind.__module__.partition(".")[0] for kind in kinds} == {"torch"}, kinds
+    assert part is next(layer for layer in net.modules() if isinstance(layer, type(part)))
+    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_networks_saved_whole_load_where_we_are_not(hooked, folder):
+    """And where the hook is, they are ours again, as copies are."""
+    (folder / "more.py").write_text(IDC_NETWORK)
+    hook, utils = hooked()
+    x = torch.rand(2, 3, 16, 16)
+    nets = [utils.ConvNet(*NET), importlib.import_module("more").ConvNet(4, net_width=8, net_depth=2, im_size=(16, 16))]
+    for number, (net, first) in enumerate(zip(nets, (nets[0].features, nets[1].layers["conv"][0]), strict=True)):
+        assert "fastdd" in type(net).__mro__[1].__module__
+        content = pickle.dumps(net)
+        assert b"fastdd" not in content
+        expected = net(x).detach()
+        for again in (pickle.loads(content), copy.deepcopy(net)):
+            assert [*map(type, again.modules())] == [*map(type, net.modules())]
+            assert torch.equal(again(x), expected)
+        torch.save((net, first, x, expected), folder / f"{number}.pt")
+    assert sum(isinstance(layer, ops.Conv2d) for net in nets for layer in net.modules()) == 4
+    assert [row["agreed"] for row in hook.report().rows if row["name"] == "ConvNet"] == [1, 1]
+    files = [str(folder / f"{number}.pt") for number in range(len(nets))]
+    subprocess.run([sys.executable, "-c", WITHOUT_US, str(folder), *files], check=True, cwd=folder)
 
 
 def test_an_epoch_trains_as_the_original_does(hooked):
@@ -313,6 +337,22 @@ def test_install_reaches_modules_that_are_there_already(folder, monkeypatch):
     assert main.ConvNet is sys.modules["networks"].ConvNet
     assert "fastdd" in main.ConvNet.__mro__[1].__module__
     assert "rng legacy" in hook.summary()
+
+
+def test_install_reaches_what_the_script_itself_has_defined(folder, monkeypatch):
+    text = UTILS.replace("from networks import ConvNet", "")
+    (folder / "main.py").write_text(text)
+    main = type(sys)("__main__")
+    main.__file__ = str(folder / "main.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    before, after = text.split("def match_loss")
+    exec(before, vars(main))
+    hook = compat.install()
+    assert [hasattr(vars(main).get(name), "__wrapped__") for name in ("augment", "match_loss")] == [True, False]
+    exec("def match_loss" + after, vars(main))
+    assert compat.install() is hook
+    assert hasattr(main.match_loss, "__wrapped__")
+    assert main.match_loss.__wrapped__.__globals__["distance_wb"] is main.distance_wb
 
 
 def test_install_replaces_nothing_where_the_environment_forbids_it(folder, monkeypatch):

@@ -156,6 +156,31 @@ def test_processes_started_anew_get_the_hook_first(folder, monkeypatch):
         randomness._state.update(state)
 
 
+def test_a_process_started_anew_replaces_what_the_script_itself_defines(folder, monkeypatch):
+    text = UTILS.replace("from networks import ConvNet", "from networks import ConvNet\nfrom pathlib import Path")
+    (folder / "script.py").write_text(text + "early = epoch\nif __name__ == '__main__':\n    1 / 0\n")
+    for name in ("get_preparation_data", "_fixup_main_from_path", "_fixup_main_from_name"):
+        monkeypatch.setattr(multiprocessing.spawn, name, getattr(multiprocessing.spawn, name))
+    monkeypatch.setattr(multiprocessing.spawn, "old_main_modules", [])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setitem(sys.modules, "__mp_main__", None)
+    state = dict(randomness._state)
+    try:
+        children.install(children.Settings(str(folder)))
+        importlib.invalidate_caches()
+        multiprocessing.spawn.prepare({"init_main_from_path": str(folder / "script.py")})
+        main = sys.modules["__main__"]
+        assert (main.__name__, main) == ("__mp_main__", sys.modules["__mp_main__"])
+        assert is_ours(main.early)
+        assert main.early.__wrapped__.__globals__["DiffAugment"] is main.DiffAugment
+        assert is_ours(main.DiffAugment)
+        assert "fastdd" in main.ConvNet.__mro__[1].__module__
+        multiprocessing.spawn.prepare({"init_main_from_path": str(folder / "script.py")})
+        assert sys.modules["__main__"] is main  # once
+    finally:
+        randomness._state.update(state)
+
+
 def test_notebooks(folder, monkeypatch):
     main = ModuleType("__main__")
     cells, events = [], {}
