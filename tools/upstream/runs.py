@@ -155,7 +155,7 @@ def _environment(kind: str, script: Script, stand_ins: Path, place: Place) -> di
     path = os.pathsep.join(filter(None, [str(stand_ins), os.environ.get("PYTHONPATH", "")]))
     threads = str(place.threads)
     found = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    found |= {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    found |= {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": ""}
     found.pop("FASTDD_COMPAT", None)
     if KINDS[kind][1]:
         found["FASTDD_COMPAT"] = KINDS[kind][1]

@@ -133,6 +133,9 @@ def _refusal(net: nn.Module, images: Any) -> str | None:
         return "batch norm couples the images of a batch"
     if any(isinstance(layer, nn.Dropout) for layer in net.modules()):
         return "dropout draws numbers for a batch"
+    if any(isinstance(value, Tensor) for layer in net.modules() for value in vars(layer).values()):
+        # MTT's ReparamModule puts them there for the time of a call.
+        return "its weights are no parameters of its own"
     if any(_hooks(layer) for layer in net.modules()):
         return "the network has hooks"
     if any(p.dtype != images.dtype or p.device != images.device for p in net.parameters()):

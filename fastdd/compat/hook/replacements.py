@@ -96,6 +96,9 @@ _CONVNET = {
 _IDC_CONVNET = {
     "forward": "(self, x, return_features=False)",
     "get_feature": "(self, x, idx_from, idx_to=-1, return_prob=False, return_logit=False)",
+    "get_feature_from_layer": "(self, x, return_features=False)",
+    "embed": "(self, x)",
+    "embed_to_logit": "(self, x)",
     "_get_normlayer": "(self, net_norm, shape_feat)",
     "_make_layers": "(self, channel, net_width, net_depth, net_norm, net_pooling, im_size)",
 }

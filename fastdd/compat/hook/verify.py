@@ -286,6 +286,12 @@ def _networks_apart(theirs: nn.Module, mine: nn.Module, size: tuple[int, int]) -
         calls["embed"] = lambda net: net.embed(images)
     if hasattr(theirs, "get_feature"):
         calls["get_feature"] = lambda net: net.get_feature(images, theirs.depth - 1)[0]
+    if hasattr(theirs, "embed_to_logit"):
+        calls["embed_to_logit"] = lambda net: net.embed_to_logit(net.embed(images))
+    if hasattr(theirs, "get_feature_from_layer"):
+        calls["get_feature_from_layer"] = lambda net: torch.cat(
+            [feature.flatten(1) for feature in net.get_feature_from_layer(images, True)[1]], dim=1
+        )
     for what, call in calls.items():
         a, b, raised = _both(lambda call=call: call(theirs), lambda call=call: call(mine))
         if raised is None and not isinstance(a, Tensor):

@@ -53,7 +53,8 @@ class ResNetImageNet(models.ResNet):
         num_classes: int = 10,
         norm: str = "instancenorm",
     ):
-        super().__init__(channel, num_classes, block, num_blocks, norm, imagenet=True)
+        # Of any size the published network halves in every stage, which ours does where pixels are left.
+        super().__init__(channel, num_classes, block, num_blocks, norm, size=(128, 128), imagenet=True)
 
 
 def ResNet18ImageNet(channel: int, num_classes: int) -> ResNetImageNet:

@@ -1,9 +1,7 @@
 """The drop-in's networks against the published ones, and against pinned keys and counts where there is no checkout."""
 
 import copy
-import os
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -80,17 +78,11 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def published(upstream):
+def published(public_checkout):
     """``published(family)``: the checkout's utils and networks."""
 
     def find(family):
-        if family != "tesla":
-            _, modules = upstream(family)
-            return modules["utils"], modules["networks"]
-        folder = Path(os.environ.get("FASTDD_UPSTREAM", "")) / "TESLA"
-        if not (folder / "indices").is_dir() or not os.environ.get("FASTDD_UPSTREAM"):
-            pytest.skip("no checkout of TESLA")
-        return checkout.modules(folder, ("utils", "networks"))
+        return checkout.modules(public_checkout(family), ("utils", "networks"))
 
     return find
 

@@ -318,3 +318,48 @@ def test_two_lines_in_the_scripts_own_names(tmp_path):
     assert "script.py, line 4" in said
     assert "    loss = dm_loss(net, draw, pictures, args)" in said
     assert hasattr(compat, found.function)
+
+
+class Reparameterised(nn.Module):
+    """As trajectory matching does it: for the time of a call the network's weights are views of a vector."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.places = [(layer, name) for layer in net.modules() for name, _ in layer.named_parameters(recurse=False)]
+        self.shapes = [getattr(layer, name).shape for layer, name in self.places]
+        self.start = torch.cat([getattr(layer, name).detach().reshape(-1) for layer, name in self.places])
+        for layer, name in self.places:
+            delattr(layer, name)
+        self.put(self.start)
+
+    def put(self, flat):
+        parts = flat.split([shape.numel() for shape in self.shapes])
+        for (layer, name), part, shape in zip(self.places, parts, self.shapes, strict=True):
+            setattr(layer, name, part.view(shape))
+
+    def forward(self, x, flat_param):
+        self.put(flat_param)
+        try:
+            return self.net(x)
+        finally:
+            self.put(self.start)
+
+
+def test_weights_that_a_network_has_for_a_call_only_are_those_of_the_call():
+    """Two steps of a student, through which the images' gradient goes."""
+
+    def gradient(kind):
+        torch.manual_seed(3)
+        student = Reparameterised(kind(3, CLASSES, 8, 2, "relu", "instancenorm", "avgpooling", (SIZE, SIZE)))
+        images = synthetic_images()
+        flat = [student.start.clone().requires_grad_()]
+        for _ in range(2):
+            loss = criterion(student(images, flat[-1]), torch.arange(CLASSES).repeat_interleave(IPC))
+            (grad,) = torch.autograd.grad(loss, flat[-1], create_graph=True)
+            flat.append(flat[-1] - 0.1 * grad)
+        ((flat[-1] - flat[0].detach() * 1.01) ** 2).sum().backward()
+        return images.grad
+
+    assert torch.equal(gradient(RECORDED), gradient(ConvNet))
+    assert {site.refusal for site in sites.seen()} == {"its weights are no parameters of its own"}

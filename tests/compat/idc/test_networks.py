@@ -135,6 +135,13 @@ def test_convnet_is_dcs_with_other_keys(images):
     assert [f.shape[1:] for f in every] == [(16, 16, 16), (16, 8, 8), (16, 4, 4)]
     assert (probabilities - logits.softmax(1)).abs().max() <= 1e-12
     assert torch.equal(net.get_feature(x, 0, 3, return_logit=True)[1], logits)
+    # DREAM's and NCFM's.
+    assert torch.equal(net.embed(x), features)
+    assert torch.equal(net.embed_to_logit(features), logits)
+    assert torch.equal(net.get_feature_from_layer(x), logits)
+    both = net.get_feature_from_layer(x, return_features=True)
+    assert (both[0] - logits).abs().max() <= 1e-12
+    assert all(map(torch.equal, both[1], every))
 
 
 @pytest.mark.parametrize("images", [3, 40])

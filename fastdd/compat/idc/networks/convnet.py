@@ -1,4 +1,4 @@
-"""IDC's ``models/convnet.py``."""
+"""``models/convnet.py`` of IDC, with what DREAM's and NCFM's have besides."""
 
 from collections.abc import Callable
 
@@ -78,9 +78,24 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits; with ``return_features`` (logits, what the classifier saw)."""
-        features = run_parts(fast_layout(x), self._parts()).flatten(1)
+        features = self.embed(x)
         logits = self.classifier(features)
         return (logits, features) if return_features else logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the classifier sees (DREAM)."""
+        return run_parts(fast_layout(x), self._parts()).flatten(1)
+
+    def embed_to_logit(self, x: Tensor) -> Tensor:
+        """Logits of what :meth:`embed` gave (DREAM)."""
+        return self.classifier(x)
+
+    def get_feature_from_layer(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Logits; with ``return_features`` (logits, outputs of all blocks) (NCFM)."""
+        if not return_features:
+            return self(x)
+        features, logits = self.get_feature(x, 0, self.depth, return_logit=True)
+        return logits, features
 
     def get_feature(
         self, x: Tensor, idx_from: int, idx_to: int = -1, return_prob: bool = False, return_logit: bool = False
