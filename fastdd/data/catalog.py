@@ -241,6 +241,8 @@ def _checked(name, option: str, value: Any, default: Any) -> Any:
         raise ValueError(f"{option} of {name} must be a number, not {value!r}")
     if option == "bias_ratio" and not 0 <= value <= 1:
         raise ValueError(f"bias_ratio must lie in 0..1, not {value}")
+    if option == "seed" and type(value) is not int:
+        raise ValueError(f"seed of {name} must be a whole number, not {value!r}")
     if option == "seed" and not 0 <= value < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {value}")
     return value

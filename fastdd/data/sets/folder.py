@@ -45,13 +45,13 @@ def folder(
     protected: str = "group",
     skip_corrupt: bool = False,
     table: str | os.PathLike | None = None,
-    path_column: str = "path",
+    path_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
     unknown_group: str | None = None,
     test_split: float | None = None,
-    seed: int = 0,
-    name: str = "folder",
+    seed: int | None = None,
+    name: str | None = None,
 ) -> Plan:
     """Images by class folder, as RGB at ``size`` x ``size``: shorter side resized (bilinear, antialiased), centre crop.
 
@@ -75,13 +75,13 @@ def folder(
         protected: the column that is the group; several, joined by ``+``, for their intersections (FairDD, appendix O).
         skip_corrupt: leave out images that can't be decoded, and list them in the provenance.
         table: a table, as ``groups_csv``, that need not have groups; with ``label_column`` of the classes, too.
-        path_column: the column that names the image.
+        path_column: the column that names the image; ``path`` by default.
         label_column: the column that is the class, in place of folders; images that the table lacks are left out.
         split_column: the column that says train, test or validation.
         unknown_group: the group of images without one; by default they are refused.
         test_split: the share that is held out to be tested on where there is nothing else; 0.2 by default.
-        seed: of the images that are held out.
-        name: what runs and tables call the data set.
+        seed: of the images that are held out; 0 by default.
+        name: what runs and tables call the data set; ``folder`` by default.
 
     Raises:
         FileNotFoundError: no root, no images, or no table of the given name.
@@ -89,7 +89,9 @@ def folder(
     """
     if root is None:
         raise FileNotFoundError("folder needs the images' folder: give it with --data-root (root= in Python)")
+    name, seed = "folder" if name is None else str(name), seed or 0
     _check_name(name)
+    path_column = "path" if path_column is None else str(path_column)
     # A number on the command line is a name as well.
     label_column, split_column, unknown_group = (
         None if word is None else str(word) for word in (label_column, split_column, unknown_group)
