@@ -378,10 +378,8 @@ def is_held(folder: str | os.PathLike) -> bool:
     try:
         with open(path) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # of someone else's, or a file system without locks
-        return False
+    except OSError as error:  # others are of someone else's, or a file system without locks
+        return isinstance(error, BlockingIOError)
     return False
 
 
