@@ -78,7 +78,7 @@ def test_a_set_with_a_learned_step_size_evaluates_there_as_here(upstream, data, 
     monkeypatch.setattr(modules["utils"].tqdm, "tqdm", iter)  # may be missing
     made = random_set(data, 10)
     made.learning_rate = 0.02
-    made.metadata["run"] = {"arch": "ConvNetD2"}
+    made.metadata["run"] = {"arch": "ConvNetD2", "width": None, "depth": None, "dsa_strategy": "none"}
     fastdd.export_synthetic(made, tmp_path, to="mtt")
     images, labels, rate = (torch.load(tmp_path / f"{name}_best.pt") for name in ("images", "labels", "lr"))
     there, _ = accuracy_there(modules["utils"], images, labels, data, rate.item())

@@ -91,7 +91,7 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
     _copy(checkout, folder)
     _lay(script, folder, place)
     for earlier, patterns in script.takes.items():
-        _take(place.work / recipe.name / earlier / "off-0", folder, patterns)
+        _take(place.work / recipe.name / earlier, folder, patterns)
     beside = folder.parent / f"{kind}-{turn}.files"
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "stand-ins").mkdir(parents=True)
@@ -140,9 +140,13 @@ def _lay(script: Script, folder: Path, place: Place) -> None:
             target.write_text(text.replace("{data}", str(place.data(script.images))))
 
 
-def _take(source: Path, folder: Path, patterns: list[str]) -> None:
+def _take(runs: Path, folder: Path, patterns: list[str]) -> None:
+    """Copy what an earlier script's first run wrote: as it is or, where that failed, on fastdd."""
     for pattern in patterns:
-        for path in sorted(source.glob(pattern)):
+        found = [(runs / kind, path) for kind in ("off-0", "fast-0") for path in sorted((runs / kind).glob(pattern))]
+        for source, path in found:
+            if source != found[0][0]:
+                break
             target = folder / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
