@@ -177,7 +177,8 @@ def planned_evaluation(
 
     Networks on images that are of no set are the teacher's where no ``arch`` is given, as those on its sets are.
     """
-    opened = labels_of(what, data, device, settings.get("protocol"), teacher, labels, settings.get("arch"))
+    network = {name: settings.get(name) for name in ("arch", "width", "depth")}
+    opened = labels_of(what, data, device, settings.get("protocol"), teacher, labels, network)
     if what == "random" and settings.get("arch") is None and opened.get("teacher") is not None:
         settings |= opened["teacher"].network
     return plan_evaluation(what, data, device, **settings, **opened)

@@ -1,7 +1,7 @@
 """``relabel``: store a teacher's labels of a set, and whose labels an evaluation trains to."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,12 +85,13 @@ def labels_of(
     protocol: str | None,
     teacher: str | os.PathLike | None,
     labels: str | os.PathLike | None,
-    arch: str | None = None,
+    network: Mapping[str, Any],
 ) -> dict[str, Any]:
     """``teacher`` and ``labels`` as :func:`fastdd.evaluation.plan_evaluation` takes them; nothing for other protocols.
 
     Args:
-        what, protocol, arch: of the evaluation.
+        what, protocol: of the evaluation.
+        network: ``arch``, ``width`` and ``depth`` of the evaluation's networks, as far as they are given.
         teacher: a path; None: that of the set's run.
         labels: ``teacher`` (None), ``hard``, or the path of a file.
 
@@ -110,7 +111,7 @@ def labels_of(
         if teacher is not None:
             raise ValueError(f"labels {labels} are not a teacher's of the moment: leave teacher {teacher} out")
         return {"labels": kind}
-    return {"labels": kind, "teacher": teacher_of(what, data, device, teacher, arch)}
+    return {"labels": kind, "teacher": teacher_of(what, data, device, teacher, network)}
 
 
 def teacher_of(
@@ -118,10 +119,10 @@ def teacher_of(
     data: Dataset,
     device: torch.device,
     path: str | os.PathLike | None,
-    arch: str | None = None,
+    network: Mapping[str, Any] | None = None,
 ) -> Teacher:
     """The teacher at a path, or that of a set's run; of bare weights the network is that of the set's teacher, else
-    ``arch``, else the data set's."""
+    ``network``, else the data set's."""
     own = what.metadata.get("teacher") or {} if isinstance(what, SyntheticSet) else {}
     if path is None and not own:
         raise ValueError("protocol rded trains to a teacher's labels: give the teacher (--teacher), or --labels hard")
@@ -130,7 +131,7 @@ def teacher_of(
     if not named and not path.exists():
         raise ValueError(f"the set's teacher {path} is not there: give it, or another one (--teacher)")
     shipped = preset("rded", data.name, 1)
-    usual = {"arch": arch} if arch else {name: shipped.get(name) for name in ("arch", "width", "depth")}
+    usual = network if network and network.get("arch") else shipped
     network = own if own.get("arch") else usual
     normalised = {}
     if isinstance(what, SyntheticSet):

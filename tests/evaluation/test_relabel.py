@@ -173,6 +173,10 @@ def test_evaluate_and_relabel_by_paths(synthetic, tmp_path):
     hard = fastdd.evaluate(made_set, DATA, **how, labels="hard")
     assert hard.protocol.relabel.labels == "hard"
     fastdd.evaluate("random", DATA, ipc=2, arch="ConvNet", width=4, depth=2, teacher=tmp_path / "net", **how)
+    bare = models.build("ConvNetBN", 3, 3, (8, 8), width=4, depth=2)
+    torch.save(bare.state_dict(), tmp_path / "bare.pth")
+    same = {"arch": "ConvNetBN", "width": 4, "depth": 2, "teacher": tmp_path / "bare.pth"}
+    fastdd.evaluate("random", DATA, ipc=1, **how, **same)  # bare weights are of the networks' kind
     assert api.estimate_evaluation(made_set, DATA, **how | {"epochs": 3}).total > 0
 
 
