@@ -41,7 +41,6 @@ def main() -> int:
         work = Path(given.work or scratch).resolve()
         few = data.Few(given.data, work / "data", given.train, given.test)
         place = runs.Place(work, few, given.seed, given.threads, given.seconds)
-        few()
         if not few.names:
             print(f"{given.data} has neither mnist/ nor cifar10/", file=sys.stderr)
             return 2

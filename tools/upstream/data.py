@@ -8,6 +8,8 @@ import numpy as np
 
 import fastdd
 
+_PLACES = {"mnist": "MNIST", "cifar10": "cifar-10-batches-py"}
+
 
 class Few:
     """Folders of the first images of every class, made when they are asked for.
@@ -20,19 +22,22 @@ class Few:
 
     def __init__(self, root: Path, out: Path, train: int, test: int):
         self.root, self._out, self._train, self._test = root, out, train, test
-        self.names: list[str] = []
 
     def __call__(self, train: int = 0) -> Path:
         """The folder with ``train`` images a class; 0: as many as usual."""
         folder = self._out / f"{train or self._train}-a-class"
         if not folder.exists():
-            self.names = prepare(self.root, folder, train or self._train, self._test)
+            prepare(self.root, folder, train or self._train, self._test)
         return folder
 
+    @property
+    def names(self) -> list[str]:
+        """Data sets that were there."""
+        return [name for name, place in _PLACES.items() if (self() / place).is_dir()]
 
-def prepare(root: Path, out: Path, train: int, test: int) -> list[str]:
-    """Write the first ``train`` and ``test`` images of every class to ``out``; the data sets that were there."""
-    written = []
+
+def prepare(root: Path, out: Path, train: int, test: int) -> None:
+    """Write the first ``train`` and ``test`` images of every class, of the data sets that are there, to ``out``."""
     for name, write in (("mnist", _mnist), ("cifar10", _cifar10)):
         try:
             data = fastdd.data.load(name, root)
@@ -41,8 +46,6 @@ def prepare(root: Path, out: Path, train: int, test: int) -> list[str]:
         for part, count in ((data.train, train), (data.test, test)):
             rows = first_of_each(part.labels, count)
             write(out, part is data.train, np.asarray(part.images)[rows], np.asarray(part.labels)[rows])
-        written.append(name)
-    return written
 
 
 def first_of_each(labels: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Modules that distillation scripts import and that may be missing: found last, so an installed one always wins."""
 
+import builtins
 import functools
 import importlib
 import sys
@@ -9,11 +10,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
+import numpy as np
+
 from fastdd.compat.hook import torchvision_substitute, wandb_stand_in
 
 _OURS = torchvision_substitute.__name__
 # Gone in SciPy 2; what was in it is in scipy.ndimage.
 _SCIPY = "scipy.ndimage.interpolation"
+# Python's own types, which numpy called its own until 1.24: IDC's CutMix has ``np.int(...)``.
+_NUMPY = ("bool", "complex", "float", "int", "object", "str")
 
 
 class _Missing(type):
@@ -77,10 +82,13 @@ class _LastFinder(MetaPathFinder):
 
 
 def install(*, wandb: bool = False) -> None:
-    """Offer the substitutes to every import that finds nothing else.
+    """Offer the substitutes to every import that finds nothing else, and numpy's old names for Python's types.
 
     ``wandb``: a stand-in for wandb too, which keeps nothing.
     """
+    for name in _NUMPY:
+        if name not in vars(np):  # hasattr would ask numpy, which raises an error that explains
+            setattr(np, name, getattr(builtins, name))
     finder = next((finder for finder in sys.meta_path if isinstance(finder, _LastFinder)), None)
     if finder is None:
         sys.meta_path.append(finder := _LastFinder())

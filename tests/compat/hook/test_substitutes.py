@@ -24,10 +24,12 @@ ours_is_used = pytest.mark.skipif(
 def installed(monkeypatch):
     """The substitutes, for this test only."""
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    before = set(sys.modules)
+    before, of_numpy = set(sys.modules), set(vars(np))
     substitutes.install()
     substitutes.install()  # twice is once
     yield
+    for name in set(vars(np)).intersection(substitutes._NUMPY) - of_numpy:
+        delattr(np, name)
     for name in set(sys.modules) - before:
         if name.partition(".")[0] == "torchvision" or name == "scipy.ndimage.interpolation":
             del sys.modules[name]
@@ -243,6 +245,13 @@ def test_a_module_that_scipy_gave_up_is_found(installed, monkeypatch):
 
 
 @ours_is_used
+def test_names_that_numpy_gave_up_are_pythons_types(installed):
+    names = vars(np)
+    assert names["int"](2.7) == 2
+    assert (names["float"], names["object"]) == (float, object)
+    assert np.zeros(2, dtype=names["int"]).dtype == np.dtype(int)
+
+
 def test_nothing_else_is_found(installed):
     for name in ("torchaudio", "wandb.sdk", "torchvisionary"):
         with pytest.raises(ModuleNotFoundError):
