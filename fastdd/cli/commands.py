@@ -72,7 +72,7 @@ COMMANDS = {
 
 # The commands as help has them, by what they are for.
 TOPICS = {
-    "Distil and evaluate": ("demo", "distill", "evaluate", "experts", "estimate", "runs", "report"),
+    "Distil and evaluate": ("demo", "distill", "evaluate", "relabel", "experts", "estimate", "runs", "report"),
     "Bias": ("audit", "weights", "train", "explain"),
     "Data sets and files": ("data", "import", "export"),
     "Results of papers": ("reproduce", "study"),

@@ -25,7 +25,7 @@ def nothing_long(monkeypatch):
 
     monkeypatch.setattr(samples, "kde_weights", long)
     monkeypatch.setattr(samples, "pseudo_groups", long)
-    monkeypatch.setattr(distillation, "Run", long)
+    monkeypatch.setattr(distillation, "run", long)
 
 
 @pytest.mark.parametrize(

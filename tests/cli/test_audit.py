@@ -32,7 +32,7 @@ def test_a_run_is_audited_and_its_report_marked(run):
     assert found == json.loads(Path("run/audit.json").read_text())
     assert len(found["rows"][0]["of_set"]["groups"]) == 10
     run("report", "run", "--embedding", "none")
-    assert Path("run/report.html").read_text().count('class="marked"') == 10
+    assert Path("run/report.html").read_text().count('<button type="button" class="marked"') == 10
 
 
 def test_a_set_alone_is_audited_and_nothing_is_written(run, tmp_path):

@@ -50,6 +50,7 @@ def test_the_list_has_every_set_and_its_options(run):
     code, text, _ = run("data", "list")
     assert code == 0
     assert all(re.search(rf"^ *{name} ", text, re.MULTILINE) for name in available())
+    text = " ".join(text.split())
     assert "target=Attractive, protected=Male, size=64, seed=30, skip_corrupt=false, balanced=false" in text
     assert "size=32, groups_csv=none, protected=group, skip_corrupt=false" in text
 

@@ -50,7 +50,7 @@ def test_experts_and_evaluations(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--ipcs", "3"), "No such option: --ipcs"),
+        (("--ipcs", "3"), "there is no option --ipcs; did you mean --ipc?"),
         (("--dataset", "c-digits", "--ipc", "0"), "IPC must be at least 1, not 0"),
         (("experts", "--dataset", "c-digits", "--processes", "2"), "leave --processes out"),
         (("evaluate", "nowhere"), "no synthetic set at nowhere"),

@@ -163,8 +163,11 @@ def test_a_protocol_shows_its_figures_and_what_to_know(run, made, tmp_path):
     assert "DEO_M" not in out
     assert json.loads((tmp_path / "f.json").read_text())["rows"][0]["protocol"] == "mtt"
     assert "protocol mtt but for nets 1, epochs 1: MTT, with the learned step size." in out
-    code, _, err = run("evaluate", made, "--protocol", "dd")
-    assert (code, err) == (2, "error: unknown protocol 'dd'; one of: dc, fairdd, mtt, idc, ncfm, dcbench, biased-dd\n")
+    code, _, err = run("evaluate", made, "--protocol", "xyz")
+    assert (code, err) == (
+        2,
+        "error: unknown protocol 'xyz'; one of: dc, fairdd, mtt, idc, ncfm, rded, dcbench, biased-dd\n",
+    )
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ def test_installing_in_a_script_does_the_same(script):
         (["--json", "no/where.json", "x.py"], "error: the folder of no/where.json does not exist"),
         ([], "error: Missing argument 'SCRIPT'."),
         (["--device", "cuda", "x.py"], "error: --device must be cpu, or left to the script, not 'cuda'"),
-        (["--fast", "x.py"], "error: No such option: --fast"),
+        (["--fast", "x.py"], "error: there is no option --fast"),
     ],
 )
 def test_bad_usage_is_one_line(run, arguments, message):

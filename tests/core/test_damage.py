@@ -19,9 +19,9 @@ from fastdd.core import bounds, files, reading
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, is_store, open_store, save_store
 from fastdd.data.catalog import build, load
 from fastdd.data.files.readers.cifar import parse_cifar_python
+from fastdd.data.files.table import read_table
 from fastdd.data.files.tree import Tree
 from fastdd.data.sets.balance import drop_to_ratio
-from fastdd.data.sets.folder import _read_groups
 from fastdd.debias.density.kde.weights import KdeWeights, load_array
 from fastdd.experts import store as experts
 from fastdd.methods import Method
@@ -137,7 +137,7 @@ def test_a_zip_archive(tmp_path):
 def test_a_table_of_groups(tmp_path):
     content = b"path,group\na.png," + b"x" * 200_000
     with pytest.raises(ValueError, match=r"groups\.csv, line 2: no row of path and group \(field larger"):
-        _read_groups(content, tmp_path / "groups.csv", ["a.png"], "group")
+        read_table(content, tmp_path / "groups.csv", ["path", "group"])
 
 
 @pytest.mark.parametrize(

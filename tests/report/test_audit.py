@@ -11,6 +11,7 @@ from rich.console import Console
 
 import fastdd
 from fastdd import report
+from fastdd.cli.fit import fitted
 from fastdd.data import SyntheticSet
 from fastdd.evaluation.audit import Audit, Bound, ClassOfSet, Probe, SetBias
 from fastdd.report import charts
@@ -83,7 +84,8 @@ def test_tables_fit_80_columns(found):
     names = tuple(f"a class with a long name {n}" for n in range(10))
     classes = tuple(replace(one, name=name) for one, name in zip(found.data.classes, names, strict=True))
     wide = replace(found, data=replace(found.data, classes=classes))
-    lines = text_of(report.audit_tables(wide, "run, c-digits"), 200).splitlines()
+    tables = [part for table in report.audit_tables(wide, "run, c-digits") for part in fitted(table, 80)]
+    lines = text_of(tables, 200).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
     first = text_of(report.audit_tables(found, "run, c-digits")).splitlines()
     assert first[2].split() == ["0", "red", "89.4", "50", "50", "0.25", "±", "0.01", "0.5", "50", "(25)", "50", "(25)"]

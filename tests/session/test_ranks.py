@@ -137,7 +137,7 @@ def test_a_stop_asked_of_one_rank_is_agreed_on(both):
 
 def test_commands_print_once(both):
     _, _, out, errors = both
-    assert out.count("dm+fairdd") == 1
+    assert out.count("c-digits, test set, %") == 1
     assert errors.count("error: IPC must be at least 1, not 0") == 1
 
 

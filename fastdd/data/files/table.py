@@ -76,7 +76,7 @@ def read_table(
             value = {name: cells[at[0]].strip() if at[0] < len(cells) else "" for name, at in places.items() if at}
             rows.append((reader.line_num + skipped, value))
     except csv.Error as error:
-        line = reader.line_num + 1 + skipped
+        line = reader.line_num + skipped
         raise ValueError(f"{path}, line {line}: no row of {' and '.join(wanted)} ({error})") from None
     return Table(path, tuple(names), rows, remarks)
 
