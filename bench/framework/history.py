@@ -161,7 +161,7 @@ def draw(path: str | os.PathLike, found: Sequence[Point]) -> int:
     left, right = figure.subfigures(1, 2, width_ratios=(9, 6)) if shown else (figure, None)
     _rows(left.subplots(), by_case, machines)
     if right is not None:
-        panels = list(right.subplots(-(-len(shown) // 2), 2, squeeze=False).flat)
+        panels = list(right.subplots(max(-(-len(shown) // 2), int(height / _PANEL)), 2, squeeze=False).flat)
         for case, axes in zip(sorted(shown), panels, strict=False):
             _over_time(axes, case, by_case[case], machines)
         for axes in panels[len(shown) :]:

@@ -374,12 +374,13 @@ class _Round:
             with models.exact_convolutions():
                 key = self._plan.of_set.seed, "evaluation", self._number
                 cell.train(self._net, rate, key, lambda epoch, rate=rate: look(rate, epoch))
-        reached = {}
+        reached: dict[str, Reached] = {}
         for when in ("last", "best"):
             _, rate, epoch, state = kept[when]
+            same = when == "best" and (rate, epoch) == (reached["last"].rate, reached["last"].epoch)
             self._net.load_state_dict(state)
             with models.exact_convolutions():
-                reached[when] = Reached(rate, epoch, self._right("test"))
+                reached[when] = reached["last"] if same else Reached(rate, epoch, self._right("test"))
         return Outcome(**reached, by_test=by_test)
 
     def _right(self, split: str) -> GroupCounts:
