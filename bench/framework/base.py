@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ROOT = Path(__file__).resolve().parents[2]
-_WORKER = Path(__file__).with_name("base_worker.py")
+_WORKER = Path(__file__).resolve().parents[1] / "worker.py"
 _MOST_ROUNDS = 1000
 # Tail of the interval of the median that is left out on either side.
 _TAIL = 0.025

@@ -151,6 +151,7 @@ PROTOCOLS = MappingProxyType(
             relabels=True,
             batch=_batch_of_rded,
         ),
+        "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
         "ddranking": PublishedProtocol(
             5,
             300,
@@ -161,7 +162,6 @@ PROTOCOLS = MappingProxyType(
             training=MappingProxyType({"milestones": (Fraction(1, 2),)}),
             scores=True,
         ),
-        "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
         "biased-dd": PublishedProtocol(
             3,
             150,

@@ -1,13 +1,17 @@
 """Scores of DD-Ranking as rows of JSON and as tables of 80 columns."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastdd.core import reading
+from fastdd.core.text import shown
+from fastdd.data import SyntheticSet
 from fastdd.evaluation import METRICS
 from fastdd.evaluation.ranking import Outcome, Ranking
 from fastdd.evaluation.repeats import repeats
 from fastdd.evaluation.scores import CELLS, SCORES
-from fastdd.report.results import TITLES
+from fastdd.report.results import TITLES, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,18 +85,52 @@ def over_sets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**result, "rounds": rounds * len(rows), "distillations": len(rows), "seconds": seconds}
 
 
+def read_ranking(path: str | os.PathLike, synthetic: SyntheticSet) -> dict[str, Any] | None:
+    """The last ranking of this set in a run's file; None where there is none of it.
+
+    Raises:
+        ValueError: naming the file: it holds none.
+    """
+    rows = [row for row in read_json(path)["rows"] if row.get("set_digest") == synthetic.digest()]
+    if not rows:
+        return None
+    for when in _WHEN:
+        for name in METRICS:
+            for score in SCORES:
+                of_when = rows[-1].get(when)
+                of_figure = of_when.get(name) if isinstance(of_when, dict) else None
+                found = of_figure.get(score) if isinstance(of_figure, dict) else None
+                values = [found.get(key, "") for key in ("mean", "interval")] if isinstance(found, dict) else [""]
+                if not all(value is None or reading.is_number(value) for value in values):
+                    raise ValueError(f"{path} is damaged: {when} {name} {score} is {shown(found)}, not a figure")
+    return rows[-1]
+
+
+def score_lines(row: Mapping[str, Any], when: str) -> tuple[list[str], list[list[str]]]:
+    """Titles of columns, and a line a figure that the test set defines, with intervals where there are any."""
+    lines = [
+        [TITLES[name], *(_cell(row[when][name][score], 3) for score in SCORES)]
+        for name in METRICS
+        if row[when][name]["hlr"]["mean"] is not None
+    ]
+    return ["figure", *(score.upper() for score in SCORES)], lines
+
+
+def ranking_tables(row: Mapping[str, Any] | None) -> list[tuple[str, list[str], list[list[str]]]]:
+    """For the report page: title, titles of columns, lines."""
+    return [] if row is None else [(f"Scores, {words}", *score_lines(row, when)) for when, words in _WHEN.items()]
+
+
 def score_table(row: Mapping[str, Any], when: str, title: str) -> "Table":
-    """The scores of every figure that the test set defines, in fractions, with their intervals where there are any."""
+    """:func:`score_lines` for the terminal, in fractions."""
     from rich.table import Table
 
+    header, lines = score_lines(row, when)
     result = Table(title=f"{title}, {_WHEN[when]}", title_justify="left")
-    result.add_column("figure", no_wrap=True)
-    for score in SCORES:
-        result.add_column(score.upper(), justify="right", no_wrap=True)
-    for name in METRICS:
-        of_scores = row[when][name]
-        if of_scores["hlr"]["mean"] is not None:
-            result.add_row(TITLES[name], *(_cell(of_scores[score], 3) for score in SCORES))
+    for name in header:
+        result.add_column(name, justify="left" if name == header[0] else "right", no_wrap=True)
+    for line in lines:
+        result.add_row(*line)
     return result
 
 

@@ -1,5 +1,7 @@
 """``fastdd evaluate --protocol ddranking`` as a user types it."""
 
+import json
+
 import pytest
 
 from fastdd import report
@@ -9,6 +11,7 @@ QUICK = ("--protocol", "ddranking", "--nets", 1, "--epochs", 1, "--rates", "0.01
 
 def test_scores_of_a_run_are_printed_and_kept(run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FASTDD_PROGRESS_SECONDS", "0")
     small = ["--dataset", "c-digits", "--ipc", 1, "--iterations", 1, "--width", 4, "--batch-real", 4]
     assert run("distill", *small, "--out", tmp_path / "run")[0] == 0
     code, text, errors = run("evaluate", tmp_path / "run", *QUICK, "--compat", "--json", tmp_path / "r.json")
@@ -21,6 +24,12 @@ def test_scores_of_a_run_are_printed_and_kept(run, tmp_path, monkeypatch):
     assert (row["protocol"], row["method"], row["rounds"], row["labels"]) == ("ddranking", "dm", 1, "hard")
     assert row["last"]["accuracy"]["ior"]["interval"] is None
     assert 0 <= row["last"]["wa"]["lrs"]["mean"] <= 1
+    assert run("report", tmp_path / "run", "--out", tmp_path / "p.html", "--embedding", "none")[0] == 0
+    assert "Scores of DD-Ranking" in (tmp_path / "p.html").read_text()
+    (tmp_path / "run" / report.RANKING).write_text(json.dumps(report.document([row | {"last": {"accuracy": 1}}])))
+    code, _, errors = run("report", tmp_path / "run", "--out", tmp_path / "q.html", "--embedding", "none")
+    assert code == 2
+    assert "ranking.json is damaged: last accuracy hlr" in errors
 
 
 @pytest.mark.parametrize(
