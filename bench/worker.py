@@ -3,6 +3,7 @@
 It is run by its path, with the other tree first on Python's path, so that it imports only what older commits have too.
 A line of JSON on standard input is a request, and a line on standard output its answer:
 
+    {"from": true}                                      where its fastdd is: {"from": FILE}
     {"open": "segment_mean segments=10", "to": FILE}    inputs, check and results (to a file): {"error", "budget", ...}
     {"time": true}                                      one call: {"us": ...}
 """
@@ -16,6 +17,7 @@ import torch
 
 def main(device: str, seed: int, threads: int, quick: bool, keep_memory: bool) -> None:
     """Answer until standard input ends."""
+    import fastdd
     from fastdd.bench import cases
     from fastdd.bench.framework import machine
     from fastdd.bench.framework.timing import Stopwatch
@@ -33,7 +35,9 @@ def main(device: str, seed: int, threads: int, quick: bool, keep_memory: bool) -
         for line in sys.stdin:
             asked = json.loads(line)
             try:
-                if "open" in asked:
+                if "from" in asked:
+                    answer = {"from": fastdd.__file__}
+                elif "open" in asked:
                     case = inputs = None  # two cases' inputs may not fit
                     if asked["open"] not in known:
                         raise LookupError("no such case")

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -105,12 +105,14 @@ def _give_extension(tree: Path, ref: str) -> None:
 
 
 class Worker:
-    """A tree's process."""
+    """A tree's process.
+
+    Raises:
+        RuntimeError: it can't begin (an older commit may have no such benchmark), or imports another tree.
+    """
 
     def __init__(self, tree: Tree, settings: dict[str, Any]):
-        environment = {**os.environ, "PYTHONPATH": "" if tree.path is None else str(tree.path)}
-        if tree.path is None:
-            environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+        environment = dict(os.environ) if tree.path is None else {**os.environ, "PYTHONPATH": str(tree.path)}
         self.tree = tree
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_WORKER), json.dumps(settings)],
@@ -119,6 +121,10 @@ class Worker:
             text=True,
             env=environment,
         )
+        home = (_ROOT if tree.path is None else tree.path).resolve()
+        if not Path(found := self.ask(**{"from": True})["from"]).resolve().is_relative_to(home):
+            self.end()
+            raise RuntimeError(f"the process of {tree.name} imports fastdd from {found}, not from {home}")
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Its answer.
@@ -133,12 +139,14 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError(f"the process of {self.tree.name} has ended (exit code {self._process.wait()})")
+            code = self._process.wait()
+            raise RuntimeError(f"the process of {self.tree.name} has ended (exit code {code}); its error is above")
         return json.loads(line)
 
     def end(self) -> None:
         """Let it go."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
