@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
     from fastdd.api.experts import train_experts
     from fastdd.api.explain import explain
+    from fastdd.api.rank import rank
     from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
     from fastdd.api.relabel import relabel
     from fastdd.api.train import load_network, train_network
@@ -46,6 +47,7 @@ __all__ = [
     "load_plugin",
     "load_synthetic",
     "pseudo_groups",
+    "rank",
     "register_dataset",
     "register_method",
     "register_mode",
@@ -70,6 +72,7 @@ _HOMES = {
     "load_plugin": "fastdd.api",
     "load_synthetic": "fastdd.api",
     "pseudo_groups": "fastdd.api",
+    "rank": "fastdd.api",
     "register_dataset": "fastdd.api",
     "register_method": "fastdd.api",
     "register_mode": "fastdd.api",

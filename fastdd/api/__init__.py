@@ -13,6 +13,7 @@ from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate, 
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import check_experts, estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
+from fastdd.api.rank import planned_ranking, rank
 from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
 from fastdd.api.relabel import relabel
 from fastdd.api.train import load_network, train_network
@@ -42,7 +43,9 @@ __all__ = [
     "load_synthetic",
     "pick_device",
     "planned_evaluation",
+    "planned_ranking",
     "pseudo_groups",
+    "rank",
     "register_dataset",
     "register_method",
     "register_mode",

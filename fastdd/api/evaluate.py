@@ -77,10 +77,10 @@ def evaluate(
         ipc: for "random".
         nets: networks, each from its own initialisation; by default the protocol's, else 5.
         protocol: a published one by name (:data:`fastdd.evaluation.PROTOCOLS`): dc, fairdd, mtt, idc, ncfm, rded,
-            dcbench, or biased-dd, which is of "whole"; sets ``nets`` and ``epochs`` where they are not given, and dc
-            and fairdd the augmentation that DC's code has for its sets of MNIST and for ConvNetBN where
-            ``dsa_strategy`` is not; idc its own training (CutMix, batch, learning rate over time), and rded that to a
-            teacher's labels.
+            dcbench, ddranking (whose scores :func:`fastdd.rank` gives), or biased-dd, which is of "whole"; sets
+            ``nets`` and ``epochs`` where they are not given, and dc and fairdd the augmentation that DC's code has for
+            its sets of MNIST and for ConvNetBN where ``dsa_strategy`` is not; idc its own training (CutMix, batch,
+            learning rate over time), and rded that to a teacher's labels.
         arch, width, depth: the network; by default the one that the set was distilled with.
         epochs: 1000 by default with augmentation and 300 without, as published; 20 for "whole".
         dsa_strategy: augmentation while training; by default the one that the set was distilled with.

@@ -16,6 +16,7 @@ from fastdd.bench.framework.model import GPUS
 from fastdd.bench.framework.overhead import overhead_table, overheads
 from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
+from fastdd.cli import bench_trees
 from fastdd.cli.console import bar, console
 from fastdd.cli.options import Command, Device, Json, new_app, output_file
 from fastdd.core.files import check_writable, is_stream
@@ -79,6 +80,22 @@ Measured = Annotated[
     ),
 ]
 
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="Measure this tree against another commit: results held together, calls in turns, ratios with intervals.",
+        metavar="REF",
+        show_default=False,
+    ),
+]
+History = Annotated[
+    bool,
+    typer.Option(
+        "--history", help="Measure nothing; show all committed results by case and machine (--plot draws them)."
+    ),
+]
+
 
 @app.callback(invoke_without_command=True)
 def bench(
@@ -99,6 +116,8 @@ def bench(
     show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
     model: Model = None,
     measured: Measured = None,
+    base: Base = None,
+    history: History = False,
 ) -> None:
     """Speed beside published code and plain PyTorch, where results match.
 
@@ -111,6 +130,11 @@ def bench(
     if model is not None:
         _predict(case or [], model, measured, json, seed)
         return
+    if history:
+        for path in filter(None, (json, plot)):
+            check_writable(path)
+        bench_trees.show_history(case or [], plot, json)
+        return
     selected = cases.select(case or [])
     if show_list:
         shown = Table(box=None, show_header=False)
@@ -119,6 +143,10 @@ def bench(
         console.print(shown)
         return
     target = pick_device(device)
+    if base is not None:
+        for name, value in {"plot": plot, "upstream": upstream, "memory": memory, "resume": resume}.items():
+            if value:
+                raise ValueError(f"--{name} is not for --base: leave it out")
     for path in filter(None, (json, plot)):
         check_writable(path)
     document = _earlier(json) if resume else None
@@ -127,22 +155,19 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     limited = budget is not None and reps is None
-    if limited:
-        reps = 1
-    documents = runner.run(
-        selected,
-        target,
-        seed=seed,
-        reps=(3 if quick else 7) if reps is None else reps,
-        budget=(0.0 if quick else 5.0) if budget is None else budget,
-        limit=budget if limited else None,
-        quick=quick,
-        memory=memory,
-        upstream=code,
+    how = {
+        "seed": seed,
+        "reps": (1 if limited else 3 if quick else 7) if reps is None else reps,
+        "budget": (0.0 if quick else 5.0) if budget is None else budget,
+        "quick": quick,
         # Files are shared and committed; folders of a machine have no place in them.
-        argv=[Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
-        before=document,
-    )
+        "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
+    }
+    if base is not None:
+        bench_trees.against(base, selected, target, json=json, **how)
+        return
+    limit = budget if limited else None
+    documents = runner.run(selected, target, limit=limit, memory=memory, upstream=code, before=document, **how)
     with bar("bench") as update:
         for number, document in enumerate(documents, 1):
             update(number, len(selected), selected[number - 1].label)

@@ -15,6 +15,7 @@ from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_o
 from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, Log, constants_option, new_app
 from fastdd.cli.origin import with_dataset
 from fastdd.cli.plan import plan_of_evaluation
+from fastdd.cli.rank import PROTOCOL, Compat, Rates, WholeEpochs, check_options, parsed_rates, rank_sets
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
 from fastdd.core import files, ranks
 from fastdd.core.text import one_of
@@ -115,7 +116,8 @@ Teacher = Annotated[
     str | None,
     typer.Option(
         "--teacher",
-        help="Of protocol rded: trained network whose labels are learned (fastdd train, fastdd experts, or weights).",
+        help="Of protocols rded and ddranking: trained network whose labels are learned (fastdd train, fastdd experts, "
+        "or weights).",
         show_default="the set's",
         metavar="NETWORK",
         rich_help_panel=EVALUATION,
@@ -125,8 +127,9 @@ Labels = Annotated[
     str | None,
     typer.Option(
         "--labels",
-        help="Of protocol rded: the teacher's (teacher), the classes (hard), or those of a file (fastdd relabel).",
-        show_default="teacher",
+        help="Of protocol rded: the teacher's (teacher), the classes (hard), or those of a file (fastdd relabel); of "
+        "ddranking hard or teacher.",
+        show_default="teacher; ddranking: the set's",
         metavar="teacher|hard|FILE",
         rich_help_panel=EVALUATION,
     ),
@@ -168,6 +171,9 @@ def evaluate(
     groups: SetGroups = None,
     teacher: Teacher = None,
     labels: Labels = None,
+    rates: Rates = None,
+    whole_epochs: WholeEpochs = None,
+    compat: Compat = False,
     deo: Deo = "range",
     keep_nets: KeepNets = None,
     seed: Seed = 0,
@@ -186,9 +192,30 @@ def evaluate(
     archs = [models.canonical_name(name) for name in arch.split(",")] if arch else [None]
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
+    of_ranking = {"rates": rates, "whole-epochs": whole_epochs, "compat": compat}
+    others = {"factor": factor, "training": training, "constant": constant, "groups": groups, "keep-nets": keep_nets}
+    check_options(protocol, of_ranking, others | {"log": log})
     options = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
     places = targets(target, seeds)
     what, data, ipc = to_evaluate(next(iter(places.values())), dataset, data_root, options, ipc)
+    if protocol == PROTOCOL:
+        _check_networks(archs, data, [])
+        how = {"ipc": ipc, "rounds": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
+        how |= {"teacher": teacher, "labels": labels, "whole_epochs": whole_epochs, "rates": parsed_rates(rates)}
+        how |= {"compat": compat, "device": device}
+        first = next(iter(places.values()))
+        rank_sets(
+            places,
+            lambda place: what if place == first else _same_kind(place, what),
+            data,
+            archs,
+            how,
+            deo=deo,
+            seed=seed,
+            json=json,
+            dry_run=dry_run,
+        )
+        return
     runs = {
         number: Path(place) if isinstance(what, SyntheticSet) and Path(place).is_dir() else None
         for number, place in places.items()

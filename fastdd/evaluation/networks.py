@@ -181,8 +181,8 @@ def evaluate(
     net = build()
     init = models.ParameterInit(net)
     trained = TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups, protocol.dsa_strategy)
-    held_out = None if dataset.validation is None else _seen(dataset.validation, dataset, device, zca)
-    test = _seen(dataset.test, dataset, device, zca)
+    held_out = None if dataset.validation is None else seen(dataset.validation, dataset, device, zca)
+    test = seen(dataset.test, dataset, device, zca)
     start = time.perf_counter()
     ranks.agree("evaluation", dataset.name, tuple(labels.shape), arch, width, depth, nets, protocol, seed)
     results, reports = {}, Messages()
@@ -233,7 +233,7 @@ def _check(nets: int, labels: Tensor, dataset: Dataset, protocol: Protocol | Non
         )
 
 
-def _seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:
+def seen(split: Split, dataset: Dataset, device: torch.device, zca: Zca | None) -> TrainingImages:
     """Images of a split as networks see them, with labels and groups."""
     if zca is None:
         images = DeviceImages.of(split.images, dataset.mean, dataset.std, device)

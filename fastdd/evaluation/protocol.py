@@ -1,7 +1,7 @@
 """The published evaluation's training: of one network, and of several side by side."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -117,10 +117,12 @@ def train(
     protocol: Protocol,
     key: tuple,
     recipe: Recipe | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Train a network as the protocol says; orders and augmentations are functions of ``key`` and the epoch.
 
-    ``recipe``, where it is not plain training, is of this network and these images. Returns the last epoch's loss, a
+    ``recipe``, where it is not plain training, is of this network and these images. ``after`` is called with the number
+    of passes done after each of them, and may leave the network in evaluation mode. Returns the last epoch's loss, a
     scalar on the device.
     """
     course = _Course(protocol, net.parameters() if recipe is None else recipe.parameters())
@@ -146,6 +148,9 @@ def train(
             loss_of=None if recipe is None else recipe.loss,
         )
         course.follow(epoch)
+        if after is not None:
+            after(epoch + 1)
+            net.train()
     return loss
 
 

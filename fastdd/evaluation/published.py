@@ -29,6 +29,7 @@ class PublishedProtocol:
         of_whole: it is of networks on the whole training set, not on a synthetic one.
         relabels: it trains to the labels of a teacher (:mod:`fastdd.evaluation.relabel`).
         batch: from the data set's name, the number of classes and the IPC, the training batch; None: ``training``'s.
+        scores: what it says of a set are scores over several trainings (:mod:`fastdd.evaluation.ranking`).
     """
 
     nets: int
@@ -43,6 +44,7 @@ class PublishedProtocol:
     of_whole: bool = False
     relabels: bool = False
     batch: Callable[[str, int, int], int] | None = None
+    scores: bool = False
 
 
 def _of_idc(dataset: str, factor: int) -> tuple[str, float]:
@@ -150,6 +152,16 @@ PROTOCOLS = MappingProxyType(
             batch=_batch_of_rded,
         ),
         "dcbench": PublishedProtocol(5, 1000, 300, ("accuracy",), "DC-Bench, with the set's own augmentation."),
+        "ddranking": PublishedProtocol(
+            5,
+            300,
+            300,
+            ("accuracy", "wa", "deo_m", "deo_a"),
+            "DD-Ranking 0.2.0: SGD, a learning rate that falls to a tenth half-way. Rates and best epochs are chosen "
+            "on held-out training images; the package chooses both on the test set.",
+            training=MappingProxyType({"milestones": (Fraction(1, 2),)}),
+            scores=True,
+        ),
         "biased-dd": PublishedProtocol(
             3,
             150,

@@ -16,7 +16,7 @@ mixed batch through the network once more, which changes nothing else); JPEG fil
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -158,6 +158,7 @@ def train_to_labels(
     learning_rate: float,
     momentum: float,
     weight_decay: float,
+    after: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Train a network, which is changed. Returns the last epoch's mean loss, a scalar on the device.
 
@@ -167,6 +168,7 @@ def train_to_labels(
         labeller: of their views.
         epochs, batch, learning_rate, weight_decay: as :class:`fastdd.evaluation.Protocol` has them.
         momentum: AdamW's first beta.
+        after: called with the number of epochs done after each of them; it may leave the network in evaluation mode.
     """
     views, how = labeller.views, labeller.views.how
     matrices = [parameter for parameter in net.parameters() if parameter.ndim > 1]
@@ -205,6 +207,9 @@ def train_to_labels(
                 read=read,
                 loss_of=loss_of,
             )
+            if after is not None:
+                after(epoch + 1)
+                net.train()
     return loss
 
 

@@ -13,6 +13,7 @@ from fastdd.report.audit import (
 from fastdd.report.experts import expert_rows, expert_summary, expert_table
 from fastdd.report.explanations import draw_features, draw_saliency, explanation_row, explanation_table
 from fastdd.report.pictures import preview, preview_dataset, preview_snapshots
+from fastdd.report.ranking import RANKING, compat_lines, over_sets, ranking_row, reached_table, score_table
 from fastdd.report.results import (
     RESULT,
     document,
@@ -44,12 +45,14 @@ from fastdd.report.weights import plot_weights, weight_rows, weight_summary, wei
 __all__ = [
     "AUDIT",
     "LEGEND",
+    "RANKING",
     "RESULT",
     "WeightedImages",
     "audit_document",
     "audit_lines",
     "audit_summary",
     "audit_tables",
+    "compat_lines",
     "document",
     "draw_features",
     "draw_saliency",
@@ -64,15 +67,19 @@ __all__ = [
     "network_row",
     "networks",
     "notes",
+    "over_sets",
     "planned",
     "plot_weights",
     "preview",
     "preview_dataset",
     "preview_snapshots",
+    "ranking_row",
+    "reached_table",
     "read_audit",
     "read_json",
     "read_results",
     "result_row",
+    "score_table",
     "set_digest",
     "sheet_beside",
     "table",

@@ -22,6 +22,7 @@ from fastdd.report.coverage import ClassCoverage
 from fastdd.report.embeddings import Embedding, kept_network, of_random_network, of_trained_network
 from fastdd.report.labels import labels
 from fastdd.report.labels import title as title_of
+from fastdd.report.ranking import ranking_tables
 from fastdd.report.record import Record
 from fastdd.report.results import networks
 from fastdd.report.tiles import MOST_CLASSES, group_marks, snapshot_tiles, synthetic_tiles
@@ -213,6 +214,7 @@ def _about(record: Record, name: str, dataset: Dataset | None, view: View) -> di
         "classes": synthetic_tiles(shown, record.audit, view.images) if shown is not None else [],
         "marks": group_marks(record.audit),
         "audit": _audit(record.audit),
+        "ranking": ranking_tables(record.ranking),
         "hidden": 0 if made is None else max(0, len(made.metadata["class_names"]) - MOST_CLASSES),
         "losses": record.losses,
         "evaluations": record.evaluations,

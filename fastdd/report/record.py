@@ -12,6 +12,7 @@ from fastdd.data import SyntheticSet, built_with, registered_name
 from fastdd.evaluation.audit import Audit
 from fastdd.methods import stored
 from fastdd.report.audit import AUDIT, read_audit
+from fastdd.report.ranking import RANKING, read_ranking
 from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
 from fastdd.report.training import check_history
 from fastdd.session import folder as run_folder
@@ -36,6 +37,7 @@ class Record:
         rows: results of evaluations, as :func:`fastdd.report.result_row` makes them; the oldest first.
         meta: of the last evaluation: versions, machine.
         audit: of the set, where there is one and it is of this set.
+        ranking: the last scores of this set (:func:`fastdd.report.ranking_row`), where there are some.
         history: of the training of a network, a row an epoch
             (:attr:`fastdd.session.trained.TrainedNetwork.history`); None where it is none. ``steps`` are
             then its epochs, ``total`` is None until there is a network, and there is no synthetic set.
@@ -53,6 +55,7 @@ class Record:
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
     audit: Audit | None = None
+    ranking: dict[str, Any] | None = None
     history: list[dict[str, Any]] | None = field(default=None)
     title: str = ""
 
@@ -129,7 +132,7 @@ def read_record(path: str | os.PathLike) -> Record:
     losses = [(entry["step"], entry["loss"]) for entry in logged]
     found = _results(path / RESULT)
     synthetic = SyntheticSet.load(made) if made.exists() else None
-    audited = synthetic is not None and (path / AUDIT).exists()
+    audited, ranked = (synthetic is not None and (path / name).exists() for name in (AUDIT, RANKING))
     return Record(
         path,
         synthetic,
@@ -142,6 +145,7 @@ def read_record(path: str | os.PathLike) -> Record:
         found["rows"],
         found["meta"],
         read_audit(path / AUDIT, synthetic) if audited else None,
+        read_ranking(path / RANKING, synthetic) if ranked else None,
     )
 
 
