@@ -221,6 +221,20 @@ def test_pinned_draws_of_seeds(chosen):
         assert torch.initial_seed() == PINNED_SEEDS[op]
 
 
+def test_legacy_draws_are_of_the_default_dtype_as_published():
+    x = images((16, 1, 4, 4), torch.float64)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(5)
+        flipped = ours.rand_flip(x, changed(latestseed=-1), rng="legacy")
+        after = torch.get_rng_state()
+        torch.manual_seed(5)
+        assert torch.equal(flipped, torch.where(torch.rand(16, 1, 1, 1) < 0.5, x.flip(3), x))
+        assert torch.equal(after, torch.get_rng_state())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("rng", ["legacy", "fast"])
 def test_a_seed_gives_batches_of_any_size_one_transform(rng):
     x = images((9, 3, 8, 8))
