@@ -117,7 +117,7 @@ def folder(
     number = {label: place for place, label in enumerate(listed.class_names)}
     labels = np.array([number[label] for label in listed.labels], np.int64)
     everything = Rows(listed.names, labels, groups)
-    parts, held_out = _parted(name, listed, everything, test_split, seed)
+    parts, held_out = _parted(tree, name, listed, everything, test_split, seed)
     return Plan(
         name,
         tree,
@@ -308,7 +308,7 @@ def _splits_of(told: Table, names: Sequence[str], rows: RowOf, column: str | Non
 
 
 def _parted(
-    name: str, listed: _Listed, rows: Rows, test_split: float | None, seed: int
+    tree: Tree, name: str, listed: _Listed, rows: Rows, test_split: float | None, seed: int
 ) -> tuple[dict[str, Rows], list[str]]:
     """The splits by name, and what is said of images that are held out."""
     splits = np.array(listed.splits if listed.splits is not None else ["train"] * len(rows))
@@ -322,7 +322,8 @@ def _parted(
     held = split_rows(train.labels, train.groups, share, seed)
     if not 0 < share < 1 or not held.any():
         raise ValueError(
-            f"test_split {share:g} of {len(train)} images leaves none on one side: give another share, or a folder test"
+            f"{tree.path}: test_split {share:g} of {len(train)} images leaves none on one side: "
+            "give another share, or a folder test"
         )
     parts |= {"train": train.take(np.flatnonzero(~held)), "test": train.take(np.flatnonzero(held))}
     remarks = [
