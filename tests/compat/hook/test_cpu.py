@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -105,14 +106,22 @@ def test_streams_and_generators(on_cpu):
     assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
 
 
-def test_distributed_data_parallel_over_gpus_runs_on_cpus(on_cpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # a group sets its own
-    torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
-    try:
-        net = nn.Linear(3, 2).cuda()
-        parallel = nn.parallel.DistributedDataParallel(net, device_ids=[0], output_device=0)
-        parallel(torch.ones(4, 3, device="cuda")).sum().backward()
-        assert torch.equal(net.weight.grad, torch.full((2, 3), 4.0))
-    finally:
-        torch.distributed.destroy_process_group()
-    assert on_cpu.asked["init_process_group"] == on_cpu.asked["DistributedDataParallel"] == 1
+_PARALLEL = """
+import os, sys, torch
+from fastdd.compat.hook.cpu import OnCpu
+on_cpu = OnCpu()
+on_cpu.install()
+torch.distributed.init_process_group("nccl", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+net = torch.nn.Linear(3, 2).cuda()
+parallel = torch.nn.parallel.DistributedDataParallel(net, device_ids=[0], output_device=0)
+parallel(torch.ones(4, 3, device="cuda")).sum().backward()
+print(net.weight.grad.unique().tolist(), on_cpu.asked["init_process_group"], on_cpu.asked["DistributedDataParallel"])
+sys.stdout.flush()
+os._exit(0)  # a group that ends with its last reference can wait for its own threads forever
+"""
+
+
+def test_distributed_data_parallel_over_gpus_runs_on_cpus(tmp_path):
+    command = [sys.executable, "-c", _PARALLEL, tmp_path / "ranks"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split("\n")[0] == "[4.0] 1 1", done.stderr
