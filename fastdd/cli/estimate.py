@@ -14,6 +14,7 @@ from fastdd.cli.datasets import data_options, load_dataset, named_values
 from fastdd.cli.evaluate import to_evaluate
 from fastdd.cli.options import Command, new_app
 from fastdd.cli.plan import show_estimate, times, write_estimate
+from fastdd.cli.rank import PROTOCOL, check_options
 from fastdd.cli.repeats import targets
 from fastdd.core import files
 from fastdd.core.settings import given
@@ -88,6 +89,9 @@ def _of_evaluation(
     where: tuple[str | None, Path | None], of_data: dict[str, Any], options: dict[str, Any]
 ) -> tuple[Dataset, float, Estimate]:
     """The data set, the seconds until it was there, and the estimate: that of all networks."""
+    if options["protocol"] == PROTOCOL:
+        raise ValueError(f"there is no estimate of protocol {PROTOCOL}: evaluate --dry-run counts its trainings")
+    check_options(options["protocol"], {name: options.pop(name) for name in ("rates", "whole_epochs", "compat")}, {})
     archs, seeds = options.pop("arch"), options.pop("seeds")
     places = targets(options.pop("target"), seeds)
     target = next(iter(places.values()))

@@ -54,6 +54,10 @@ def test_experts_and_evaluations(run, tmp_path):
         (("--dataset", "c-digits", "--ipc", "0"), "IPC must be at least 1, not 0"),
         (("experts", "--dataset", "c-digits", "--processes", "2"), "leave --processes out"),
         (("evaluate", "nowhere"), "no synthetic set at nowhere"),
+        (
+            ("evaluate", "whole", "--dataset", "c-digits", "--protocol", "ddranking"),
+            "no estimate of protocol ddranking",
+        ),
         (("bench",), "unexpected extra argument"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_protocol_shows_its_figures_and_what_to_know(run, made, tmp_path):
     code, _, err = run("evaluate", made, "--protocol", "xyz")
     assert (code, err) == (
         2,
-        "error: unknown protocol 'xyz'; one of: dc, fairdd, mtt, idc, ncfm, rded, dcbench, biased-dd\n",
+        "error: unknown protocol 'xyz'; one of: dc, fairdd, mtt, idc, ncfm, rded, dcbench, ddranking, biased-dd\n",
     )
 
 
