@@ -5,7 +5,7 @@ Files are called ``res_METHOD_DATASET_MODEL_IPCipc.pt``.
 {"data": [[images, labels] of every experiment], "accs_all_exps": {model: accuracies}}; images are normalised. DC's code
 stores accuracies as fractions, FairDD's as percent, both of numpy's own type. COBRA's IDC and DataDAM's evaluation have
 the one pair itself as data. Images of IDM (``--aug``) and of COBRA's IDC hold several
-(:mod:`fastdd.exchange.packed`), which nothing in the file tells.
+(:mod:`fastdd.exchange.multi_formation`), which nothing in the file tells.
 """
 
 import json
@@ -20,7 +20,7 @@ from fastdd.core.reading import parse_json
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.found import Content, Export, Found, as_record, check_free, plain_tensor
-from fastdd.exchange.packed import check_packed, keep_packed, told_factor
+from fastdd.exchange.multi_formation import check_packed, keep_packed, told_factor
 from fastdd.exchange.published import name_of, of_result
 
 DESCRIPTION = "a .pt file with {'data': [[images, labels], ...]}"

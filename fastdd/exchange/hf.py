@@ -7,7 +7,7 @@ from fastdd.data.sets.shards import huggingface
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange.folder import rounded
 from fastdd.exchange.found import Content, Export, Found, read_record, write_record
-from fastdd.exchange.hugging_face import found_in, table_of
+from fastdd.exchange.image_table import found_in, table_of
 
 DESCRIPTION = "a folder that datasets.load_from_disk reads"
 _STATE = ("state.json", "dataset_dict.json")

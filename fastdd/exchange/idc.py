@@ -20,7 +20,7 @@ from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange import torch_files
 from fastdd.exchange.dc import check_holds, learned_rate, plain, several
 from fastdd.exchange.found import RECORD, Content, Export, Found, check_free, plain_tensor, read_record, write_record
-from fastdd.exchange.packed import check_factor, check_packed, keep_packed, told_factor
+from fastdd.exchange.multi_formation import check_factor, check_packed, keep_packed, told_factor
 
 DESCRIPTION = "data.pt (or data40.pt, data_1000.pt of a step), a list [images, labels], or its folder"
 DECODERS = ("single", "multi", "bound")

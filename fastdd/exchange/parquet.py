@@ -11,7 +11,7 @@ from fastdd.data.sets.shards import huggingface
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.exchange.folder import rounded
 from fastdd.exchange.found import Content, Export, Found, as_record, check_free
-from fastdd.exchange.hugging_face import found_in, table_of
+from fastdd.exchange.image_table import found_in, table_of
 
 DESCRIPTION = "a .parquet file with the columns image and label"
 _KEY = b"fastdd"
