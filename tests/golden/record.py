@@ -17,13 +17,25 @@ import yaml
 
 import fastdd
 from fastdd.experts import ExpertSettings
-from fastdd.methods import configure
+from fastdd.methods import METHODS, configure
 from fastdd.session.folder import CHECKPOINT, METRICS
 
 SMALL = {"ipc": 2, "iterations": 3, "batch_real": 12, "width": 8, "depth": 2, "device": "cpu"}
 LOOPS = {"iterations": 2, "outer_loop": 2, "inner_loop": 2, "batch_train": 16}
 MODES = ("none", "fairdd", "kde", "fairdd-iw", "fairdd-ldam", "fairdd-groupdro")
 EXPERTS = {"num_experts": 2, "epochs": 2, "width": 4, "depth": 2, "eval_every": 1, "device": "cpu"}
+# Methods that have come since the first digests were recorded.
+MATCHED = {"outer_loop": 2, "batch_train": 16, "train_images": 40, "batch_synthetic": 8}
+BY_CLASS = {"ipc": 2, "device": "cpu"}
+LATER = {
+    "datadam": SMALL,
+    "idc": {**SMALL, **MATCHED},
+    "dream": {**SMALL, **MATCHED},
+    "ncfm": {**SMALL, "frequencies": 8, "calibration": 2, "width": 4, "experts": "none"},
+    "rded": {**BY_CLASS, "candidates": 8, "crops": 2},
+    "sre2l": {**BY_CLASS, "iterations": 3, "batch_classes": 4},
+}
+TEACHER = {"arch": "ConvNetBN", "width": 8, "depth": 2, "epochs": 1, "device": "cpu"}
 STUDENT = {"method": "mtt", "ipc": 2, "iterations": 2, "syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1}
 
 
@@ -127,6 +139,16 @@ def run_cases() -> dict[str, dict]:
         "noise": {"init": "noise", "lr_img": 10.0},
     }.items():
         cases[f"mtt {name}"] = {**STUDENT, "experts": "none", **more}
+    return cases | later_cases()
+
+
+def later_cases() -> dict[str, dict]:
+    """Every later method with the modes that it has of the first ones."""
+    cases = {}
+    for method, settings in LATER.items():
+        for mode in MODES[:3]:
+            if not METHODS[method].by_class or mode in METHODS[method].Settings.modes:
+                cases[f"{method} {mode}"] = {**settings, "method": method, "debias": mode}
     return cases
 
 
@@ -194,24 +216,37 @@ class Recorder:
             weights = None
         else:
             weights = None if name.endswith("computed") else self._weights(mode)
+        by_class = METHODS[settings["method"]].by_class
+        if by_class:
+            settings["teacher"] = self.teacher()
         out = self.folder / "runs" / name
         made = fastdd.distill(self.data, out=out, weights=weights, **settings)
         config = yaml.safe_load((out / "config.yaml").read_text())
-        checkpoint = torch.load(out / CHECKPOINT, weights_only=True)
-        run = {key: value for key, value in made.metadata.items() if key not in ("run", "versions", "kde")}
+        run = {key: value for key, value in made.metadata.items() if key not in ("run", "versions", "kde", "teacher")}
         evaluations = out / "evaluations.jsonl"
         return {
             "images": digest(made.images, made.labels),
             "sketch": sketch(made.images),
             "learned": digest(made.learning_rate, *([] if made.soft_labels is None else [made.soft_labels])),
             "metrics": digest((out / METRICS).read_bytes()),
-            "checkpoint": checkpoint["digest"][:16],
-            "config": digest(given(config["run"]), config["data_digest"]),
-            "metadata": digest(run, given(made.metadata["run"])),
+            **({} if by_class else {"checkpoint": torch.load(out / CHECKPOINT, weights_only=True)["digest"][:16]}),
+            "config": digest(self._named(config["run"]), config["data_digest"]),
+            "metadata": digest(run, self._named(made.metadata["run"])),
             "evaluations": digest(rows_as_before(evaluations)) if evaluations.exists() else None,
             "preview": digest((out / "preview.png").read_bytes()),
             "files": sorted(entry.name for entry in out.iterdir()),
         }
+
+    def _named(self, settings: dict) -> dict:
+        """Settings without the path of this folder."""
+        found = given(settings)
+        return found | {"teacher": "teacher"} if "teacher" in found else found
+
+    def teacher(self) -> Path:
+        out = self.folder / "teacher"
+        if not out.exists():
+            fastdd.train_network(self.data, out=out, **TEACHER)
+        return out
 
     def weight_cases(self) -> dict[str, dict]:
         found = {}
