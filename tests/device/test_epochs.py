@@ -5,6 +5,7 @@ no more than are recorded in bench/results/launches.json, where this file writes
 with tests/helpers on the path.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from unittest import mock
 import pytest
 import torch
 from pretend_gpu import CUDA, PretendGpu, Record
-from tiny_runs import made
+from tiny_runs import made, teacher, tiny
 from torch import Tensor
 
 from fastdd import models, training
@@ -34,6 +35,7 @@ from fastdd.evaluation.protocol import ProtocolTraining
 from fastdd.evaluation.saliency import rise
 from fastdd.experts import ExpertSettings
 from fastdd.experts.training import train_experts
+from fastdd.methods import METHODS
 from fastdd.methods.parts.side_by_side import SideBySideTraining
 from fastdd.methods.parts.training import train_epoch
 from fastdd.ops import _faiss, knn_kde
@@ -199,6 +201,14 @@ def of_knn(device: torch.device):
     return epoch, lambda: found[0].double()
 
 
+def of_a_unit(method: str, device: torch.device):
+    """A class of RDED's mosaics, or two iterations of SRe2L's images."""
+    given, found = teacher("colour"), {}
+    on_device = replace(given, net=copy.deepcopy(given.net).to(device))
+    work = METHODS[method](tiny(method), data(), on_device, device)
+    return lambda number: found.update({0: work.make(work.units[number])[0]}), lambda: found[0]
+
+
 SMALL = {"dfa": {"swap_from": 1}, "selecmix": {"pool": 36}, "selecmix-lff": {"pool": 36}}
 EVALUATIONS = {
     "published": Protocol(),
@@ -209,9 +219,12 @@ EVALUATIONS = {
 }
 # Of what waits or sends, where, and why: features, maps, densities and embeddings go to the host, which they are made
 # for, and how far bounds are apart; masks are drawn there, all at once; an encoder is built and its images sent as its
-# training begins; DC's augmentation is drawn and, by scipy's splines, rotated there.
+# training begins; DC's augmentation is drawn and, by scipy's splines, rotated there; RDED's images and the numbers of
+# its crops come from there, its losses are sorted there, and finished images of a class are kept there.
 WAITS = {
     ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
+    ("by class", "rded"): ("rded._losses", "rded.make"),
+    ("by class", "sre2l"): ("sre2l.make",),
     ("weights", "knn"): ("knn_kde.knn_kde",),
     ("evaluation", "features"): ("features.features_of",),
     ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
@@ -225,6 +238,7 @@ UPLOADS = {
         "dc_augmentation._rotated",
     ),
     ("evaluation", "saliency"): ("saliency.rise",),
+    ("by class", "rded"): ("device._take", "rded._cut"),
     ("weights", "a step of the embedding"): ("device.of", "embedding.train_embedding", "init.__init__"),
     ("weights", "exact"): ("estimate._exact",),
 }
@@ -240,6 +254,7 @@ EPOCHS: dict[tuple[str, str], Begin] = {
     ("evaluation", "saliency"): of_saliency,
     **{("experts", f"{count} at a time"): partial(of_experts_epoch, count) for count in (1, 5)},
     **{("evaluation", f"test pass, {count} at a time"): partial(of_test_pass, count) for count in (1, 5)},
+    **{("by class", method): partial(of_a_unit, method) for method in ("rded", "sre2l")},
     **{("training", name): partial(of_recipe, name, "sgd") for name in RECIPES},
     **{
         ("weights", name): of
@@ -265,19 +280,11 @@ def recorded() -> dict[str, dict[str, dict[str, int]]]:
 
 # Of a whole piece of work, where it waits and why.
 EVALUATE_WAITS = {
-    ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
-    ("weights", "knn"): ("knn_kde.knn_kde",),
-    ("evaluation", "features"): ("features.features_of",),
-    ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "networks.evaluate": "whether a network is finite, and its last loss",
     "doubts.doubt_of_network": "whether it predicts one class alone",
     "metrics.of": "what it got right",
 }
 EXPERT_WAITS = {
-    ("evaluation", "DC's augmentation"): ("dc_augmentation._rotated", "dc_augmentation.<lambda>"),
-    ("weights", "knn"): ("knn_kde.knn_kde",),
-    ("evaluation", "features"): ("features.features_of",),
-    ("evaluation", "saliency"): ("saliency.rise", "saliency.<genexpr>"),
     "side_by_side._train": "an epoch's losses, of all experts at once",
     "store._bytes": "every epoch is stored",
     "trainer._check_finite": "an expert that diverged is told at once",
@@ -313,7 +320,6 @@ def test_an_evaluation_waits_where_it_says():
     with PretendGpu() as gpu, gpu.recording() as record:
         found = of_evaluate(CUDA)
     assert (found - expected).abs().max() <= 1
-    print(record.waits)
     assert places(record.waits) <= set(EVALUATE_WAITS)
     # Of three networks: two of the network, one of what it predicts where it learned nothing, one of its counts.
     assert len(record.waits) <= 3 * 4
