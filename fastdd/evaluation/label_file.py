@@ -18,6 +18,7 @@ from torch import Tensor
 from fastdd.core import reading
 from fastdd.core.files import write_error
 from fastdd.core.space import check_room
+from fastdd.core.text import shown
 from fastdd.data import DeviceImages
 from fastdd.evaluation.relabel import Relabelling, TeachersLogits, Views
 
@@ -50,10 +51,10 @@ class LabelFile:
             if length > _LARGEST_HEADER:
                 raise ValueError("its header is too long")
             header = reading.parse_json(file.read(length))
-            self.about: dict[str, Any] = reading.parse_json(header["__metadata__"]["fastdd_labels"])
+            self.about: dict[str, Any] = _checked(reading.parse_json(header["__metadata__"]["fastdd_labels"]))
             self.epochs, self.images, self.classes = header["logits"]["shape"]
             whole = 8 + length + 2 * self.epochs * self.images * self.classes
-            if header["logits"]["dtype"] != "F16" or self.about["schema"] != _SCHEMA:
+            if header["logits"]["dtype"] != "F16" or not all(map(reading.is_count, header["logits"]["shape"])):
                 raise ValueError("it has another schema")
             if os.fstat(file.fileno()).st_size != whole:
                 raise ValueError(f"it is truncated, {os.fstat(file.fileno()).st_size} of {whole} bytes")
@@ -72,8 +73,29 @@ class LabelFile:
         return Views(about["seed"], Relabelling(strips=about["strips"], smallest=about["smallest"]))
 
     def at(self, epoch: int, first: int, n: int) -> Tensor:
-        """float16 [n, classes], from place ``first`` of an epoch on; a copy."""
-        return torch.from_numpy(np.array(self._logits[epoch, first : first + n]))
+        """float16 [n, classes], from place ``first`` of an epoch on; a copy.
+
+        Raises:
+            ValueError: they are not finite.
+        """
+        found = torch.from_numpy(np.array(self._logits[epoch, first : first + n]))
+        if not found.isfinite().all():
+            raise ValueError(f"{self.path} is damaged: labels of epoch {epoch} are not finite")
+        return found
+
+
+def _checked(about: Any) -> dict[str, Any]:
+    """What a file of labels says of itself, of the types and within the ranges that :func:`write_labels` gives."""
+    if about["schema"] != _SCHEMA:
+        raise ValueError("it has another schema")
+    counts, words = ("seed", "batch", "strips"), {"set": about["set"], "teacher": about["teacher"]["digest"]}
+    wrong = [name for name in counts if not reading.is_count(about[name]) or (name != "seed" and not about[name])]
+    wrong += [name for name, value in words.items() if not isinstance(value, str)]
+    if not (reading.is_number(about["smallest"]) and 0 < about["smallest"] <= 1):
+        wrong.append("smallest")
+    if wrong:
+        raise ValueError(f"its {wrong[0]} is {shown(about[wrong[0]])}")
+    return about
 
 
 def write_labels(

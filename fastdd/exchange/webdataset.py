@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastdd.core.files import DAMAGE, write_atomic
-from fastdd.core.reading import parse_json
+from fastdd.core.reading import is_number, parse_json
+from fastdd.core.text import shown
 from fastdd.data.pictures import picture
 from fastdd.data.sets.shards import field_of, samples
 from fastdd.data.synthetic import SyntheticSet
@@ -43,9 +44,14 @@ def read(content: Content) -> Found:
         names.append(key)
         labels.append(field_of(sample, None, f"{path}: {key}", "label"))
         soft.append(sample.get("soft_label"))
+        if isinstance(soft[-1], list) and (len(soft[-1]) != len(soft[0] or ()) or not all(map(is_number, soft[-1]))):
+            raise ValueError(f"{path}: the soft_label of {key} is {shown(soft[-1])}, not a number a class")
     if not pixels:
         raise ValueError(f"{path} has no samples")
     words = all(isinstance(label, str) for label in labels)
+    if not words and any(isinstance(label, str) for label in labels):
+        word = next(label for label in labels if isinstance(label, str))
+        raise ValueError(f"{path}: some classes are numbers, others are words, such as {shown(word)}")
     class_names = tuple(sorted(set(labels))) if words else None
     numbers = [class_names.index(label) for label in labels] if words else labels
     record = _record(path, hash_.hexdigest())

@@ -20,14 +20,16 @@ from fastdd.bench.framework import schema
 from fastdd.cli import commands
 from fastdd.compat.dc import datasets as dc_datasets
 from fastdd.compat.idc.training import load_ckpt
-from fastdd.data import SyntheticSet, Zca, check_store, open_store
+from fastdd.data import Dataset, SyntheticSet, Zca, check_store, open_store
 from fastdd.data.catalog import build
 from fastdd.data.files.decode import Recipe, decode
 from fastdd.debias.density import kde
 from fastdd.evaluation import plan_evaluation
+from fastdd.evaluation.label_file import LabelFile
 from fastdd.experts import Experts, ExpertSettings
 from fastdd.report.audit import audit_summary, audit_tables, read_audit
 from fastdd.report.page import View, page
+from fastdd.report.ranking import ranking_tables, read_ranking
 from fastdd.report.record import read_record
 from fastdd.report.results import METRICS, notes, read_results, table
 
@@ -222,6 +224,21 @@ def reported(folder: Path) -> Any:
     return page([record], view=View("none"))
 
 
+def _table(folder: Path) -> Any:
+    columns = {"path_column": "file", "label_column": "what", "protected": "when", "split_column": "part"}
+    return fastdd.data.load("folder", folder, table=folder / "table.csv", size=8, **columns)
+
+
+def stored_labels(folder: Path) -> list[Any]:
+    """What a file of labels says of its views, and all logits."""
+    found = LabelFile(folder / "l.safetensors")
+    return [found.views, found.digest, *(found.at(epoch, 0, found.images) for epoch in range(found.epochs))]
+
+
+def rankings(folder: Path) -> Any:
+    return read_ranking(folder / "ranking.json", SyntheticSet.load(folder / "s.safetensors"))
+
+
 def weights(name: str) -> Callable[[Path], Any]:
     from fastdd.api.samples import read_weights
 
@@ -366,6 +383,10 @@ READERS: dict[str, Reader] = {
     "import npz": Reader(samples.exported("npz", "x.npz", soft=True), imported("x.npz"), sound_import),
     "import npz zca": Reader(samples.exported("npz", "x.npz", zca=True), imported("x.npz"), sound_import),
     "import folder": Reader(samples.exported("folder"), imported(), sound_import),
+    "import webdataset": Reader(samples.exported("webdataset", "x.tar", soft=True), imported("x.tar"), sound_import),
+    "import parquet": Reader(samples.exported("parquet", "x.parquet", soft=True), imported("x.parquet"), sound_import),
+    "labels": Reader(samples.labels, stored_labels, lambda found: _finite(found[2], "labels")),
+    "ranking.json": Reader(samples.ranked, rankings, ranking_tables, ("ranking.json",)),
     "compat tiny": Reader(tiny_tensors, lambda folder: dc_datasets.get_dataset("TinyImageNet", folder)),
     "compat network": Reader(
         network_file, lambda folder: load_ckpt(nn.Linear(3, 2), str(folder / "n.pt"), verbose=False)
@@ -380,6 +401,9 @@ READERS: dict[str, Reader] = {
     "cifar100": Reader(samples.cifar100, data("cifar100"), sound_data),
     "svhn": Reader(samples.svhn, data("svhn"), sound_data),
     "folder": Reader(samples.image_folder, data("folder", **_SMALL), sound_data),
+    "folder table": Reader(samples.image_table, _table, sound_data),
+    "shards": Reader(samples.shards, lambda folder: Dataset.from_webdataset(folder, size=8), sound_data),
+    "parquet": Reader(samples.parquet, lambda folder: Dataset.from_huggingface(folder, size=8), sound_data),
     "folder zip": Reader(samples.image_zip, data("folder", "d.zip", **_SMALL), sound_data),
     "folder tar": Reader(samples.image_tar, data("folder", "d.tar", **_SMALL), sound_data),
     "tiny-imagenet": Reader(samples.tiny, data("tiny-imagenet-s", **_SMALL), sound_data),

@@ -17,12 +17,17 @@ import torch
 from PIL import Image
 
 import fastdd
-from fastdd import exchange, report
-from fastdd.data import Dataset, Split, SyntheticSet, Zca, save_store
+from fastdd import exchange, models, report
+from fastdd.data import Dataset, DeviceImages, Split, SyntheticSet, Zca, save_store
 from fastdd.data.initial import random_set
 from fastdd.debias.density.kde import KdeWeights
+from fastdd.evaluation import METRICS
+from fastdd.evaluation.label_file import write_labels
+from fastdd.evaluation.relabel import Relabelling, Views
+from fastdd.evaluation.scores import SCORES
 from fastdd.exchange.found import RECORD
 from fastdd.experts.buffers import export_buffers
+from fastdd.methods import Teacher
 
 CLASSES, GROUPS, MEAN, STD = ("cat", "dog"), ("day", "night"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 RUN = {"ipc": 1, "iterations": 2, "width": 4, "depth": 2, "batch_real": 4, "dsa_strategy": "flip"}
@@ -203,6 +208,66 @@ def image_tar(folder: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def image_table(folder: Path) -> None:
+    """Photographs in one folder, and a spreadsheet's table of them."""
+    photographs = {f"photographs/{n}.png": encoded(n) for n in range(12)}
+    rows = [
+        f"{name};{CLASSES[n % 2]};{GROUPS[n // 2 % 2]};{'test' if n > 7 else 'train'}"
+        for n, name in enumerate(photographs)
+    ]
+    table = "file;what;when;part\n" + "\n".join(rows) + "\n"
+    _write(folder, {**photographs, "table.csv": table.encode("utf-16")})
+
+
+def shards(folder: Path) -> None:
+    """WebDataset's, of both splits: classes as numbers in one, with a group in JSON."""
+    for split, count in (("train", 6), ("test", 4)):
+        with tarfile.open(folder / f"{split}-0.tar", "w") as archive:
+            for n in range(count):
+                about = json.dumps({"label": CLASSES[n % 2], "group": GROUPS[n // 2 % 2]}).encode()
+                for name, content in ((f"{n:03}.png", encoded(n)), (f"{n:03}.json", about)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+
+
+def parquet(folder: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    for split, count in (("train", 6), ("test", 4)):
+        images = [{"bytes": encoded(n), "path": None} for n in range(count)]
+        columns = {"image": images, "label": [CLASSES[n % 2] for n in range(count)]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / f"{split}-0.parquet")
+
+
+def labels(folder: Path) -> None:
+    """Logits of two epochs' views of four images, as ``fastdd relabel`` keeps them."""
+    pixels = DeviceImages.of(toy().train.images[:4], MEAN, STD, torch.device("cpu"))
+    net = models.build("ConvNet", 3, 2, (8, 8), width=4, depth=2, key=0)
+    about = {"of_set": "digest", "about_teacher": {"path": "./t", "digest": "digest"}}
+    views = Views(0, Relabelling())
+    write_labels(
+        folder / "l.safetensors",
+        pixels,
+        Teacher(net.eval(), "./t", "digest"),
+        views,
+        classes=2,
+        epochs=2,
+        batch=3,
+        **about,
+    )
+
+
+def ranked(folder: Path) -> None:
+    """A set and a ranking of it, whose figures are made up."""
+    made().save(folder / "s.safetensors")
+    figures = {score: {"mean": 0.25, "std": 0.1, "interval": None} for score in SCORES}
+    row = {when: dict.fromkeys(METRICS, figures) for when in ("last", "best")}
+    row |= {"set_digest": made().digest(), "protocol": "ddranking", "rounds": 2, "seconds": 1.0}
+    (folder / "ranking.json").write_text(json.dumps({"schema": 1, "rows": [row], "meta": {}}))
 
 
 def _idx(array: np.ndarray) -> bytes:

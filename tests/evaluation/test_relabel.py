@@ -154,6 +154,15 @@ def test_a_stopped_relabelling_goes_on_to_the_same_bytes(synthetic, tmp_path):
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
     with pytest.raises(ValueError, match="is there already"):
         write_labels(tmp_path / "whole", images, teacher("colour"), views, **how)
+    whole = (tmp_path / "whole").read_bytes()
+    for changed, told in (
+        (whole.replace(b'strips\\": 2', b'strips\\": 0'), "its strips is 0"),
+        (whole.replace(b"smallest", b"smellest"), "it has no .smallest."),
+        (whole[:-2] + b"\x00\x7c", "epoch 3 are not finite"),
+    ):
+        (tmp_path / "changed").write_bytes(changed)
+        with pytest.raises(ValueError, match=told):
+            LabelFile(tmp_path / "changed").at(3, 0, len(images.pixels))
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
     with pytest.raises(ValueError, match="truncated"):
         LabelFile(tmp_path / "cut")

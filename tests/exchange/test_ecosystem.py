@@ -54,6 +54,18 @@ def test_tar_files_of_samples(made, tmp_path):
     file.write_bytes(damaged)
     with pytest.raises((RuntimeError, ValueError), match=r"set\.tar"):
         fastdd.import_synthetic(file)
+    # Of the samples themselves: a class that is a word among numbers.
+    file.write_bytes(first)
+    number = tar_member(file, "00001.cls")
+    file.write_bytes(first[:number] + b"x" + first[number + 1 :])
+    with pytest.raises(ValueError, match=r"set\.tar: some classes are numbers, others are words, such as 'x'"):
+        fastdd.import_synthetic(file)
+
+
+def tar_member(file, name: str) -> int:
+    """Where its content begins."""
+    with tarfile.open(file) as archive:
+        return archive.getmember(name).offset_data
 
 
 @pytest.mark.full

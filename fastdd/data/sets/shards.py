@@ -52,8 +52,8 @@ def _shards(train: Any, test: Any, validation: Any) -> dict[str, list[Path]]:
             named = [path for path in every if str(path.relative_to(train)).lower().startswith(words)]
             given[split] = named or None
         given["train"] = given["train"] or [path for path in every if path not in (given["test"] or [])]
-        if not every:
-            raise FileNotFoundError(f"{train} has no shards (*.tar)")
+        if not given["train"]:
+            raise FileNotFoundError(f"{train} has no shards (*.tar) to train on")
     return {split: _paths(what) for split, what in given.items() if what is not None}
 
 
@@ -177,7 +177,8 @@ def of_huggingface(
     columns = image_columns(datasets, chosen["train"], image, label, group)
     parts, names = {}, {}
     for split, table in chosen.items():
-        parts[split] = _of_table(datasets, table, columns, size, split)
+        where = f"{source}, {split}" if isinstance(source, str | os.PathLike) else split
+        parts[split] = _of_table(datasets, table, columns, size, where)
     for what, column in (("class_names", columns[1]), ("group_names", columns[2])):
         feature = chosen["train"].features[column] if column else None
         if isinstance(feature, datasets.ClassLabel):
@@ -265,7 +266,7 @@ def _is_bytes(kind: Any) -> bool:
     return isinstance(kind, dict) and set(kind) == {"bytes", "path"}
 
 
-def _of_table(datasets: Any, table: Any, columns: tuple[str, str, str | None], size: int, split: str) -> Part:
+def _of_table(datasets: Any, table: Any, columns: tuple[str, str, str | None], size: int, where: str) -> Part:
     image, label, group = columns
     if isinstance(table.features[image], datasets.Image):
         table = table.cast_column(image, datasets.Image(decode=False))
@@ -274,9 +275,9 @@ def _of_table(datasets: Any, table: Any, columns: tuple[str, str, str | None], s
         try:
             images.append(_pixels(value, size))
         except (ValueError, TypeError, OSError) as error:
-            raise RuntimeError(f"cannot decode {split} row {row}: {reason(error)}") from None
+            raise RuntimeError(f"cannot decode {where} row {row}: {reason(error)}") from None
     if not images:
-        raise ValueError(f"split {split} has no rows")
+        raise ValueError(f"{where} has no rows")
     values = [_alike(list(table[column])) if column else None for column in (label, group)]
     return Part(np.stack(images), *values)
 
