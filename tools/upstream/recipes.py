@@ -27,6 +27,20 @@ class Files(_Strict):
     format: Literal["set", "buffers"] = "set"
 
 
+class Larger(_Strict):
+    """Settings at which most of a run is the script's own work, and neither start nor the comparison of first calls.
+
+    Args:
+        arguments: after the script's others, which they override.
+        files: in place of those of the same path.
+        images: training images a class; 0 for as many as usual.
+    """
+
+    arguments: str = ""
+    files: dict[str, str] = {}
+    images: int = 0
+
+
 class Script(_Strict):
     """A run of a script.
 
@@ -43,6 +57,8 @@ class Script(_Strict):
         exchange: what is imported and written again.
         images: training images a class; 0 for the command's number.
         seconds: limit of a run; 0 for the command's.
+        larger: settings for a comparison of times.
+        traced: steps of the images after which runs end that show how two part; 0: whole runs.
     """
 
     run: str
@@ -57,6 +73,16 @@ class Script(_Strict):
     exchange: list[Files] = []
     images: int = 0
     seconds: int = 0
+    larger: Larger = Larger()
+    traced: int = 0
+
+    def sized(self, larger: bool) -> "Script":
+        """Itself, or at its larger settings."""
+        if not larger:
+            return self
+        arguments = f"{self.arguments} {self.larger.arguments}"
+        changed = {"arguments": arguments, "files": self.files | self.larger.files, "images": self.larger.images}
+        return self.model_copy(update=changed)
 
 
 class Recipe(_Strict):
