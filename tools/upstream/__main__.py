@@ -148,7 +148,8 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     if run.over:
         return row | {"ends": f"not run: the code base's {given.family} s are spent"}
     if not given.repeats:
-        return row | {"ends": "not timed"} | _agreement(run, None, given)
+        row |= {"ends": "not timed"} | _agreement(run, None, given) | _remains(run, given)
+        return row | {"took": round(time.perf_counter() - begun, 1)}
     for turn in range(given.repeats):
         if turn and run.over:
             row["repeats"] = turn
@@ -163,15 +164,21 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     if None not in row["seconds"]:
         row["ratio"] = row["seconds"][0] / row["seconds"][1]
     if not fast[0].why and not run.over:
-        row |= _agreement(run, off[0], given)
-        if given.profile:
-            row["remains"] = [f"{called} {share:.0%}" for called, share in run("profile").profile[:_REMAINS]]
+        row |= _agreement(run, off[0], given) | _remains(run, given)
     ended = next((one for one in (off[0], fast[0]) if not one.why), None)
     row["exchange"] = (
         [exchange.there_and_back(files, ended.folder, given.data) for files in run.script.exchange] if ended else []
     )
     row["took"] = round(time.perf_counter() - begun, 1)
     return row
+
+
+def _remains(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
+    """Where the time of a run with fastdd is."""
+    if not given.profile:
+        return {}
+    ran = run("profile")
+    return {"remains": [ran.why] if ran.why else [f"{called} {share:.0%}" for called, share in ran.profile[:_REMAINS]]}
 
 
 def _agreement(run: _Runs, off: runs.Ran | None, given: argparse.Namespace) -> dict[str, Any]:

@@ -32,13 +32,15 @@ class Larger(_Strict):
 
     Args:
         arguments: after the script's others, which they override.
-        files: in place of those of the same path.
+        changes: what stands in its files' texts, and what takes its place.
         images: training images a class; 0 for as many as usual.
+        end: steps of the images after which the run ends; 0: at the script's own end.
     """
 
     arguments: str = ""
-    files: dict[str, str] = {}
+    changes: dict[str, str] = {}
     images: int = 0
+    end: int = 0
 
 
 class Script(_Strict):
@@ -80,9 +82,13 @@ class Script(_Strict):
         """Itself, or at its larger settings."""
         if not larger:
             return self
+        files = dict(self.files)
+        for path, text in files.items():
+            for before, after in self.larger.changes.items():
+                text = text.replace(before, after)
+            files[path] = text
         arguments = f"{self.arguments} {self.larger.arguments}"
-        changed = {"arguments": arguments, "files": self.files | self.larger.files, "images": self.larger.images}
-        return self.model_copy(update=changed)
+        return self.model_copy(update={"arguments": arguments, "files": files, "images": self.larger.images})
 
 
 class Recipe(_Strict):

@@ -152,7 +152,8 @@ def run(
     target = ["-m", script.run] if script.module else [script.run]
     own = shlex.split(script.arguments.replace("{data}", str(place.data(script.images))))
     command = [sys.executable, str(START), str(place.seed), str(folder), str(record), *how.start]
-    command += [f"--end={script.traced}"] if how.traced and script.traced else []
+    end = script.traced if how.traced else script.larger.end if place.larger else 0
+    command += [f"--end={end}"] if end else []
     command += ["--", *options, "--json", str(rows), *target, *own]
     environment = _environment(how, script, beside / "stand-ins", place)
     seconds = min(script.seconds or place.seconds, limit or math.inf)

@@ -246,8 +246,7 @@ def _known(name: str, original: Any, source: Source, done: set[str], copy_of: st
     elif why := _of_function(name, known, source, mentioned, done):
         return left_alone(why)
     output = source.output(name) if known.name == "epoch" else None
-    unchanged = not (copy_of or extra or output is not None)
-    published = unchanged and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
+    published = not copy_of and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
     return Recognised(name, original, known, "", published, copy_of, extra, output)
 
 
