@@ -191,7 +191,7 @@ def _agreement(run: _Runs, off: runs.Ran | None, given: argparse.Namespace) -> d
         elif not off.why:
             apart = run.apart(legacy, off)
             found["parity"], found["difference"] = str(apart), apart.difference
-            found["gradient"] = parity.tensors(legacy.gradient, off.gradient)
+            found["gradient"] = [parity.tensors(legacy.gradient, off.gradient)]
     return found | (_traced(run, off) if given.trace else {})
 
 
@@ -201,14 +201,15 @@ def _traced(run: _Runs, off: runs.Ran | None) -> dict[str, Any]:
     if run.script.traced:
         off, legacy = run("off-traced"), run("legacy-traced")
         found["traced"] = _images_apart(run, legacy, off)
-        found["gradient"] = parity.tensors(legacy.gradient, off.gradient)
+        found["gradient"] = [parity.tensors(legacy.gradient, off.gradient)]
+    off = off or run("off")
     apart = functools.partial(_images_apart, run) if run.script.traced else run.apart
-    for name, one, other in (
-        ("double", run("legacy-double"), run("off-double")),
-        ("perturbed", run("perturbed"), off or run("off")),
-    ):
+    theirs, ours, perturbed = run("off-double"), run("legacy-double"), run("perturbed")
+    for name, one, other in (("double", ours, theirs), ("perturbed", perturbed, off)):
         why = one.why or other.why
         found[name] = f"does not end ({why})" if why else str(apart(one, other))
+    if (gradient := parity.tensors(perturbed.gradient, off.gradient)) is not None:
+        found["gradient"] = [*found.get("gradient", [None]), gradient]
     return found
 
 

@@ -11,7 +11,7 @@ _COLUMNS = {
     "ends": "to its end (without, with)",
     "replaced": "replaced",
     "parity": "parity, `--rng legacy`",
-    "gradient": "first gradient",
+    "gradient": "first gradient (its own, perturbed)",
     "traced": "traced",
     "double": "in double precision",
     "perturbed": "its own, perturbed",
@@ -59,7 +59,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name == "seconds":
         return ", ".join("-" if part is None else f"{part:.1f}" for part in value)
     if name == "gradient":
-        return f"{value:.1e}"
+        return " ".join(f"({part:.1e})" if k else f"{part:.1e}" for k, part in enumerate(value) if part is not None)
     if name == "ratio":
         return f"{value:.2f}"
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -5,9 +5,9 @@
 Published code takes seeds from the clock. Here the n-th question of a line of the code under ``CODE`` always gets the
 same answer, whoever else has asked; all others get the time. ``RECORD`` gets seconds (CPU and wall) since the start
 of the script, and with ``--profile`` where they went. ``--double`` makes double precision the default. ``--perturb``
-multiplies what an optimiser has stepped by 1 + 1e-7 n, n normal, as another order of summation would. The gradient of
-the first step of images is stored beside ``RECORD``, as ``gradient.pt``; with ``--end=N`` the images after N steps, as
-``images.pt``, and the script ends there.
+rounds otherwise: no convolution is oneDNN's, and what an optimiser has stepped is multiplied by 1 + 1e-7 n, n normal.
+The gradient of the first step of images is stored beside ``RECORD``, as ``gradient.pt``; with ``--end=N`` the images
+after N steps, as ``images.pt``, and the script ends there.
 """
 
 import atexit
@@ -32,6 +32,12 @@ from fastdd.cli import main
 # Steps of the clock are none of the seeds' periods (100,000 ms), so that seeds differ.
 _BEGIN, _STEP = 1.7e9, 0.0371
 _SHOWN = 14
+# Through which an op of ours is called, and how many calls of it lie between.
+_DISPATCHER = (
+    *("torch/_ops.py", "torch/_library/autograd.py", "torch/_library/custom_ops.py", "torch/autograd/function.py"),
+    "fastdd/ops/_dispatch.py",
+)
+_DISPATCH_DEPTH = 8
 # Half a unit in the last place of single precision.
 _ROUNDING = 1e-7
 
@@ -59,7 +65,8 @@ def seed_all(seed: int) -> None:
 
 
 def perturb(seed: int) -> None:
-    """From now on, let every step of an optimiser end with a change of about single precision's rounding."""
+    """From now on, round otherwise: convolutions by other code, and a last place more after every optimiser's step."""
+    torch.backends.mkldnn.enabled = False
     draws = torch.Generator().manual_seed(seed)
 
     def change(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -108,10 +115,20 @@ def cpu_seconds() -> float:
 
 
 def shares(profile: cProfile.Profile) -> list[tuple[str, float]]:
-    """Functions by the share of all seconds that they themselves took, largest first."""
+    """Functions by the share of all seconds that they themselves took, largest first.
+
+    Time in torch's dispatcher counts for those that called it, in proportion.
+    """
     stats = pstats.Stats(profile)
-    rows = sorted(((own, place) for place, (_, _, own, _, _) in stats.stats.items()), reverse=True)[:_SHOWN]
-    return [(_called(*place), own / max(stats.total_tt, 1e-9)) for own, place in rows]
+    took = Counter({place: own for place, (_, _, own, _, _) in stats.stats.items()})
+    for _ in range(_DISPATCH_DEPTH):
+        for place in [place for place in took if place[0].endswith(_DISPATCHER) or place[2].endswith(" apply>")]:
+            callers = {caller: figures[3] for caller, figures in stats.stats[place][4].items() if caller != place}
+            if whole := sum(callers.values()):
+                seconds = took.pop(place)
+                for caller, part in callers.items():
+                    took[caller] += seconds * part / whole
+    return [(_called(*place), own / max(stats.total_tt, 1e-9)) for place, own in took.most_common(_SHOWN)]
 
 
 def _called(file: str, line: int, name: str) -> str:
