@@ -75,7 +75,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, help="training images a class (25; 256 with --larger)")
     parser.add_argument("--test", type=int, help="test images a class (5; 50 with --larger)")
     parser.add_argument("--seconds", type=int, default=900, help="limit of a run")
-    parser.add_argument("--family", type=int, default=0, help="limit of a code base in seconds (0: none)")
+    parser.add_argument(
+        "--family", type=int, default=0, help="seconds after which no run of a code base begins (0: none)"
+    )
     parser.add_argument("--trace", action="store_true", help="also in double precision, and the script's own perturbed")
     parser.add_argument("--no-parity", dest="parity", action="store_false", help="leave out --rng legacy")
     parser.add_argument("--resume", action="store_true", help="keep the rows that --out has, of the same settings")
@@ -125,12 +127,11 @@ class _Runs:
     until: float
 
     def __call__(self, kind: str, turn: int = 0) -> runs.Ran:
-        left = max(self.until - time.perf_counter(), 1.0)
-        return runs.run(self.recipe, self.name, kind, turn, self.checkout, self.place, left)
+        return runs.run(self.recipe, self.name, kind, turn, self.checkout, self.place)
 
-    @property
-    def over(self) -> bool:
-        return time.perf_counter() > self.until
+    def over(self, seconds: float = 0.0) -> bool:
+        """Whether the time is over, or would be by runs that take so long."""
+        return time.perf_counter() + seconds > self.until
 
     @property
     def script(self) -> recipes.Script:
@@ -145,13 +146,13 @@ class _Runs:
 def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     begun, off, fast = time.perf_counter(), [], []
     row: dict[str, Any] = {"code": run.recipe.name, "script": run.name}
-    if run.over:
+    if run.over():
         return row | {"ends": f"not run: the code base's {given.family} s are spent"}
     if not given.repeats:
         row |= {"ends": "not timed"} | _agreement(run, None, given) | _remains(run, given)
         return row | {"took": round(time.perf_counter() - begun, 1)}
     for turn in range(given.repeats):
-        if turn and run.over:
+        if turn and run.over((time.perf_counter() - begun) / turn):
             row["repeats"] = turn
             break
         off.append(run("off", turn))
@@ -163,7 +164,7 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     row["wall"] = [None if ran[0].why else statistics.median(one.wall for one in ran) for ran in (off, fast)]
     if None not in row["seconds"]:
         row["ratio"] = row["seconds"][0] / row["seconds"][1]
-    if not fast[0].why and not run.over:
+    if not fast[0].why and not run.over():
         row |= _agreement(run, off[0], given) | _remains(run, given)
     ended = next((one for one in (off[0], fast[0]) if not one.why), None)
     row["exchange"] = (

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import os
 import re
 import shlex
@@ -128,10 +127,8 @@ def missing(recipe: Recipe) -> list[str]:
     return [name for name in recipe.needs if importlib.util.find_spec(name) is None]
 
 
-def run(
-    recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: Place, limit: float | None = None
-) -> Ran:
-    """A run of a script; ``limit``: seconds after which it is stopped, if they are fewer than its own."""
+def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: Place) -> Ran:
+    """A run of a script."""
     script, how = recipe.scripts[name].sized(place.larger), KINDS[kind]
     folder = place.work / recipe.name / name / f"{kind}-{turn}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -156,8 +153,7 @@ def run(
     command += [f"--end={end}"] if end else []
     command += ["--", *options, "--json", str(rows), *target, *own]
     environment = _environment(how, script, beside / "stand-ins", place)
-    seconds = min(script.seconds or place.seconds, limit or math.inf)
-    status, wall = _wait(command, folder / script.folder, environment, beside, seconds)
+    status, wall = _wait(command, folder / script.folder, environment, beside, script.seconds or place.seconds)
     figures, table = _read(record), _read(rows)
     return Ran(
         folder,
@@ -234,7 +230,7 @@ def _environment(kind: Kind, script: Script, stand_ins: Path, place: Place) -> d
 
 
 def _wait(
-    command: list[str], folder: Path, environment: dict[str, str], beside: Path, limit: float
+    command: list[str], folder: Path, environment: dict[str, str], beside: Path, limit: int
 ) -> tuple[int | None, float]:
     begun = time.perf_counter()
     with open(beside / "stdout", "w") as output, open(beside / "stderr", "w") as errors:
