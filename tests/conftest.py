@@ -106,6 +106,9 @@ _CHECKOUTS = {
     "tesla": ("buffer.py", "indices"),
     "idc": ("condense_mp.py", "misc"),
     "dcbench": ("evaluator_main.py", "data_loader"),
+    "cafe": ("distill.py", "figs"),
+    "datadam": ("main_DataDAM.py",),
+    "idm": ("IDM_cifar10.py", "dc_utils.py"),
 }
 
 

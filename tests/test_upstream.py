@@ -1,5 +1,6 @@
 """``make upstream``: recipes of published code, data for it, what is compared, and a run of each kind."""
 
+import cProfile
 import importlib
 import sys
 from pathlib import Path
@@ -140,3 +141,60 @@ def test_a_script_runs_both_ways_from_the_same_state(tools, tmp_path):
     assert (found.difference, found.loss) == (0, 0)
     assert runs.run(recipe, "fails", "fast", 0, checkout, place).why.startswith("exit code 3")
     assert not (tmp_path / "code" / "result.pt").exists()
+
+
+def test_larger_settings_override(tools):
+    script = tools["recipes"].Script(
+        run="a.py",
+        arguments="--ipc 1",
+        files={"a.yaml": "ipc: 1\nlr: 2\n"},
+        larger={"arguments": "--ipc 5", "changes": {"ipc: 1": "ipc: 5"}, "images": 64, "end": 3},
+    )
+    assert script.sized(False) is script
+    larger = script.sized(True)
+    assert larger.arguments == "--ipc 1 --ipc 5"  # the last counts
+    assert (larger.files, larger.images) == ({"a.yaml": "ipc: 5\nlr: 2\n"}, 64)
+
+
+def test_what_a_recipe_changes_for_larger_settings_is_in_its_files(tools):
+    for recipe in tools["recipes"].load():
+        for script in recipe.scripts.values():
+            for before in script.larger.changes:
+                assert any(before in text for text in script.files.values()), (recipe.name, before)
+
+
+def test_a_copy_in_double_precision_says_so(tools, tmp_path):
+    (tmp_path / "a.py").write_text("x = x.float() + float(y) + torch.zeros(1, dtype=torch.float)\nz = torch.float64\n")
+    tools["runs"]._in_double(tmp_path)
+    said = (tmp_path / "a.py").read_text()
+    assert said == "x = x.double() + float(y) + torch.zeros(1, dtype=torch.float64)\nz = torch.float64\n"
+
+
+def test_rows_of_the_same_settings_are_kept(tools, tmp_path):
+    report, about = tools["report"], {"seed": 0, "load": "1.0"}
+    rows = [{"code": "A", "script": "a.py", "ratio": 3.0}, {"code": "B", "ends": "not there"}]
+    report.write([*rows, {"code": "A", "script": "b.py", "ratio": 1.0}], about, tmp_path)
+    assert set(report.done(tmp_path, about | {"load": "9.0"})) == {("A", "a.py"), ("A", "b.py")}
+    assert report.done(tmp_path, about | {"seed": 1}) == report.done(tmp_path / "none", about) == {}
+    assert "median 2.00 of 2 scripts" in (tmp_path / "upstream.md").read_text()
+
+
+def test_figures_that_are_no_numbers_in_both_agree(tools, tmp_path):
+    found = tools["parity"].compare(tmp_path, tmp_path, [], ("mean = nan", "mean = nan"))
+    assert (found.accuracy, found.tensors) == (0.0, (0, 0))
+
+
+def test_a_profile_counts_the_dispatchers_time_for_its_callers(tools):
+    start, names = importlib.import_module("start"), {}
+    busy = "def {0}(call):\n    {1}\n"
+    for file, name, body in (
+        ("/x/torch/_ops.py", "redispatch", "for _ in range(200_000): pass"),
+        ("/x/fastdd/ops/augment.py", "augment", "call()"),
+        ("/x/script.py", "quick", "call(None)"),
+    ):
+        exec(compile(busy.format(name, body), file, "exec"), names)
+    profile = cProfile.Profile()
+    profile.runcall(names["quick"], lambda _: names["augment"](lambda: names["redispatch"](None)))
+    shares = dict(start.shares(profile))
+    assert not any(name.startswith("torch/") for name in shares)
+    assert max(shares, key=shares.get) == "tests/test_upstream.py:<lambda>"

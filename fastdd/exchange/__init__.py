@@ -52,7 +52,7 @@ LABELS = ("probabilities", "logits")
 _MOST_UNNAMED = 10_000
 # Formats that read the file themselves.
 _READ_APART = (".tar", ".parquet")
-_SUFFIXES = (".pt", ".pth", ".npz", *_READ_APART)
+_SUFFIXES = (".pt", ".pth", ".pkl", ".npz", *_READ_APART)
 
 
 def is_foreign(path: str | os.PathLike) -> bool:
@@ -245,6 +245,8 @@ def _open(path: Path) -> Content:
         raise ValueError(f"{path} is a pipe or a device, not a file")
     if path.suffix in _READ_APART:
         return Content(path)
+    if path.suffix == ".pkl":
+        return Content(path, torch_files.load_pickle(path))
     names = []
     try:
         if zipfile.is_zipfile(path):

@@ -4,11 +4,13 @@ Files are called ``res_METHOD_DATASET_MODEL_IPCipc.pt``.
 
 {"data": [[images, labels] of every experiment], "accs_all_exps": {model: accuracies}}; images are normalised. DC's code
 stores accuracies as fractions, FairDD's as percent, both of numpy's own type. COBRA's IDC and DataDAM's evaluation have
-the one pair itself as data. Images of IDM (``--aug``) and of COBRA's IDC hold several
-(:mod:`fastdd.exchange.multi_formation`), which nothing in the file tells.
+the one pair itself as data. IDM keeps its best set apart, a pickled pair called ``acc_ACCURACY.pkl``, in a folder that
+says what it is of. Images of IDM (``--aug``) and of COBRA's IDC hold several (:mod:`fastdd.exchange.multi_formation`),
+which nothing in the file tells.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,28 @@ from fastdd.exchange.published import name_of, of_result
 
 DESCRIPTION = "a .pt file with {'data': [[images, labels], ...]}"
 _RECORD = "fastdd"
+# IDM's, in a folder that says what they are of.
+_BEST = re.compile(r"acc_(?P<accuracy>[0-9.e-]+)\.pkl")
+_BEST_FOLDER = re.compile(r"(?P<dataset>.+)_ipc_(?P<ipc>\d+)_aug_(?P<packed>True|False)_model_(?P<model>.+)")
+_IDM_FACTOR = 2
 
 
 def matches(content: Content) -> bool:
     if content.value is None:
-        return bool(_results(content.path))
+        return bool(_results(content.path) or _best(content.path))
+    if content.path.suffix == ".pkl":
+        return isinstance(content.value, tuple) and len(content.value) == 2
     return isinstance(content.value, dict) and "data" in content.value
 
 
 def read(content: Content, *, experiment: int | None = None, factor: int | None = None) -> Found:
     """An experiment's set (from 0), by default the last, as those who use such files do; ``factor`` decodes it."""
     path, value = content.path, content.value
+    if value is None and not _results(path):
+        path = _best(path)[-1]
+        value = torch_files.load_pickle(path)
+    if path.suffix == ".pkl":
+        return _read_best(path, value, experiment, factor)
     if value is None:
         results = _results(path)
         if len(results) > 1:
@@ -62,6 +75,40 @@ def read(content: Content, *, experiment: int | None = None, factor: int | None 
     if len(sets) > 1:
         choice = "the last, as is usual; --experiment takes another" if experiment is None else "as asked for"
         found.notes.append(f"experiment {number} of 0 to {len(sets) - 1} ({choice})")
+    _unpack(found, path, factor)
+    return found
+
+
+def _best(folder: Path) -> list[Path]:
+    """IDM's sets of a folder, by their accuracy."""
+    named = [(match, path) for path in folder.glob("acc_*.pkl") if (match := _BEST.fullmatch(path.name))]
+    return [path for _, path in sorted(named, key=lambda item: (_accuracy(item[0]), item[1]))]
+
+
+def _accuracy(match: re.Match) -> float:
+    try:
+        return float(match["accuracy"])
+    except ValueError:
+        return -1.0
+
+
+def _read_best(path: Path, value: Any, experiment: int | None, factor: int | None) -> Found:
+    """IDM's set of the best accuracy so far, which its name has, and its folder's that of data set and network."""
+    if not matches(Content(path, value)):
+        raise ValueError(f"{path} is not a pickled pair (images, labels): it holds {Content(path, value).describe()}")
+    if experiment is not None:
+        raise ValueError(f"{path} is of one experiment: leave out --experiment")
+    found = Found(*value, "normalised", [path], about={"method": "dm", "source": {}})
+    accuracy, folder = _BEST.fullmatch(path.name), _BEST_FOLDER.fullmatch(path.absolute().parent.name)
+    if folder is not None:
+        found.about["model"] = folder["model"]
+        if factor is None and folder["packed"] == "True":
+            raise ValueError(
+                f"{path}: its folder says aug_True, so an image holds {_IDM_FACTOR} x {_IDM_FACTOR}; give "
+                f"--factor {_IDM_FACTOR}, or --factor 1 for the images as they are"
+            )
+        if accuracy is not None and _accuracy(accuracy) >= 0:
+            found.about["source"]["accuracies"] = {folder["model"]: [100 * _accuracy(accuracy)]}
     _unpack(found, path, factor)
     return found
 

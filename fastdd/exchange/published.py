@@ -110,8 +110,10 @@ def of_result(path: Path) -> dict[str, str]:
 
 
 def _names_in(path: Path) -> list[str]:
-    found = of_result(path).get("dataset")
-    return [found] if found else list(path.absolute().parts[: -_NEAREST_FOLDERS - 1 : -1])
+    if found := of_result(path).get("dataset"):
+        return [found]
+    parts = list(path.absolute().parts[: -_NEAREST_FOLDERS - 1 : -1])
+    return [*parts, *(part.partition("_ipc_")[0] for part in parts if "_ipc_" in part)]  # IDM's CIFAR10_ipc_10_aug_...
 
 
 def dataset_of(path: Path) -> str | None:

@@ -1,6 +1,11 @@
-"""Files of ``torch.save``, read without running what they hold, and written so that any torch reads them."""
+"""Files of ``torch.save``, read without running what they hold, and written so that any torch reads them.
 
+Those in which ``pickle`` itself has put tensors too.
+"""
+
+import collections
 import io
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -47,6 +52,50 @@ def load(path: Path) -> Any:
             text = "its pickle is not one of torch.save's"
         reason = (text.splitlines() or [""])[0][:120] or type(error).__name__
         raise RuntimeError(f"{path} is no file of torch.save's, or is damaged: {reason}") from None
+
+
+def _storage(content: bytes) -> torch.storage.TypedStorage:
+    """What holds a pickled tensor's values: a file of ``torch.save`` by itself, whose code torch would run."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+_OF_TENSORS = {
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+}
+
+
+class _Tensors(pickle.Unpickler):
+    """Makes what tensors are made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _OF_TENSORS:
+            raise _Code(f"{re.sub('^(posix|nt)$', 'os', module)}.{name}")
+        return _OF_TENSORS[module, name]
+
+
+class _Code(Exception):
+    """A pickle names what it would call."""
+
+
+def load_pickle(path: Path) -> Any:
+    """What ``pickle.dump`` wrote: tensors (on the CPU), numbers and strings in lists, tuples and dicts.
+
+    Raises:
+        RuntimeError: naming it: one that would run code when it is read, which it is not; or damaged.
+    """
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _Tensors(file).load()
+    except _Code as error:
+        raise RuntimeError(f"{path} would run code ({error}): refused") from None
+    except Exception as error:  # pickle raises whatever the bytes lead it to
+        if code := re.search(r"GLOBAL (?P<name>[\w.]+)", str(error)):
+            raise RuntimeError(f"{path} would run code ({code['name']}): refused") from None
+        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+        raise RuntimeError(f"{path} is no pickle of tensors, or is damaged: {reason}") from None
 
 
 def save(value: Any, path: Path) -> None:

@@ -1,5 +1,8 @@
 """Results of DC and FairDD."""
 
+import io
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +152,64 @@ def test_the_folder_of_a_run(result, tmp_path):
     result(name="res_DM_MNIST_ConvNet_10ipc.pt")
     with refused(ValueError, "holds 2 results; give one, such as", "res_DM_MNIST_ConvNet_10ipc.pt"):
         read_mnist(tmp_path)
+
+
+class TestIdmsBestSet:
+    """``pickle.dump((images, labels))`` in ``checkpoints/DATASET_ipc_IPC_aug_AUG_model_MODEL/acc_ACCURACY.pkl``."""
+
+    @staticmethod
+    def write(tmp_path, accuracy, value, packed=True):
+        folder = tmp_path / f"MNIST_ipc_2_aug_{packed}_model_ConvNet_GBN"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"acc_{accuracy}.pkl"
+        path.write_bytes(pickle.dumps(value))
+        return path
+
+    def test_is_read_with_what_its_names_say(self, tmp_path):
+        path = self.write(tmp_path, 0.25, (images().requires_grad_().detach(), classes()))
+        read = read_mnist(path, factor=2)
+        assert torch.equal(read.images, images())
+        assert torch.equal(read.labels, classes())
+        assert read.formation == 2
+        assert read.metadata["source"]["accuracies"] == {"ConvNet_GBN": [25.0]}
+        assert published.dataset_of(path) == "mnist"
+
+    def test_the_best_of_a_folder(self, tmp_path):
+        for accuracy in ("0.5", "0.0625", "0.25"):
+            path = self.write(tmp_path, accuracy, (images() * float(accuracy), classes()), packed=False)
+        assert torch.equal(read_mnist(path.parent).images, images() * 0.5)
+
+    def test_what_is_packed_is_asked_for(self, tmp_path):
+        path = self.write(tmp_path, 0.5, (images(), classes()))
+        with refused(ValueError, "its folder says aug_True", "give --factor 2"):
+            read_mnist(path)
+        assert torch.equal(read_mnist(path, factor=1).images, images())
+
+    def test_code_is_refused_and_damage_is_a_line(self, tmp_path):
+        tensor = torch.zeros(2)
+        for value, name in (
+            (_Call(os.system, "true"), "os.system"),
+            (_Call(torch.load, "x"), "torch.serialization.load"),
+        ):
+            with refused(RuntimeError, f"would run code ({name}): refused"):
+                read_mnist(self.write(tmp_path, 0.5, (images(), value)))
+        inner = io.BytesIO()
+        torch.save([_Call(os.system, "true")], inner)
+        with refused(RuntimeError, "would run code", "refused"):
+            read_mnist(self.write(tmp_path, 0.5, (_Call(torch.storage._load_from_bytes, inner.getvalue()), tensor)))
+        path = self.write(tmp_path, 0.5, (images(), classes()))
+        whole = path.read_bytes()
+        for kept in range(0, len(whole), 97):
+            path.write_bytes(whole[:kept])
+            with refused(RuntimeError, "is no pickle of tensors, or is damaged"):
+                read_mnist(path)
+        with refused(ValueError, "is not"):
+            read_mnist(self.write(tmp_path, 0.5, {"images": images()}))
+
+
+class _Call:
+    def __init__(self, function, *arguments):
+        self._call = function, arguments
+
+    def __reduce__(self):
+        return self._call

@@ -37,9 +37,9 @@ class Parity:
         said = []
         if self.tensors[1]:
             which = "all" if self.tensors[0] == self.tensors[1] else f"{self.tensors[0]} of {self.tensors[1]}"
-            said.append(f"{which} tensors within {_short(self.difference)}")
+            said.append(f"{which} tensors within {short(self.difference)}")
         if self.loss is not None:
-            said.append(f"losses {_short(self.loss)}")
+            said.append(f"losses {short(self.loss)}")
         if self.accuracy is not None:
             said.append(f"accuracy {self.accuracy:.2g} points")
         return ", ".join(said) or "nothing to compare"
@@ -56,7 +56,8 @@ def compare(first: Path, second: Path, patterns: list[str], outputs: tuple[str, 
         if a["what"].lower().startswith("loss"):
             losses.append(0.0 if x == y or (math.isnan(x) and math.isnan(y)) else abs(x - y) / max(abs(x), abs(y)))
         else:
-            accuracies.append(abs(x - y) * (1 if max(abs(x), abs(y)) > 1 else 100))
+            same = x == y or (math.isnan(x) and math.isnan(y))
+            accuracies.append(0.0 if same else abs(x - y) * (1 if max(abs(x), abs(y)) > 1 else 100))
     return Parity(
         (len(pairs), max(len(ours), len(theirs))),
         max((_difference(a, b) for a, b in pairs), default=None),
@@ -64,6 +65,14 @@ def compare(first: Path, second: Path, patterns: list[str], outputs: tuple[str, 
         max(losses, default=None),
         max(accuracies, default=None),
     )
+
+
+def tensors(first: Path | None, second: Path | None) -> float | None:
+    """The largest difference of the tensors in two files, as of stored values; None where one is not there."""
+    if first is None or second is None:
+        return None
+    pairs = zip(torch_files.load(first), torch_files.load(second), strict=True)
+    return max(_difference(a, b) for a, b in pairs)
 
 
 def _stored(folder: Path, patterns: list[str]) -> Iterator[torch.Tensor]:
@@ -94,5 +103,6 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """A difference, for tables."""
     return "0" if not value else f"{value:.1e}"

@@ -27,6 +27,22 @@ class Files(_Strict):
     format: Literal["set", "buffers"] = "set"
 
 
+class Larger(_Strict):
+    """Settings at which most of a run is the script's own work, and neither start nor the comparison of first calls.
+
+    Args:
+        arguments: after the script's others, which they override.
+        changes: what stands in its files' texts, and what takes its place.
+        images: training images a class; 0 for as many as usual.
+        end: steps of the images after which the run ends; 0: at the script's own end.
+    """
+
+    arguments: str = ""
+    changes: dict[str, str] = {}
+    images: int = 0
+    end: int = 0
+
+
 class Script(_Strict):
     """A run of a script.
 
@@ -43,6 +59,8 @@ class Script(_Strict):
         exchange: what is imported and written again.
         images: training images a class; 0 for the command's number.
         seconds: limit of a run; 0 for the command's.
+        larger: settings for a comparison of times.
+        traced: steps of the images after which runs end that show how two part; 0: whole runs.
     """
 
     run: str
@@ -57,6 +75,20 @@ class Script(_Strict):
     exchange: list[Files] = []
     images: int = 0
     seconds: int = 0
+    larger: Larger = Larger()
+    traced: int = 0
+
+    def sized(self, larger: bool) -> "Script":
+        """Itself, or at its larger settings."""
+        if not larger:
+            return self
+        files = dict(self.files)
+        for path, text in files.items():
+            for before, after in self.larger.changes.items():
+                text = text.replace(before, after)
+            files[path] = text
+        arguments = f"{self.arguments} {self.larger.arguments}"
+        return self.model_copy(update={"arguments": arguments, "files": files, "images": self.larger.images})
 
 
 class Recipe(_Strict):

@@ -1,6 +1,7 @@
 """What was found, as one table in Markdown and as JSON."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ _COLUMNS = {
     "ends": "to its end (without, with)",
     "replaced": "replaced",
     "parity": "parity, `--rng legacy`",
+    "gradient": "first gradient (its own, perturbed)",
+    "traced": "traced",
+    "double": "in double precision",
+    "perturbed": "its own, perturbed",
     "seconds": "CPU s without, with",
     "ratio": "ratio",
     "remains": "what remains",
@@ -26,9 +31,22 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], out: Path) -> list[
     return paths
 
 
+def done(out: Path, about: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of an earlier command with the same settings, by code base and script; the load may differ."""
+    try:
+        stored = json.loads((out / "upstream.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    if any(stored.get(name) != value for name, value in about.items() if name != "load"):
+        return {}
+    return {(row["code"], row["script"]): row for row in stored["rows"] if "script" in row}
+
+
 def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
     head = ", ".join(f"{name} {value}" for name, value in about.items())
     lines = ["# Published code under fastdd run", "", head, ""]
+    if ratios := [row["ratio"] for row in rows if "ratio" in row]:
+        lines += [f"CPU seconds without over with: median {statistics.median(ratios):.2f} of {len(ratios)} scripts", ""]
     lines += ["| " + " | ".join(_COLUMNS.values()) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(_cell(row, name) for name in _COLUMNS) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -40,6 +58,8 @@ def _cell(row: dict[str, Any], name: str) -> str:
         return ""
     if name == "seconds":
         return ", ".join("-" if part is None else f"{part:.1f}" for part in value)
+    if name == "gradient":
+        return " ".join(f"({part:.1e})" if k else f"{part:.1e}" for k, part in enumerate(value) if part is not None)
     if name == "ratio":
         return f"{value:.2f}"
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)

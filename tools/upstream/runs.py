@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,8 +21,45 @@ START = Path(__file__).resolve().parent / "start.py"
 # Pictures and papers in checkouts.
 _LARGEST_FILE = 1 << 20
 _TAIL = 400
-# What a run is of: options of ``fastdd run`` and FASTDD_COMPAT.
-KINDS = {"off": ("", "0"), "legacy": ("--rng legacy", ""), "fast": ("--rng fast", ""), "profile": ("--rng fast", "")}
+# What says single precision in code.
+_SINGLE = {
+    r"\btorch\.float(32)?\b": "torch.float64",
+    r"\btorch\.FloatTensor\b": "torch.DoubleTensor",
+    r"\.float\(\)": ".double()",
+    r"\bnp\.float32\b": "np.float64",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a run is of.
+
+    Args:
+        options: of ``fastdd run``.
+        compat: FASTDD_COMPAT.
+        start: options of ``start.py``.
+        double: whether the copy of the code says double precision where it says single.
+        traced: whether the run ends where the script's ``traced`` says.
+    """
+
+    options: str = ""
+    compat: str = ""
+    start: tuple[str, ...] = ()
+    double: bool = False
+    traced: bool = False
+
+
+KINDS = {
+    "off": Kind(compat="0"),
+    "fast": Kind("--rng fast"),
+    "legacy": Kind("--rng legacy"),
+    "profile": Kind("--rng fast", start=("--profile",)),
+    "off-traced": Kind(compat="0", traced=True),
+    "legacy-traced": Kind("--rng legacy", traced=True),
+    "perturbed": Kind(compat="0", start=("--perturb",), traced=True),
+    "off-double": Kind(compat="0", start=("--double",), double=True, traced=True),
+    "legacy-double": Kind("--rng legacy", start=("--double",), double=True, traced=True),
+}
 
 
 @dataclass
@@ -34,6 +72,8 @@ class Ran:
         cpu, wall: seconds since the script's start, without the imports of torch and fastdd.
         rows: what was replaced (``fastdd run --json``).
         profile: (function, share).
+        gradient: file of the first step's gradient of images, where there was one.
+        images: file of the images, of a run that ended early.
         output: the script's.
         errors: stderr.
     """
@@ -46,6 +86,8 @@ class Ran:
     profile: list[tuple[str, float]] = field(default_factory=list)
     output: str = ""
     errors: str = ""
+    gradient: Path | None = None
+    images: Path | None = None
 
     @property
     def why(self) -> str:
@@ -69,6 +111,7 @@ class Place:
         seed: of all generators.
         threads: of a run.
         seconds: limit of a run.
+        larger: whether scripts run at their larger settings.
     """
 
     work: Path
@@ -76,6 +119,7 @@ class Place:
     seed: int = 0
     threads: int = 1
     seconds: int = 600
+    larger: bool = False
 
 
 def missing(recipe: Recipe) -> list[str]:
@@ -85,13 +129,15 @@ def missing(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: Place) -> Ran:
     """A run of a script."""
-    script = recipe.scripts[name]
+    script, how = recipe.scripts[name].sized(place.larger), KINDS[kind]
     folder = place.work / recipe.name / name / f"{kind}-{turn}"
     shutil.rmtree(folder, ignore_errors=True)
     _copy(checkout, folder)
+    if how.double:
+        _in_double(folder)
     _lay(script, folder, place)
     for earlier, patterns in script.takes.items():
-        _take(place.work / recipe.name / earlier, folder, patterns)
+        _take(place.work / recipe.name / earlier, folder, patterns, how.double)
     beside = folder.parent / f"{kind}-{turn}.files"
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "stand-ins").mkdir(parents=True)
@@ -99,13 +145,14 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
         if importlib.util.find_spec(module) is None:
             (beside / "stand-ins" / f"{module}.py").write_text(text)
     record, rows = beside / "record.json", beside / "rows.json"
-    options = shlex.split(f"{KINDS[kind][0]} {script.options}")
+    options = shlex.split(f"{how.options} {script.options}")
     target = ["-m", script.run] if script.module else [script.run]
     own = shlex.split(script.arguments.replace("{data}", str(place.data(script.images))))
-    command = [sys.executable, str(START), str(place.seed), str(folder), str(record)]
-    command += ["--profile"] if kind == "profile" else []
+    command = [sys.executable, str(START), str(place.seed), str(folder), str(record), *how.start]
+    end = script.traced if how.traced else script.larger.end if place.larger else 0
+    command += [f"--end={end}"] if end else []
     command += ["--", *options, "--json", str(rows), *target, *own]
-    environment = _environment(kind, script, beside / "stand-ins", place)
+    environment = _environment(how, script, beside / "stand-ins", place)
     status, wall = _wait(command, folder / script.folder, environment, beside, script.seconds or place.seconds)
     figures, table = _read(record), _read(rows)
     return Ran(
@@ -117,7 +164,13 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
         figures.get("profile", []),
         (beside / "stdout").read_text(errors="replace"),
         (beside / "stderr").read_text(errors="replace"),
+        *(path if path.is_file() else None for path in (beside / "gradient.pt", beside / "images.pt")),
     )
+
+
+def has_run(recipe: Recipe, name: str, place: Place) -> bool:
+    """Whether what a script wrote is there."""
+    return (place.work / recipe.name / name / "off-0.files" / "record.json").is_file()
 
 
 def _copy(checkout: Path, folder: Path) -> None:
@@ -130,6 +183,15 @@ def _copy(checkout: Path, folder: Path) -> None:
     shutil.copytree(checkout, folder, ignore=ignored)
 
 
+def _in_double(folder: Path) -> None:
+    for path in folder.rglob("*.py"):
+        text = before = path.read_text(errors="surrogateescape")
+        for single, double in _SINGLE.items():
+            text = re.sub(single, double, text)
+        if text != before:
+            path.write_text(text, errors="surrogateescape")
+
+
 def _lay(script: Script, folder: Path, place: Place) -> None:
     for path, text in script.files.items():
         target = folder / path
@@ -140,10 +202,11 @@ def _lay(script: Script, folder: Path, place: Place) -> None:
             target.write_text(text.replace("{data}", str(place.data(script.images))))
 
 
-def _take(runs: Path, folder: Path, patterns: list[str]) -> None:
+def _take(runs: Path, folder: Path, patterns: list[str], double: bool) -> None:
     """Copy what an earlier script's first run wrote: as it is or, where that failed, on fastdd."""
+    kinds = ("off-double-0", "legacy-double-0") if double else ("off-0", "fast-0")
     for pattern in patterns:
-        found = [(runs / kind, path) for kind in ("off-0", "fast-0") for path in sorted((runs / kind).glob(pattern))]
+        found = [(runs / kind, path) for kind in kinds for path in sorted((runs / kind).glob(pattern))]
         for source, path in found:
             if source != found[0][0]:
                 break
@@ -155,14 +218,14 @@ def _take(runs: Path, folder: Path, patterns: list[str]) -> None:
                 shutil.copy(path, target)
 
 
-def _environment(kind: str, script: Script, stand_ins: Path, place: Place) -> dict[str, str]:
+def _environment(kind: Kind, script: Script, stand_ins: Path, place: Place) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(stand_ins), os.environ.get("PYTHONPATH", "")]))
     threads = str(place.threads)
     found = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     found |= {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": ""}
     found.pop("FASTDD_COMPAT", None)
-    if KINDS[kind][1]:
-        found["FASTDD_COMPAT"] = KINDS[kind][1]
+    if kind.compat:
+        found["FASTDD_COMPAT"] = kind.compat
     return found | script.environment
 
 

@@ -115,6 +115,11 @@ def augmented(
     return augment(images, getattr(args, "dc_aug_param", None), device=args.device, rng=rng)
 
 
+def as_published(images: Tensor) -> Tensor:
+    """In single precision; in double, in scripts that have made it the default."""
+    return images.to(torch.promote_types(torch.float32, torch.get_default_dtype()))
+
+
 def set_up(mode: str, net: nn.Module, criterion: Any, args: Namespace) -> None:
     """Everything on ``args.device``, and the network in the mode's state."""
     net.to(args.device)
@@ -148,7 +153,7 @@ def run_pass(
     training, totals = mode == "train", Totals()
     with torch.set_grad_enabled(training and torch.is_grad_enabled()):
         for images, labels in batches(dataloader, args.device, keep=not training, rng=rng):
-            images, labels = images.float(), labels.long()
+            images, labels = as_published(images), labels.long()
             if draw_windows is not None and training:
                 images, labels = draw_windows(images, labels)
             if aug:

@@ -45,7 +45,7 @@ def epoch_Fairness_Metric(
     seen, right = [], []
     with torch.no_grad():
         for images, labels, groups in batches(dataloader, args.device, columns=3, keep=mode != "train", rng=rng):
-            images, labels, groups = images.float(), labels.long(), groups.long()
+            images, labels, groups = dc.as_published(images), labels.long(), groups.long()
             if aug:
                 images = dc.augmented(images, args, rng)
             logits = net(images)

@@ -1,14 +1,23 @@
 """Digests of published functions, to tell changed code from unchanged (:meth:`.recognition.Source.digest`).
 
 Of DatasetCondensation 53f63a6, FairDD 5e6af8e, MTT 50dccea, TESLA 488842e, IDC ceac95a, DC-Bench 2a57711.
+Of their forks where the text says the same in other words, or more that is not ours (parameters with defaults, networks
+of several outputs): DiffAugment of DataDAM and IDM, which clone before they repeat; epoch of CAFE and IDM. DataDAM's
+epoch does not augment without DSA, and CAFE's DiffAugment takes a seed for no operation too: they are compared.
 """
 
 DIGESTS = {
-    "DiffAugment": {"1ed0b9200a3d896c", "674b7dc6343435cf", "aeabdc720b9cf753"},
+    "DiffAugment": {
+        *("1ed0b9200a3d896c", "674b7dc6343435cf", "aeabdc720b9cf753"),
+        *("638505585388eb8f", "d5c6df05d9ec9ddc"),
+    },
     "augment": {"f65951e528a4f370"},
     "distance_wb": {"502b74da04404c2b"},
     "match_loss": {"6db4a5ba2b42c511"},
-    "epoch": {"3798b0ef838b917c", "b3dbc1a689202d25", "db7385f43a449fc6"},
+    "epoch": {
+        *("3798b0ef838b917c", "b3dbc1a689202d25", "db7385f43a449fc6"),
+        *("1933a4af6b216183", "70c3568dd1d18ed6"),
+    },
     "epoch_Fairness_Metric": {"6a6b550d9b50b044"},
     "ConvNet": {"28227d905114f730", "5dec082de81ac1a5", "8b7bfc662708e464", "c93779a0e479e8ba", "cfd1a040de21c3da"},
     "DiffAug": {"4065d69510be1053", "4457cfee58f122ef"},

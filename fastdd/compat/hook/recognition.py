@@ -46,7 +46,7 @@ class Source:
     """A module's text, by the names that it defines at its top level."""
 
     def __init__(self, text: str):
-        self._text = text
+        self._lines = text.encode().splitlines(keepends=True)  # where Python's parser breaks them, unlike str's
         self.nodes: dict[str, ast.stmt] = {}
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -88,8 +88,15 @@ class Source:
         return found.pop() if len(found) == 1 else None
 
     def _tokens(self, name: str) -> Iterator[tokenize.TokenInfo]:
-        segment = ast.get_source_segment(self._text, self.nodes[name]) if name in self.nodes else ""
+        segment = self._segment(self.nodes[name]) if name in self.nodes else ""
         return tokenize.generate_tokens(io.StringIO(segment).readline)
+
+    def _segment(self, node: ast.stmt) -> str:
+        """As :func:`ast.get_source_segment`, which breaks the whole text into lines each time."""
+        lines = self._lines[node.lineno - 1 : node.end_lineno]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return b"".join(lines).decode()
 
     def digest(self, names: tuple[str, ...]) -> str:
         """Of the tokens of what ``names`` define, comments and layout aside."""
@@ -246,8 +253,7 @@ def _known(name: str, original: Any, source: Source, done: set[str], copy_of: st
     elif why := _of_function(name, known, source, mentioned, done):
         return left_alone(why)
     output = source.output(name) if known.name == "epoch" else None
-    unchanged = not (copy_of or extra or output is not None)
-    published = unchanged and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
+    published = not copy_of and source.digest((name, *known.parts)) in DIGESTS.get(name, ())
     return Recognised(name, original, known, "", published, copy_of, extra, output)
 
 

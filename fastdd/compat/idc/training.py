@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.special
+import scipy  # which imports its parts where they are first used
 import torch
 from torch import Tensor, nn
 

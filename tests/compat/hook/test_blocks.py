@@ -148,3 +148,15 @@ def test_networks_of_other_modules_are_left_alone(hooked, folder):
     (folder / "more.py").write_text(OTHER)
     hooked()
     assert type(importlib.import_module("more").Net().features) is nn.Sequential
+
+
+def test_a_large_call_is_compared_on_some_of_its_images(hooked, folder, monkeypatch):
+    (folder / "networks.py").write_text(TWO_OUTPUTS)
+    hook, utils = hooked()
+    net, seen = utils.ConvNet(*NET), []
+    forward = nn.Sequential.forward
+    monkeypatch.setattr(nn.Sequential, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    for _ in range(4):
+        assert len(net(torch.randn(40, 3, 16, 16))[0]) == 40
+    assert seen == [16, 16, 16]
+    assert rows(hook)["ConvNet (blocks)"]["agreed"] == 3

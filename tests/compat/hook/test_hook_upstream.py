@@ -19,6 +19,7 @@ STRATEGY = "color_crop_cutout_flip_scale_rotate"
 def published(public_checkout, tmp_path, monkeypatch):
     """``published(family, *names)``: the hook, comparing every call, and modules of a checkout."""
     own, before = {"utils", "networks", "misc", "models", "data_handler", "reparam_module"}, set(sys.modules)
+    own |= {"dc_utils", "dc_networks", "utils_edc", "augment_edc"}
     for name in ("tqdm", "kornia", "wandb"):  # what they import besides
         (tmp_path / f"{name}.py").write_text("tqdm = trange = None\n")
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
@@ -103,6 +104,46 @@ def test_epochs(published, family):
     with torch.no_grad():
         utils.epoch("test", loader, net, optimizer, nn.CrossEntropyLoss(), args, False)
     check(hook, epoch=9)
+
+
+class _Output(nn.Module):
+    """A network of several outputs, as forks have them: the logits at a place."""
+
+    def __init__(self, net, place):
+        super().__init__()
+        self.net, self.place = net, place
+
+    def forward(self, x):
+        logits = self.net(x)
+        return logits if self.place is None else (logits, x)[:: 1 if self.place == 0 else -1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("family", "module", "place", "known"),
+    [
+        ("cafe", "utils", 0, {"epoch"}),
+        ("datadam", "utils", 1, {"DiffAugment"}),
+        ("idm", "dc_utils", None, {"DiffAugment", "epoch"}),
+    ],
+)
+def test_functions_of_forks_that_need_no_comparison(published, family, module, place, known):
+    hook, utils = published(family, module)
+    entries = {entry.name: entry for entry in hook.entries if entry.module == module and entry.replacement}
+    assert {name for name in ("DiffAugment", "epoch") if entries[name].published} == known
+    torch.manual_seed(0)
+    net = _Output(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 4)), place)
+    data = utils.TensorDataset(torch.randn(24, 3, 16, 16), torch.arange(24) % 4)
+    loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    args = SimpleNamespace(device="cpu", dsa=True, dsa_strategy=STRATEGY, dsa_param=utils.ParamDiffAug())
+    for mode in ("train", "train", "test"):
+        utils.epoch(mode, loader, net, optimizer, nn.CrossEntropyLoss(), args, mode == "train")
+    x = torch.randn(5, 3, 16, 16, requires_grad=True)
+    for seed in (-1, 7):
+        utils.DiffAugment(x, STRATEGY, seed=seed, param=args.dsa_param)
+    assert (entries["epoch"].agreed, entries["epoch"].differences) == (3, [])
+    assert (entries["DiffAugment"].agreed, entries["DiffAugment"].differences) == (2, [])
 
 
 @pytest.mark.parametrize(
