@@ -125,15 +125,15 @@ def _prepared_blocks(
         if pooling is None or not ops.runs_as_conv3x3(conv) or conv.kernel_size != (3, 3):
             return None
         norm = tail[0]
-        filters = conv.weight.detach().to(dtype)
         blocks.append(
             ops.ConvBlock(
-                filters,
+                conv.weight.detach(),
                 norm.weight,
                 norm.bias,
                 padding=conv.padding[0],
                 eps=norm.eps,
                 pool=pooling if pooled else "none",
+                dtype=dtype,
                 copy=False,
             )
         )
