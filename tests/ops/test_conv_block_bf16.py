@@ -113,7 +113,7 @@ def test_nan_of_an_image_stays_in_it(inputs, pool):
 
 
 def test_packed_filters_keep_what_smooth_images_see_of_them():
-    """What all images share: the sum of a filter (3 channels), the mean of its 4x4 frequencies to 16 bits (16 channels)."""
+    """The sum of a filter (3 channels); 16 bits of the frequency with the mean of a patch (16 channels)."""
     _, filters, *_ = case(4, 1, 3, 32, 4, 4)
     taps = torch.ops.fastdd.pack_filters_bf16(filters).double().view(3, 5, 32, 2)
     assert ((taps.sum((0, 1, 3)) - filters.double().sum((1, 2, 3))).abs() <= filters.abs().amax((1, 2, 3)) / 2**8).all()
@@ -136,12 +136,11 @@ def test_filters_are_taken_as_they_are_when_the_block_is_made():
 def test_what_the_kernels_do_not_take_are_the_layers_one_after_the_other():
     x, *rest = case(5, 2, 16, 24, 8, 8)
     wide = block_of(*rest, padding=2)(x)
-    half = [t.bfloat16() for t in rest]
-    assert torch.equal(wide, ops.norm_act_pool(F.conv2d(x, half[0], padding=2), *half[1:]))
+    assert torch.equal(wide, ops.norm_act_pool(F.conv2d(x, rest[0].bfloat16(), padding=2), *rest[1:]))
     with pytest.raises(TypeError, match=r"x is torch\.float32 and the filters are torch\.bfloat16"):
         block_of(*rest)(x.float())
+    packed = torch.ops.fastdd.pack_filters_bf16(rest[0])
     with pytest.raises(RuntimeError, match="padding must be 1 from 16 channels on"):
-        packed = torch.ops.fastdd.pack_filters_bf16(rest[0])
         torch.ops.fastdd.conv_block_bf16(x.permute(0, 2, 3, 1), rest[0], packed, *rest[1:], 2, 1e-5, "avg")
 
 
