@@ -98,8 +98,11 @@ Tensor pack_filters_bf16(const Tensor& filters_) {
                   "filters must be float32 [O, I, 3, 3]");
   const int64_t outputs = filters.size(0), inputs = filters.size(1);
   Tensor packed = torch::stable::new_zeros(filters, {fastdd::avx512bf16::packed_bf16_size(outputs, inputs)}, ScalarType::BFloat16);
-  fastdd::avx512bf16::pack_filters_bf16(filters.const_data_ptr<float>(), outputs, inputs,
-                                        static_cast<uint16_t*>(packed.mutable_data_ptr()));
+  const int64_t columns = fastdd::avx512bf16::packed_bf16_columns(outputs), grain = inputs < 16 ? columns : 1;
+  torch::stable::parallel_for(0, columns, grain, [&](int64_t begin, int64_t end) {
+    fastdd::avx512bf16::pack_filters_bf16(filters.const_data_ptr<float>(), outputs, inputs, begin, end,
+                                          static_cast<uint16_t*>(packed.mutable_data_ptr()));
+  });
   return packed;
 }
 

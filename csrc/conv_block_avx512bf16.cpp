@@ -391,11 +391,13 @@ int64_t packed_bf16_size(int64_t outputs, int64_t inputs) {
 }
 
 // Winograd: G g G^T as [panel, frequency, pair of inputs, column, 2]; direct: [panel, row, pair, column, 2].
-void pack_filters_bf16(const float* filters, int64_t outputs, int64_t inputs, uint16_t* packed) {
-  for (int64_t column = 0; column < panels(outputs) * kPanel; column += kLanes) {
+void pack_filters_bf16(const float* filters, int64_t outputs, int64_t inputs, int64_t begin, int64_t end, uint16_t* packed) {
+  for (int64_t column = begin * kLanes; column < end * kLanes; column += kLanes) {
     (takes_winograd(inputs) ? pack_winograd : pack_direct)(filters, outputs, inputs, column, packed);
   }
 }
+
+int64_t packed_bf16_columns(int64_t outputs) { return panels(outputs) * kPanel / kLanes; }
 
 int64_t conv_block_bf16_scratch(const ConvBlockBf16Call& call) {
   if (!takes_winograd(call.inputs)) {

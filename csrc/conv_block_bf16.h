@@ -29,8 +29,10 @@ namespace avx512bf16 {
 
 // bfloat16 numbers that the packed filters take.
 int64_t packed_bf16_size(int64_t outputs, int64_t inputs);
-// From [outputs, inputs, 3, 3], all zeros before.
-void pack_filters_bf16(const float* filters, int64_t outputs, int64_t inputs, uint16_t* packed);
+// Columns of 16 filters that pack_filters_bf16 goes by.
+int64_t packed_bf16_columns(int64_t outputs);
+// Columns [begin, end), from [outputs, inputs, 3, 3] to what was all zeros before.
+void pack_filters_bf16(const float* filters, int64_t outputs, int64_t inputs, int64_t begin, int64_t end, uint16_t* packed);
 // Floats of scratch memory that a call of conv_block_bf16_images needs, 64-byte aligned.
 int64_t conv_block_bf16_scratch(const ConvBlockBf16Call& call);
 void conv_block_bf16_images(const ConvBlockBf16Call& call, int64_t begin, int64_t end, float* scratch);

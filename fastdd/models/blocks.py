@@ -207,6 +207,11 @@ class Blocks(nn.Sequential):
         """
         return _prepared(self._parts(), dtype)
 
+    def writes_pooled(self, dtype: torch.dtype) -> bool:
+        """Whether :meth:`prepared` writes of every block's activations the pooled ones only."""
+        blocks = _prepared_blocks(self._parts(), dtype)
+        return blocks is not None and all(block.fused and block.pool != "none" for block in blocks)
+
     def prepared_stages(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[list[Tensor], Tensor]] | None:
         """:meth:`stages` as :meth:`prepared` is :meth:`forward`."""
         parts = self._parts()

@@ -148,7 +148,7 @@ class ConvBlock:
         self._filters, self._weight, self._bias = (
             t.detach().clone() if copy else t.detach() for t in (filters, weight, bias)
         )
-        self._padding, self._eps, self._pool = padding, eps, pool
+        self._padding, self._eps, self.pool = padding, eps, pool
         self._packed: dict[bool, Tensor] = {}
         self._backend, self._dtype = backend, dtype or filters.dtype
         chosen = _dispatch.choose("conv_block", backend, filters.device)
@@ -161,6 +161,11 @@ class ConvBlock:
         self._by_parts = self._by_parts and split_takes(self._filters)
         if self._native or self._half or self._by_parts:  # as norm_act_pool takes them
             self._weight, self._bias = self._weight.float(), self._bias.float()
+
+    @property
+    def fused(self) -> bool:
+        """Whether a CPU kernel keeps what is between the images and the result in the core's cache."""
+        return self._native or self._half
 
     @_dispatch.public
     @torch.no_grad()
@@ -178,7 +183,7 @@ class ConvBlock:
                 z = conv3x3(x, self._filters, backend=self._backend)
             else:
                 z = F.conv2d(x, self._filters, padding=self._padding)
-            return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self._pool, backend=self._backend)
+            return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self.pool, backend=self._backend)
         # As conv_block_takes_winograd in csrc/conv_block_cpu.h, which refuses filters packed for the other way.
         winograd = inputs >= 16 and self._padding == 1 and height % 2 == 0 and width % 2 == 0
         if winograd not in self._packed:
@@ -204,7 +209,7 @@ class ConvBlock:
             self._bias,
             self._padding,
             self._eps,
-            self._pool,
+            self.pool,
         )
         return y.permute(0, 3, 1, 2)
 
