@@ -208,6 +208,12 @@ class BuildExtension(build_ext):
             add(csrc / f"{name}.cpp", f"{name}.o", [*cxx, *torch_flags])
             for variant, flags in variants.items():
                 add(kernels, f"{name}_{variant}.o", [*cxx, *kernel_flags, *flags, f"-DFASTDD_VARIANT={variant}"])
+        if X86:
+            # What has no other build, and runs where the processor has the instructions.
+            flags = [*variants["avx512"], "-mavx512bf16"]
+            for kernels in sorted(csrc.glob("*_avx512bf16.cpp")):
+                add(kernels, f"{kernels.stem}.o", [*cxx, *kernel_flags, *flags])
+            variants["avx512bf16"] = flags
         archs = cuda_archs() if with_cuda else []
         module_flags = [
             *common,

@@ -1,4 +1,4 @@
-// fastdd::pack_filters and fastdd::conv_block for CPU tensors. Shapes and dtypes are checked in fastdd/ops/conv_block.py; what
+// fastdd::pack_filters, fastdd::conv_block and those of bfloat16 images for CPU tensors. Shapes and dtypes are checked in fastdd/ops/conv_block.py; what
 // would read or write out of bounds is checked again here.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 
+#include "conv_block_bf16.h"
 #include "conv_block_cpu.h"
 #include "scratch.h"
 
@@ -83,6 +84,68 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
   });
   return y;
 }
+
+#ifdef FASTDD_X86
+void check_bf16_products() {
+  STD_TORCH_CHECK(fastdd::simd() == fastdd::Simd::avx512bf16, "products of bfloat16 need a processor with AVX-512 BF16, and a",
+                  " FASTDD_SIMD that leaves it");
+}
+
+Tensor pack_filters_bf16(const Tensor& filters_) {
+  check_bf16_products();
+  const Tensor filters = torch::stable::contiguous(filters_);
+  STD_TORCH_CHECK(filters.dim() == 4 && filters.size(2) == 3 && filters.size(3) == 3 && filters.scalar_type() == ScalarType::Float,
+                  "filters must be float32 [O, I, 3, 3]");
+  const int64_t outputs = filters.size(0), inputs = filters.size(1);
+  Tensor packed = torch::stable::new_zeros(filters, {fastdd::avx512bf16::packed_bf16_size(outputs, inputs)}, ScalarType::BFloat16);
+  const int64_t columns = fastdd::avx512bf16::packed_bf16_columns(outputs), grain = inputs < 16 ? columns : 1;
+  torch::stable::parallel_for(0, columns, grain, [&](int64_t begin, int64_t end) {
+    fastdd::avx512bf16::pack_filters_bf16(filters.const_data_ptr<float>(), outputs, inputs, begin, end,
+                                          static_cast<uint16_t*>(packed.mutable_data_ptr()));
+  });
+  return packed;
+}
+
+Tensor conv_block_bf16(const Tensor& x_, const Tensor& filters, const Tensor& packed_, const Tensor& weight_, const Tensor& bias_,
+                       int64_t padding, double eps, std::string pool) {
+  check_bf16_products();
+  const Tensor x = torch::stable::contiguous(x_), packed = torch::stable::contiguous(packed_);
+  const Tensor weight = torch::stable::contiguous(weight_), bias = torch::stable::contiguous(bias_);
+  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::BFloat16, "x must be bfloat16 [N, H, W, I]");
+  STD_TORCH_CHECK(filters.dim() == 4 && filters.size(1) == x.size(3), "filters must be [O, I, 3, 3]");
+  fastdd::ConvBlockBf16Call call{};
+  const int64_t images = x.size(0);
+  call.x = static_cast<const uint16_t*>(x.const_data_ptr());
+  call.height = x.size(1);
+  call.width = x.size(2);
+  call.inputs = x.size(3);
+  call.outputs = filters.size(0);
+  call.padding = padding;
+  call.eps = eps;
+  call.pool = parse(pool);
+  STD_TORCH_CHECK(padding == 1 || (padding >= 0 && !fastdd::takes_winograd(call.inputs)), "padding must be 1 from 16 channels on");
+  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::BFloat16 && packed.dim() == 1 &&
+                      packed.size(0) == fastdd::avx512bf16::packed_bf16_size(call.outputs, call.inputs),
+                  "packed does not come from pack_filters_bf16 for this shape");
+  call.filters = static_cast<const uint16_t*>(packed.const_data_ptr());
+  for (const Tensor* t : {&weight, &bias}) {
+    STD_TORCH_CHECK(t->dim() == 1 && t->size(0) == call.outputs && t->scalar_type() == ScalarType::Float,
+                    "weight and bias must be float32 [O]");
+  }
+  call.weight = weight.const_data_ptr<float>();
+  call.bias = bias.const_data_ptr<float>();
+  const int64_t shrink = call.pool == Pool::none ? 1 : 2;
+  STD_TORCH_CHECK(call.conv_height() >= shrink && call.conv_width() >= shrink, "images are too small");
+  Tensor y = torch::stable::new_empty(x, {images, call.conv_height() / shrink, call.conv_width() / shrink, call.outputs});
+  call.y = static_cast<uint16_t*>(y.mutable_data_ptr());
+  const int64_t scratch = fastdd::avx512bf16::conv_block_bf16_scratch(call);
+  torch::stable::parallel_for(0, images, 4, [&](int64_t begin, int64_t end) {
+    const Floats memory = aligned(scratch);
+    fastdd::avx512bf16::conv_block_bf16_images(call, begin, end, memory.get());
+  });
+  return y;
+}
+#endif
 
 // What conv_norm_act_pool and its backward share: both convolve image after image into the core's cache.
 struct Training {
@@ -231,6 +294,10 @@ std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_,
 STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
   m.impl("pack_filters", TORCH_BOX(&pack_filters));
   m.impl("conv_block", TORCH_BOX(&conv_block));
+#ifdef FASTDD_X86
+  m.impl("pack_filters_bf16", TORCH_BOX(&pack_filters_bf16));
+  m.impl("conv_block_bf16", TORCH_BOX(&conv_block_bf16));
+#endif
   m.impl("conv_norm_act_pool", TORCH_BOX(&conv_norm_act_pool));
   m.impl("conv_norm_act_pool_backward", TORCH_BOX(&conv_norm_act_pool_backward));
 }

@@ -15,13 +15,14 @@ Simd simd() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) widest = Simd::avx2;
     if (widest == Simd::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-      widest = Simd::avx512;
+      widest = __builtin_cpu_supports("avx512bf16") ? Simd::avx512bf16 : Simd::avx512;
     }
 #endif
     const char* asked = std::getenv("FASTDD_SIMD");
     const std::string name = asked == nullptr ? "" : asked;
     if (name == "baseline") return Simd::baseline;
-    if (name == "avx2" && widest == Simd::avx512) return Simd::avx2;
+    if (name == "avx2" && widest > Simd::avx2) return Simd::avx2;
+    if (name == "avx512" && widest > Simd::avx512) return Simd::avx512;
     return widest;
   }();
   return chosen;
@@ -44,7 +45,7 @@ pybind11::dict build_info() {
   info["cuda"] = std::string(FASTDD_CUDA_ARCHS) != "";
   info["cuda_archs"] = FASTDD_CUDA_ARCHS;
   info["simd"] = FASTDD_SIMD;
-  const char* names[] = {"baseline", "avx2", "avx512"};
+  const char* names[] = {"baseline", "avx2", "avx512", "avx512bf16"};
   info["simd_active"] = names[static_cast<int>(fastdd::simd())];
   info["torch_target"] = "2.10";
   return info;

@@ -53,7 +53,9 @@ def real_embeddings(
     """
     dtype = torch.bfloat16 if precision == "bf16" else None
     classes = segments.sample_classes
-    most = len(segments.rows) if models.couples_samples(net) else models.chunk_size(net, real, dtype or torch.float32)
+    most = len(segments.rows)
+    if not models.couples_samples(net):
+        most = models.embedder_chunk(net, real, dtype)
     sizes: int | list[int] = most
     if models.couples_samples(net) or classes.device.type == "cpu":
         of_classes = torch.bincount(classes, minlength=len(params)).tolist()

@@ -6,7 +6,7 @@ from fastdd.models.encoder import DIM as EMBEDDING_DIM
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit, initialised
 from fastdd.models.layout import chunk_size, classes_at_once, exact_convolutions
-from fastdd.models.network import FeatureNetwork, Network, couples_samples
+from fastdd.models.network import FeatureNetwork, Network, couples_samples, embedder_chunk
 from fastdd.models.registry import build, canonical_name, check, is_convnet, names, register
 from fastdd.models.resnet import ResNet
 from fastdd.models.side_by_side import SideBySide, fits_side_by_side, networks_at_once
@@ -35,6 +35,7 @@ __all__ = [
     "chunk_size",
     "classes_at_once",
     "couples_samples",
+    "embedder_chunk",
     "exact_convolutions",
     "fits_side_by_side",
     "initialised",

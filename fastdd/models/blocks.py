@@ -125,15 +125,15 @@ def _prepared_blocks(
         if pooling is None or not ops.runs_as_conv3x3(conv) or conv.kernel_size != (3, 3):
             return None
         norm = tail[0]
-        filters = conv.weight.detach().to(dtype)
         blocks.append(
             ops.ConvBlock(
-                filters,
+                conv.weight.detach(),
                 norm.weight,
                 norm.bias,
                 padding=conv.padding[0],
                 eps=norm.eps,
                 pool=pooling if pooled else "none",
+                dtype=dtype,
                 copy=False,
             )
         )
@@ -206,6 +206,11 @@ class Blocks(nn.Sequential):
         a block is none that :class:`fastdd.ops.ConvBlock` computes.
         """
         return _prepared(self._parts(), dtype)
+
+    def writes_pooled(self, dtype: torch.dtype) -> bool:
+        """Whether :meth:`prepared` writes of every block's activations the pooled ones only."""
+        blocks = _prepared_blocks(self._parts(), dtype)
+        return blocks is not None and all(block.fused and block.pool != "none" for block in blocks)
 
     def prepared_stages(self, dtype: torch.dtype) -> Callable[[Tensor], tuple[list[Tensor], Tensor]] | None:
         """:meth:`stages` as :meth:`prepared` is :meth:`forward`."""

@@ -98,7 +98,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     net, real, batch, _, params = problem()
     segments = debias.mode("fairdd").segments(batch)
     whole = dm.target_means(net, real, segments, params)
-    monkeypatch.setattr(models, "chunk_size", lambda *_: 7)
+    monkeypatch.setattr(models, "embedder_chunk", lambda *_: 7)
     assert (dm.target_means(net, real, segments, params) - whole).abs().max() <= 1e-14
 
 

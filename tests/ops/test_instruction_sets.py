@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from fastdd.core import ext as _ext
 from fastdd.core import rng
-from fastdd.ops import ConvBlock, conv3x3
+from fastdd.ops import ConvBlock, conv3x3, implementations
 from fastdd.ops.augment import augment, augment_adjoint
 from fastdd.ops.dsa import DSA_STRATEGY, dsa_params
 from fastdd.ops.kde import kde
@@ -69,13 +69,27 @@ for inputs in (3, 32):
     got = ConvBlock(filters, weight, bias)(x).double()
     exact = ConvBlock(filters.double(), weight.double(), bias.double(), backend="reference")(x.double())
     assert (got - exact).norm() <= 2e-6 * exact.norm()
+    half = ConvBlock(filters, weight, bias, dtype=torch.bfloat16)(x.bfloat16())
+    assert (half.double() - exact).norm() <= 1e-2 * exact.norm()
+
+print("conv_block_bf16")
+rows = {row.op: row for row in implementations("cpu")}
+own = sys.argv[1] == "avx512bf16"
+assert rows["conv_block_bf16"].active == ("native" if own else "reference"), rows["conv_block_bf16"]
+if not own:
+    try:
+        ConvBlock(filters, weight, bias, dtype=torch.bfloat16, backend="native")(x.bfloat16())
+    except RuntimeError as error:
+        assert "AVX-512 BF16" in str(error)
+    else:
+        raise AssertionError("a backend asked for by name fell back")
 
 print("all")
 """
 
 
 @pytest.mark.skipif(not _ext.available(), reason="fastdd._C is not built")
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512", "avx512bf16"])
 def test_every_instruction_set_gives_the_same_answers(name):
     variants = _ext.build_info()["simd"].split(";")
     active = _ext.build_info()["simd_active"]

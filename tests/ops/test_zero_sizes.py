@@ -8,6 +8,7 @@ from fastdd.ops import implementations
 SCRIPT = """
 import torch
 from fastdd import ops
+from fastdd.ops.conv_block import why_no_bf16_products
 
 f, offsets, classes, rows = torch.rand, torch.tensor([0, 2, 4]), torch.tensor([0, 1]), torch.tensor([0, 1])
 filters, params = f(5, 4, 3, 3), ops.identity_params(2)
@@ -66,6 +67,16 @@ CALLS = {
 }
 
 
+half = {"pack_filters_bf16", "conv_block_bf16"}  # they end at once where the processor lacks the instructions
+if not why_no_bf16_products():
+    packed = torch.ops.fastdd.pack_filters_bf16(filters)
+    images = f(2, 6, 6, 4).bfloat16()
+    CALLS |= {
+        "pack_filters_bf16": (filters,),
+        "conv_block_bf16": (images, filters, packed, f(5), f(5), 1, 1e-5, "avg"),
+    }
+
+
 def without(argument, place):
     if isinstance(argument, torch.Tensor):
         return argument.narrow(place, 0, 0)
@@ -94,7 +105,7 @@ for name, arguments in CALLS.items():
             op(*changed)
         except (ValueError, TypeError, RuntimeError, IndexError):
             pass
-print("all", *CALLS)
+print("all", *CALLS, *half)
 """
 
 
