@@ -139,6 +139,7 @@ class Mtt(Method):
         ends = self._theta(expert, epoch), self._theta(expert, epoch + self._config.expert_epochs)
         loss, step_size = self._steps(number, *ends)
         self._step_sizes.add(number, step_size)
+        self._arena.give_back()
         return loss
 
     def keys(self, number: int) -> HostKeys:

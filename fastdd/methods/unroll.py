@@ -18,8 +18,8 @@ adjoint sweep lambda_N = dL / d theta_N = 2 (theta_N - theta*) / D, and for i = 
 which needs theta_i, kept from the way there, and the derivative of one step's gradient along lambda_{i+1}. TESLA takes
 every theta_i for a constant, which is this sweep with lambda_i = lambda_N throughout.
 
-That derivative is a directional one of ConvNets on CPUs (:class:`fastdd.models.ConvNetLoss`), and for other networks goes
-through the graph of the step, made again.
+For ConvNets on CPUs it is made by dual numbers (:class:`fastdd.models.ConvNetLoss`), for others through the graph of the
+step, made again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastdd import models, ops
+from fastdd.core.malloc import give_back, give_back_growth
 from fastdd.core.text import did_you_mean
 
 UNROLLS = ("exact", "full", "tesla")
@@ -66,7 +67,8 @@ class Arena:
 
     def __init__(self):
         self._thetas = torch.empty(0)
-        self._losses: dict[tuple, models.ConvNetLoss] = {}
+        self._of: tuple = ()  # what the loss is of
+        self._loss: models.ConvNetLoss | None = None
 
     def thetas(self, count: int, like: Tensor) -> Tensor:
         """[count, P] for parameters like those given, with arbitrary contents."""
@@ -78,13 +80,23 @@ class Arena:
     def loss(self, net: nn.Module, images: Tensor, most: int) -> models.ConvNetLoss | None:
         """The loss of ``net`` by dual numbers, of up to ``most`` such images at once; None where it has none."""
         if not models.ConvNetLoss.fits(net, images):
+            self._of, self._loss = (), None
             return None
         bytes_of_one = images.dtype.itemsize * models.ConvNetLoss.floats_of_an_image(net, images.shape)
         shape = torch.Size((min(most, max(_CHUNKS, _ARENA_BYTES // bytes_of_one)), *images.shape[1:]))
-        key = id(net), shape, images.dtype
-        if key not in self._losses:
-            self._losses = {key: models.ConvNetLoss(net, shape, images.dtype)}
-        return self._losses[key]
+        if self._loss is None or self._of[0] is not net or self._of[1:] != (shape, images.dtype):
+            self._of, self._loss = (net, shape, images.dtype), models.ConvNetLoss(net, shape, images.dtype)
+        return self._loss
+
+    def give_back(self) -> None:
+        """What malloc keeps of freed memory back to the kernel, for between two trajectories.
+
+        All of it where a step's activations lie here, as it is then a few tensors of the images' and the parameters'
+        size (1 ms, or less); otherwise, as getting a graph's memory again would take a tenth of an iteration, where it
+        has come to half a GiB.
+        """
+        if self._thetas.device.type == "cpu":
+            (give_back_growth if self._loss is None else give_back)()
 
 
 def parameters(net: nn.Module) -> Tensor:
@@ -172,7 +184,14 @@ class _Student:
         raise NotImplementedError
 
     def pull(
-        self, theta: Tensor, adjoint: Tensor, step_size: Tensor, rows: Tensor, params: Tensor, to: Gradients, carry: bool
+        self,
+        theta: Tensor,
+        adjoint: Tensor,
+        step_size: Tensor,
+        rows: Tensor,
+        params: Tensor,
+        to: Gradients,
+        carry: bool,
     ) -> Tensor | None:
         """Adds to the gradients what reaches them through a step, of an adjoint [P] of the parameters after it.
 
@@ -206,7 +225,14 @@ class _ByGraph(_Student):
         return total
 
     def pull(
-        self, theta: Tensor, adjoint: Tensor, step_size: Tensor, rows: Tensor, params: Tensor, to: Gradients, carry: bool
+        self,
+        theta: Tensor,
+        adjoint: Tensor,
+        step_size: Tensor,
+        rows: Tensor,
+        params: Tensor,
+        to: Gradients,
+        carry: bool,
     ) -> Tensor | None:
         direction, to_theta, total = -step_size * adjoint, torch.zeros_like(adjoint), torch.zeros_like(adjoint)
         for some, of_some in self.chunks(rows, params):
@@ -242,7 +268,14 @@ class _ByDuals(_Student):
         return total
 
     def pull(
-        self, theta: Tensor, adjoint: Tensor, step_size: Tensor, rows: Tensor, params: Tensor, to: Gradients, carry: bool
+        self,
+        theta: Tensor,
+        adjoint: Tensor,
+        step_size: Tensor,
+        rows: Tensor,
+        params: Tensor,
+        to: Gradients,
+        carry: bool,
     ) -> Tensor | None:
         to_theta = torch.zeros_like(adjoint) if carry else None
         for some, of_some in self.chunks(rows, params):
@@ -309,9 +342,7 @@ def _full(
         theta = start.detach().requires_grad_()
         for rows, of_rows in zip(batches, params, strict=True):
             g = sum(
-                student.summed(
-                    theta, student.images[some], student.labels[some], of_some, len(rows), create_graph=True
-                )
+                student.summed(theta, student.images[some], student.labels[some], of_some, len(rows), create_graph=True)
                 for some, of_some in student.chunks(rows, of_rows)
             )
             theta = theta - step_size * g

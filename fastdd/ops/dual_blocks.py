@@ -30,6 +30,7 @@ _SCHEMAS = {
 for _name, _arguments in _SCHEMAS.items():
     _op = _dispatch.define(f"dual_{_name}({_arguments}) -> ()", getattr(reference, _name), _KERNELS)
     _dispatch.register_fake(_op, lambda *_: None)
+    _dispatch.register_refusal(_op)
 
 
 def dual_block_ops(dtype: torch.dtype) -> Callable[[str], Callable] | None:

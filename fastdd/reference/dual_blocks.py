@@ -1,7 +1,7 @@
 """A ConvNet's blocks on dual numbers, in plain PyTorch: ground truth and fallback.
 
-A dual number ``x + e dx``, with ``e^2 = 0``, has a value and a tangent. Of a gradient at the parameters ``w + e dw`` the
-tangent is ``H dw``, the Hessian times a vector, and of the images' gradient the mixed second derivative times it. A
+A dual number ``x + e dx``, with ``e^2 = 0``, has a value and a tangent. Of a gradient at the parameters ``w + e dw``
+the tangent is ``H dw``, the Hessian times a vector, and of the images' gradient the mixed second derivative times it. A
 convolution, its data gradient and its weight gradient are bilinear, so the tangent of each is two convolutions:
 
     z = x * w,            dz = dx * w + x * dw
