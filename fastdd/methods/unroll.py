@@ -18,8 +18,8 @@ adjoint sweep lambda_N = dL / d theta_N = 2 (theta_N - theta*) / D, and for i = 
 which needs theta_i, kept from the way there, and the derivative of one step's gradient along lambda_{i+1}. TESLA takes
 every theta_i for a constant, which is this sweep with lambda_i = lambda_N throughout.
 
-For ConvNets on CPUs it is made by dual numbers (:class:`fastdd.models.ConvNetLoss`), for others through the graph of the
-step, made again.
+For ConvNets on CPUs it is made by dual numbers (:class:`fastdd.models.ConvNetLoss`), for others through the graph of
+the step, made again.
 """
 
 from collections.abc import Iterator, Sequence
