@@ -32,57 +32,84 @@ struct Groups {
   int64_t columns, tile_rows, tile_columns, rows, tiles, v_step, m_step;
 
   explicit Groups(const Conv3x3Call& call)
-      : columns(panels(call.outputs) * kPanel), tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2),
-        rows(kGroupTiles / tile_columns > 0 ? kGroupTiles / tile_columns : 1), tiles(rows * tile_columns),
-        // Not a power of two apart, which would put all 16 into the same cache set.
-        v_step(padded(tiles * call.inputs) + 16), m_step(tiles * columns + 16) {}
+      : columns(panels(call.outputs) * kPanel), tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2) {
+    const int64_t most = call.dy == nullptr ? kGroupTiles : kGroupTiles / 2;  // of a tangent there is as much again in the cache
+    rows = most / tile_columns > 0 ? most / tile_columns : 1;
+    tiles = rows * tile_columns;
+    // Not a power of two apart, which would put all 16 into the same cache set.
+    v_step = padded(tiles * call.inputs) + 16;
+    m_step = tiles * columns + 16;
+  }
+
+  int64_t scratch() const { return 16 * (v_step + m_step); }
 };
+
+// Tile rows first .. first + rows of x, transformed: [16, tiles, inputs].
+void transform_rows(const Conv3x3Call& call, const Groups& groups, const float* x, int64_t first, int64_t rows, float* transformed) {
+  const int64_t inputs = call.inputs;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
+    const float* image = x + n * call.height * call.width * inputs;
+    for (int64_t j = 0; j < groups.tile_columns; ++j) {
+      float* to = transformed + (row * groups.tile_columns + j) * inputs;
+      for (int64_t c = 0; c < inputs; c += kLanes) {
+        // The last vector is moved back over channels already done rather than cut.
+        const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
+        transform_patch(image, call.height, call.width, inputs, i, j, channel, Whole{},
+                        [&](int f, Vec v) { store(to + f * groups.v_step + channel, v); });
+      }
+    }
+  }
+}
+
+// The pixels of tile rows first .. first + rows, from their products [16, tiles, columns].
+void output_rows(const Conv3x3Call& call, const Groups& groups, const float* products, int64_t first, int64_t rows,
+                 const float* bias, float* result) {
+  const int64_t outputs = call.outputs;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
+    float* y = result + (n * call.height + 2 * i) * call.width * outputs;
+    for (int64_t j = 0; j < groups.tile_columns; ++j) {
+      const float* from = products + (row * groups.tile_columns + j) * groups.columns;
+      for_lanes<float>(outputs, [&](int64_t c, auto part) {
+        Vec m[16], pixels[4];
+        for (int f = 0; f < 16; ++f) m[f] = load(from + f * groups.m_step + c);
+        output_pixels(m, pixels);
+        const Vec shift = bias == nullptr ? Vec{} : part.load(bias + c);
+        for (int64_t r = 0; r < 2 && 2 * i + r < call.height; ++r) {
+          for (int64_t s = 0; s < 2 && 2 * j + s < call.width; ++s) {
+            part.store(y + (r * call.width + 2 * j + s) * outputs + c, pixels[2 * r + s] + shift);
+          }
+        }
+      });
+    }
+  }
+}
 
 void winograd(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
   const Groups groups(call);
-  const int64_t inputs = call.inputs, outputs = call.outputs, columns = groups.columns;
-  float* transformed = scratch;                           // [16, tiles, inputs]
-  float* products = transformed + 16 * groups.v_step;     // [16, tiles, columns]
+  const int64_t inputs = call.inputs, count = panels(call.outputs);
+  float* transformed = scratch;                        // [16, tiles, inputs]
+  float* products = transformed + 16 * groups.v_step;  // [16, tiles, columns]
+  float* dtransformed = scratch + groups.scratch();    // the same of the tangents
+  float* dproducts = dtransformed + 16 * groups.v_step;
   for (int64_t first = begin; first < end; first += groups.rows) {
-    const int64_t rows = end - first < groups.rows ? end - first : groups.rows;
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
-      const float* x = call.x + n * call.height * call.width * inputs;
-      for (int64_t j = 0; j < groups.tile_columns; ++j) {
-        float* to = transformed + (row * groups.tile_columns + j) * inputs;
-        for (int64_t c = 0; c < inputs; c += kLanes) {
-          // The last vector is moved back over channels already done rather than cut.
-          const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
-          transform_patch(x, call.height, call.width, inputs, i, j, channel, Whole{},
-                          [&](int f, Vec v) { store(to + f * groups.v_step + channel, v); });
-        }
-      }
-    }
+    const int64_t rows = end - first < groups.rows ? end - first : groups.rows, tiles = rows * groups.tile_columns;
+    transform_rows(call, groups, call.x, first, rows, transformed);
+    if (call.dy != nullptr && call.dx != nullptr) transform_rows(call, groups, call.dx, first, rows, dtransformed);
     for (int f = 0; f < 16; ++f) {
-      for (int64_t panel = 0; panel < panels(outputs); ++panel) {
-        product_of(rows * groups.tile_columns, transformed + f * groups.v_step, inputs, Every{1}, inputs,
-                   call.filters + (f * panels(outputs) + panel) * inputs * kPanel,
-                   products + f * groups.m_step + panel * kPanel, columns);
+      for (int64_t panel = 0; panel < count; ++panel) {
+        const int64_t filters = (f * count + panel) * inputs * kPanel, at = f * groups.m_step + panel * kPanel;
+        const float *v = transformed + f * groups.v_step, *dv = dtransformed + f * groups.v_step;
+        product_of(tiles, v, inputs, Every{1}, inputs, call.filters + filters, products + at, groups.columns);
+        if (call.dy == nullptr) continue;
+        product_of(tiles, v, inputs, Every{1}, inputs, call.dfilters + filters, dproducts + at, groups.columns);
+        if (call.dx == nullptr) continue;
+        product_of<true>(tiles, dv, inputs, Every{1}, inputs, call.filters + filters, dproducts + at, groups.columns);
       }
     }
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
-      float* y = call.y + (n * call.height + 2 * i) * call.width * outputs;
-      for (int64_t j = 0; j < groups.tile_columns; ++j) {
-        const float* from = products + (row * groups.tile_columns + j) * columns;
-        for_lanes<float>(outputs, [&](int64_t c, auto part) {
-          Vec m[16], pixels[4];
-          for (int f = 0; f < 16; ++f) m[f] = load(from + f * groups.m_step + c);
-          output_pixels(m, pixels);
-          const Vec bias = call.bias == nullptr ? Vec{} : part.load(call.bias + c);
-          for (int64_t r = 0; r < 2 && 2 * i + r < call.height; ++r) {
-            for (int64_t s = 0; s < 2 && 2 * j + s < call.width; ++s) {
-              part.store(y + (r * call.width + 2 * j + s) * outputs + c, pixels[2 * r + s] + bias);
-            }
-          }
-        });
-      }
-    }
+    output_rows(call, groups, products, first, rows, call.bias, call.y);
+    if (call.dy != nullptr) output_rows(call, groups, dproducts, first, rows, nullptr, call.dy);
   }
 }
 
@@ -235,7 +262,7 @@ void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool wi
 
 int64_t conv3x3_scratch(const Conv3x3Call& call) {
   const Groups groups(call);
-  if (takes_winograd(call.inputs)) return 16 * (groups.v_step + groups.m_step);
+  if (takes_winograd(call.inputs)) return (call.dy == nullptr ? 1 : 2) * groups.scratch();
   return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * groups.columns) + padded(9 * call.inputs);
 }
 
@@ -267,24 +294,29 @@ void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64
   float* zeros = u + sizes.columns * sizes.tiles;
   std::memset(zeros, 0, (padded(call.inputs) + padded(call.outputs)) * sizeof(float));
   const int64_t all = call.images * sizes.tile_rows, pixels = call.height * call.width;
-  for (int64_t first = 0; first < all; first += sizes.rows) {
+  const int64_t both = call.x2 == nullptr ? all : 2 * all;  // one pair after the other
+  for (int64_t start = 0; start < both;) {
+    const bool second = start >= all;
+    const int64_t first = second ? start - all : start;
+    const float *x_of = second ? call.x2 : call.x, *g_of = second ? call.g2 : call.g;
     const int64_t rows = all - first < sizes.rows ? all - first : sizes.rows, depth = rows * sizes.tile_columns;
     for (int64_t f = begin; f < end; ++f) {
       for (int64_t row = 0; row < rows; ++row) {
         const int64_t n = (first + row) / sizes.tile_rows, i = (first + row) % sizes.tile_rows;
         for (int64_t j = 0; j < sizes.tile_columns; ++j) {
           const int64_t tile = row * sizes.tile_columns + j;
-          transform_tile(call, call.x + n * pixels * call.inputs, call.g + n * pixels * call.outputs, i, j, static_cast<int>(f),
-                         zeros, sizes.tiles, v + tile * kLanes, u + tile * kPanel);
+          transform_tile(call, x_of + n * pixels * call.inputs, g_of + n * pixels * call.outputs, i, j, static_cast<int>(f), zeros,
+                         sizes.tiles, v + tile * kLanes, u + tile * kPanel);
         }
       }
       float* sums = call.sums + f * sizes.frequency();
-      if (first == 0) {
+      if (start == 0) {
         weight_products<false>(sizes, depth, v, u, sums);
       } else {
         weight_products<true>(sizes, depth, v, u, sums);
       }
     }
+    start += rows;
   }
 }
 

@@ -10,13 +10,16 @@ namespace fastdd {
 // Below 16 channels the transforms of Winograd's F(2x2, 3x3) (Lavin and Gray 2016) cost more than they save.
 inline bool takes_winograd(int64_t inputs) { return inputs >= 16; }
 
-// y = conv(x, filters) + bias with stride 1 and padding 1. Its unit of work is a row of y, or a row of 2x2 tiles.
+// y = conv(x, filters) + bias with stride 1 and padding 1. Its unit of work is a row of y, or a row of 2x2 tiles. With Winograd it
+// also makes the tangent dy = conv(dx, filters) + conv(x, dfilters), which shares the transforms of x and of the sum.
 struct Conv3x3Call {
   int64_t images, height, width, inputs, outputs;
   const float* x;        // [images, height, width, inputs]
   const float* filters;  // from pack_filters
   const float* bias;     // [outputs] or null
   float* y;              // [images, height, width, outputs]
+  const float *dx, *dfilters;  // of the tangent: x's and the filters', packed alike; dx may be null for zeros
+  float* dy;                   // null without one
 
   int64_t units() const { return images * (takes_winograd(inputs) ? (height + 1) / 2 : height); }
 };
@@ -29,6 +32,7 @@ struct Conv3x3WeightCall {
   const float* g;  // [images, height, width, outputs]
   float* sums;
   float* filters;  // [outputs, inputs, 3, 3], written
+  const float *x2, *g2;  // with Winograd, a second pair whose gradient is added; or null
 
   bool winograd() const { return takes_winograd(inputs); }
   int64_t parts() const { return images < 16 ? images : 16; }

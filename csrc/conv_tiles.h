@@ -52,15 +52,15 @@ inline void product(const float* a, int64_t stride, At at, int64_t depth, const 
   }
 }
 
-template <class At>
+template <bool Add = false, class At>
 inline void product_of(int64_t rows, const float* a, int64_t stride, At at, int64_t depth, const float* b, float* c,
                        int64_t columns) {
   for (; rows >= kRows; rows -= kRows, a += kRows * stride, c += kRows * columns) {
-    product<kRows>(a, stride, at, depth, b, c, columns);
+    product<kRows, Add>(a, stride, at, depth, b, c, columns);
   }
-  for (; rows >= 4; rows -= 4, a += 4 * stride, c += 4 * columns) product<4>(a, stride, at, depth, b, c, columns);
-  for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2>(a, stride, at, depth, b, c, columns);
-  if (rows > 0) product<1>(a, stride, at, depth, b, c, columns);
+  for (; rows >= 4; rows -= 4, a += 4 * stride, c += 4 * columns) product<4, Add>(a, stride, at, depth, b, c, columns);
+  for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2, Add>(a, stride, at, depth, b, c, columns);
+  if (rows > 0) product<1, Add>(a, stride, at, depth, b, c, columns);
 }
 
 // B^T d B of the 4x4 patch d around tile (i, j) of an image [height, width, channels], lanes from `channel` on: store(f, vector) gets

@@ -109,6 +109,7 @@ class Mtt(Method):
         self._step = torch.tensor(start, device=device)
         self._step_momentum = torch.zeros_like(self._step)
         self._step_sizes = Recent()  # after every step
+        self._arena = unroll.Arena()
         self._labels = None
         if config.soft_labels != "none":
             self._labels = self._expert_logits()
@@ -138,6 +139,7 @@ class Mtt(Method):
         ends = self._theta(expert, epoch), self._theta(expert, epoch + self._config.expert_epochs)
         loss, step_size = self._steps(number, *ends)
         self._step_sizes.add(number, step_size)
+        self._arena.give_back()
         return loss
 
     def keys(self, number: int) -> HostKeys:
@@ -177,6 +179,7 @@ class Mtt(Method):
             params,
             unroll=config.unroll,
             memory=config.memory,
+            arena=self._arena,
         )
         self._update(gradients.images * 0.5 if config.published_factor else gradients.images)
         # d a / d log a = a; the rate makes the first update of a the published one, to first order.

@@ -2,6 +2,7 @@
 
 from fastdd.models.adapted import replays
 from fastdd.models.convnet import ConvNet
+from fastdd.models.convnet_loss import ConvNetLoss
 from fastdd.models.encoder import DIM as EMBEDDING_DIM
 from fastdd.models.encoder import ENCODERS, Encoder, build_encoder
 from fastdd.models.init import ParameterInit, initialised
@@ -20,6 +21,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "ConvNet",
+    "ConvNetLoss",
     "Encoder",
     "FeatureNetwork",
     "LeNet",

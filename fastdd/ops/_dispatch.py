@@ -114,6 +114,20 @@ def register_no_autograd(name: str) -> None:
     torch.library.register_autograd(name, backward, lib=_Guarded())
 
 
+def register_refusal(name: str) -> None:
+    """:func:`register_no_autograd` for an op that writes into its arguments, of which PyTorch takes no derivative."""
+    short = name.removeprefix("fastdd::")
+    op = getattr(torch.ops.fastdd, short)
+
+    def kernel(keyset, *arguments):
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+            raise RuntimeError(f"{name} has no derivative: detach its inputs")
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*arguments)
+
+    _Guarded().impl(short, kernel, "Autograd", with_keyset=True)
+
+
 def register_triton(name: str, launcher: Callable) -> None:
     """A Triton launcher as the op's CUDA kernel, where Triton is installed."""
     _launchers[name.removeprefix("fastdd::")] = launcher

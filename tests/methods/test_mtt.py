@@ -9,7 +9,7 @@ import torch
 
 from fastdd import models, ops
 from fastdd.bench.oracles import mtt as oracle
-from fastdd.core import rng
+from fastdd.core import ext, rng
 from fastdd.methods import unroll as mtt
 
 CLASSES, IPC, SIZE, STEPS = 4, 3, 8, 5
@@ -21,9 +21,9 @@ def normal(name, *shape):
     return rng.normal(rng.key(0, name), torch.Size(shape).numel()).view(shape).double()
 
 
-def problem(net_name="ConvNetD2", batch=M, strategy=DSA, soft=False, steps=STEPS):
+def problem(net_name="ConvNetD2", batch=M, strategy=DSA, soft=False, steps=STEPS, channels=3, width=8):
     """Arguments of ``loss_and_gradients``: a student that starts a little off its target."""
-    net = models.build(net_name, 3, CLASSES, (SIZE, SIZE), width=8, key=5).double().train()
+    net = models.build(net_name, channels, CLASSES, (SIZE, SIZE), width=width, key=5).double().train()
     start = mtt.parameters(net)
     target = start + 0.01 * normal("target", len(start))
     labels = normal("labels", M, CLASSES) if soft else torch.arange(CLASSES).repeat_interleave(IPC)
@@ -40,7 +40,7 @@ def problem(net_name="ConvNetD2", batch=M, strategy=DSA, soft=False, steps=STEPS
         for i, rows in enumerate(batches)
     ]
     step_size = torch.tensor(0.05, dtype=torch.float64)
-    return net, start, target, normal("images", M, 3, SIZE, SIZE), labels, step_size, batches, params
+    return net, start, target, normal("images", M, channels, SIZE, SIZE), labels, step_size, batches, params
 
 
 def augmentations(params):
@@ -96,7 +96,9 @@ def test_exact_and_full_equal_the_graph_over_all_steps(strategy, batch, soft):
     check(mtt.loss_and_gradients(*arguments, unroll="full"), truth)
 
 
-@pytest.mark.parametrize("net_name", ["ConvNetBN", "ConvNetLN", "ConvNetGN", "ConvNetNN", "ConvNetASwish", "ConvNetMP"])
+@pytest.mark.parametrize(
+    "net_name", ["ConvNetBN", "ConvNetLN", "ConvNetGN", "ConvNetNN", "ConvNetASwish", "ConvNetMP", "ConvNetNP"]
+)
 def test_other_networks(net_name):
     arguments = problem(net_name, batch=7)
     check(mtt.loss_and_gradients(*arguments), literal(*arguments), 1e-11)
@@ -107,6 +109,7 @@ def test_chunks_change_nothing_but_rounding(unroll, monkeypatch):
     arguments = problem(soft=True)
     truth = mtt.loss_and_gradients(*arguments, unroll=unroll)
     monkeypatch.setattr(models, "chunk_size", lambda *_, **__: 2)
+    monkeypatch.setattr(mtt, "_ARENA_BYTES", 1)
     check(mtt.loss_and_gradients(*arguments, unroll=unroll), truth)
 
 
@@ -156,20 +159,46 @@ def test_error_in_float32_is_at_most_twice_plain_torchs(unroll):
     assert errors[1] < 1e-4
 
 
+def in_float32(arguments):
+    net, *tensors, batches, params = arguments
+    tensors = [t.float() if t.is_floating_point() else t for t in tensors]
+    return net.float(), *tensors, batches, [p.float() for p in params]
+
+
+needs_kernels = pytest.mark.skipif(not ext.available(), reason="no extension")
+
+
+@needs_kernels
+@pytest.mark.parametrize(("channels", "unroll"), [(3, "exact"), (1, "exact"), (3, "tesla")])
+def test_kernels_of_dual_numbers_are_as_exact_as_plain_torch(channels, unroll):
+    arguments = problem(width=16, channels=channels, soft=unroll == "exact", batch=7)
+    plain = literal_tesla if unroll == "tesla" else literal
+    (true_loss, truth), single = plain(*arguments), in_float32(arguments)
+    assert models.ConvNetLoss.fits(single[0], single[3])
+    (loss, ours), (plain_loss, theirs) = mtt.loss_and_gradients(*single, unroll=unroll), plain(*single)
+    assert abs(loss - true_loss) <= 2 * abs(plain_loss - true_loss) + 1e-6 * true_loss
+    for name in ("images", "step_size", "labels")[: 3 if unroll == "exact" else 2]:
+        exact = getattr(truth, name)
+        errors = [(getattr(found, name).double() - exact).norm() / exact.norm() for found in (ours, theirs)]
+        assert errors[0] <= 2 * errors[1] + 1e-6, name
+
+
 @pytest.mark.parametrize("unroll", mtt.UNROLLS)
-def test_two_runs_have_the_same_bits(unroll):
-    net, start, target, images, labels, step_size, batches, params = problem()
-    arguments = (
-        net.float(),
-        *(t.float() for t in (start, target, images)),
-        labels,
-        step_size.float(),
-        batches,
-        [p.float() for p in params],
+@pytest.mark.parametrize("width", [8, pytest.param(16, marks=needs_kernels)])
+def test_two_runs_have_the_same_bits(unroll, width):
+    arguments, arena = in_float32(problem(width=width, batch=7)), mtt.Arena()
+    fresh, first, again = (
+        mtt.loss_and_gradients(*arguments, unroll=unroll, arena=each)[1] for each in (None, arena, arena)
     )
-    (_, a), (_, b) = (mtt.loss_and_gradients(*arguments, unroll=unroll) for _ in range(2))
-    assert torch.equal(a.images, b.images)
-    assert torch.equal(a.step_size, b.step_size)
+    for found in (first, again):
+        assert torch.equal(fresh.images, found.images)
+        assert torch.equal(fresh.step_size, found.step_size)
+
+
+def test_an_arena_serves_other_networks_and_images_too():
+    arena = mtt.Arena()
+    for other in (problem(), problem(width=16, steps=3), problem("ConvNetMP", batch=5), problem(channels=1)):
+        check(mtt.loss_and_gradients(*other, arena=arena), mtt.loss_and_gradients(*other), 0)
 
 
 def test_an_unknown_unroll_is_refused():
@@ -191,6 +220,60 @@ def test_gpu_agrees(unroll, memory):
     )
     loss, found = mtt.loss_and_gradients(*there, unroll=unroll, memory=memory)
     check((loss.cpu(), mtt.Gradients(found.images.cpu(), found.step_size.cpu(), None)), truth, 1e-10)
+
+
+RESIDENT = """
+import sys
+import torch
+from fastdd import models, ops
+from fastdd.methods import unroll as mtt
+
+torch.set_num_threads(1)
+if sys.argv[1] == "graph":
+    models.ConvNetLoss.fits = staticmethod(lambda *_: False)
+net = models.build("ConvNetD2", 3, 10, (16, 16), width=32)
+start = mtt.parameters(net)
+images, labels, arena = torch.randn(50, 3, 16, 16), torch.arange(50) % 10, mtt.Arena()
+
+def resident(steps, times):
+    batches, params = [torch.arange(50)] * steps, [ops.identity_params(50)] * steps
+    for _ in range(times):
+        step_size = torch.tensor(0.01)
+        mtt.loss_and_gradients(net, start, start + 0.01, images, labels, step_size, batches, params, arena=arena)
+        arena.give_back()
+    with open("/proc/self/statm") as file:
+        return 4096 * int(file.read().split()[1])
+
+print(resident(2, 1), resident(2, 4), resident(2, int(sys.argv[2])), resident(10, 1), resident(50, 1), 4 * len(start))
+"""
+
+
+def resident(kind, iterations):
+    """After 1 iteration of 2 steps, 5, the given number more, one of 10 and one of 50; bytes of a parameter vector."""
+    command = [sys.executable, "-c", RESIDENT, kind, str(iterations)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return list(map(int, done.stdout.split()))
+
+
+@needs_kernels
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("iterations", [30, pytest.param(200, marks=pytest.mark.full)])
+def test_resident_memory_is_flat_over_iterations_and_steps(iterations):
+    mebibyte = 1 << 20
+    first, settled, after, ten, fifty, vector = resident("duals", iterations)
+    assert after - settled < 2 * mebibyte
+    assert settled - first < 4 * mebibyte
+    # Beyond the parameters of every step. What it grows by is told from what 10 steps need: 2 MiB of activations.
+    assert fifty - ten - 40 * vector < 2 * mebibyte
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_resident_memory_that_grows_is_seen():
+    """That of the graph of a step does: malloc's heap breaks up."""
+    _, settled, after, *_ = resident("graph", 30)
+    assert after - settled > 4 << 20
 
 
 PEAKS = """

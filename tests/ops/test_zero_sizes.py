@@ -12,6 +12,7 @@ from fastdd.ops.conv_block import why_no_bf16_products
 
 f, offsets, classes, rows = torch.rand, torch.tensor([0, 2, 4]), torch.tensor([0, 1]), torch.tensor([0, 1])
 filters, params = f(5, 4, 3, 3), ops.identity_params(2)
+wide, two = (lambda: f(2, 4, 4, 16)), (lambda t: (t, t.clone()))
 gradients, norm = (f(2, 3, 4), f(2, 3, 4), classes), (f(3), f(3))
 CALLS = {
     "segment_mean": (f(4, 3), offsets, f(4)),
@@ -64,6 +65,18 @@ CALLS = {
     "conv_norm_act_pool": (f(2, 4, 4, 3), f(5, 3, 3, 3), None, f(5), f(5), 1e-5, "avg"),
     "conv_norm_act_pool_backward":
         (f(2, 2, 2, 5), f(2, 4, 4, 3), f(5, 3, 3, 3), f(5), f(5), f(2, 2, 5), "avg"),
+    "dual_conv3x3": (wide(), wide(), *two(f(17, 16, 3, 3)), False, *two(f(2, 4, 4, 17))),
+    "dual_conv3x3_weight": (wide(), wide(), *two(f(2, 4, 4, 17)), f(17, 16, 3, 3)),
+    "dual_norm_act_pool":
+        (wide(), wide(), *two(f(16)), *two(f(16)), 1e-5, "avg", *two(f(2, 2, 2, 16)), *two(f(2, 2, 16))),
+    "dual_norm_act_pool_backward":
+        (*two(f(2, 2, 2, 16)), wide(), wide(), *two(f(16)), *two(f(16)), "avg", *two(f(2, 2, 16)), *two(f(16))),
+    "dual_first_block":
+        (f(2, 4, 4, 3), *two(f(5, 3, 3, 3)), *two(f(5)), *two(f(5)), 1e-5, "avg",
+         *two(f(2, 2, 2, 5)), *two(f(2, 2, 5))),
+    "dual_first_block_backward":
+        (*two(f(2, 2, 2, 5)), f(2, 4, 4, 3), *two(f(5, 3, 3, 3)), *two(f(5)), *two(f(5)), "avg", *two(f(2, 2, 5)),
+         f(2, 4, 4, 3), f(5, 3, 3, 3), *two(f(5))),
 }
 
 
