@@ -68,10 +68,8 @@ class Plan:
             raise ValueError(
                 f"the published structure is at the published settings: leave {', '.join(self.settings)} out"
             )
-        if self.structure == "published" and self.target.method != "dm":
-            raise ValueError(
-                f"the published structure is here of dm, not {self.target.method}: time it by fastdd bench"
-            )
+        if self.structure == "published" and self.target.method != "dm" and self.timed_steps is None:
+            raise ValueError(f"the published structure of {self.target.method} is timed only: give --time-steps")
         self.config(0)
 
     def config(self, seed: int) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def _process(job: Mapping[str, Any], tell: Callable[[str], None]) -> dict[str, f
         last = ""
         for line in process.stdout:
             last = line.rstrip() or last
-            if line.startswith(("step ", "a step")):
+            if line.startswith(("step ", "a ")):
                 tell(line.rstrip())
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

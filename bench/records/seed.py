@@ -8,6 +8,7 @@ else so many are timed, and what all would take follows).
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ import fastdd
 from fastdd.api import pick_device
 from fastdd.bench.baselines.problem import Problem
 from fastdd.bench.baselines.published import PublishedLoop
+from fastdd.bench.baselines.published_gradient import PublishedGradientLoop
 from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.initial import describe, first_images
@@ -88,21 +90,38 @@ def published(data: Dataset, config: Settings, device: torch.device) -> tuple[Sy
 
 
 def timed(data: Dataset, config: Settings, structure: str, steps: int, device: torch.device) -> dict[str, float]:
-    """What all steps of a run would take, by the median of some."""
+    """What a whole run would take, by the medians of some steps of each kind."""
     problem = _problem(data, config, device)
-    if structure == "published":
+    if structure == "fastdd":
+        own = method(config.method)(config, Context(data, device, problem.images))
+        kinds = {"step": (own.step, config.steps)}
+    elif config.method == "dm":
         loop = PublishedLoop(problem)
-        step = lambda number: loop.step()  # noqa: E731
+        kinds = {"step": (lambda number: loop.step(), config.steps)}
     else:
-        step = method(config.method)(config, Context(data, device, problem.images)).step
+        gradient = PublishedGradientLoop(problem)
+        # The network of an iteration trains between its steps, not after the last.
+        kinds = {
+            "step": (lambda number: gradient.step(), config.steps),
+            "training": (lambda number: gradient.train(), config.steps - config.iterations),
+        }
+    total = {"seconds": 0.0, "cpu_seconds": 0.0}
+    for what, (call, times) in kinds.items():
+        each = _median(call, steps, device)
+        print(f"a {what}: {each['seconds']:.3f} s, {each['cpu_seconds']:.3f} s of processor; {times} of it", flush=True)
+        total = {name: value + times * each[name] for name, value in total.items()}
+    return total
+
+
+def _median(call: Callable[[int], object], count: int, device: torch.device) -> dict[str, float]:
     spent = []
-    for number in range(_WARM_UP + steps):
+    for number in range(_WARM_UP + count):
         clock = Clock()
-        step(number).item()
+        call(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         spent.append(clock.read())
-    each = {name: median(one[name] for one in spent[_WARM_UP:]) for name in spent[0]}
-    print(f"a step: {each['seconds']:.3f} s, {each['cpu_seconds']:.3f} s of processor", flush=True)
-    return {name: value * config.steps for name, value in each.items()}
+    return {name: median(one[name] for one in spent[_WARM_UP:]) for name in spent[0]}
 
 
 def _problem(data: Dataset, config: Settings, device: torch.device) -> Problem:

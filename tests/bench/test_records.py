@@ -93,7 +93,7 @@ def test_a_record_goes_on_seed_by_seed(tmp_path, seeds):
         (["c-digits-90", "--name", "a", "--set", "width"], "--set takes NAME=VALUE"),
         (["c-digits-90", "--name", "a", "--nets", "0"], "--nets must be at least 1, not 0"),
         (["c-digits-90", "--name", "a", "--structure", "published", "--set", "width=4"], "leave width out"),
-        (["c-mnist-fg-dc-90", "--name", "a", "--structure", "published"], "is here of dm, not dc"),
+        (["c-mnist-fg-dc-90", "--name", "a", "--structure", "published"], "of dc is timed only: give --time-steps"),
     ],
 )
 def test_bad_input_is_refused_in_a_line(words, line, tmp_path, monkeypatch, capsys, seeds):
@@ -112,7 +112,9 @@ def test_the_page_is_as_generated():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("structure", "timed"), [("fastdd", None), ("fastdd", 1), ("published", 1)])
+@pytest.mark.parametrize(
+    ("structure", "timed"), [("fastdd", None), ("fastdd", 1), ("published", None), ("published", 1)]
+)
 def test_a_seed_is_a_process_that_is_timed_and_checked(structure, timed, tmp_path):
     settings = {} if structure == "published" else TINY
     plan = record.Plan(target("c-digits-90"), "tiny", settings, structure=structure, nets=1, timed_steps=timed)
