@@ -88,6 +88,15 @@ class DistillSettings(TypedDict, total=False):
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
+    lr_schedule: Literal["constant", "cosine"] | None
+    """Of dm, datadam: how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to
+    nothing; by default constant."""
+    average_images: float | None
+    """Of dm, datadam: share of the run, its last, whose steps' images are averaged: the set is their mean (0: the
+    last images); by default 0.0."""
+    preset: Literal["published", "fast"] | None
+    """Of dm: shipped settings that hold where none is given: the published ones, or fast, which reaches the same
+    accuracy in a small part of the time (docs: records); by default published."""
     metric: Literal["l2", "l1", "cos"] | Literal["ours", "mse", "cos"] | Literal["l1", "mse"] | None
     """Of dm, dc, dsa, idc, dream: distance between mean embeddings: l2 (squared, as published), l1 (absolute
     differences) or cos; by default l2; or distance between gradients: ours (cosines of their rows, as published),

@@ -74,10 +74,12 @@ def methods_that_need_experts() -> list[str]:
     return [name for name, each in METHODS.items() if each.needs_experts]
 
 
-def preset(name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None) -> dict[str, Any]:
+def preset(
+    name: str, dataset: str, ipc: int, debias: str = "none", arch: str | None = None, named: str = "published"
+) -> dict[str, Any]:
     """The shipped settings of a method (:func:`fastdd.presets.preset`)."""
     own = name if presets.is_registered(name) else method(name).presets
-    return presets.preset(own or name, dataset, ipc, debias, arch)
+    return presets.preset(own or name, dataset, ipc, debias, arch, named=named)
 
 
 def configure(*, dataset: str, method: str = "dm", ipc: int = 10, **settings: Any) -> Settings:
@@ -95,7 +97,9 @@ def configure(*, dataset: str, method: str = "dm", ipc: int = 10, **settings: An
     if ipc < 1:
         raise ValueError(f"IPC must be at least 1, not {ipc}")
     chosen = _settings.given(settings)
-    shipped = preset(method, dataset, ipc, chosen.get("debias", "none"), chosen.get("arch"))
+    shipped = preset(
+        method, dataset, ipc, chosen.get("debias", "none"), chosen.get("arch"), chosen.get("preset", "published")
+    )
     return parse({**kind.usual(ipc), **shipped, **chosen, "method": method, "dataset": dataset, "ipc": ipc})
 
 

@@ -146,8 +146,12 @@ class Matching(Method):
         params = self._augmentation(lanes)
         images = self.images.detach()[self._rows]
         loss, gradient = self._loss_and_gradient(net, self._config.mode.segments(batch), images, params)
-        self._update(gradient)
+        self._move(gradient, keys)
         return loss
+
+    def _move(self, gradient: Tensor, keys: Keys) -> None:
+        """What a step does with the gradient of the stored images of ``classes``."""
+        self._update(gradient)
 
     def _batch(self, number: int, net: nn.Module, keys: Keys | None = None) -> Batch:
         """The real images of step ``number``, which ``net`` is about to see."""

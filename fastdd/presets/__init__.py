@@ -38,6 +38,7 @@ def preset(
     debias: str = "none",
     arch: str | None = None,
     *,
+    named: str = "published",
     training: str = "erm",
     use: str = "none",
     bias_ratio: float | None = None,
@@ -46,10 +47,10 @@ def preset(
 
     Rules apply from top to bottom; what a rule asks for (``when``) must all hold: ``dataset`` and ``debias`` are lists
     of names, ``family`` is the data set's (:class:`fastdd.data.sets.Entry`), ``debias_needs`` is what the mode needs
-    (:class:`fastdd.debias.Mode`), ``min_ipc`` is the least IPC, ``training`` lists recipes, ``bias_ratio``
-    shares of a class's training images in its own group. Learning rates that are published by data set, ``use`` of fake
-    images, recipe and ``bias_ratio`` (``rates``) come last. Width and depth are the shipped ConvNet's: they are left
-    out for an ``arch`` that has its own.
+    (:class:`fastdd.debias.Mode`), ``preset`` is the one asked for (``named``), ``min_ipc`` is the least IPC,
+    ``training`` lists recipes, ``bias_ratio`` shares of a class's training images in its own group. Learning rates that
+    are published by data set, ``use`` of fake images, recipe and ``bias_ratio`` (``rates``) come last. Width and depth
+    are the shipped ConvNet's: they are left out for an ``arch`` that has its own.
     """
     shipped, entry = _shipped(name), DATASETS.get(dataset)
     architecture = asdict(entry.architecture if entry else Architecture())
@@ -61,6 +62,7 @@ def preset(
             and when.get("family") in (None, entry and entry.family)
             and debias in when.get("debias", [debias])
             and when.get("debias_needs") in (None, mode(debias).needs)
+            and when.get("preset") in (None, named)
             and ipc >= when.get("min_ipc", ipc)
             and training in when.get("training", [training])
             and bias_ratio in when.get("bias_ratio", [bias_ratio])

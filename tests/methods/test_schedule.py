@@ -1,0 +1,110 @@
+"""Step sizes that fall and averages of the images: against SGD in fp64, over a stop, from keys on a device."""
+
+import math
+
+import pytest
+import torch
+
+from fastdd import methods, session
+from fastdd.core.graph import KeyTable
+from fastdd.data import load
+from fastdd.data.initial import random_set
+from fastdd.methods import Context, configure
+from fastdd.methods.dm import Dm
+
+STEPS = 5
+SETTINGS = {
+    **{"dataset": "c-digits", "ipc": 1, "iterations": STEPS, "batch_real": 4, "width": 4, "depth": 2},
+    **{"debias": "fairdd", "lr_img": 0.7, "momentum": 0.5, "lr_schedule": "cosine", "average_images": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("c-digits")
+
+
+def made(digits, **settings):
+    config = configure(**{**SETTINGS, **settings})
+    return Dm(config, Context(digits, torch.device("cpu"), random_set(digits, 1, 0).images))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_is_sgd_with_this_step_size_and_the_mean_of_its_last_images(digits, schedule, monkeypatch):
+    method, gradients = made(digits, lr_schedule=schedule), []
+    move = method._move
+    monkeypatch.setattr(
+        method, "_move", lambda gradient, keys: (gradients.append(gradient.clone()), move(gradient, keys))
+    )
+    images, velocity, seen = method.images.detach().double().clone(), 0.0, []
+    for number in range(STEPS):
+        method.step(number)
+        share = 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * number / STEPS))
+        velocity = 0.5 * velocity + gradients[-1].double()
+        images = images - 0.7 * share * velocity
+        seen.append(images)
+        # Three of five steps are averaged; before the first of them the set is the images as they are.
+        expected = images if number < 2 else torch.stack(seen[2:]).mean(0)
+        torch.testing.assert_close(method.result(number + 1).double(), expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(method.images.detach().double(), images, rtol=0, atol=2e-6)
+
+
+def test_without_them_no_key_and_no_state_is_added(digits):
+    method = made(digits, lr_schedule="constant", average_images=0)
+    assert sorted(method.keys(0)) == ["batch", "dsa", "net"]
+    assert sorted(method.state()) == ["images", "momentum"]
+
+
+def test_keys_of_a_device_do_the_same_bits(digits):
+    whole, by_keys = made(digits), made(digits)
+    table = KeyTable(by_keys.keys, "cpu", rows=3)
+    for number in range(STEPS):
+        whole.step(number)
+        table.seek(number)
+        by_keys._do(number, table.take())
+    assert torch.equal(whole.result(STEPS), by_keys.result(STEPS))
+    assert torch.equal(whole.images, by_keys.images)
+
+
+@pytest.mark.parametrize("done", [1, 4])
+def test_a_stopped_run_ends_with_the_same_bits(digits, tmp_path, monkeypatch, done):
+    config, own_step = configure(**SETTINGS), Dm.step
+    whole = session.run(config, digits)
+
+    def step(self, number):
+        if number == done:
+            raise KeyboardInterrupt
+        return own_step(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dm, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(config, digits, out=tmp_path, checkpoint_seconds=0)
+    assert torch.equal(session.run(config, digits, out=tmp_path, resume=True).images, whole.images)
+    assert not torch.equal(whole.images, session.run(configure(**{**SETTINGS, "average_images": 0}), digits).images)
+
+
+def test_the_fast_preset_is_shipped_settings_that_give_way():
+    fast = configure(dataset="c-mnist-fg", debias="fairdd", preset="fast")
+    shipped = methods.preset("dm", "c-mnist-fg", 10, "fairdd", named="fast")
+    assert (fast.lr_schedule, fast.sampling, fast.init) == ("cosine", "stratified", "balanced")
+    assert {name: getattr(fast, name) for name in shipped} == shipped
+    assert configure(dataset="c-mnist-fg", debias="fairdd", preset="fast", lr_schedule="constant").iterations == (
+        fast.iterations
+    )
+    published = configure(dataset="c-mnist-fg", debias="fairdd")
+    assert (published.iterations, published.lr_schedule, published.average_images) == (20_000, "constant", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"preset": "fast"}, "preset fast draws evenly over groups: it is for debias fairdd"),
+        ({"preset": "quick"}, "preset must be one of published, fast, not 'quick'"),
+        ({"average_images": 1.5}, "average_images must be at most 1, not 1.5"),
+        ({"lr_schedule": "linear"}, "lr_schedule must be one of constant, cosine, not 'linear'"),
+    ],
+)
+def test_bad_settings_are_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        configure(dataset="c-digits", **settings)
