@@ -6,7 +6,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "segment_mean_cpu.h"
@@ -44,6 +46,55 @@ Segments::Segments(const Tensor& o, const std::optional<Tensor>& w, int64_t rows
   });
 }
 
+namespace {
+
+// Elements to a task: below that, waking a thread costs more than the sum.
+constexpr int64_t kGrain = 32768;
+// Columns of a block at least: parts of rows that memory still delivers at full speed.
+constexpr int64_t kNarrowest = 256;
+
+// Segments, and parts of those that are longer than kRowsPerItem.
+struct Items {
+  std::vector<Item> all;
+  std::vector<std::pair<int64_t, int64_t>> split;  // first item and number of items of every segment in parts
+  std::vector<double> sums;
+
+  Items(const Segments& segments, int64_t columns) {
+    all.reserve(segments.count);
+    int64_t parts = 0;
+    for (int64_t s = 0; s < segments.count; ++s) {
+      const int64_t end = segments.offsets[s + 1], first = static_cast<int64_t>(all.size());
+      int64_t start = segments.offsets[s];
+      do {
+        const int64_t stop = std::min(start + kRowsPerItem, end);
+        all.push_back({start, stop, nullptr, s});
+        start = stop;
+      } while (start < end);
+      const int64_t count = static_cast<int64_t>(all.size()) - first;
+      if (count == 1) continue;
+      split.emplace_back(first, count);
+      parts += count;
+    }
+    sums.resize(parts * columns);
+    double* next = sums.data();
+    for (const auto& [first, count] : split) {
+      for (int64_t k = first; k < first + count; ++k, next += columns) all[k].sums = next;
+    }
+  }
+
+  // The first item that begins at `position` or later, in rows and items before it.
+  int64_t at(int64_t position) const {
+    int64_t low = 0, high = static_cast<int64_t>(all.size());
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      (all[middle].begin + middle < position ? low : high) = middle + (all[middle].begin + middle < position ? 1 : 0);
+    }
+    return low;
+  }
+};
+
+}  // namespace
+
 Tensor weighted_means(const Tensor& input, const Segments& segments) {
   STD_TORCH_CHECK(input.dim() == 2, "x must be [N, D]");
   const int64_t rows = input.size(0), columns = input.size(1);
@@ -60,55 +111,26 @@ Tensor weighted_means(const Tensor& input, const Segments& segments) {
   Tensor out = torch::stable::new_empty(x, {segments.count, columns}, f64 ? ScalarType::Double : ScalarType::Float);
   if (segments.count == 0 || columns == 0) return out;
 
-  std::vector<Item> items;
-  int64_t split = 0;  // items that share a segment
-  for (int64_t s = 0; s < segments.count; ++s) {
-    const int64_t begin = segments.offsets[s], end = segments.offsets[s + 1];
-    int64_t start = begin;
-    do {
-      const int64_t stop = std::min(start + kRowsPerItem, end);
-      items.push_back({start, stop, nullptr, s});
-      start = stop;
-    } while (start < end);
-    if (end - begin > kRowsPerItem) split += (end - begin + kRowsPerItem - 1) / kRowsPerItem;
-  }
-  std::vector<double> partials(split * columns);
-  double* next = partials.data();
-  for (auto& item : items) {
-    if (segments.offsets[item.segment + 1] - segments.offsets[item.segment] > kRowsPerItem) {
-      item.sums = next;
-      next += columns;
-    }
-  }
+  const Items items(segments, columns);
   const MeanCall call{x.const_data_ptr(),     dtype, segments.weights, segments.totals.data(),
                       out.mutable_data_ptr(), columns};
-  // About 32,000 elements to a task: below that, waking a thread costs more than the sum.
-  const int64_t typical = std::max<int64_t>(1, rows * columns / static_cast<int64_t>(items.size()));
-  const int64_t grain = std::max<int64_t>(1, 32768 / typical);
-  torch::stable::parallel_for(0, static_cast<int64_t>(items.size()), grain, [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(mean_items, call, items.data() + begin, end - begin);
+  // A thread's share is a block of columns of some items: no block depends on another, so any number of them gives the same bits.
+  const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
+  const int64_t wide = std::max(kNarrowest, (columns + threads - 1) / threads);
+  const int64_t width = (wide + kNarrowest - 1) / kNarrowest * kNarrowest, blocks = (columns + width - 1) / width;
+  const auto column = [&](int64_t block) { return std::min(block * width, columns); };
+  // Items by their rows, and one more each for what a mean costs by itself.
+  const int64_t work = rows + static_cast<int64_t>(items.all.size());
+  torch::stable::parallel_for(0, blocks * work, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin / work; block * work < end; ++block) {
+      const int64_t first = items.at(begin - block * work), last = items.at(end - block * work);
+      FASTDD_DISPATCH(mean_items, call, items.all.data() + first, last - first, column(block), column(block + 1));
+    }
   });
-  if (split == 0) return out;
-  // Partial sums are added in the order of their rows, whatever thread made them.
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (items[i].sums == nullptr) continue;
-    const int64_t s = items[i].segment;
-    double* sums = items[i].sums;
-    size_t last = i;
-    while (last + 1 < items.size() && items[last + 1].segment == s) ++last;
-    for (size_t k = i + 1; k <= last; ++k) {
-      for (int64_t c = 0; c < columns; ++c) sums[c] += items[k].sums[c];
-    }
-    const double total = segments.totals[s];
-    for (int64_t c = 0; c < columns; ++c) {
-      const double value = total == 0 ? 0.0 : sums[c] / total;
-      if (f64) {
-        out.mutable_data_ptr<double>()[s * columns + c] = value;
-      } else {
-        out.mutable_data_ptr<float>()[s * columns + c] = static_cast<float>(value);
-      }
-    }
-    i = last;
+  for (const auto& [first, count] : items.split) {
+    torch::stable::parallel_for(0, columns, std::max<int64_t>(1, kGrain / count), [&](int64_t begin, int64_t end) {
+      FASTDD_DISPATCH(mean_join, call, items.all.data() + first, count, begin, end);
+    });
   }
   return out;
 }

@@ -11,6 +11,8 @@ enum class Dtype : int { f32, f64, bf16, u8 };
 
 // Rows of one segment that one work item sums; fixed, so results do not depend on the number of threads.
 constexpr int64_t kRowsPerItem = 1024;
+// Columns whose sums are held at once.
+constexpr int64_t kMeanColumns = 2048;
 
 struct Item {
   int64_t begin, end;   // rows
@@ -40,5 +42,8 @@ struct SpreadCall {
 
 }  // namespace fastdd
 
-FASTDD_DECLARE_VARIANTS(void mean_items(const MeanCall& call, const Item* items, int64_t count))
+// Columns first .. last - 1 of the items: the means of whole segments, the sums of parts of segments.
+FASTDD_DECLARE_VARIANTS(void mean_items(const MeanCall& call, const Item* items, int64_t count, int64_t first, int64_t last))
+// Columns first .. last - 1 of the mean of one segment, from the sums of its `count` parts, which are added in their order.
+FASTDD_DECLARE_VARIANTS(void mean_join(const MeanCall& call, const Item* parts, int64_t count, int64_t first, int64_t last))
 FASTDD_DECLARE_VARIANTS(void spread_rows(const SpreadCall& call, int64_t begin, int64_t end))

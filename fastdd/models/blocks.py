@@ -95,7 +95,14 @@ def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
     norm = tail[0]
     if not x.requires_grad and _own_kernel(conv, x):
         return ops.conv_norm_act_pool(
-            conv.padded(x), conv.weight, norm.weight, norm.bias, shift=conv.bias, eps=norm.eps, pool=pooling
+            conv.padded(x),
+            conv.weight,
+            norm.weight,
+            norm.bias,
+            shift=conv.bias,
+            eps=norm.eps,
+            pool=pooling,
+            by_segment=conv.by_segment,
         )
     return ops.norm_act_pool(conv(x), norm.weight, norm.bias, eps=norm.eps, pool=pooling)
 

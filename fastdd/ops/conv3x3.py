@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdd.ops import _dispatch
+from fastdd.ops.by_segment import BySegment, NotBySegment
 from fastdd.reference import conv3x3 as reference
 
 _KERNELS = {"cpu": "native", "cuda": "triton"}
@@ -164,9 +165,11 @@ class Conv2d(nn.Conv2d):
     Attributes:
         filters_constant: whether nobody asks for a gradient of filters and bias (:func:`fastdd.ops.group_grad` has its
             own way to them).
+        by_segment: what takes the filters' gradients per segment, while :func:`fastdd.ops.group_grad` wants them so.
     """
 
     filters_constant = False
+    by_segment: BySegment | None = None
 
     def fits(self, x: Tensor) -> bool:
         """Whether x goes through :func:`conv3x3`'s own kernels."""
@@ -197,7 +200,11 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fits(x):
+            if self.by_segment is not None:
+                raise NotBySegment
             return super().forward(x)
+        if self.by_segment is not None:
+            return self.by_segment.conv3x3(self.padded(x).permute(0, 2, 3, 1), self.bias).permute(0, 3, 1, 2)
         filters, bias = self.weight, self.bias
         if self._constant_for(x):
             filters, bias = filters.detach(), None if bias is None else bias.detach()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fastdd.ops import _dispatch
+from fastdd.ops.by_segment import BySegment
 from fastdd.ops.conv3x3 import conv3x3
 from fastdd.ops.conv_block import ConvBlock
 from fastdd.ops.norm_act_pool import norm_act_pool
@@ -75,6 +76,7 @@ def conv_norm_act_pool(
     eps: float = 1e-5,
     pool: str = "avg",
     backend: str = "auto",
+    by_segment: BySegment | None = None,
 ) -> Tensor:
     """3x3 convolution, instance norm, ReLU and 2x2 pooling: ``norm_act_pool(conv3x3(x, filters), weight, bias)``.
 
@@ -93,6 +95,7 @@ def conv_norm_act_pool(
         backend: ``auto``, ``native`` (C++, CPU), ``triton`` (GPU) or ``reference``; FASTDD_BACKEND sets what ``auto``
             means. The C++ kernels take float32 and up to 15 channels. On GPUs it is :class:`ConvBlock` where nothing
             needs a gradient and the Triton kernels of :func:`conv3x3` are chosen. All else is one op after the other.
+        by_segment: takes the filters' gradients per segment (float32 on CPUs), for :func:`fastdd.ops.group_grad`.
 
     Returns:
         [N, O, H // 2, W // 2] ([N, O, H, W] for ``none``), in channels-last memory.
@@ -117,12 +120,18 @@ def conv_norm_act_pool(
         fits = fits and (shift is None or (shift.dtype == x.dtype and shift.shape == filters.shape[:1]))
         on_cpu = x.device.type == filters.device.type == weight.device.type == bias.device.type == "cpu"
         if fits and on_cpu and _dispatch.choose("conv_norm_act_pool", backend, x.device) == "dispatch":
-            y, _ = torch.ops.fastdd.conv_norm_act_pool(x.permute(0, 2, 3, 1), filters, shift, weight, bias, eps, pool)
+            x = x.permute(0, 2, 3, 1)
+            if by_segment is not None:
+                return by_segment.conv_norm_act_pool(x, weight, bias, eps, pool).permute(0, 3, 1, 2)
+            y, _ = torch.ops.fastdd.conv_norm_act_pool(x, filters, shift, weight, bias, eps, pool)
             return y.permute(0, 3, 1, 2)
     by_parts = x.device.type == "cuda" and _dispatch.choose("conv_block", backend, x.device) == "dispatch"
     if by_parts and not _needs_gradient(x, filters, shift, weight, bias):
         return ConvBlock(filters, weight, bias, eps=eps, pool=pool, copy=False, backend=backend)(x)
-    z = conv3x3(x, filters, shift, backend=backend)
+    if by_segment is None:
+        z = conv3x3(x, filters, shift, backend=backend)
+    else:
+        z = by_segment.conv3x3(x.permute(0, 2, 3, 1), shift).permute(0, 3, 1, 2)
     return norm_act_pool(z, weight, bias, eps=eps, pool=pool, backend=backend)
 
 

@@ -2,22 +2,20 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fastdd.ops._dispatch import check_tensor
 from fastdd.ops.conv3x3 import runs_as_conv3x3
+from fastdd.ops.gradient_job import Job, cross_entropy
 from fastdd.ops.layer_grads import rule_of
-from fastdd.ops.loss_slopes import loss_slopes
-from fastdd.ops.segment_mean import check_segments, segment_mean, segment_spread
-from fastdd.reference.contents import check_range
+from fastdd.ops.segment_mean import check_segments
+from fastdd.ops.slices import slices
 from fastdd.reference.segment_mean import accumulation_dtype
 
 METHODS = ("auto", "slices", "fused")
@@ -31,17 +29,6 @@ _Result = TypeVar("_Result")
 # 32 images of 32x32 a pass: of more, the activations of a block of ConvNet would be blocks that malloc maps anew at
 # every use, unless the block is one op.
 _CHUNK_PIXELS = 32 * 32 * 32
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every sample, [N]; ValueError for a label that is no column of the logits.
-
-    >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
-    tensor([1.3863, 1.3863])
-    """
-    if labels.dtype == torch.int64:
-        check_range("labels", labels, 0, logits.shape[1])
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 class _Swapped(nn.Module):
@@ -59,85 +46,8 @@ def _run_with(net: nn.Module, tensors: dict[str, Tensor], function: Callable[[],
     return torch.func.functional_call(_Swapped(net), {f"net.{name}": t for name, t in tensors.items()}, (function,))
 
 
-def _shares(weights: Tensor | None, offsets: Tensor, n: int, dtype: torch.dtype, backend: str) -> Tensor:
-    """w_i over its segment's total, [N]; zero where that is zero. Differentiable in the weights, without atomics."""
-    w = torch.ones(n, dtype=dtype, device=offsets.device) if weights is None else weights.to(dtype)
-    if not w.requires_grad:
-        ones = w.new_ones((offsets.shape[0] - 1, 1))
-        return segment_spread(ones, offsets, weights, n, backend=backend)[:, 0]
-    # segment_mean is the total over the count, and spread divides by the count once more.
-    counts = offsets.diff()[:, None].to(dtype)
-    means = segment_mean(w[:, None], offsets, backend=backend)
-    totals = segment_spread(means * counts.square(), offsets, None, n, backend=backend)[:, 0]
-    return torch.where(totals == 0, 0, w / torch.where(totals == 0, 1, totals))
-
-
 def _zeros(leaf: Tensor, offsets: Tensor) -> Tensor:
     return leaf.new_zeros((len(offsets) - 1, *leaf.shape), dtype=accumulation_dtype(leaf.dtype))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What both methods work on: the network holds ``leaves`` while they do."""
-
-    net: nn.Module
-    leaves: dict[str, Tensor]
-    images: Tensor
-    labels: Tensor
-    weights: Tensor | None
-    offsets: Tensor
-    loss: Callable[[Tensor, Tensor], Tensor]
-    create_graph: bool
-    chunk: int
-    backend: str
-
-    @functools.cached_property
-    def shares(self) -> Tensor:
-        """[N], of its segment, of every sample."""
-        dtype = accumulation_dtype(self.images.dtype)
-        return _shares(self.weights, self.offsets, len(self.images), dtype, self.backend)
-
-    def root(self, part: slice) -> tuple[Tensor, Tensor | None]:
-        """Where a backward pass over some samples begins: the logits and their gradient, or the :meth:`value`."""
-        whole = part == slice(0, len(self.images))
-        constant = self.weights is None or not self.weights.requires_grad
-        if not (whole and constant and self.loss is cross_entropy and self.labels.dtype == torch.int64):
-            return self.value(part), None
-        logits = self.net(self.images)
-        if logits.dim() != 2 or not logits.requires_grad:
-            return self._weighted(logits, self.labels, part), None
-        return logits, loss_slopes(logits, self.labels, self.offsets, self.weights, backend=self.backend)
-
-    def value(self, part: slice) -> Tensor:
-        """Sum of some samples' losses, each times its share of its segment."""
-        return self._weighted(self.net(self.images[part]), self.labels[part], part)
-
-    def _weighted(self, logits: Tensor, labels: Tensor, part: slice) -> Tensor:
-        losses = self.loss(logits, labels)
-        if losses.shape != labels.shape[:1]:
-            raise ValueError(
-                f"loss must return one value a sample, [{len(labels)}], not {list(losses.shape)}: use reduction='none'"
-            )
-        if not losses.requires_grad:
-            raise RuntimeError("the loss does not depend on the network's parameters: is there a no_grad in net?")
-        return (self.shares[part] * losses).sum()
-
-
-def _slices(job: _Job) -> list[Tensor]:
-    """A forward and a backward a segment, or a chunk of a long one."""
-    leaves = [*job.leaves.values()]
-    columns: list[list[Tensor]] = [[] for _ in leaves]
-    for start, end in pairwise(job.offsets.tolist()):
-        sums: Sequence[Tensor] = ()
-        for low in range(start, end, job.chunk):
-            value = job.value(slice(low, min(low + job.chunk, end)))
-            grads = torch.autograd.grad(value, leaves, create_graph=job.create_graph, materialize_grads=True)
-            grads = [grad.to(accumulation_dtype(grad.dtype)) for grad in grads]
-            sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
-        for column, leaf, total in zip(columns, leaves, sums or [None] * len(leaves), strict=True):
-            column.append(torch.zeros_like(leaf, dtype=accumulation_dtype(leaf.dtype)) if total is None else total)
-    # One at a time, so that no more than one parameter is held twice.
-    return [torch.stack(columns.pop(0)) for _ in leaves]
 
 
 @dataclass(frozen=True)
@@ -182,7 +92,7 @@ def _uses(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, int]:
     return uses
 
 
-def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[Tensor]:
+def _one_pass(job: Job, owners: dict[nn.Module, _Owner], part: slice) -> list[Tensor]:
     """Sums per segment over one chunk."""
     n = part.stop - part.start
     # The chunk's own segments, without a look at the offsets from the host.
@@ -237,7 +147,7 @@ def _one_pass(job: _Job, owners: dict[nn.Module, _Owner], part: slice) -> list[T
     return [sums[name] if name in sums else _zeros(leaf, offsets) for name, leaf in job.leaves.items()]
 
 
-def _fused(job: _Job) -> list[Tensor]:
+def _fused(job: Job) -> list[Tensor]:
     """One pass for all segments; the layers' inputs and output gradients are contracted per segment."""
     of_leaf = {id(leaf): name for name, leaf in job.leaves.items()}
     owners = {}
@@ -369,9 +279,9 @@ def group_grad(
     if not create_graph:
         images, weights = images.detach(), None if weights is None else weights.detach()
     with torch.enable_grad():
-        job = _Job(net, leaves, images, labels, weights, offsets, loss, create_graph, chunk, backend)
+        job = Job(net, leaves, images, labels, weights, offsets, loss, create_graph, chunk, backend)
         if n == 0:
             sums = [_zeros(leaf, offsets) for leaf in leaves.values()]
         else:
-            sums = _run_with(net, tensors, functools.partial(_slices if method == "slices" else _fused, job))
+            sums = _run_with(net, tensors, functools.partial(slices if method == "slices" else _fused, job))
     return dict(zip(leaves, sums, strict=True))

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from fastdd.models import ConvNet
+from fastdd.ops._dispatch import has_kernel
 from fastdd.ops.group_grad import group_grad
 from fastdd.ops.grouped import grouped_conv_weight, grouped_matmul, grouped_outer
 
@@ -318,6 +319,77 @@ def test_auto_is_slices_on_the_cpu():
     got = group_grad(net, images, labels, offsets, weights)
     slices = group_grad(net, images, labels, offsets, weights, method="slices")
     assert all(torch.equal(got[k], slices[k]) for k in got)
+
+
+class Passes(nn.Module):
+    """Keeps the sizes of the batches that a network is called on."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sizes = net, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("parameters", ["weights", "conv"])
+@pytest.mark.parametrize("channels", [1, 3, 20])
+def test_short_segments_share_a_pass_with_the_bits_of_their_own(channels, parameters):
+    if not has_kernel("conv3x3", torch.device("cpu")):
+        pytest.skip("there is no extension")
+    torch.manual_seed(0)
+    net = Passes(ConvNet(channels, 3, width=16, depth=2, size=(12, 12)))
+    lengths = [3, 1, 0, 10, 2, 9]
+    images, labels, weights = torch.randn(25, channels, 12, 12), torch.randint(0, 3, (25,)), torch.rand(25)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    rows = group_grad(net, images, labels, offsets, weights, parameters=parameters, chunk_size=8)
+    # The third part of the long segment, of two images, is with the segment of two.
+    assert net.sizes == [4, 8, 4, 8, 1]
+    assert not net._modules["net"].features[0].by_segment
+    for segment, (start, end) in enumerate(pairwise(offsets.tolist())):
+        own = slice(start, end)
+        single = group_grad(
+            net,
+            images[own],
+            labels[own],
+            torch.tensor([0, end - start]),
+            weights[own],
+            parameters=parameters,
+            chunk_size=8,
+        )
+        assert all(torch.equal(row[segment], one[0]) for row, one in zip(rows.values(), single.values(), strict=True))
+
+
+class TwoViews(nn.Module):
+    """A network that sees every image as two, so that its layers' rows are not the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = ConvNet(3, 3, width=16, depth=1, size=(8, 4))
+
+    def forward(self, x):
+        return self.net(torch.cat(x.split(4, 3))).unflatten(0, (2, -1)).mean(0)
+
+
+class OwnUse(nn.Module):
+    """A layer's weight is used outside of the layer too."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = ConvNet(3, 3, width=16, depth=1, size=(8, 8))
+
+    def forward(self, x):
+        return self.net(x) + self.net.classifier.weight.square().sum()
+
+
+@pytest.mark.parametrize("make", [TwoViews, OwnUse])
+def test_what_cannot_share_a_pass_has_its_own(make):
+    net, images, labels, offsets, weights = case(make, lengths=[2, 3, 0, 1], dtype=torch.float32)
+    exact = group_grad(net.double(), images.double(), labels, offsets, weights.double())
+    found = group_grad(net.float(), images, labels, offsets, weights)
+    for name, one in found.items():
+        torch.testing.assert_close(one.double(), exact[name], rtol=1e-4, atol=1e-5)
 
 
 def test_another_loss():
