@@ -217,7 +217,7 @@ class Recorder:
             weights = None
         else:
             weights = None if name.endswith("computed") else self._weights(mode)
-        by_class = METHODS[settings["method"]].by_class
+        by_class = METHODS[settings.get("method", "dm")].by_class
         if by_class:
             settings["teacher"] = self.teacher()
         out = self.folder / "runs" / name
