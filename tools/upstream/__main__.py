@@ -105,7 +105,7 @@ def _rows(recipe: recipes.Recipe, given: argparse.Namespace, place: runs.Place, 
     wanted = set(given.scripts or recipe.scripts)
     for name in given.scripts or ():
         wanted |= set(recipe.scripts[name].takes) if name in recipe.scripts else set()
-    until = time.perf_counter() + given.family if given.family else math.inf
+    until = time.perf_counter() + given.each * len(wanted & set(recipe.scripts)) if given.each else math.inf
     for name in recipe.scripts:
         if (recipe.name, name) in done:
             yield done[recipe.name, name]
@@ -147,7 +147,7 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     begun, off, fast = time.perf_counter(), [], []
     row: dict[str, Any] = {"code": run.recipe.name, "script": run.name}
     if run.over():
-        return row | {"ends": f"not run: the code base's {given.family} s are spent"}
+        return row | {"ends": f"not run: the code base's {given.each} s a script are spent"}
     if not given.repeats:
         row |= {"ends": "not timed"} | _agreement(run, None, given) | _remains(run, given)
         return row | {"took": round(time.perf_counter() - begun, 1)}
