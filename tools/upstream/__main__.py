@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, help="test images a class (5; 50 with --larger)")
     parser.add_argument("--seconds", type=int, default=900, help="limit of a run")
     parser.add_argument(
-        "--family", type=int, default=0, help="seconds after which no run of a code base begins (0: none)"
+        "--each", type=int, default=0, help="seconds a script, after which no run of a code base begins (0: no limit)"
     )
     parser.add_argument("--trace", action="store_true", help="also in double precision, and the script's own perturbed")
     parser.add_argument("--no-parity", dest="parity", action="store_false", help="leave out --rng legacy")
