@@ -32,7 +32,7 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], out: Path) -> list[
 
 
 def done(out: Path, about: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows of scripts that an earlier command with the same settings ran, by code base and script; the load may differ."""
+    """Rows of what an earlier command with the same settings ran, by code base and script; the load may differ."""
     try:
         stored = json.loads((out / "upstream.json").read_text())
     except (OSError, ValueError):
