@@ -3,8 +3,8 @@
 Of DatasetCondensation 53f63a6, FairDD 5e6af8e, MTT 50dccea, TESLA 488842e, IDC ceac95a, DC-Bench 2a57711.
 Of their forks where the text says the same in other words, or more that is not ours (parameters with defaults, networks
 of several outputs): DiffAugment of DataDAM and IDM, which clone before they repeat; epoch of CAFE and IDM; NCFM's
-DiffAug, and its ConvNet and DREAM's, which have more ways to the features. DataDAM's epoch does not augment without DSA,
-and CAFE's DiffAugment takes a seed for no operation too: they are compared.
+DiffAug; and the ConvNet of NCFM and DREAM, which has more ways to the features. DataDAM's epoch does not augment
+without DSA, and CAFE's DiffAugment takes a seed for no operation too: they are compared.
 """
 
 DIGESTS = {
