@@ -172,8 +172,9 @@ def test_a_copy_in_double_precision_says_so(tools, tmp_path):
 
 def test_rows_of_the_same_settings_are_kept(tools, tmp_path):
     report, about = tools["report"], {"seed": 0, "load": "1.0"}
-    rows = [{"code": "A", "script": "a.py", "ratio": 3.0}, {"code": "B", "ends": "not there"}]
-    report.write([*rows, {"code": "A", "script": "b.py", "ratio": 1.0}], about, tmp_path)
+    rows = [{"code": "A", "script": f"{name}.py", "ratio": ratio, "took": 1.0} for name, ratio in (("a", 3), ("b", 1))]
+    spent = {"code": "A", "script": "c.py", "ends": "not run: the code base's 9 s a script are spent"}
+    report.write([*rows, spent, {"code": "B", "ends": "not there"}], about, tmp_path)
     assert set(report.done(tmp_path, about | {"load": "9.0"})) == {("A", "a.py"), ("A", "b.py")}
     assert report.done(tmp_path, about | {"seed": 1}) == report.done(tmp_path / "none", about) == {}
     assert "median 2.00 of 2 scripts" in (tmp_path / "upstream.md").read_text()

@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, help="test images a class (5; 50 with --larger)")
     parser.add_argument("--seconds", type=int, default=900, help="limit of a run")
     parser.add_argument(
-        "--family", type=int, default=0, help="seconds after which no run of a code base begins (0: none)"
+        "--each", type=int, default=0, help="seconds a script, after which no run of a code base begins (0: no limit)"
     )
     parser.add_argument("--trace", action="store_true", help="also in double precision, and the script's own perturbed")
     parser.add_argument("--no-parity", dest="parity", action="store_false", help="leave out --rng legacy")
@@ -105,7 +105,7 @@ def _rows(recipe: recipes.Recipe, given: argparse.Namespace, place: runs.Place, 
     wanted = set(given.scripts or recipe.scripts)
     for name in given.scripts or ():
         wanted |= set(recipe.scripts[name].takes) if name in recipe.scripts else set()
-    until = time.perf_counter() + given.family if given.family else math.inf
+    until = time.perf_counter() + given.each * len(wanted & set(recipe.scripts)) if given.each else math.inf
     for name in recipe.scripts:
         if (recipe.name, name) in done:
             yield done[recipe.name, name]
@@ -147,7 +147,7 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     begun, off, fast = time.perf_counter(), [], []
     row: dict[str, Any] = {"code": run.recipe.name, "script": run.name}
     if run.over():
-        return row | {"ends": f"not run: the code base's {given.family} s are spent"}
+        return row | {"ends": f"not run: the code base's {given.each} s a script are spent"}
     if not given.repeats:
         row |= {"ends": "not timed"} | _agreement(run, None, given) | _remains(run, given)
         return row | {"took": round(time.perf_counter() - begun, 1)}

@@ -32,14 +32,14 @@ def write(rows: list[dict[str, Any]], about: dict[str, Any], out: Path) -> list[
 
 
 def done(out: Path, about: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows of an earlier command with the same settings, by code base and script; the load may differ."""
+    """Rows of what an earlier command with the same settings ran, by code base and script; the load may differ."""
     try:
         stored = json.loads((out / "upstream.json").read_text())
     except (OSError, ValueError):
         return {}
     if any(stored.get(name) != value for name, value in about.items() if name != "load"):
         return {}
-    return {(row["code"], row["script"]): row for row in stored["rows"] if "script" in row}
+    return {(row["code"], row["script"]): row for row in stored["rows"] if "took" in row}
 
 
 def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:

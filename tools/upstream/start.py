@@ -35,7 +35,7 @@ _SHOWN = 14
 # Through which an op of ours is called, and how many calls of it lie between.
 _DISPATCHER = (
     *("torch/_ops.py", "torch/_library/autograd.py", "torch/_library/custom_ops.py", "torch/autograd/function.py"),
-    "fastdd/ops/_dispatch.py",
+    *("fastdd/ops/_dispatch.py", "fastdd/compat/deferred/escapes.py"),
 )
 _DISPATCH_DEPTH = 8
 # Half a unit in the last place of single precision.

@@ -2,8 +2,9 @@
 
 Of DatasetCondensation 53f63a6, FairDD 5e6af8e, MTT 50dccea, TESLA 488842e, IDC ceac95a, DC-Bench 2a57711.
 Of their forks where the text says the same in other words, or more that is not ours (parameters with defaults, networks
-of several outputs): DiffAugment of DataDAM and IDM, which clone before they repeat; epoch of CAFE and IDM. DataDAM's
-epoch does not augment without DSA, and CAFE's DiffAugment takes a seed for no operation too: they are compared.
+of several outputs): DiffAugment of DataDAM and IDM, which clone before they repeat; epoch of CAFE and IDM; NCFM's
+DiffAug; and the ConvNet of NCFM and DREAM, which has more ways to the features. DataDAM's epoch does not augment
+without DSA, and CAFE's DiffAugment takes a seed for no operation too: they are compared.
 """
 
 DIGESTS = {
@@ -19,8 +20,11 @@ DIGESTS = {
         *("1933a4af6b216183", "70c3568dd1d18ed6"),
     },
     "epoch_Fairness_Metric": {"6a6b550d9b50b044"},
-    "ConvNet": {"28227d905114f730", "5dec082de81ac1a5", "8b7bfc662708e464", "c93779a0e479e8ba", "cfd1a040de21c3da"},
-    "DiffAug": {"4065d69510be1053", "4457cfee58f122ef"},
+    "ConvNet": {
+        *("28227d905114f730", "5dec082de81ac1a5", "8b7bfc662708e464", "c93779a0e479e8ba", "cfd1a040de21c3da"),
+        *("7d800003b4b212d8", "40841534a8766e93"),
+    },
+    "DiffAug": {"4065d69510be1053", "4457cfee58f122ef", "ed600da1aaf514c3"},
 }
 
 # Of each function or class alone, its own name aside, and whose it is: copies have other names
