@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fastdd
+from fastdd.ops.conv_block import why_no_bf16_products
 from fastdd.report.page import write_page
 from fastdd.report.record import read_record
 
@@ -55,6 +56,8 @@ def always(name: str) -> bool:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if always(n) else pytest.mark.full) for n in RUNS])
 def test_runs(recorder, name):
+    if name.startswith("dm ") and name.endswith("bf16") and why_no_bf16_products():
+        pytest.skip("recorded on products of bfloat16: " + why_no_bf16_products())
     compare(recorder.run(name, RUNS[name]), RECORDED["runs"][name])
 
 

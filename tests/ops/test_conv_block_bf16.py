@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdd import models, ops
+from fastdd.data import load
 from fastdd.ops import ConvBlock
 from fastdd.ops.conv_block import why_no_bf16_products
 
@@ -152,3 +153,16 @@ def test_network_prepares_float32_filters_for_bfloat16_images():
         for first in (0, 4)
     ]
     assert torch.equal(net.embedder(torch.bfloat16)(x), blocks[1](blocks[0](x)).flatten(1))
+
+
+@pytest.mark.realdata
+def test_mean_embedding_of_real_images_is_as_exact_as_the_layers_in_bfloat16(data_root, monkeypatch):
+    images = torch.as_tensor(load("mnist", data_root).train.images[:64]).float().view(64, 1, 28, 28) / 255
+    x = ((images - images.mean()) / images.std()).bfloat16()
+    net = models.build("ConvNet", 1, 10, (28, 28), width=64).requires_grad_(False)
+    means = {"kernels": net.embedder(torch.bfloat16)(x).double().mean(0)}
+    monkeypatch.setenv("FASTDD_BACKEND", "reference")
+    means["layers"] = net.embedder(torch.bfloat16)(x).double().mean(0)
+    exact = net.double().embedder()(x.double()).mean(0)
+    errors = {name: ((mean - exact).norm() / exact.norm()).item() for name, mean in means.items()}
+    assert errors["kernels"] <= 1.1 * errors["layers"] <= 4e-3, errors
