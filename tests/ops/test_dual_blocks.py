@@ -128,6 +128,20 @@ def test_what_is_not_asked_for_is_left_out():
 
 
 @needs_kernels
+def test_two_threads_make_the_same_bits():
+    threads = torch.get_num_threads()
+    try:
+        for name in WRITTEN:
+            values, results = arguments(name, SHAPES[0]), []
+            for torch_threads in (1, 2):
+                torch.set_num_threads(torch_threads)
+                results.append(called(dual_block_ops(torch.float32)(name), values, torch.float32))
+            assert all(map(torch.equal, *results)), name
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_kernels
 @pytest.mark.parametrize("name", WRITTEN)
 def test_opcheck_and_refusals(name):
     op = getattr(torch.ops.fastdd, f"dual_{name}")

@@ -13,6 +13,7 @@ ANSWERS = """
 import sys
 import torch
 import torch.nn.functional as F
+from fastdd import models
 from fastdd.core import ext as _ext
 from fastdd.core import rng
 from fastdd.ops import ConvBlock, conv3x3, implementations
@@ -83,6 +84,18 @@ if not own:
         assert "AVX-512 BF16" in str(error)
     else:
         raise AssertionError("a backend asked for by name fell back")
+
+print("dual blocks")
+net = models.build("ConvNetD2", 3, 4, (9, 8), width=37)
+theta = torch.cat([p.detach().flatten() for p in net.parameters()])
+given = theta, 0.1 * torch.randn(len(theta)), torch.randn(5, 3, 9, 8), torch.rand(5, 4).softmax(1)
+results = []
+for dtype in (torch.float32, torch.float64):
+    loss = models.ConvNetLoss(net, given[2].shape, dtype)
+    along, curved = loss.along(*(t.to(dtype) for t in given), 5, curvature=True)
+    results.append([*along, curved.clone(), loss.gradient(*(t.to(dtype) for t in (theta, *given[2:])), 5)])
+for ours, truth in zip(*results):
+    assert (ours.double() - truth).norm() <= 1e-5 * truth.norm()
 
 print("all")
 """
