@@ -88,6 +88,10 @@ class DistillSettings(TypedDict, total=False):
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
+    match_width: int | None
+    """Of dm, datadam: filters of each convolution of the networks that are matched on, in place of width, which
+    then is that of the networks that evaluate the set; fewer are faster, and the loss, a sum over them, smaller:
+    raise lr_img alike; by default width."""
     lr_schedule: Literal["constant", "cosine"] | None
     """Of dm, datadam: how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to
     nothing; by default constant."""

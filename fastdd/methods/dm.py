@@ -218,6 +218,13 @@ class EmbeddingSettings(NetworksSettings):
         0,
         ge=0,
     )
+    match_width: int | None = setting(
+        "filters of each convolution of the networks that are matched on, in place of width, which then is that of the "
+        "networks that evaluate the set; fewer are faster, and the loss, a sum over them, smaller: raise lr_img alike",
+        None,
+        default_help="width",
+        ge=1,
+    )
     lr_schedule: LR_SCHEDULES = setting(
         "how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to nothing",
         "constant",
@@ -228,6 +235,13 @@ class EmbeddingSettings(NetworksSettings):
         ge=0,
         le=1,
     )
+
+    @model_validator(mode="after")
+    def _width_of_random_convnets(self) -> "EmbeddingSettings":
+        if self.match_width is not None and not (self.networks is None and models.is_convnet(self.arch)):
+            what = "trained networks" if self.networks else self.arch
+            raise ValueError(f"match_width {self.match_width} is of random ConvNets, not of {what}: leave it out")
+        return self
 
 
 class DmSettings(EmbeddingSettings):
@@ -264,6 +278,9 @@ class Dm(Matching):
         self._scheduled = config.lr_schedule != "constant"
         self._first_averaged = first_averaged(config.average_images, config.steps)
         self._mean = torch.zeros_like(self.momentum) if config.average_images else None
+
+    def _matched_on(self, config: EmbeddingSettings) -> EmbeddingSettings:
+        return config if config.match_width is None else config.model_copy(update={"width": config.match_width})
 
     def _make_networks(self, net: nn.Module) -> Networks:
         if not self._config.embed_warmup:

@@ -102,9 +102,20 @@ def test_the_fast_preset_is_shipped_settings_that_give_way():
         ({"preset": "fast"}, "preset fast draws evenly over groups: it is for debias fairdd"),
         ({"preset": "quick"}, "preset must be one of published, fast, not 'quick'"),
         ({"average_images": 1.5}, "average_images must be at most 1, not 1.5"),
+        ({"match_width": 8, "arch": "LeNet"}, "match_width 8 is of random ConvNets, not of LeNet: leave it out"),
         ({"lr_schedule": "linear"}, "lr_schedule must be one of constant, cosine, not 'linear'"),
     ],
 )
 def test_bad_settings_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         configure(dataset="c-digits", **settings)
+
+
+def test_narrower_networks_are_those_of_this_width_and_the_set_keeps_its_own(digits):
+    narrow, of_width = made(digits, width=8, match_width=4), made(digits, width=4)
+    for number in range(2):
+        narrow.step(number)
+        of_width.step(number)
+    assert torch.equal(narrow.images, of_width.images)
+    assert session.run(configure(**{**SETTINGS, "width": 8, "match_width": 4}), digits).metadata["run"]["width"] == 8
+    assert configure(dataset="c-digits", debias="fairdd", preset="fast", arch="LeNet").match_width is None
