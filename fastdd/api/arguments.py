@@ -95,9 +95,6 @@ class DistillSettings(TypedDict, total=False):
     lr_schedule: Literal["constant", "cosine"] | None
     """Of dm, datadam: how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to
     nothing; by default constant."""
-    average_images: float | None
-    """Of dm, datadam: share of the run, its last, whose steps' images are averaged: the set is their mean (0: the
-    last images); by default 0.0."""
     preset: Literal["published", "fast"] | None
     """Of dm: shipped settings that hold where none is given: the published ones, or fast, which reaches the same
     accuracy in a small part of the time (docs: records); by default published."""

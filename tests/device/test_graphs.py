@@ -16,7 +16,7 @@ full = pytest.mark.full
 KINDS = {
     **{name: (name, {}) for name in methods_with_steps()},
     "warmed": ("dm", {"embed_warmup": 2}),
-    "scheduled": ("dm", {"lr_schedule": "cosine", "average_images": 0.5, "match_width": 4}),
+    "scheduled": ("dm", {"lr_schedule": "cosine", "match_width": 4}),
     "trained": ("dm", {"networks": "./there"}),
     "batch norm": ("dsa", {"arch": "ConvNetBN"}),
     "parts, mixed": ("idc", {"batch_synthetic": 3, "train_images": 12, "cutmix": 0.5}),
