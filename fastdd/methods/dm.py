@@ -266,7 +266,8 @@ class Dm(Matching):
     looks_at_logits = False
     quick = MappingProxyType({"iterations": 300})
 
-    def _matched_on(self, config: EmbeddingSettings) -> EmbeddingSettings:
+    def _matched_on(self) -> EmbeddingSettings:
+        config = self._config
         return config if config.match_width is None else config.model_copy(update={"width": config.match_width})
 
     def _make_networks(self, net: nn.Module) -> Networks:
