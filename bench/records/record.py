@@ -219,8 +219,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def records(root: Path = RECORDS) -> list[tuple[str, dict[str, Any]]]:
-    """All records, by folder: the oldest first; of a day in their order by name."""
-    return [(path.parent.name, read(path)) for path in sorted(root.glob(f"*/{RECORD}"))]
+    """All records and their folders: the published structure's, then the oldest first, and of a day the defaults'."""
+    found = [(path.parent.name, read(path)) for path in root.glob(f"*/{RECORD}")]
+    day = len("2026-01-02")
+    return sorted(
+        found, key=lambda one: (one[1]["structure"] != "published", one[0][:day], bool(one[1]["given"]), one[0])
+    )
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,13 @@ class DistillSettings(TypedDict, total=False):
     embed_warmup: int | None
     """Of dm, datadam: epochs of every random network on the synthetic images beforehand (COBRA: 10, 50 at IPC 50,
     100 at IPC 100); by default 0."""
+    match_width: int | None
+    """Of dm, datadam: filters of each convolution of the networks that are matched on, in place of width, which
+    then is that of the networks that evaluate the set; fewer are faster, and the loss, a sum over them, smaller:
+    raise lr_img alike; by default width."""
     lr_schedule: Literal["constant", "cosine"] | None
     """Of dm, datadam: how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to
     nothing; by default constant."""
-    average_images: float | None
-    """Of dm, datadam: share of the run, its last, whose steps' images are averaged: the set is their mean (0: the
-    last images); by default 0.0."""
     preset: Literal["published", "fast"] | None
     """Of dm: shipped settings that hold where none is given: the published ones, or fast, which reaches the same
     accuracy in a small part of the time (docs: records); by default published."""

@@ -288,10 +288,6 @@ class Method:
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
-    def result(self, steps: int) -> Tensor:
-        """Stored images that the set has after so many steps: as they are, unless the method makes them of these."""
-        return self.images.detach()
-
     def learned(self) -> dict[str, Any]:
         """What else the synthetic set has than images and classes: arguments of :class:`fastdd.data.SyntheticSet`."""
         return {}

@@ -28,11 +28,10 @@ from fastdd.core.malloc import give_back_growth
 from fastdd.core.settings import setting
 from fastdd.data import DeviceImages
 from fastdd.debias import Segments, modes_that_need
-from fastdd.methods.base import Context
 from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
 from fastdd.methods.parts.networks import Networks, Warmed
-from fastdd.methods.parts.schedule import LR_SCHEDULES, first_averaged, share_of_rate, weight_in_mean
+from fastdd.methods.parts.schedule import LR_SCHEDULES, share_of_rate
 from fastdd.methods.parts.training import SyntheticTraining
 
 _PIXELS = Pixels()
@@ -220,16 +219,24 @@ class EmbeddingSettings(NetworksSettings):
         0,
         ge=0,
     )
+    match_width: int | None = setting(
+        "filters of each convolution of the networks that are matched on, in place of width, which then is that of the "
+        "networks that evaluate the set; fewer are faster, and the loss, a sum over them, smaller: raise lr_img alike",
+        None,
+        default_help="width",
+        ge=1,
+    )
     lr_schedule: LR_SCHEDULES = setting(
         "how lr_img goes over the run: constant (as published), or cosine, which falls from lr_img to nothing",
         "constant",
     )
-    average_images: float = setting(
-        "share of the run, its last, whose steps' images are averaged: the set is their mean (0: the last images)",
-        0.0,
-        ge=0,
-        le=1,
-    )
+
+    @model_validator(mode="after")
+    def _width_of_random_convnets(self) -> "EmbeddingSettings":
+        if self.match_width is not None and not (self.networks is None and models.is_convnet(self.arch)):
+            what = "trained networks" if self.networks else self.arch
+            raise ValueError(f"match_width {self.match_width} is of random ConvNets, not of {what}: leave it out")
+        return self
 
 
 class DmSettings(EmbeddingSettings):
@@ -261,11 +268,9 @@ class Dm(Matching):
     looks_at_logits = False
     quick = MappingProxyType({"iterations": 300})
 
-    def __init__(self, config: EmbeddingSettings, context: Context):
-        super().__init__(config, context)
-        self._scheduled = config.lr_schedule != "constant"
-        self._first_averaged = first_averaged(config.average_images, config.steps)
-        self._mean = torch.zeros_like(self.momentum) if config.average_images else None
+    def _matched_on(self) -> EmbeddingSettings:
+        config = self._config
+        return config if config.match_width is None else config.model_copy(update={"width": config.match_width})
 
     def _make_networks(self, net: nn.Module) -> Networks:
         if not self._config.embed_warmup:
@@ -281,34 +286,20 @@ class Dm(Matching):
         return None if models.couples_samples(self._networks.net) else super().phase(number)
 
     def keys(self, number: int) -> HostKeys:
-        found, config = {**super().keys(number)}, self._config
-        if self._scheduled:
-            found["share of rate"] = share_of_rate(config.lr_schedule, number, config.steps)
-        if self._mean is not None:
-            found["weight in mean"] = weight_in_mean(self._first_averaged, number)
-        return found
+        found, config = super().keys(number), self._config
+        if config.lr_schedule == "constant":
+            return found
+        return {**found, "share of rate": share_of_rate(config.lr_schedule, number, config.steps)}
 
     @torch.no_grad()
     def _move(self, gradient: Tensor, keys: Keys) -> None:
-        images, momentum = self.images.detach()[self._rows], self.momentum[self._rows]
-        if self._scheduled:  # by a scalar on the device, maybe, which the fused update does not take
-            momentum.mul_(self._config.momentum).add_(gradient)
-            images.sub_(momentum * (keys["share of rate"] * self._config.lr_img))
-        else:
+        if self._config.lr_schedule == "constant":
             self._update(gradient)
-        if self._mean is not None:
-            weight = keys["weight in mean"]
-            weight = weight.to(images.dtype) if isinstance(weight, Tensor) else weight
-            self._mean[self._rows].lerp_(images, weight)
-
-    def result(self, steps: int) -> Tensor:
-        return self.images.detach() if self._mean is None or steps <= self._first_averaged else self._mean
-
-    def of_classes(self) -> list[Tensor]:
-        return super().of_classes() if self._mean is None else [*super().of_classes(), self._mean]
-
-    def state(self) -> dict[str, Tensor]:
-        return super().state() if self._mean is None else {**super().state(), "mean of images": self._mean}
+            return
+        # By a scalar on the device, maybe, which the fused update does not take.
+        images, momentum = self.images.detach()[self._rows], self.momentum[self._rows]
+        momentum.mul_(self._config.momentum).add_(gradient)
+        images.sub_(momentum * (keys["share of rate"] * self._config.lr_img))
 
     def _warm_up_keys(self, number: int) -> HostKeys:
         return {

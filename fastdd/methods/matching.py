@@ -93,7 +93,7 @@ class Matching(Method):
         self._synthetic_labels = torch.arange(dataset.num_classes, device=device).repeat_interleave(
             config.ipc * self.formation.per_image
         )
-        net = build_network(config, dataset.channels, dataset.num_classes, dataset.size, device)
+        net = build_network(self._matched_on(), dataset.channels, dataset.num_classes, dataset.size, device)
         self._at_once = models.classes_at_once(
             net,
             self.images,
@@ -102,6 +102,10 @@ class Matching(Method):
             low_memory=config.memory == "low",
         )
         self._networks = self._make_networks(net)
+
+    def _matched_on(self) -> RealSettings:
+        """Settings of the networks that are matched on; the run's by default."""
+        return self._config
 
     def _make_networks(self, net: nn.Module) -> Networks:
         """The networks over time; another one at every step by default."""

@@ -70,7 +70,8 @@ def preset(
             settings.update(rule["settings"])
     settings |= _rates(shipped.get("rates", {}), dataset, use, training, bias_ratio)
     if arch is not None and not models.is_convnet(arch):
-        settings = {name: value for name, value in settings.items() if name not in ("width", "depth")}
+        of_convnets = ("width", "depth", "match_width")
+        settings = {name: value for name, value in settings.items() if name not in of_convnets}
     return settings
 
 

@@ -196,7 +196,7 @@ class Run:
             **self.method.formation.describe(),
             **self._about,
         )
-        images = self.method.formation.normalised(self.method.result(self.step))
+        images = self.method.formation.normalised(self.method.images.detach())
         return SyntheticSet(images.cpu(), self._labels, metadata, **self.method.learned())
 
     def tell(self, what: str, *arguments: Any) -> None:

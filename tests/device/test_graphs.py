@@ -16,13 +16,14 @@ full = pytest.mark.full
 KINDS = {
     **{name: (name, {}) for name in methods_with_steps()},
     "warmed": ("dm", {"embed_warmup": 2}),
+    "scheduled": ("dm", {"lr_schedule": "cosine", "match_width": 4}),
     "trained": ("dm", {"networks": "./there"}),
     "batch norm": ("dsa", {"arch": "ConvNetBN"}),
     "parts, mixed": ("idc", {"batch_synthetic": 3, "train_images": 12, "cutmix": 0.5}),
     "soft labels": ("mtt", {"soft_labels": "teacher", "batch_syn": 4}),
 }
 # The rest is for the full suite: a step on the pretended GPU takes a tenth of a second.
-USUAL = "dm", "dc"
+USUAL = "dm", "scheduled", "dc"
 
 
 def add(number, keys, total, more=None):

@@ -1,4 +1,4 @@
-"""Step sizes that fall and averages of the images: against SGD in fp64, over a stop, from keys on a device."""
+"""Step sizes that fall: against SGD in fp64, over a stop, from keys on a device; narrower networks; the fast preset."""
 
 import math
 
@@ -15,7 +15,7 @@ from fastdd.methods.dm import Dm
 STEPS = 5
 SETTINGS = {
     **{"dataset": "c-digits", "ipc": 1, "iterations": STEPS, "batch_real": 4, "width": 4, "depth": 2},
-    **{"debias": "fairdd", "lr_img": 0.7, "momentum": 0.5, "lr_schedule": "cosine", "average_images": 0.5},
+    **{"debias": "fairdd", "lr_img": 0.7, "momentum": 0.5, "lr_schedule": "cosine"},
 }
 
 
@@ -29,30 +29,25 @@ def made(digits, **settings):
     return Dm(config, Context(digits, torch.device("cpu"), random_set(digits, 1, 0).images))
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_is_sgd_with_this_step_size_and_the_mean_of_its_last_images(digits, schedule, monkeypatch):
-    method, gradients = made(digits, lr_schedule=schedule), []
+def test_is_sgd_with_this_step_size(digits, monkeypatch):
+    method, gradients = made(digits), []
     move = method._move
-    monkeypatch.setattr(
-        method, "_move", lambda gradient, keys: (gradients.append(gradient.clone()), move(gradient, keys))
-    )
-    images, velocity, seen = method.images.detach().double().clone(), 0.0, []
+
+    def noted(gradient, keys):
+        gradients.append(gradient.double())
+        move(gradient, keys)
+
+    monkeypatch.setattr(method, "_move", noted)
+    images, velocity = method.images.detach().double().clone(), 0.0
     for number in range(STEPS):
         method.step(number)
-        share = 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * number / STEPS))
-        velocity = 0.5 * velocity + gradients[-1].double()
-        images = images - 0.7 * share * velocity
-        seen.append(images)
-        # Three of five steps are averaged; before the first of them the set is the images as they are.
-        expected = images if number < 2 else torch.stack(seen[2:]).mean(0)
-        torch.testing.assert_close(method.result(number + 1).double(), expected, rtol=0, atol=2e-6)
+        velocity = 0.5 * velocity + gradients[-1]
+        images = images - 0.7 * 0.5 * (1 + math.cos(math.pi * number / STEPS)) * velocity
     torch.testing.assert_close(method.images.detach().double(), images, rtol=0, atol=2e-6)
 
 
-def test_without_them_no_key_and_no_state_is_added(digits):
-    method = made(digits, lr_schedule="constant", average_images=0)
-    assert sorted(method.keys(0)) == ["batch", "dsa", "net"]
-    assert sorted(method.state()) == ["images", "momentum"]
+def test_without_it_no_key_is_added(digits):
+    assert sorted(made(digits, lr_schedule="constant").keys(0)) == ["batch", "dsa", "net"]
 
 
 def test_keys_of_a_device_do_the_same_bits(digits):
@@ -62,7 +57,6 @@ def test_keys_of_a_device_do_the_same_bits(digits):
         whole.step(number)
         table.seek(number)
         by_keys._do(number, table.take())
-    assert torch.equal(whole.result(STEPS), by_keys.result(STEPS))
     assert torch.equal(whole.images, by_keys.images)
 
 
@@ -81,7 +75,9 @@ def test_a_stopped_run_ends_with_the_same_bits(digits, tmp_path, monkeypatch, do
         with pytest.raises(KeyboardInterrupt):
             session.run(config, digits, out=tmp_path, checkpoint_seconds=0)
     assert torch.equal(session.run(config, digits, out=tmp_path, resume=True).images, whole.images)
-    assert not torch.equal(whole.images, session.run(configure(**{**SETTINGS, "average_images": 0}), digits).images)
+    assert not torch.equal(
+        whole.images, session.run(configure(**{**SETTINGS, "lr_schedule": "constant"}), digits).images
+    )
 
 
 def test_the_fast_preset_is_shipped_settings_that_give_way():
@@ -93,7 +89,7 @@ def test_the_fast_preset_is_shipped_settings_that_give_way():
         fast.iterations
     )
     published = configure(dataset="c-mnist-fg", debias="fairdd")
-    assert (published.iterations, published.lr_schedule, published.average_images) == (20_000, "constant", 0)
+    assert (published.iterations, published.lr_schedule, published.match_width) == (20_000, "constant", None)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +97,20 @@ def test_the_fast_preset_is_shipped_settings_that_give_way():
     [
         ({"preset": "fast"}, "preset fast draws evenly over groups: it is for debias fairdd"),
         ({"preset": "quick"}, "preset must be one of published, fast, not 'quick'"),
-        ({"average_images": 1.5}, "average_images must be at most 1, not 1.5"),
+        ({"match_width": 8, "arch": "LeNet"}, "match_width 8 is of random ConvNets, not of LeNet: leave it out"),
         ({"lr_schedule": "linear"}, "lr_schedule must be one of constant, cosine, not 'linear'"),
     ],
 )
 def test_bad_settings_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         configure(dataset="c-digits", **settings)
+
+
+def test_narrower_networks_are_those_of_this_width_and_the_set_keeps_its_own(digits):
+    narrow, of_width = made(digits, width=8, match_width=4), made(digits, width=4)
+    for number in range(2):
+        narrow.step(number)
+        of_width.step(number)
+    assert torch.equal(narrow.images, of_width.images)
+    assert session.run(configure(**{**SETTINGS, "width": 8, "match_width": 4}), digits).metadata["run"]["width"] == 8
+    assert configure(dataset="c-digits", debias="fairdd", preset="fast", arch="LeNet").match_width is None

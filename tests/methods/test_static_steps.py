@@ -10,6 +10,7 @@ from fastdd.methods import methods_with_steps
 # What settings of some methods bring in besides.
 MORE = {
     "warmed": ("dm", {"embed_warmup": 2}),
+    "scheduled": ("dm", {"lr_schedule": "cosine", "match_width": 4}),
     "trained": ("dm", {"networks": "./there"}),
     "batch norm": ("dsa", {"arch": "ConvNetBN"}),
     "parts, mixed": ("idc", {"batch_synthetic": 3, "train_images": 12, "cutmix": 0.5}),
