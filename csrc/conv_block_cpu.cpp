@@ -33,6 +33,10 @@ struct Sizes {
         strip(tiles <= kGroupRows ? tile_rows : (tile_columns >= kGroupRows ? 1 : kGroupRows / tile_columns)) {}
 
   int64_t rows() const { return group * strip * tile_columns; }  // of a Winograd product
+  // From a frequency to the next, of transformed tiles and of products: not a power of two, which would put all 16 into the same
+  // cache set.
+  int64_t v_step(int64_t inputs) const { return padded(rows() * inputs) + 16; }
+  int64_t m_step() const { return rows() * columns + 16; }
 };
 
 // Channels first .. first + count of the convolution's output, [pixels, columns] with columns padded, to the pooled result at y.
@@ -133,10 +137,10 @@ void transform_output(const Sizes& sizes, const float* from, int64_t first, int6
 void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
   const Sizes sizes(call);
   const int64_t inputs = call.inputs;
-  const int64_t rows = sizes.rows();
-  float* transformed = scratch;                                // [16, rows, inputs]
-  float* products = transformed + padded(16 * rows * inputs);  // [16, rows, columns]
-  float* convolved = products + padded(16 * rows * sizes.columns);
+  const int64_t v_step = sizes.v_step(inputs), m_step = sizes.m_step();
+  float* transformed = scratch;                 // [16, rows, inputs]
+  float* products = transformed + 16 * v_step;  // [16, rows, columns]
+  float* convolved = products + 16 * m_step;
   int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * sizes.columns));
   float* stats = reinterpret_cast<float*>(at) + padded(inputs);
   float* rest = stats + padded(2 * sizes.outputs);
@@ -148,17 +152,17 @@ void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scra
       const int64_t tiles = (last - first) * sizes.tile_columns;
       for (int64_t image = 0; image < images; ++image) {
         transform_input(call, sizes, call.x + (n + image) * call.height * call.width * inputs, first, last,
-                        transformed + image * tiles * inputs, rows * inputs);
+                        transformed + image * tiles * inputs, v_step);
       }
       for (int f = 0; f < 16; ++f) {
         for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
-          product_of(images * tiles, transformed + f * rows * inputs, inputs, at, inputs,
+          product_of(images * tiles, transformed + f * v_step, inputs, at, inputs,
                      call.filters + (f * panels(sizes.outputs) + panel) * inputs * kPanel,
-                     products + f * rows * sizes.columns + panel * kPanel, sizes.columns);
+                     products + f * m_step + panel * kPanel, sizes.columns);
         }
       }
       for (int64_t image = 0; image < images; ++image) {
-        transform_output(sizes, products + image * tiles * sizes.columns, first, last, rows * sizes.columns, convolved);
+        transform_output(sizes, products + image * tiles * sizes.columns, first, last, m_step, convolved);
         if (last == sizes.tile_rows) {
           finish(call, sizes, convolved, sizes.columns, 0, sizes.outputs,
                  call.y + (n + image) * sizes.out_pixels * sizes.outputs, stats, rest);
@@ -176,8 +180,7 @@ int64_t conv_block_scratch(const ConvBlockCall& call) {
   const Sizes sizes(call);
   const int64_t tail = padded(9 * call.inputs) + padded(2 * sizes.columns) + norm_act_pool_scratch(sizes.outputs);
   if (call.winograd) {
-    const int64_t rows = sizes.rows();
-    return tail + padded(sizes.pixels * sizes.columns) + padded(16 * rows * call.inputs) + padded(16 * rows * sizes.columns);
+    return tail + padded(sizes.pixels * sizes.columns) + 16 * (sizes.v_step(call.inputs) + sizes.m_step());
   }
   return tail + padded(sizes.pixels * kPanel) + padded(sizes.out_pixels * kPanel) +
          padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs);

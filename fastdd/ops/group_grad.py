@@ -195,10 +195,12 @@ def group_grad(
             the convolutions', which is what IDC compares (Kim et al., ICML 2022); ``all``: all.
         create_graph: whether the result is differentiable in images and weights, in which case the graph is kept.
             Take ``torch.autograd.grad`` with respect to them; ``backward`` would also work out what nobody reads.
-        method: ``slices``: a forward and a backward a segment, any layers. ``fused``: one forward and one backward
-            to the layers' outputs for all segments, then a grouped product a layer; nothing waits for the device.
-            Layers with asked-for parameters are Linear, Conv2d, GroupNorm, LayerNorm, InstanceNorm and BatchNorm
-            (in eval mode). ``auto``: fused on GPUs, but for ``all``, else slices (the reason is below).
+        method: ``slices``: a forward and a backward a segment, any layers; on CPUs one for several short segments where
+            all asked-for parameters are weights of Linear layers and of :class:`fastdd.ops.Conv2d`, with the same
+            bits. ``fused``: one forward and one backward to the layers' outputs for all segments, then a grouped
+            product a layer; nothing waits for the device. Layers with asked-for parameters are Linear, Conv2d,
+            GroupNorm, LayerNorm, InstanceNorm and BatchNorm (in eval mode). ``auto``: fused on GPUs, but for ``all``,
+            else slices (the reason is below).
         chunk_size: samples that go through the network at once, which bounds memory; None means all with ``fused`` and
             on GPUs, and 32,768 pixels with ``slices`` on CPUs.
         backend: of the grouped products (:func:`fastdd.ops.grouped_outer`).
