@@ -1,5 +1,6 @@
 """Where a script's own modules may lie: below its folder, and below folders that it puts on ``sys.path``."""
 
+import functools
 import os
 import site
 import sys
@@ -12,6 +13,17 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 def _real(folder: str | os.PathLike) -> Path:
     return Path(os.path.realpath(folder))
+
+
+_real_folder = functools.lru_cache(maxsize=None)(_real)
+
+
+def _real_file(file: str) -> Path:
+    """As :func:`_real`, which asks for every folder on the way, of every one of two thousand modules."""
+    folder, name = os.path.split(file)
+    if not os.path.isabs(file) or os.path.islink(file) or name in ("", ".", ".."):
+        return _real(file)
+    return _real_folder(folder) / name
 
 
 def _named_by_links(folder: Path) -> Iterator[Path]:
@@ -73,5 +85,5 @@ class Places:
     def _is_part(self, name: str, file: str | None) -> bool:
         if file is None or name.partition(".")[0] == "fastdd":
             return False
-        path = _real(file)
+        path = _real_file(file)
         return any(path.is_relative_to(root) for root in self._roots) and not self._installed(path)
