@@ -32,7 +32,8 @@ class TrajectoryStep(Case):
 
     What is compared is the first iteration with few steps: over many, networks in float32 part from those in float64.
     Gradients are compared with a smooth activation, as with ReLU an activation that rounds to the other side of zero
-    moves them more than arithmetic does; the loss with both, and the images' gradient with ReLU coarsely. The published iteration is the same for exact and full: at
+    moves them more than arithmetic does; the loss with both, and the images' gradient with ReLU coarsely. The published
+    iteration is the same for exact and full: at
     50 steps its graph takes 9.4 GB (and that of full in plain PyTorch not much less), which must be free.
 
     Args:
