@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastdd import models
+from fastdd.core import ext as _ext
 
 NET = models.build("ConvNet", 3, 10, (32, 32))
 # ConvNet's first block on 32x32: 128 channels of float32.
@@ -37,3 +38,15 @@ def test_classes_on_gpus_fill_its_free_memory_at_most_half_of_it(monkeypatch):
     for free, total, classes in ((5, 100, 7), (0, 100, 2), (60, 100, 50), (5, 1, 1)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, f=free, t=total: (f * step, t * step))
         assert models.classes_at_once(NET, on("cuda"), 10, 90) == classes
+
+
+def test_chunks_of_embeddings_are_larger_where_only_pooled_activations_are_written(monkeypatch):
+    images = torch.empty(1000, 3, 32, 32)
+    single = models.chunk_size(NET, images)
+    monkeypatch.setenv("FASTDD_BACKEND", "reference")
+    assert models.embedder_chunk(NET, images) == single
+    monkeypatch.delenv("FASTDD_BACKEND")
+    fused = _ext.available()
+    assert models.embedder_chunk(NET, images) == (4 * single if fused else single)
+    flat = models.build("ConvNetNP", 3, 10, (32, 32))
+    assert models.embedder_chunk(flat, images) == models.chunk_size(flat, images)
