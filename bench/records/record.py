@@ -263,12 +263,17 @@ def verdict(values: Iterable[float], threshold: Threshold) -> Verdict:
     return Verdict(float(array.mean()), half, float(stdtr(len(array) - 1, -t)))
 
 
-def met(record: Mapping[str, Any]) -> bool | None:
+def counts_for(record: Mapping[str, Any], target: Target) -> bool:
+    """Whether a record is of what the target is of, checked alike: whatever figures it was meant to reach."""
+    return all(record["target"][name] == getattr(target, name) for name in ("dataset", "epochs", *target.fixed))
+
+
+def met(record: Mapping[str, Any], target: Target) -> bool | None:
     """Whether every threshold is met at p < 0.01; None where seeds were not checked, or there is one."""
     ps = []
-    for given in record["target"]["thresholds"]:
-        values = [row.get(given["figure"]) for row in record["seeds"]]
+    for threshold in target.thresholds:
+        values = [row.get(threshold.figure) for row in record["seeds"]]
         if not values or None in values:
             return None
-        ps.append(verdict(values, Threshold(**given)).p)
+        ps.append(verdict(values, threshold).p)
     return None if None in ps else all(p < P for p in ps)

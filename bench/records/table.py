@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdd.bench.records.record import met, verdict
+from fastdd.bench.records.record import counts_for, met, verdict
 from fastdd.bench.records.targets import TARGETS, Target, Threshold
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "records.md"
@@ -30,12 +30,12 @@ def page(text: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """A table a target that has records, newest record last."""
+    """A table a target that has records, newest record last; a record counts for every target of what it made."""
     parts = []
     for target in TARGETS.values():
-        own = [(folder, record) for folder, record in found if record["target"]["name"] == target.name]
+        own = [(folder, record) for folder, record in found if counts_for(record, target)]
         if own:
-            parts.append(f"### {target.name}\n\n{_about(target)}\n\n{_table(own)}\n")
+            parts.append(f"### {target.name}\n\n{_about(target)}\n\n{_table(own, target)}\n")
     return "\n".join(parts) if parts else "No records yet.\n"
 
 
@@ -50,15 +50,15 @@ def _about(target: Target) -> str:
 _NAMES = {"accuracy": "accuracy", "deo_a": "DEO_A"}
 
 
-def _table(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _table(found: Sequence[tuple[str, Mapping[str, Any]]], target: Target) -> str:
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---|--:|--:|--|--:|--:|--:|--:|---|---|"]
     first = cost(found[0][1])
     for folder, record in found:
-        lines.append(f"| {' | '.join(_cells(folder, record, first))} |")
+        lines.append(f"| {' | '.join(_cells(folder, record, target, first))} |")
     return "\n".join(lines)
 
 
-def _cells(folder: str, record: Mapping[str, Any], first: float) -> list[str]:
+def _cells(folder: str, record: Mapping[str, Any], target: Target, first: float) -> list[str]:
     rows, part = record["seeds"], cost(record) / first
     share = "1" if part == 1 else f"{100 * part:.2g} % (1 / {1 / part:.3g})"
     timed = record["timed_steps"]
@@ -66,7 +66,7 @@ def _cells(folder: str, record: Mapping[str, Any], first: float) -> list[str]:
         f"`{folder}`",
         _figure(record, "accuracy"),
         _figure(record, "deo_a"),
-        _met(record),
+        _met(record, target),
         ("about " if timed else "") + _times(rows, "distillation") + (f", {timed} steps timed" if timed else ""),
         _times(rows, "everything"),
         _times(rows, "evaluation"),
@@ -91,14 +91,11 @@ def _figure(record: Mapping[str, Any], figure: str) -> str:
     return f"{found.mean:.2f}" + (f" ± {found.half:.2f}" if found.half is not None else "")
 
 
-def _met(record: Mapping[str, Any]) -> str:
-    answer = met(record)
+def _met(record: Mapping[str, Any], target: Target) -> str:
+    answer = met(record, target)
     if answer is None:
         return "not checked" if record["timed_steps"] else "one seed"
-    ps = [
-        verdict([row[given["figure"]] for row in record["seeds"]], Threshold(**given)).p
-        for given in record["target"]["thresholds"]
-    ]
+    ps = [verdict([row[one.figure] for row in record["seeds"]], one).p for one in target.thresholds]
     told = ", ".join(f"{p:.2g}" for p in ps)
     return f"{'yes' if answer else 'no'}, p = {told}; {len(record['seeds'])} seeds x {record['nets']} networks"
 

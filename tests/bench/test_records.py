@@ -72,7 +72,7 @@ def test_a_record_goes_on_seed_by_seed(tmp_path, seeds):
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["log.txt", "record.json"]
     assert json.loads((folder / "record.json").read_text()) == found
-    assert record.met(found)
+    assert record.met(found, target("c-digits-90"))
     with pytest.raises(ValueError, match=r"is a record of given .*: choose another --name"):
         record.run(record.Plan(target("c-digits-90"), "tiny", {**TINY, "iterations": 3}), [0], root=tmp_path)
     page = table.page(f"# Records\n\n{table._BEGIN}\nold\n{table._END}\nmore\n", record.records(tmp_path))
@@ -81,6 +81,22 @@ def test_a_record_goes_on_seed_by_seed(tmp_path, seeds):
     assert "old" not in page
     assert page.endswith(f"{table._END}\nmore\n")
     assert table.page(page, record.records(tmp_path)) == page
+
+
+def test_a_record_counts_for_every_target_of_what_it_made(tmp_path, seeds):
+    plan = record.Plan(target("c-mnist-fg-published"), "tiny", TINY)
+    found = {**plan.about(), "seeds": [record._seed(plan, number, None, None, print) for number in range(5)]}
+    assert [name for name, one in TARGETS.items() if record.counts_for(found, one)] == [
+        *("c-mnist-fg-90", "c-mnist-fg-published"),
+    ]
+    assert record.met(found, target("c-mnist-fg-90"))
+    assert record.met(found, target("c-mnist-fg-published")) is False
+    told = table.tables([("2026-01-02-c-mnist-fg-published-tiny", found)])
+    assert [line for line in told.splitlines() if line.startswith("#")] == [
+        "### c-mnist-fg-90",
+        "### c-mnist-fg-published",
+    ]
+    assert (told.count("| yes, p = "), told.count("| no, p = ")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -126,4 +142,4 @@ def test_a_seed_is_a_process_that_is_timed_and_checked(structure, timed, tmp_pat
         assert 0 <= row["accuracy"] <= 100
     else:
         assert row["everything"] is None
-        assert record.met({"target": plan.about()["target"], "seeds": [row]}) is None
+        assert record.met({"seeds": [row]}, plan.target) is None
