@@ -19,10 +19,11 @@ demo: $(VENV)/.base
 # Bytecode is kept, whatever the environment says: else every process rewrites the asserts of 280 files and compiles fastdd.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
+# FULL=1: also what the default suite has a part of only, in the same processes.
 test: $(VENV)/.dev browser axe
-	$(PYTEST)
+	$(PYTEST) $(if $(FULL),-m "not slow and not campaigns")
 
-# What the default suite has a part of only.
+# That alone.
 full: $(VENV)/.dev
 	$(PYTEST) -m full
 
