@@ -8,33 +8,35 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-_INSTALLED = ("site-packages", "dist-packages")
+# As strings: of two thousand modules each is asked for, when a script starts.
+_INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
-def _real(folder: str | os.PathLike) -> Path:
-    return Path(os.path.realpath(folder))
+def _real(folder: str | os.PathLike) -> str:
+    """The folder without links, and with a separator at its end, so that what lies below it begins with it."""
+    return os.path.join(os.path.realpath(folder), "")
 
 
 _real_folder = functools.lru_cache(maxsize=None)(_real)
 
 
-def _real_file(file: str) -> Path:
-    """As :func:`_real`, which asks for every folder on the way, of every one of two thousand modules."""
+def _real_file(file: str) -> str:
+    """A file without links in its path, whose folder is asked for once."""
     folder, name = os.path.split(file)
     if not os.path.isabs(file) or os.path.islink(file) or name in ("", ".", ".."):
-        return _real(file)
-    return _real_folder(folder) / name
+        return os.path.realpath(file)
+    return _real_folder(folder) + name
 
 
-def _named_by_links(folder: Path) -> Iterator[Path]:
+def _named_by_links(folder: str) -> Iterator[str]:
     """What ``.pth`` files of a folder of installed packages put on ``sys.path``, such as editable installs."""
-    for file in sorted(folder.glob("*.pth")):
+    for file in sorted(Path(folder).glob("*.pth")):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.strip() and not line.startswith(("#", "import ", "import\t")):
-                yield _real(folder / line.strip())
+                yield _real(os.path.join(folder, line.strip()))
 
 
-def _at_start() -> set[Path]:
+def _at_start() -> set[str]:
     """Folders that were on ``sys.path`` before any script ran: of the environment's variable, and of ``.pth`` files."""
     folders = {_real(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
     for kept in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}:
@@ -57,9 +59,11 @@ class Places:
         self.folder = _real(folder)
         self._at_start = _at_start()
         # An environment may lie within a checkout.
-        self._outside = {_real(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib", "platstdlib")}
+        self._outside = tuple(
+            _real(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib", "platstdlib")
+        )
         self._seen: list[str] = []
-        self._roots: set[Path] = set()
+        self._roots: tuple[str, ...] = ()
         self._known: dict[tuple[str, str | None], bool] = {}
 
     def have(self, name: str, file: str | None) -> bool:
@@ -72,18 +76,16 @@ class Places:
             self._known[name, file] = self._is_part(name, file)
         return self._known[name, file]
 
-    def _roots_of(self, path: list[str]) -> set[Path]:
+    def _roots_of(self, path: list[str]) -> tuple[str, ...]:
         folders = {_real(entry) for entry in path if isinstance(entry, str) and os.path.isdir(entry or ".")}
-        new = {entry for entry in folders if entry not in self._at_start or self.folder.is_relative_to(entry)}
-        return {self.folder, *(entry for entry in new if not self._installed(entry))}
+        new = {entry for entry in folders if entry not in self._at_start or self.folder.startswith(entry)}
+        return self.folder, *(entry for entry in new if not self._installed(entry))
 
-    def _installed(self, path: Path) -> bool:
-        return any(part in _INSTALLED for part in path.parts) or any(
-            path.is_relative_to(folder) for folder in self._outside
-        )
+    def _installed(self, path: str) -> bool:
+        return any(part in path for part in _INSTALLED) or path.startswith(self._outside)
 
     def _is_part(self, name: str, file: str | None) -> bool:
         if file is None or name.partition(".")[0] == "fastdd":
             return False
         path = _real_file(file)
-        return any(path.is_relative_to(root) for root in self._roots) and not self._installed(path)
+        return path.startswith(self._roots) and not self._installed(path)
