@@ -243,8 +243,8 @@ class DmSettings(EmbeddingSettings):
     """Settings of distribution matching."""
 
     preset: Literal["published", "fast"] = setting(
-        "shipped settings that hold where none is given: the published ones, or fast, which reaches the same accuracy "
-        "in a small part of the time (docs: records)",
+        "shipped settings that hold where none is given: the published ones, or fast, which come near their accuracy "
+        "in a hundredth of the time (docs: records)",
         "published",
     )
     metric: Literal["l2", "l1", "cos"] = setting(
