@@ -92,14 +92,22 @@ def ceilings(device: torch.device, quick: bool) -> dict[str, Any]:
     return {"copy_gbs": 2 * source.nbytes / copied / 1e3, "gemm_gflops": rates}
 
 
+# Written by measurements, which so would call the next ones those of a changed tree.
+_MEASURED = (":!bench/records", ":!bench/results")
+
+
 def git(root: Path) -> dict[str, Any] | None:
-    """Commit of a checkout, and whether files differ from it; None if ``root`` isn't the top of one."""
+    """Commit of a checkout, and whether files differ from it, but for what is measured; None if ``root`` isn't the top
+    of one."""
     if not (root / ".git").exists():
         return None
     try:
         commit, status = (
             subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ".", *_MEASURED],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return None
