@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fastdd.core.files import write_atomic
+from fastdd.data.files.readers.pickles import check_places
 
 _DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
@@ -83,12 +84,17 @@ def load_pickle(path: Path) -> Any:
     """What ``pickle.dump`` wrote: tensors (on the CPU), numbers and strings in lists, tuples and dicts.
 
     Raises:
+        FileNotFoundError: no such file.
         RuntimeError: naming it: one that would run code when it is read, which it is not; or damaged.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _Tensors(file).load()
+            content = path.read_bytes()
+            check_places(content)
+            return _Tensors(io.BytesIO(content)).load()
     except _Code as error:
         raise RuntimeError(f"{path} would run code ({error}): refused") from None
     except Exception as error:  # pickle raises whatever the bytes lead it to

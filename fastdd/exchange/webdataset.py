@@ -44,8 +44,6 @@ def read(content: Content) -> Found:
         names.append(key)
         labels.append(field_of(sample, None, f"{path}: {key}", "label"))
         soft.append(sample.get("soft_label"))
-        if isinstance(soft[-1], list) and (len(soft[-1]) != len(soft[0] or ()) or not all(map(is_number, soft[-1]))):
-            raise ValueError(f"{path}: the soft_label of {key} is {shown(soft[-1])}, not a number a class")
     if not pixels:
         raise ValueError(f"{path} has no samples")
     words = all(isinstance(label, str) for label in labels)
@@ -57,13 +55,17 @@ def read(content: Content) -> Found:
     record = _record(path, hash_.hexdigest())
     if class_names is None and record:
         class_names = tuple(record["class_names"])
+    has_soft = any(row is not None for row in soft)
+    for key, row in zip(names, soft, strict=True):
+        if has_soft and not (isinstance(row, list) and len(row) == len(soft[0]) and all(map(is_number, row))):
+            raise ValueError(f"{path}: the soft_label of {key} is {shown(row)}, not a number a class as of the others")
     return Found(
         stacked(pixels, names),
         np.array(numbers, np.int64),
         "pixels",
         [path],
         record,
-        soft_labels=np.array(soft, np.float32) if all(isinstance(row, list) for row in soft) else None,
+        soft_labels=np.array(soft, np.float32) if has_soft else None,
         class_names=class_names,
     )
 

@@ -374,6 +374,7 @@ READERS: dict[str, Reader] = {
         imported("res_DM_CIFAR10_ConvNet_2ipc.pt"),
         sound_import,
     ),
+    "import idm": Reader(samples.idm, imported("CIFAR10_ipc_2_aug_False_model_ConvNet"), sound_import),
     "import mtt": Reader(samples.exported("mtt", soft=True), imported(), sound_import),
     "import idc": Reader(samples.exported("idc"), imported(), sound_import),
     "import idc decoded": Reader(

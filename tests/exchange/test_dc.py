@@ -203,6 +203,15 @@ class TestIdmsBestSet:
             path.write_bytes(whole[:kept])
             with refused(RuntimeError, "is no pickle of tensors, or is damaged"):
                 read_mnist(path)
+        # Python takes memory for all places up to the last: 16 GiB here.
+        path.write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x7f.")
+        with refused(RuntimeError, "is damaged: it numbers an object 2,147,483,647, and has 10 bytes"):
+            read_mnist(path)
+        path.unlink()
+        os.mkfifo(path)
+        with refused(FileNotFoundError, "there is no file"):
+            read_mnist(path.parent)
+        path.unlink()
         with refused(ValueError, "is not"):
             read_mnist(self.write(tmp_path, 0.5, {"images": images()}))
 

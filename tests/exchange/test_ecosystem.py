@@ -1,10 +1,13 @@
 """Exports that other loaders of images read: WebDataset's tar files, Hugging Face's tables."""
 
+import io
+import json
 import tarfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import fastdd
 from fastdd.data import SyntheticSet
@@ -60,6 +63,25 @@ def test_tar_files_of_samples(made, tmp_path):
     file.write_bytes(first[:number] + b"x" + first[number + 1 :])
     with pytest.raises(ValueError, match=r"set\.tar: some classes are numbers, others are words, such as 'x'"):
         fastdd.import_synthetic(file)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "x", [0.5], [0.5, "x", 0.1]])
+@pytest.mark.parametrize("place", [0, 1])
+def test_soft_labels_that_are_none_of_a_sample_or_no_numbers(tmp_path, wrong, place):
+    file, image = tmp_path / "set.tar", io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "PNG")
+    rows = [wrong if n == place else [0.5, 0.25, 0.25] for n in range(2)]
+    with tarfile.open(file, "w") as archive:
+        for n, row in enumerate(rows):
+            about = {"label": n} if row is None else {"label": n, "soft_label": row}
+            for name, content in ((f"{n}.png", image.getvalue()), (f"{n}.json", json.dumps(about).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(
+        ValueError, match=r"set\.tar: the soft_label of [01] is .*, not a number a class as of the others"
+    ):
+        fastdd.import_synthetic(file, mean=[0.5] * 3, std=[0.5] * 3)
 
 
 def tar_member(file, name: str) -> int:

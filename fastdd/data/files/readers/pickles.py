@@ -118,7 +118,7 @@ def unpickled_lists(content: bytes, name: str, what: str) -> dict[str, list]:
     return fields
 
 
-def _check_places(content: bytes) -> None:
+def check_places(content: bytes) -> None:
     """UnpicklingError where a pickle numbers its objects beyond its bytes: Python takes memory for all up to them."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("LONG_BINPUT", "PUT") and argument > len(content):
@@ -128,7 +128,7 @@ def _check_places(content: bytes) -> None:
 def unpickled(content: bytes, name: str, what: str, unpickler: type[_BatchUnpickler] = _BatchUnpickler) -> dict:
     """The fields of a pickled dict; none of something else."""
     try:
-        _check_places(content)
+        check_places(content)
         batch = unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise RuntimeError(f"{name} is not a {what}: {reason(error)}") from None
