@@ -7,8 +7,7 @@
 #include <cstring>
 #include <optional>
 
-#include "conv3x3_cpu.h"
-#include "scratch.h"
+#include "conv3x3_run.h"
 
 namespace {
 
@@ -16,11 +15,9 @@ using fastdd::aligned;
 using fastdd::Conv3x3Call;
 using fastdd::Conv3x3WeightCall;
 using fastdd::Floats;
+using fastdd::grain;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Units of work that are worth waking a thread: about 100,000 multiplications.
-int64_t grain(int64_t multiplications) { return 1 + 100000 / (multiplications + 1); }
 
 Tensor conv3x3(const Tensor& x_, const Tensor& filters_, const std::optional<Tensor>& bias_, bool adjoint) {
   const Tensor x = torch::stable::contiguous(x_), filters = torch::stable::contiguous(filters_);
@@ -45,18 +42,9 @@ Tensor conv3x3(const Tensor& x_, const Tensor& filters_, const std::optional<Ten
   Tensor y = torch::stable::new_empty(x, {call.images, call.height, call.width, call.outputs});
   if (call.images * call.height * call.width * call.outputs == 0) return y;
   call.y = y.mutable_data_ptr<float>();
-  const bool winograd = fastdd::takes_winograd(call.inputs);
-  const Floats packed = aligned(FASTDD_DISPATCH(packed_size, call.outputs, call.inputs, winograd));
+  const Floats packed = fastdd::packed_filters(filters.const_data_ptr<float>(), call.outputs, call.inputs, adjoint);
   call.filters = packed.get();
-  torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), call.outputs, call.inputs, winograd, adjoint, begin, end,
-                    packed.get());
-  });
-  const int64_t scratch = FASTDD_DISPATCH(conv3x3_scratch, call);
-  torch::stable::parallel_for(0, call.units(), grain(4 * call.width * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
-    const Floats memory = aligned(scratch);
-    FASTDD_DISPATCH(conv3x3_units, call, begin, end, memory.get());
-  });
+  fastdd::run(call);
   return y;
 }
 
@@ -78,16 +66,13 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
   }
   Tensor filters = torch::stable::new_empty(x, {call.outputs, call.inputs, 3, 3});
   call.filters = filters.mutable_data_ptr<float>();
-  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sums, call), scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
+  const int64_t size = FASTDD_DISPATCH(conv3x3_weight_sums, call);
   const Floats sums = aligned(size);
   call.sums = sums.get();
-  const int64_t pixels = call.images * call.height * call.width;
   if (call.winograd()) {
-    torch::stable::parallel_for(0, 16, grain(pixels * call.inputs * call.outputs / 4), [&](int64_t begin, int64_t end) {
-      const Floats memory = aligned(scratch);
-      FASTDD_DISPATCH(conv3x3_weight_winograd, call, begin, end, memory.get());
-    });
+    fastdd::run_winograd(call);
   } else {
+    const int64_t pixels = call.images * call.height * call.width, scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
     const int64_t own_size = size / call.parts(), work = 9 * pixels / call.parts() * call.inputs * call.outputs;
     torch::stable::parallel_for(0, call.parts(), grain(work), [&](int64_t begin, int64_t end) {
       const Floats memory = aligned(scratch);
@@ -98,9 +83,7 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
       }
     });
   }
-  torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(conv3x3_weight_finish, call, begin, end);
-  });
+  fastdd::finish(call);
   return filters;
 }
 

@@ -1,5 +1,5 @@
-// A ConvNet's blocks on dual numbers for CPU tensors, all float32 [N, H, W, C], into memory that is given. Shapes are checked in
-// fastdd/ops/dual_blocks.py; what would read or write out of bounds is checked again here.
+// A ConvNet's blocks on dual numbers for CPU tensors, all float32 [N, H, W, C], into memory that is given. Shapes and dtypes are
+// checked here, against each other.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -11,9 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "conv3x3_cpu.h"
+#include "conv3x3_run.h"
 #include "dual_blocks_cpu.h"
-#include "scratch.h"
 
 namespace {
 
@@ -22,6 +21,7 @@ using fastdd::Conv3x3Call;
 using fastdd::Conv3x3WeightCall;
 using fastdd::DualNormCall;
 using fastdd::Floats;
+using fastdd::packed_filters;
 using fastdd::ImageGradientCall;
 using fastdd::NormActPoolCall;
 using fastdd::Pool;
@@ -29,8 +29,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
 using Sizes = std::initializer_list<int64_t>;
-
-int64_t grain(int64_t multiplications) { return 1 + 100000 / (multiplications + 1); }
 
 float* data(const Tensor& t, Sizes sizes) {
   bool fits = t.scalar_type() == ScalarType::Float && t.is_contiguous() && t.dim() == static_cast<int64_t>(sizes.size());
@@ -47,15 +45,6 @@ Pool parse(const std::string& name) {
   if (name == "max") return Pool::max;
   STD_TORCH_CHECK(name == "none", "pool must be avg, max or none, not ", name);
   return Pool::none;
-}
-
-Floats packed(const float* filters, int64_t outputs, int64_t inputs, bool adjoint) {
-  const bool winograd = fastdd::takes_winograd(inputs);
-  Floats to = aligned(FASTDD_DISPATCH(packed_size, outputs, inputs, winograd));
-  torch::stable::parallel_for(0, inputs, grain(100 * outputs), [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(pack_filters, filters, outputs, inputs, winograd, adjoint, begin, end, to.get());
-  });
-  return to;
 }
 
 void dual_conv3x3(const Tensor& x, const Optional& dx, const Tensor& filters, const Optional& dfilters, bool adjoint,
@@ -77,15 +66,11 @@ void dual_conv3x3(const Tensor& x, const Optional& dx, const Tensor& filters, co
   call.dy = data(dy, {call.images, call.height, call.width, call.outputs});
   const float *values = data(filters, {out, in, 3, 3}), *tangents = data(dfilters, {out, in, 3, 3});
   if (call.images * call.height * call.width * call.outputs == 0) return;
-  const Floats first = packed(values, call.outputs, call.inputs, adjoint);
-  const Floats second = tangents == nullptr ? Floats{} : packed(tangents, call.outputs, call.inputs, adjoint);
+  const Floats first = packed_filters(values, call.outputs, call.inputs, adjoint);
+  const Floats second = tangents == nullptr ? Floats{} : packed_filters(tangents, call.outputs, call.inputs, adjoint);
   call.filters = first.get();
   call.dfilters = second.get();
-  const int64_t scratch = FASTDD_DISPATCH(conv3x3_scratch, call);
-  torch::stable::parallel_for(0, call.units(), grain(4 * call.width * call.inputs * call.outputs), [&](int64_t begin, int64_t end) {
-    const Floats memory = aligned(scratch);
-    FASTDD_DISPATCH(conv3x3_units, call, begin, end, memory.get());
-  });
+  fastdd::run(call);
 }
 
 void dual_conv3x3_weight(const Tensor& x, const Optional& dx, const Tensor& g, const Optional& dg, const Tensor& out) {
@@ -110,16 +95,9 @@ void dual_conv3x3_weight(const Tensor& x, const Optional& dx, const Tensor& g, c
     return;
   }
   const Floats sums = aligned(FASTDD_DISPATCH(conv3x3_weight_sums, call));
-  const int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call);
   call.sums = sums.get();
-  const int64_t pixels = call.images * call.height * call.width;
-  torch::stable::parallel_for(0, 16, grain(pixels * call.inputs * call.outputs / 4), [&](int64_t begin, int64_t end) {
-    const Floats memory = aligned(scratch);
-    FASTDD_DISPATCH(conv3x3_weight_winograd, call, begin, end, memory.get());
-  });
-  torch::stable::parallel_for(0, call.inputs, grain(100 * call.outputs), [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(conv3x3_weight_finish, call, begin, end);
-  });
+  fastdd::run_winograd(call);
+  fastdd::finish(call);
 }
 
 // A norm with its activation and pooling, of z [N, H, W, C] to y, and whether its tangents are asked for.
@@ -259,8 +237,8 @@ struct First {
     x = data(images, {images.size(0), images.size(1), images.size(2), images.size(3)});
     filters = data(filters_, {convolution.outputs, convolution.inputs, 3, 3});
     dfilters = data(dfilters_, {convolution.outputs, convolution.inputs, 3, 3});
-    values = packed(filters, convolution.outputs, convolution.inputs, false);
-    if (dfilters != nullptr) tangents = packed(dfilters, convolution.outputs, convolution.inputs, false);
+    values = packed_filters(filters, convolution.outputs, convolution.inputs, false);
+    if (dfilters != nullptr) tangents = packed_filters(dfilters, convolution.outputs, convolution.inputs, false);
     convolved = (convolution.height * convolution.width * convolution.outputs + 15) / 16 * 16;
   }
 
