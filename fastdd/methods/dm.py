@@ -31,7 +31,7 @@ from fastdd.debias import Segments, modes_that_need
 from fastdd.methods.matching import Matching, NetworksSettings
 from fastdd.methods.parts.formation import Formation, Pixels
 from fastdd.methods.parts.networks import Networks, Warmed
-from fastdd.methods.parts.schedule import LR_SCHEDULES, share_of_rate
+from fastdd.methods.parts.schedule import LR_SCHEDULES, cosine_share
 from fastdd.methods.parts.training import SyntheticTraining
 
 _PIXELS = Pixels()
@@ -289,7 +289,7 @@ class Dm(Matching):
         found, config = super().keys(number), self._config
         if config.lr_schedule == "constant":
             return found
-        return {**found, "share of rate": share_of_rate(config.lr_schedule, number, config.steps)}
+        return {**found, "share of rate": cosine_share(number, config.steps)}
 
     @torch.no_grad()
     def _move(self, gradient: Tensor, keys: Keys) -> None:

@@ -16,7 +16,7 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid)
 _POOLINGS: dict[type[nn.Module], str] = {nn.AvgPool2d: "avg", nn.MaxPool2d: "max"}
 
 
-def _untouched(layer: nn.Module) -> bool:
+def untouched(layer: nn.Module) -> bool:
     """Whether a call of the layer is its class's forward and nothing else: what it passes on, nobody looks at."""
     return not (
         layer._forward_hooks
@@ -40,18 +40,20 @@ def _halves(pool: nn.Module) -> bool:
     )
 
 
-def _pooling(norm: nn.Module | None = None, act: nn.Module | None = None, pool: nn.Module | None = None) -> str | None:
+def pooling_of(
+    norm: nn.Module | None = None, act: nn.Module | None = None, pool: nn.Module | None = None
+) -> str | None:
     """What :func:`fastdd.ops.norm_act_pool` calls the layers' pooling; None where it is not what they compute.
 
     By exact type: a subclass, or a layer put in another's place, may compute otherwise.
     """
     if type(norm) is not nn.GroupNorm or norm.num_groups != norm.num_channels or type(act) is not nn.ReLU:
         return None
-    if norm.weight is None or norm.bias is None or not (_untouched(norm) and _untouched(act)):
+    if norm.weight is None or norm.bias is None or not (untouched(norm) and untouched(act)):
         return None
     if pool is None:
         return "none"
-    return _POOLINGS[type(pool)] if type(pool) in _POOLINGS and _halves(pool) and _untouched(pool) else None
+    return _POOLINGS[type(pool)] if type(pool) in _POOLINGS and _halves(pool) and untouched(pool) else None
 
 
 def _ordinary(x: Tensor, norm: nn.Module) -> bool:
@@ -70,7 +72,7 @@ def _ordinary(x: Tensor, norm: nn.Module) -> bool:
 
 def _own_kernel(conv: nn.Module, x: Tensor) -> bool:
     """Whether the convolution runs on this package's kernels, and nothing but it."""
-    return ops.runs_as_conv3x3(conv) and _untouched(conv) and conv.fits(x)
+    return ops.runs_as_conv3x3(conv) and untouched(conv) and conv.fits(x)
 
 
 def _needs_gradient(x: Tensor, *layers: nn.Module) -> bool:
@@ -87,7 +89,7 @@ def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
     and with them a 3x3 convolution of images that need no gradient. Everything else, and layers that have hooks, run
     by themselves: the same values and derivatives, to rounding.
     """
-    pooling = _pooling(*tail)
+    pooling = pooling_of(*tail)
     if pooling is None or not _ordinary(x, tail[0]):
         for layer in (conv, *tail):
             x = x if layer is None else layer(x)
@@ -115,7 +117,7 @@ def _none_needs_gradient(x: Tensor, parts: Sequence[Sequence[nn.Module]]) -> boo
         and x.dim() == 4
         and len(x) >= _MANY
         and not torch.compiler.is_compiling()
-        and all(_pooling(*tail) is not None for _, *tail in parts)
+        and all(pooling_of(*tail) is not None for _, *tail in parts)
         and all(_own_kernel(conv, x) and _ordinary(x, norm) for conv, norm, *_ in parts)
         and not _needs_gradient(x, *(layer for layers in parts for layer in layers[:2]))
     )
@@ -128,7 +130,7 @@ def _prepared_blocks(
     that :class:`fastdd.ops.ConvBlock` computes."""
     blocks = []
     for conv, *tail in parts:
-        pooling = _pooling(*tail)
+        pooling = pooling_of(*tail)
         if pooling is None or not ops.runs_as_conv3x3(conv) or conv.kernel_size != (3, 3):
             return None
         norm = tail[0]

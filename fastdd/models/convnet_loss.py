@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdd.models.blocks import _pooling, _untouched
+from fastdd.models.blocks import pooling_of, untouched
 from fastdd.models.convnet import ConvNet
 from fastdd.ops._dispatch import transformed
 from fastdd.ops.dual_blocks import FEWEST_CHANNELS, dual_block_ops
@@ -92,10 +92,10 @@ class ConvNetLoss:
         if transformed() or torch.is_autocast_enabled("cpu") or nn.modules.module._has_any_global_hook():
             return False
         parts = net.features._parts()
-        plain = all(len(part) >= 3 and _pooling(*part[1:]) is not None and _is_plain(part[0]) for part in parts)
+        plain = all(len(part) >= 3 and pooling_of(*part[1:]) is not None and _is_plain(part[0]) for part in parts)
         if not plain or type(net.classifier) is not nn.Linear or net.classifier.bias is None:
             return False
-        if not all(map(_untouched, (net, net.features, net.classifier))):
+        if not all(map(untouched, (net, net.features, net.classifier))):
             return False
         if any(part[0].padding != (1, 1) for part in parts[1:]) or parts[0][0].padding[0] < 1:
             return False
@@ -249,7 +249,7 @@ def _is_plain(conv: nn.Module) -> bool:
     """Whether the layer is a 3x3 convolution and nothing else."""
     return (
         isinstance(conv, nn.Conv2d)
-        and _untouched(conv)
+        and untouched(conv)
         and conv.kernel_size == (3, 3)
         and conv.stride == conv.dilation == (1, 1)
         and conv.groups == 1
@@ -267,7 +267,7 @@ def _blocks(net: ConvNet, images: torch.Size) -> tuple[list[_Block], int]:
     height, width = (side + 2 * margin for side in images[-2:])
     blocks = []
     for conv, norm, *tail in parts:
-        pool = _pooling(norm, *tail)
+        pool = pooling_of(norm, *tail)
         pooled = (height, width) if pool == "none" else (height // 2, width // 2)
         blocks.append(_Block(conv.in_channels, conv.out_channels, (height, width), pooled, norm.eps, pool))
         height, width = pooled

@@ -10,14 +10,12 @@ from typing import Literal
 LR_SCHEDULES = Literal["constant", "cosine"]
 
 
-def share_of_rate(schedule: str, number: int, steps: int) -> float:
-    """The share of the learning rate that step ``number`` of so many has: 1, or (1 + cos(pi number / steps)) / 2.
+def cosine_share(number: int, steps: int) -> float:
+    """The share of the learning rate that step ``number`` of so many has, (1 + cos(pi number / steps)) / 2.
 
     Steps after the last, as of a run that is extended, count as the last.
 
-    >>> [round(share_of_rate("cosine", number, 4), 3) for number in range(4)]
+    >>> [round(cosine_share(number, 4), 3) for number in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
-    if schedule == "constant":
-        return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(number, steps - 1) / steps))
