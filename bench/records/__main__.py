@@ -7,10 +7,16 @@ from typing import Any
 
 import yaml
 
+from fastdd.bench.framework import machine
 from fastdd.bench.records import record, table
 from fastdd.bench.records.targets import TARGETS, target
 from fastdd.core import files
 from fastdd.session.repeats import parse_seeds
+
+
+def _folder() -> Path:
+    """Where records go: an installed package is not written to."""
+    return record.RECORDS if machine.git(record.RECORDS.parents[1]) else Path("records")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     runner.add_argument("--time-steps", type=int, help="time so many steps, in place of doing all; nothing is checked")
     runner.add_argument("--data-root", type=Path, help="folder of the data set's files")
     runner.add_argument("--device", default="auto")
-    runner.add_argument("--out", type=Path, default=record.RECORDS, help="folder of records")
+    runner.add_argument(
+        "--out", type=Path, default=_folder(), help="folder of records (a checkout's bench/records; else ./records)"
+    )
     writer = commands.add_parser("table", help="write the tables of docs/records.md anew")
     writer.add_argument("--page", type=Path, default=table.PAGE)
     return parser
