@@ -3,13 +3,12 @@
 import contextlib
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
 
 from fastdd.core import ranks
+from fastdd.core.progress import Lines, Work
 
-# Between two lines where there is no terminal.
+# Between two lines where there is no terminal; the first comes at once.
 _LINE_SECONDS = 10.0
 Update = Callable[[int, int, str], None]
 
@@ -17,13 +16,21 @@ Update = Callable[[int, int, str], None]
 @contextlib.contextmanager
 def shown(title: str) -> Iterator[Update]:
     """Yields ``update(done, total, note)``; on rank 0 it is seen on standard error."""
+    work = Work(title)
     if ranks.rank() > 0:
-        yield lambda done, total, note: None
+        yield work.update
     elif sys.stderr.isatty() or _draws_widgets():
-        with _bar(title) as update:
+        with _bar(work) as update:
             yield update
     else:
-        yield _lines(title, sys.stderr)
+        lines = Lines(work, 0, _LINE_SECONDS)
+
+        def update(done: int, total: int, note: str) -> None:
+            work.update(done, total, note)
+            lines.update()
+
+        yield update
+        lines.end()
 
 
 def _draws_widgets() -> bool:
@@ -32,31 +39,15 @@ def _draws_widgets() -> bool:
 
 
 @contextlib.contextmanager
-def _bar(title: str) -> Iterator[Update]:
+def _bar(work: Work) -> Iterator[Update]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True, markup=False)
-    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+    with Progress(BarColumn(), TextColumn("{task.description}", markup=False), console=Console(stderr=True)) as bar:
+        task = bar.add_task(work.line(), total=None)
 
+        def update(done: int, total: int, note: str) -> None:
+            work.update(done, total, note)
+            bar.update(task, completed=done, total=total, description=work.line())
 
-def _lines(title: str, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Update:
-    """A line at first, every ten seconds, and at the end, with the rate and what is left."""
-    began, last = clock(), -_LINE_SECONDS + clock()
-    first: int | None = None
-
-    def update(done: int, total: int, note: str) -> None:
-        nonlocal last, first
-        now = clock()
-        first = done if first is None else first
-        if now - last < _LINE_SECONDS and done < total:
-            return
-        last = now
-        rate = (done - first) / (now - began) if now > began else 0
-        left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        print(f"{title}: {done} of {total}, {note}{left}", file=stream, flush=True)
-
-    return update
+        yield update

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastdd.cli.fit import Fitted
-from fastdd.cli.progress import Lines, Work
+from fastdd.core.progress import Lines, Work
 from fastdd.cli.talk import talk
 from fastdd.core import ranks
 from fastdd.core.text import printable

@@ -126,7 +126,7 @@ class Lines:
         self._due = work.elapsed + min(first, every)
         self._said = False
 
-    def update(self, memory: str) -> None:
+    def update(self, memory: str = "") -> None:
         """Say a line, where one is due."""
         if self._every <= 0 or self._work.elapsed < self._due:
             return
