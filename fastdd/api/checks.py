@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fastdd.core.text import listed
 from fastdd.data import Dataset
 from fastdd.debias import modes_that_need
 from fastdd.methods import METHODS, Settings
@@ -30,7 +31,7 @@ def check_samples(config: Settings, weights: object, groups: object) -> None:
     if kind.debias_of_experts and (weights is not None or groups is not None):
         raise ValueError(f"{config.method} looks at no real images: weights and groups are for its experts' training")
     if weights is not None and not kind.takes("weights", config.mode):
-        raise ValueError(f"weights are for debias {' or '.join(modes_that_need('weights'))}, not {config.debias}")
+        raise ValueError(f"weights are for debias {listed(modes_that_need('weights'), 'or')}, not {config.debias}")
     check_groups(config, groups)
 
 

@@ -31,6 +31,7 @@ from fastdd.api.signature import check_known, settings_of, with_keywords
 from fastdd.core import files, plugins, ranks
 from fastdd.core.settings import given
 from fastdd.core.space import bytes_in, check_room
+from fastdd.core.text import listed
 from fastdd.data import Dataset, SyntheticSet, Zca
 from fastdd.data.initial import check_ipc, describe, first_images
 from fastdd.data.pictures import escaped, html_table
@@ -364,7 +365,7 @@ def _configured(
         config = configure(dataset=data.name, method=method, debias=debias or "none", ipc=ipc, **settings)
         return config, None, networks
     if method in METHODS and not METHODS[method].needs_experts:
-        raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {method}")
+        raise ValueError(f"experts are for method {listed(methods_that_need_experts(), 'or')}, not {method}")
     experts = experts if isinstance(experts, Experts) else Experts.open(experts)
     trained = experts.manifest["config"]
     kind = METHODS.get(method)

@@ -24,6 +24,7 @@ from fastdd.api.samples import (
 )
 from fastdd.api.signature import settings_of, with_keywords
 from fastdd.core import ranks
+from fastdd.core.text import listed
 from fastdd.data import Dataset, Zca
 from fastdd.debias import mode, modes_that_need
 from fastdd.debias.density.embedding import EmbeddingSettings
@@ -171,7 +172,8 @@ def _configured(
     by_group = recipe(config.training).needs_groups
     for name, given in (("weights", weights), ("groups", groups)):
         if given is not None and mode(debias).needs != name and not (name == "groups" and by_group):
-            raise ValueError(f"{name} are for debias {' or '.join(modes_that_need(name))}, not {debias}")
+            able = [other for other in modes_that_need(name) if mode(other).in_training is not None]
+            raise ValueError(f"{name} are for debias {listed(able, 'or')}, not {debias}")
     if by_group and groups is None and data.num_groups < 2:
         raise ValueError(f"training {config.training} looks at groups, and {data.name} has one")
     models.check(config.arch, data.channels, data.num_classes, data.size, width=config.width, depth=config.depth)

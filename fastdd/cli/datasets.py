@@ -14,6 +14,7 @@ from fastdd.cli.completion import words
 from fastdd.cli.options import DATA
 from fastdd.cli.talk import talk
 from fastdd.core import bounds
+from fastdd.core.text import listed
 from fastdd.data import Dataset
 from fastdd.debias.density.clusters import METHODS as CLUSTERINGS
 
@@ -71,7 +72,7 @@ def weights_option(modes: Collection[str]) -> Any:
     """The option ``--weights`` of a command, for the debias modes that need them there."""
     option = typer.Option(
         "--weights",
-        help=f"Weights of the training images, for --debias {' or '.join(modes)}: of fastdd weights, or a .npy.",
+        help=f"Weights of the training images, for --debias {listed(modes, 'or')}: of fastdd weights, or a .npy.",
         show_default="computed",
         rich_help_panel=DATA,
     )
@@ -82,8 +83,8 @@ def groups_option(modes: Collection[str]) -> Any:
     """The option ``--groups`` of a command, for the debias modes that need them there."""
     option = typer.Option(
         "--groups",
-        help=f"Groups of the training images, for --debias {' or '.join(modes)}: {' or '.join(CLUSTERINGS)} (found by "
-        "clustering), or a .npy.",
+        help=f"Groups of the training images, for --debias {listed(modes, 'or')}: {listed(CLUSTERINGS, 'or')} (found "
+        "by clustering), or a .npy.",
         show_default="the data set's",
         rich_help_panel=DATA,
     )

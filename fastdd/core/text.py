@@ -53,6 +53,16 @@ def one_of(name: str, known: Iterable[str]) -> str:
     return f"one of: {', '.join(known)}{did_you_mean(name, known)}"
 
 
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """Names in a sentence, the last one after ``word``.
+
+    >>> listed(["dc", "dsa", "idc"]), listed(["kde", "own"], "or"), listed(["dm"])
+    ('dc, dsa and idc', 'kde or own', 'dm')
+    """
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
 def is_unicode(name: str) -> bool:
     """Whether a name is text: those of files that are not UTF-8 have halves of characters."""
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from fastdd import debias, models, ops, presets
 from fastdd.core import settings
 from fastdd.core.settings import setting
+from fastdd.core.text import listed
 from fastdd.debias.loss_weights import check_mode
 from fastdd.training import RECIPES, constants, recipe
 
@@ -72,7 +73,7 @@ class ExpertSettings(settings.Settings):
     def _weights_to_draw_by(self) -> "ExpertSettings":
         if self.sampling == "weighted" and debias.mode(self.debias).needs == "nothing":
             able = [name for name, each in debias.MODES.items() if each.in_training and each.needs != "nothing"]
-            raise ValueError(f"sampling weighted is for debias {' and '.join(able)}, not {self.debias}")
+            raise ValueError(f"sampling weighted is for debias {listed(able)}, not {self.debias}")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Any
 from fastdd import presets
 from fastdd.core import plugins
 from fastdd.core import settings as _settings
-from fastdd.core.text import one_of
+from fastdd.core.text import listed, one_of
 from fastdd.methods.base import Context, Method, Part, Settings
 from fastdd.methods.datadam import DataDam
 from fastdd.methods.dc import Dc
@@ -111,7 +111,7 @@ def parse(values: Mapping[str, Any]) -> Settings:
     for key in chosen.keys() - kind.model_fields.keys():
         owners = [other for other, each in METHODS.items() if key in each.Settings.model_fields]
         if owners:
-            raise ValueError(f"{key} is a setting of {' and '.join(owners)}, not of {name}")
+            raise ValueError(f"{key} is a setting of {listed(owners)}, not of {name}")
     return _settings.parse(kind, chosen)
 
 

@@ -12,6 +12,7 @@ from fastdd import models, ops
 from fastdd.core import rng
 from fastdd.core.graph import HostKeys, Keys
 from fastdd.core.settings import setting
+from fastdd.core.text import listed
 from fastdd.data import DeviceImages
 from fastdd.debias import Batch, Segments, modes_that_need
 from fastdd.methods.base import Context, Method, Settings, build_network
@@ -46,7 +47,7 @@ class RealSettings(Settings):
     @model_validator(mode="after")
     def _weights_to_draw_by(self) -> "RealSettings":
         if self.sampling == "weighted" and self.mode.needs != "weights":
-            able = " or ".join(modes_that_need("weights"))
+            able = listed(modes_that_need("weights"), "or")
             raise ValueError(f"sampling weighted is for debias {able}, not {self.debias}")
         return self
 

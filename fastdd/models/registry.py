@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastdd.core import plugins
-from fastdd.core.text import did_you_mean
+from fastdd.core.text import did_you_mean, listed
 from fastdd.models.adapted import Adapted, Definition, define
 from fastdd.models.convnet import ConvNet
 from fastdd.models.init import initialised
@@ -169,7 +169,7 @@ def _registered(name: str, width: int | None, depth: int | None) -> Definition |
 def _check_fixed(name: str, **given: int | None) -> None:
     wrong = [what for what, value in given.items() if value is not None]
     if wrong:
-        raise ValueError(f"{name} has its own {' and '.join(wrong)}: leave that out, or take a ConvNet")
+        raise ValueError(f"{name} has its own {listed(wrong)}: leave that out, or take a ConvNet")
 
 
 def _make(

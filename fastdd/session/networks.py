@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fastdd import models
+from fastdd.core.text import listed
 from fastdd.data import Dataset
 from fastdd.experts import Experts
 from fastdd.experts.store import MANIFEST, check_parameters, parameter_list
@@ -91,10 +92,12 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
     """ValueError unless a run whose method follows experts, and no other, has some that fit its data set and mode."""
     if not method(config.method).needs_experts:
         if experts is not None:
-            raise ValueError(f"experts are for method {' or '.join(methods_that_need_experts())}, not {config.method}")
+            raise ValueError(f"experts are for method {listed(methods_that_need_experts(), 'or')}, not {config.method}")
         return
     if experts is None:
-        raise ValueError(f"method {config.method} needs the trajectories of experts (fastdd experts trains them)")
+        raise ValueError(
+            f"method {config.method} needs the trajectories of experts: give experts (fastdd experts trains them)"
+        )
     about = experts.manifest
     channels, size, classes, *_ = experts.about("channels", "size", "num_classes", "dataset", "dataset_digest")
     theirs = (channels, *size, classes)

@@ -69,13 +69,17 @@ def test_bad_input_of_each_door_is_one_line(run, networks, tmp_path):
         ((*experts, "--training", "x"), 2, "unknown training 'x'; one of: erm"),
         ((*experts, "--training", "lff", "--debias", "fairdd"), 2, "training lff has a loss of its own"),
         ((*experts, "--training", "lff", "--constant", "z=1"), 2, "training lff has no constant 'z'; it has: q, decay"),
-        ((*experts, "--training", "lff", "--groups", "kmeans"), 2, "groups are for debias fairdd or"),
+        (
+            (*experts, "--training", "lff", "--groups", "kmeans"),
+            2,
+            "groups are for debias fairdd, barycenter or",
+        ),
         ((*experts, "--training", "lff", "--sampling", "weighted"), 2, "sampling weighted is for debias"),
         ((*distill, "--networks", "nothing"), 2, "there are no trained networks in nothing: give a folder of experts"),
         ((*distill, "--networks", networks, "--width", 8), 2, "are another network: their parameter 0 is"),
         ((*distill, "--networks", networks, "--networks-epoch", 7), 2, "were trained for 1 epochs"),
         ((*distill, "--networks-epoch", 1), 2, "networks_epoch 1 is of trained networks: give networks too"),
-        ((*distill, "--method", "ncfm", "--networks", networks), 2, "networks is a setting of dm and dc"),
+        ((*distill, "--method", "ncfm", "--networks", networks), 2, "networks is a setting of dm, dc"),
         (("evaluate", "random", *DATA, "--ipc", 1, "--groups", "g.npy"), 2, "groups are of the images of a synthetic"),
     ):
         found, text, errors = run(*words)

@@ -271,7 +271,7 @@ def test_its_debias_mode_is_not_that_of_its_experts(data):
 
 def test_what_does_not_fit_is_refused(data):
     with pytest.raises(
-        ValueError, match=r"method ncfm needs the trajectories of experts \(fastdd experts trains them\)"
+        ValueError, match=r"method ncfm needs the trajectories of experts: give experts \(fastdd experts trains them\)"
     ):
         session.run(settings_of(), data)
     experts = experts_of(data)

@@ -189,5 +189,5 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(digits, networks, fold
         open_networks(folders / "mixed")
     with pytest.raises(ValueError, match="networks_epoch 3 is of trained networks: give networks too"):
         settings("dm", networks=None, networks_epoch=3)
-    with pytest.raises(ValueError, match=r"networks is a setting of dm and dc and .*, not of mtt"):
+    with pytest.raises(ValueError, match=r"networks is a setting of dm, dc, .* and .*, not of mtt"):
         fastdd.distill(digits, method="mtt", networks=folders / "lff")
