@@ -18,7 +18,7 @@ from fastdd.bench.framework.table import table
 from fastdd.bench.framework.upstream import Upstream
 from fastdd.cli import bench_trees
 from fastdd.cli.console import bar, console
-from fastdd.cli.options import Command, Device, Json, new_app, output_file
+from fastdd.cli.options import Command, Device, Json, new_app, picture_file
 from fastdd.core.files import check_writable, is_stream
 from fastdd.report import write_json
 
@@ -36,7 +36,7 @@ Plot = Annotated[
         "--plot",
         help="Also draw speed-ups and roofline to this PNG file.",
         show_default=False,
-        callback=output_file,
+        callback=picture_file,
     ),
 ]
 UpstreamFolder = Annotated[

@@ -11,7 +11,7 @@ from fastdd import data as datasets
 from fastdd import report
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Options, Root, ValSplit, data_options
-from fastdd.cli.options import DATA, Command, Full, Json, new_app, output_file
+from fastdd.cli.options import DATA, Command, Full, Json, new_app, picture_file
 from fastdd.core import files
 from fastdd.data import Dataset
 
@@ -70,7 +70,7 @@ Preview = Annotated[
         "--preview",
         help="Picture (PNG) of images of every class and group.",
         show_default=False,
-        callback=output_file,
+        callback=picture_file,
     ),
 ]
 

@@ -37,6 +37,14 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def picture_file(path: Path | None) -> Path | None:
+    """As :func:`output_file`, of a PNG: ValueError for a name that says otherwise."""
+    path = output_file(path)
+    if path is not None and path.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"the picture is a PNG: name it {path.with_suffix('.png').name}, not {path.name}")
+    return path
+
+
 def _loggers(names: list[str] | None) -> list[str]:
     check_loggers(names or [])
     return names or []

@@ -60,7 +60,7 @@ def test_embeddings_of_an_earlier_file_or_of_ones_own(run):
     first = KdeWeights.load("a.safetensors")
     np.save("z.npy", first.embeddings)
     for option, path in (("--from", "a.safetensors"), ("--embedding", "z.npy")):
-        assert run(*FEW, option, path, "--temperature", 0.9, "--out", "b.safetensors")[0] == 0
+        assert run(*FEW[:4], option, path, "--temperature", 0.9, "--out", "b.safetensors")[0] == 0
         again = KdeWeights.load("b.safetensors")
         assert np.array_equal(again.embeddings, first.embeddings)
         assert again.weights.max() < first.weights.max()
@@ -100,14 +100,19 @@ def test_warning_of_few_effective_images_is_one_line(run):
         ([*FEW, "--score", "max"], 2, "unknown score 'max'"),
         ([*FEW, "--scope", "all"], 2, "unknown scope 'all'"),
         ([*FEW, "--density", "tree"], 2, "unknown density 'tree'"),
-        ([*FEW, "--k", 0], 2, "k must be at least 1"),
+        ([*FEW, "--density", "knn", "--k", 0], 2, "k must be at least 1"),
+        ([*FEW, "--k", 9], 2, "--k 9 is of --density knn: give that too, or leave it out"),
+        ([*FEW, "--normalise", "sum", "--temperature", 1], 2, "--temperature 1 is of --normalise softmax"),
+        ([*FEW, "--embedding", "short.npy"], 2, "--steps is of an encoder, and short.npy is in place of one"),
+        ([*FEW, "--out", "w.npy"], 2, "--out is a .safetensors file, such as w.safetensors, not w.npy"),
+        ([*FEW, "--plot", "w.jpg"], 2, "the picture is a PNG: name it w.png, not w.jpg"),
         ([*FEW, "--encoder", "vgg"], 2, "unknown encoder 'vgg'; one of: resnet18, small"),
         (["--dataset", "c-digits", "--steps", 0], 2, "steps must be at least 1, not 0"),
         ([*FEW, "--device", "tpu"], 2, "unknown device 'tpu'"),
-        ([*FEW, "--embedding", "no.npy"], 2, "there is no file no.npy"),
-        ([*FEW, "--from", "no.safetensors"], 2, "there are no weights no.safetensors"),
+        ([*FEW[:4], "--embedding", "no.npy"], 2, "there is no file no.npy"),
+        ([*FEW[:4], "--from", "no.safetensors"], 2, "there are no weights no.safetensors"),
         ([*FEW, "--from", "a", "--embedding", "b"], 2, "--embedding and --from both name embeddings"),
-        ([*FEW, "--embedding", "short.npy"], 2, "embeddings must be [1297, D]"),
+        ([*FEW[:4], "--embedding", "short.npy"], 2, "embeddings must be [1297, D]"),
         ([*FEW, "--embedding", "nan.npy"], 2, "embeddings must be finite; row 5 is not"),
         ([*FEW, "--from", "text.safetensors"], 1, "text.safetensors is damaged, or no safetensors file"),
         ([*FEW, "--out", "no/w.safetensors"], 1, "the folder of no/w.safetensors does not exist"),
