@@ -254,5 +254,8 @@ def _unknown(name: str | os.PathLike) -> ValueError:
         return ValueError(f"{name} is not a packed store; if it holds images, load 'folder' with it as the root")
     if cure := plugins.cure(plugins.DATASET, name):
         return ValueError(f"unknown data set {str(name)!r}{cure}")
+    if Path(name).exists() or len(Path(name).parts) > 1:
+        there = "is a file" if Path(name).exists() else "does not exist"
+        return ValueError(f"{name} {there}: a packed store is a folder that fastdd data build wrote")
     hint = did_you_mean(str(name), names)
     return ValueError(f"unknown data set {str(name)!r}{hint} (one of: {', '.join(names)}, or a packed store's folder)")

@@ -49,7 +49,8 @@ def load(path: Path) -> Any:
         if code := re.search(r"GLOBAL (?P<name>[\w.]+)", text):
             name = re.sub(r"^(posix|nt)\.", "os.", code["name"])
             raise RuntimeError(f"{path} would run code ({name}): refused") from None
-        if "weights_only" in text:  # a reason, inside advice to run the code
+        # A reason inside advice to run the code, or the number of an instruction that no pickle has.
+        if "weights_only" in text or isinstance(error, KeyError):
             text = "its pickle is not one of torch.save's"
         reason = (text.splitlines() or [""])[0][:120] or type(error).__name__
         raise RuntimeError(f"{path} is no file of torch.save's, or is damaged: {reason}") from None

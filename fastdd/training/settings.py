@@ -83,4 +83,8 @@ class TrainSettings(settings.Settings):
         about = {name: chosen.get(name, default) for name, default in (("training", "erm"), ("use", "none"))}
         shipped = presets.preset("train", dataset, 1, arch=chosen.get("arch"), bias_ratio=bias_ratio, **about)
         constants = {**shipped.get("constants", {}), **chosen.get("constants", {})}
-        return settings.parse(cls, {**shipped, **chosen, "constants": constants, "dataset": dataset})
+        parsed = settings.parse(cls, {**shipped, **chosen, "constants": constants, "dataset": dataset})
+        usual = cls.model_fields["momentum"].default
+        if parsed.optimiser == "adam" and chosen.get("momentum", usual) != usual:
+            raise ValueError(f"momentum {parsed.momentum:g} is of optimiser sgd, not adam: leave it out, or take sgd")
+        return parsed

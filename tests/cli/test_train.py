@@ -58,6 +58,7 @@ def test_fake_images_come_from_folders_stores_and_runs(run, tmp_path):
 def test_bad_options_are_one_line(run):
     for words, why in (
         (("--constant", "q"), "--constant must be NAME=VALUE, not 'q'"),
+        (("--optimiser", "adam", "--momentum", 0.5), "momentum 0.5 is of optimiser sgd, not adam"),
         (("--lr-grid", "a,b"), "--lr-grid must be numbers joined by commas, not 'a,b'"),
         (("--training", "x"), "unknown training 'x'; one of: erm"),
         (("--stages", 3), "stages must be both, 1 or 2, not '3'"),
