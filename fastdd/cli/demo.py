@@ -11,8 +11,8 @@ from fastdd import report
 from fastdd.api import pick_device
 from fastdd.cli.console import console
 from fastdd.cli.distill import distill_with_bar
-from fastdd.cli.evaluate import evaluate_with_bar, print_results
 from fastdd.cli.options import Command, Device, Json, Seed, new_app
+from fastdd.cli.results import evaluate_with_bar, print_results
 from fastdd.core import files
 from fastdd.core.space import check_room
 from fastdd.report.page import View, write_page

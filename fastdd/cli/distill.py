@@ -24,11 +24,11 @@ from fastdd.cli.datasets import (
     load_dataset,
     weights_option,
 )
-from fastdd.cli.evaluate import add_results, evaluate_with_bar, named, print_results
 from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, Log, new_app, with_settings
 from fastdd.cli.origin import dataset_of_run
 from fastdd.cli.plan import show_estimate, show_plan, times, write_estimate
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats
+from fastdd.cli.results import add_results, evaluate_with_bar, named, print_results
 from fastdd.cli.talk import talk
 from fastdd.core import files, ranks
 from fastdd.core.settings import given
@@ -82,7 +82,11 @@ Evaluate = Annotated[
     bool,
     typer.Option("--evaluate", help="Evaluate the result at the end (implied by --json).", rich_help_panel=EVALUATION),
 ]
-Nets = Annotated[int, typer.Option(help="Networks of that evaluation.", min=1, rich_help_panel=EVALUATION)]
+NETS = 5
+Nets = Annotated[
+    int | None,
+    typer.Option(help="Networks of that evaluation.", show_default=str(NETS), min=1, rich_help_panel=EVALUATION),
+]
 Epochs = Annotated[
     int | None,
     typer.Option(help="Epochs of that evaluation.", show_default="published", min=1, rich_help_panel=EVALUATION),
@@ -143,7 +147,7 @@ def distill(
     snapshots: Snapshots = None,
     json: Json = None,
     evaluate: Evaluate = False,
-    nets: Nets = 5,
+    nets: Nets = None,
     epochs: Epochs = None,
     eval_every: EvalEvery = None,
     eval_nets: EvalNets = None,
@@ -152,9 +156,9 @@ def distill(
     **settings: Any,
 ) -> None:
     """Condense a data set into a few synthetic images per class."""
-    if seeds is not None and config is None and settings["seed"] is not None:
-        raise ValueError("--seed and --seeds: give one of them")
-    numbers = None if seeds is None else parse_seeds(seeds)
+    numbers = None if seeds is None else _numbers(seeds, None if config is not None else settings["seed"])
+    evaluated = evaluate or json is not None
+    check_evaluation(evaluated, nets, epochs)
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     if dataset is None and resume and out is not None:
@@ -163,10 +167,8 @@ def distill(
     opened = None if experts is None else Experts.open(experts)
     settings = _settings(settings, opened)
     method, debias = settings["method"], settings["debias"]
-    named = groups is not None or settings.get("networks") is not None
-    of_its_own = named or mode(debias).needs == "weights" or settings.get("init", "real") not in INITS
-    if config is not None and not of_its_own:
-        _warn_of_other_data(config, data, opened)
+    if config is not None and groups is None:
+        _warn_of_other_data(config, data, settings, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
     how = {
         "device": device,
@@ -179,7 +181,7 @@ def distill(
         "eval_epochs": eval_epochs,
         **settings,
     }
-    evaluation = {"nets": nets, "epochs": epochs, "device": device} if evaluate or json is not None else None
+    evaluation = {"nets": nets or NETS, "epochs": epochs, "device": device} if evaluated else None
     if dry_run:
         _tell_plan(data, out, numbers, how, resume, evaluation, json)
         return
@@ -188,6 +190,19 @@ def distill(
         _several(data, numbers, out, how, evaluation, json)
     else:
         _single(data, out, how, evaluation, json)
+
+
+def _numbers(seeds: str, seed: int | None) -> list[int]:
+    if seed is not None:
+        raise ValueError("--seed and --seeds: give one of them")
+    return parse_seeds(seeds)
+
+
+def check_evaluation(asked: bool, nets: int | None, epochs: int | None) -> None:
+    """ValueError for options of the evaluation at the end where none was asked for."""
+    for name, value in {"--nets": nets, "--epochs": epochs}.items():
+        if value is not None and not asked:
+            raise ValueError(f"{name} {value} is of the evaluation at the end: give --evaluate too")
 
 
 def _tell_plan(
@@ -290,8 +305,12 @@ def _evaluated(
     return row
 
 
-def _warn_of_other_data(config: Path, data: Dataset, experts: Experts | None) -> None:
-    """A run's configuration names its data set, but not its options; it tells them by a digest."""
+def _warn_of_other_data(config: Path, data: Dataset, settings: dict[str, Any], experts: Experts | None) -> None:
+    """A run's configuration names its data set, but not its options; it tells them by a digest, which networks, weights
+    and a set to start from are in too."""
+    others = settings.get("networks") is not None or settings.get("init", "real") not in INITS
+    if others or mode(settings["debias"]).needs == "weights":
+        return
     content = settings_file.read(config)
     digest, run = content.get(settings_file.DATA_DIGEST), content.get(Distill.section, {})
     if digest is None or run.get("dataset") != data.name:

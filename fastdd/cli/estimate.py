@@ -11,7 +11,8 @@ import typer
 from fastdd import api
 from fastdd.cli import commands
 from fastdd.cli.datasets import data_options, load_dataset, named_values
-from fastdd.cli.evaluate import to_evaluate
+from fastdd.cli.distill import NETS, check_evaluation
+from fastdd.cli.evaluate import networks, to_evaluate
 from fastdd.cli.options import Command, new_app
 from fastdd.cli.plan import show_estimate, times, write_estimate
 from fastdd.cli.rank import PROTOCOL, check_options
@@ -72,10 +73,10 @@ def _since_start() -> float:
 
 
 def _of_distillation(data: Dataset, options: dict[str, Any]) -> Estimate:
-    nets, evaluated, seeds = options.pop("nets"), options.pop("evaluate"), options.pop("seeds", None)
-    return times(
-        api.estimate(data, nets=nets if evaluated else 0, **options), 1 if seeds is None else len(parse_seeds(seeds))
-    )
+    evaluated, seeds = options.pop("evaluate"), options.pop("seeds", None)
+    check_evaluation(evaluated, options.get("nets"), options.get("epochs"))
+    nets = options.pop("nets", NETS) if evaluated else 0
+    return times(api.estimate(data, nets=nets, **options), 1 if seeds is None else len(parse_seeds(seeds)))
 
 
 def _of_experts(data: Dataset, options: dict[str, Any]) -> Estimate:
@@ -92,15 +93,13 @@ def _of_evaluation(
     if options["protocol"] == PROTOCOL:
         raise ValueError(f"there is no estimate of protocol {PROTOCOL}: evaluate --dry-run counts its trainings")
     check_options(options["protocol"], {name: options.pop(name) for name in ("rates", "whole_epochs", "compat")}, {})
-    archs, seeds = options.pop("arch"), options.pop("seeds")
+    archs, seeds = networks(options.pop("arch")), options.pop("seeds")
     places = targets(options.pop("target"), seeds)
     target = next(iter(places.values()))
     what, data, options["ipc"] = to_evaluate(target, *where, of_data, options["ipc"])
     options["learning_rate"] = options.pop("lr_net")
     options["constants"] = dict(named_values("--constant", options.pop("constant")))
     started = _since_start()
-    estimates = [
-        api.estimate_evaluation(what, data, arch=arch, **options) for arch in (archs.split(",") if archs else [None])
-    ]
+    estimates = [api.estimate_evaluation(what, data, arch=arch, **options) for arch in archs]
     parts = {name: len(places) * sum(one.seconds[name] for one in estimates) for name in estimates[0].seconds}
     return data, started, replace(estimates[-1], seconds=parts)

@@ -1,7 +1,7 @@
 """``fastdd evaluate``."""
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,17 +10,18 @@ import typer
 
 from fastdd import api, models, report
 from fastdd.cli.completion import joined, words
-from fastdd.cli.console import bar, console
+from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
 from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, Log, constants_option, new_app
 from fastdd.cli.origin import with_dataset
 from fastdd.cli.plan import plan_of_evaluation
 from fastdd.cli.rank import PROTOCOL, Compat, Rates, WholeEpochs, check_options, parsed_rates, rank_sets
 from fastdd.cli.repeats import SeedsText, check_results, digests, measured, print_repeats, targets
+from fastdd.cli.results import add_results, evaluate_with_bar, named, print_results
 from fastdd.core import files, ranks
 from fastdd.core.text import one_of
 from fastdd.data import Dataset, SyntheticSet
-from fastdd.evaluation import METRICS, PROTOCOLS, DoubtfulFigures, Evaluation, published_protocol
+from fastdd.evaluation import METRICS, PROTOCOLS, published_protocol
 from fastdd.session.loggers import numbers, write_rows
 from fastdd.session.repeats import folder_of_seed
 from fastdd.training import RECIPES
@@ -186,10 +187,8 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Train fresh networks on a set; accuracy and fairness on the real test set."""
-    published = None if protocol is None else published_protocol(protocol)
-    if deo not in ("range", "pairwise"):
-        raise ValueError(f"unknown DEO definition {deo!r}; {one_of(deo, ('range', 'pairwise'))}")
-    archs = [models.canonical_name(name) for name in arch.split(",")] if arch else [None]
+    _check_deo(deo)
+    archs = networks(arch)
     if json is not None:
         ranks.first(lambda: files.check_writable(json))
     of_ranking = {"rates": rates, "whole-epochs": whole_epochs, "compat": compat}
@@ -198,58 +197,97 @@ def evaluate(
     options = data_options(data_option, bias_ratio=bias_ratio, val_split=val_split)
     places = targets(target, seeds)
     what, data, ipc = to_evaluate(next(iter(places.values())), dataset, data_root, options, ipc)
+    how = {"ipc": ipc, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net, "device": device}
+    how |= {"teacher": teacher, "labels": labels}
     if protocol == PROTOCOL:
+        how |= {"rounds": nets, "whole_epochs": whole_epochs, "rates": parsed_rates(rates), "compat": compat}
         _check_networks(archs, data, [])
-        how = {"ipc": ipc, "rounds": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-        how |= {"teacher": teacher, "labels": labels, "whole_epochs": whole_epochs, "rates": parsed_rates(rates)}
-        how |= {"compat": compat, "device": device}
-        first = next(iter(places.values()))
-        rank_sets(
-            places,
-            lambda place: what if place == first else _same_kind(place, what),
-            data,
-            archs,
-            how,
-            deo=deo,
-            seed=seed,
-            json=json,
-            dry_run=dry_run,
-        )
+        rank_sets(places, partial(_of_place, places, what), data, archs, how, deo, seed, json, dry_run)
         return
-    runs = {
-        number: Path(place) if isinstance(what, SyntheticSet) and Path(place).is_dir() else None
-        for number, place in places.items()
-    }
-    for run in filter(None, runs.values()):
-        ranks.first(lambda run=run: check_results(run))
-    kept = {number: _kept_in(keep_nets, number) for number in places}
-    _check_networks(archs, data, list(filter(None, kept.values())))
-    settings = {"nets": nets, "epochs": epochs, "dsa_strategy": dsa_strategy, "learning_rate": lr_net}
-    constants = dict(named_values("--constant", constant)) or None
-    of_recipe = {"training": training, "constants": constants, "groups": groups}
-    of_protocol = {"teacher": teacher, "labels": labels}
-    same = {
-        **settings,
-        **of_recipe,
-        **of_protocol,
-        "factor": factor,
-        "ipc": ipc,
-        "protocol": protocol,
-        "device": device,
-    }
-    as_said = {"ipc": None if target == "whole" else ipc, "deo": deo, "protocol": protocol}
-    if log and not any(runs.values()):
-        raise ValueError(f"--log goes into a run's folder, and {target} is none")
+    how |= {"nets": nets, "factor": factor, "protocol": protocol, "training": training, "groups": groups}
+    how["constants"] = dict(named_values("--constant", constant)) or None
+    work = _Evaluations(what, data, places, archs, how, deo, seed, keep_nets, log or [])
+    work.check(target)
     if dry_run:
-        plan_of_evaluation(what, data, archs, len(places), {**same, "seed": seed}, json)
-        return
-    rows = {}
-    for number, place in places.items():
-        what = what if number in (None, next(iter(places))) else _same_kind(place, what)
-        # Networks of other seeds for every set, or what they have in common would not vary over distillations.
-        how = same | {"seed": seed + (number or 0), "keep_nets": kept[number]}
-        rows[number] = _rows(what, place, data, archs, how, as_said, runs[number], number is not None)
-        _log_results(log, runs[number])
+        plan_of_evaluation(what, data, archs, len(places), {**how, "seed": seed}, json)
+    else:
+        _tell(work.rows(), work, json, full)
+
+
+def _check_deo(definition: str) -> None:
+    if definition not in ("range", "pairwise"):
+        raise ValueError(f"unknown DEO definition {definition!r}; {one_of(definition, ('range', 'pairwise'))}")
+
+
+def networks(text: str | None) -> list[str | None]:
+    """The value of ``--arch``: None alone for the run's own network."""
+    names = [models.canonical_name(name.strip()) for name in text.split(",")] if text else [None]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"--arch {text} names {twice[0]} twice: once is enough, --nets says how many are trained")
+    return names
+
+
+@dataclass
+class _Evaluations:
+    """What ``fastdd evaluate`` does but for protocol ddranking: every network on every set.
+
+    Attributes:
+        what: the first set, or ``random`` or ``whole``.
+        places: where sets are, by the seed of their distillation; None for one that is no repeat.
+        archs: networks; None for the set's own.
+        how: arguments of :func:`fastdd.evaluate` that all share.
+        deo: definition of DEO.
+        keep_nets: folder of the trained networks.
+        log: loggers, of sets that are runs.
+    """
+
+    what: SyntheticSet | str
+    data: Dataset
+    places: dict[int | None, str]
+    archs: Sequence[str | None]
+    how: dict[str, Any]
+    deo: str
+    seed: int
+    keep_nets: Path | None
+    log: list[str]
+
+    @property
+    def runs(self) -> dict[int | None, Path | None]:
+        """Folders that take results; None where a set is a file, or images of the data set."""
+        is_set = isinstance(self.what, SyntheticSet)
+        return {
+            number: Path(place) if is_set and Path(place).is_dir() else None for number, place in self.places.items()
+        }
+
+    def check(self, target: str) -> None:
+        """ValueError or OSError for what would fail later: results that can't be kept, networks that do not fit."""
+        runs = self.runs
+        for run in filter(None, runs.values()):
+            ranks.first(lambda run=run: check_results(run))
+        kept = [_kept_in(self.keep_nets, number) for number in self.places]
+        _check_networks(self.archs, self.data, list(filter(None, kept)))
+        if self.log and not any(runs.values()):
+            raise ValueError(f"--log goes into a run's folder, and {target} is none")
+
+    def rows(self) -> dict[int | None, list[dict[str, Any]]]:
+        """Rows of every set, a network a row; they are in the runs' folders too."""
+        runs, rows = self.runs, {}
+        as_said = {"ipc": self.how["ipc"], "deo": self.deo, "protocol": self.how["protocol"]}
+        for number, place in self.places.items():
+            what = _of_place(self.places, self.what, place)
+            # Networks of other seeds for every set, or what they have in common would not vary over distillations.
+            how = {**self.how, "seed": self.seed + (number or 0), "keep_nets": _kept_in(self.keep_nets, number)}
+            repeated = number is not None
+            rows[number] = _rows(what, place, self.data, self.archs, how, as_said, runs[number], repeated)
+            _log_results(self.log, runs[number])
+        return rows
+
+
+def _tell(rows: dict[int | None, list[dict[str, Any]]], work: _Evaluations, json: Path | None, full: bool) -> None:
+    """Print the tables of all rows, and write the rows to ``json``."""
+    data, how = work.data, work.how
+    published = None if how["protocol"] is None else published_protocol(how["protocol"])
     everything = [row for of_set in rows.values() for row in of_set]
     images = "test set" if data.tested_on == "test" else "held-out training images"
     metrics = METRICS if published is None else published.figures
@@ -257,9 +295,10 @@ def evaluate(
     over = print_repeats(rows, f"{data.name}, {images}, %, {len(rows)} distillations", metrics)
     ranks.first(lambda: add_results([*everything, *over], data, None, json))
     if published is not None:
-        _print_protocol(protocol, published.note, settings | {"deo": deo})
+        settings = {name: how[name] for name in ("nets", "epochs", "dsa_strategy", "learning_rate")}
+        _print_protocol(how["protocol"], published.note, settings | {"deo": work.deo})
     if "groups_from" in everything[0]:
-        console.print(f"training {training}: groups of the set's images are {everything[0]['groups_from']}")
+        console.print(f"training {how['training']}: groups of the set's images are {everything[0]['groups_from']}")
     of_groups = data.num_groups > 1 and (published is None or "deo_m" in published.figures)
     for row in (over or everything) if of_groups else []:
         console.print(report.group_table(row, data.class_names, data.group_names, full=full))
@@ -283,8 +322,6 @@ def _kept_in(folder: Path | None, number: int | None) -> Path | None:
 
 def _check_networks(archs: Sequence[str | None], data: Dataset, kept: Sequence[Path]) -> None:
     """That the networks fit the data, and that there is a place for those that are kept."""
-    if len(set(archs)) < len(archs) and kept:
-        raise ValueError(f"--arch {','.join(map(str, archs))} names one twice: --keep-nets has one place for it")
     for name in filter(None, archs):
         for folder in kept:
             ranks.first(partial(api.check_keep_nets, folder, name))
@@ -298,9 +335,9 @@ def _print_protocol(name: str, note: str, settings: dict[str, Any]) -> None:
     console.print(f"protocol {name}{text and ' but for ' + text}: {note}")
 
 
-def _same_kind(place: str, first: SyntheticSet | str) -> SyntheticSet | str:
-    """What another seed of a folder of repeats, or of random images, is evaluated on."""
-    if not isinstance(first, SyntheticSet):
+def _of_place(places: dict[int | None, str], first: SyntheticSet | str, place: str) -> SyntheticSet | str:
+    """What is evaluated of a seed of a folder of repeats, or of random images; ``first`` is that of the first."""
+    if not isinstance(first, SyntheticSet) or place == next(iter(places.values())):
         return first
     synthetic = api.load_synthetic(place)
     digests_of_data = [one.metadata.get("dataset_digest") for one in (first, synthetic)]
@@ -337,29 +374,12 @@ def _rows(
     return rows
 
 
-def evaluate_with_bar(what: SyntheticSet | str, data: Dataset, title: str, **settings: Any) -> Evaluation:
-    """:func:`fastdd.evaluate` under a progress bar."""
-    with bar(title) as update:
-
-        def progress(done: int, total: int, accuracy: float) -> None:
-            update(done, total, f"networks, accuracy {accuracy:.1f} so far")
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DoubtfulFigures)  # the notes of the table are theirs
-            return api.evaluate(what, data, progress=progress, **settings)
-
-
-def print_results(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> None:
-    """A table of the figures of ``metrics``, and below it what may be wrong with them."""
-    console.print(report.table(rows, title, metrics))
-    for note in report.notes(rows):
-        console.print(f"warning: {note}")
-
-
 def to_evaluate(
     target: str, dataset: str | None, data_root: Path | None, options: dict[str, Any], ipc: int | None
 ) -> tuple[SyntheticSet | str, Dataset, int | None]:
     """What to evaluate, the data set to do it on, and the IPC; a set's own data set and IPC where none are given."""
+    if target == "whole" and ipc is not None:
+        raise ValueError(f"whole is all training images: --ipc {ipc} is for random")
     if target in ("random", "whole"):
         return target, load_dataset(dataset, data_root, options), ipc
     synthetic = api.load_synthetic(target)
@@ -367,20 +387,3 @@ def to_evaluate(
     if ipc not in (None, ipc_of_set):
         raise ValueError(f"{target} has an IPC of {ipc_of_set}: --ipc {ipc} is for random")
     return synthetic, with_dataset(target, synthetic, dataset, data_root, options), ipc_of_set
-
-
-def named(row: dict[str, Any], data: Dataset) -> dict[str, Any]:
-    """The row with the names of the data set's classes and groups, as a set may number its classes otherwise."""
-    return {**row, "class_names": list(data.class_names), "group_names": list(data.group_names)}
-
-
-def add_results(rows: list[dict[str, Any]], data: Dataset, run: Path | None, json: Path | None) -> None:
-    """Add results to those that a run's folder has, and write them to ``json``; with the data set's names."""
-    rows = [named(row, data) for row in rows]
-    if run is not None:
-        path = run / report.RESULT
-        with files.alone_in(run):  # evaluations may end together
-            old = report.read_results(path)["rows"] if path.exists() else []
-            report.write_json(path, report.document([*old, *rows], dataset_digest=data.digest()))
-    if json is not None:
-        report.write_json(json, report.document(rows, dataset_digest=data.digest()))

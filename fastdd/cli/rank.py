@@ -76,7 +76,6 @@ def rank_sets(
     data: Dataset,
     archs: Sequence[str | None],
     settings: dict[str, Any],
-    *,
     deo: str,
     seed: int,
     json: Path | None,

@@ -8,8 +8,9 @@ import typer
 from fastdd import api
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
-from fastdd.cli.evaluate import Teacher, with_dataset
+from fastdd.cli.evaluate import Teacher
 from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, new_app
+from fastdd.cli.origin import with_dataset
 
 app = new_app()
 

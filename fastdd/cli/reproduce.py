@@ -15,11 +15,11 @@ from fastdd import reproduce as recipes
 from fastdd.cli.console import console
 from fastdd.cli.datasets import Root
 from fastdd.cli.distill import distill_with_bar
-from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.experts import train_with_bar
 from fastdd.cli.options import Command, Device, new_app
 from fastdd.cli.plan import time_text
 from fastdd.cli.repeats import SeedsText
+from fastdd.cli.results import evaluate_with_bar
 from fastdd.cli.train import network_with_bar
 from fastdd.core import files
 from fastdd.core.text import one_of

@@ -12,9 +12,9 @@ from fastdd import api, studies
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset
 from fastdd.cli.distill import distill_with_bar
-from fastdd.cli.evaluate import evaluate_with_bar
 from fastdd.cli.options import EVALUATION, RUN, Command, Device, Seed, new_app
 from fastdd.cli.plan import time_text
+from fastdd.cli.results import evaluate_with_bar
 from fastdd.data import Dataset
 from fastdd.debias import mode
 from fastdd.studies.kept import PICTURE, ROWS, Work

@@ -164,6 +164,7 @@ def plan_evaluation(
     if published is not None:
         _check_protocol(protocol, published, whole, epochs)
     _check_factor(what, factor)
+    _check_ipc(what, ipc)
     if what == "random":
         if ipc is None:
             raise ValueError("evaluating random real images needs an IPC")
@@ -254,6 +255,14 @@ def _labeller(
             f"the labels in {stored.path} are of {stored.epochs} epochs, fewer than {epochs}: lower epochs"
         )
     return Labeller(stored.views, stored=stored)
+
+
+def _check_ipc(what: SyntheticSet | str, ipc: int | None) -> None:
+    """ValueError for an IPC that is not that of what is evaluated; sets of unknown IPC take any."""
+    if what == "whole" and ipc is not None:
+        raise ValueError(f"whole is all training images: ipc {ipc} is for random")
+    if isinstance(what, SyntheticSet) and ipc not in (None, what.metadata.get("ipc") or ipc):
+        raise ValueError(f"the set has an IPC of {what.metadata['ipc']}: ipc {ipc} is for random")
 
 
 def _check_protocol(name: str, published: PublishedProtocol, whole: bool, epochs: int | None) -> None:

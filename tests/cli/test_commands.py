@@ -507,7 +507,13 @@ class TestBadInput:
         one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--evaluate", "--nets", 0), 2, "--nets")
         one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--eval-every", 0), 2, "--eval-every")
         one_line(run("distill", *SMALL, "--out", tmp_path / "r", "--eval-nets", 3), 2, "give eval_every too")
+        for name in ("--nets", "--epochs"):  # of an evaluation that no one asked for
+            why = f"{name} 3 is of the evaluation at the end: give --evaluate too"
+            one_line(run("distill", *SMALL, "--out", tmp_path / "r", name, 3), 2, why)
+            one_line(run("estimate", "distill", *SMALL, name, 3), 2, why)
         one_line(run("evaluate", "whole", "--dataset", "c-digits", "--epochs", 0), 2, "--epochs")
+        one_line(run("evaluate", "whole", "--dataset", "c-digits", "--ipc", 3), 2, "--ipc 3 is for random")
+        one_line(run("evaluate", "whole", "--dataset", "c-digits", "--arch", "MLP, mlp"), 2, "names MLP twice")
         one_line(run("evaluate", "whole", "--dataset", "c-digits", "--arch", "ConvNet,Nope"), 2, "unknown network")
         assert not (tmp_path / "r").exists()
 

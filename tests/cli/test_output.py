@@ -76,7 +76,7 @@ def test_evaluations_that_end_together_keep_their_rows(tmp_path):
     evaluated = fastdd.evaluate(synthetic, data, nets=1, epochs=1)
     row = report.result_row(evaluated, dataset="c-digits", method="dm", debias="none", ipc=1)
     add = (
-        "import json, sys, pathlib, fastdd; from fastdd.cli.evaluate import add_results\n"
+        "import json, sys, pathlib, fastdd; from fastdd.cli.results import add_results\n"
         "data, row = fastdd.data.load('c-digits'), json.loads(sys.argv[2])\n"
         "for n in range(8): add_results([row | {'seed': n}], data, pathlib.Path(sys.argv[1]), None)\n"
     )
