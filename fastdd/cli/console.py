@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fastdd.cli.fit import Fitted
-from fastdd.core.progress import Lines, Work
 from fastdd.cli.talk import talk
 from fastdd.core import ranks
+from fastdd.core.progress import Lines, Work
 from fastdd.core.text import printable
 
 # Seconds until the first line of progress where there is no terminal.

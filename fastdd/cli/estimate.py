@@ -19,6 +19,7 @@ from fastdd.cli.rank import PROTOCOL, check_options
 from fastdd.cli.repeats import targets
 from fastdd.core import files
 from fastdd.core.settings import given
+from fastdd.core.text import one_of
 from fastdd.data import Dataset
 from fastdd.session import Estimate
 from fastdd.session.repeats import parse_seeds
@@ -38,6 +39,8 @@ def estimate(context: typer.Context) -> None:
     steps are done and timed; --json writes the figures.
     """
     arguments = list(context.args)
+    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
+        raise ValueError(f"there is no estimate of {arguments[0]!r}; {one_of(arguments[0], _COMMANDS)}")
     name = arguments.pop(0) if arguments and arguments[0] in _COMMANDS else _COMMANDS[0]
     options = commands.load(name).make_context(f"fastdd {name}", arguments).params
     print_estimate(name, {option: value for option, value in options.items() if option not in _WITHOUT_COST})

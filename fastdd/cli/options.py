@@ -37,6 +37,14 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def page_file(path: Path | None) -> Path | None:
+    """As :func:`output_file`, of an HTML page: ValueError for a name that says otherwise."""
+    path = output_file(path)
+    if path is not None and path.suffix.lower() not in ("", ".html", ".htm"):
+        raise ValueError(f"the report is an HTML page: name it {path.with_suffix('.html').name}, not {path.name}")
+    return path
+
+
 def picture_file(path: Path | None) -> Path | None:
     """As :func:`output_file`, of a PNG: ValueError for a name that says otherwise."""
     path = output_file(path)

@@ -9,7 +9,7 @@ import typer
 from fastdd import data as datasets
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options
-from fastdd.cli.options import Command, new_app, output_file
+from fastdd.cli.options import Command, new_app, page_file
 from fastdd.cli.origin import warn_of_other_data
 from fastdd.core import files
 from fastdd.data import Dataset
@@ -38,7 +38,7 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=output_file),
+        typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=page_file),
     ] = None,
     name: Annotated[
         list[str] | None,

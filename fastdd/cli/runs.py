@@ -35,9 +35,11 @@ def runs(
     if json is not None:
         files.check_writable(json)
     folders = folders or [Path("runs")]
-    found = {path: None for folder in folders for path in overview.find_runs(folder)}
+    in_folders = {folder: overview.find_runs(folder) for folder in folders}
+    found = dict.fromkeys(path for paths in in_folders.values() for path in paths)
+    without = ", ".join(str(folder) for folder, paths in in_folders.items() if not paths)
     if not found:
-        raise ValueError(f"there are no runs in {', '.join(map(str, folders))}")
+        raise ValueError(f"there are no runs in {without}")
     states = [overview.run_state(path) for path in found]
     if json is not None:
         different = overview.differing([one for one in states if one.settings])
@@ -47,6 +49,8 @@ def runs(
     if len(folders) > 1:
         base = base if all(path.is_absolute() for path in found) else None
     console.print(overview.overview_table(states, base))
+    if without:
+        console.print(f"warning: there are no runs in {without}")
     for one in states:
         if one.problem:
             console.print(f"warning: {one.path}: {one.problem}")

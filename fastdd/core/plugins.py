@@ -130,6 +130,8 @@ def load(path: str | os.PathLike) -> None:
 def _run(file: Path, code: bytes, here: Source) -> None:
     name = f"fastdd_plugin_{here.digest[:16]}"  # the same in every process, for pickle
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None:
+        raise ValueError(f"the plugin {file} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(file.parent))

@@ -100,5 +100,7 @@ def test_progress_is_lines_where_there_is_no_terminal(capsys):
     quiet = fastdd.distill(data, ipc=1, iterations=2, width=4, batch_real=8, progress=False)
     assert capsys.readouterr().err == ""
     shown = fastdd.distill(data, ipc=1, iterations=2, width=4, batch_real=8, progress=True)
-    assert re.search(r"dm none c-digits: [12]/2 \(\d+ %\), 0:\d\d gone, .*loss [\d.]+\n.*: done in", capsys.readouterr().err)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"dm none c-digits: [12]/2 \(\d+ %\), 0:\d\d gone, .*loss [\d.]+", lines[0])
+    assert re.fullmatch(r"dm none c-digits: done in 0:\d\d", lines[-1])
     assert shown.digest() == quiet.digest()

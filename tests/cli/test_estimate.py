@@ -58,7 +58,7 @@ def test_experts_and_evaluations(run, tmp_path):
             ("evaluate", "whole", "--dataset", "c-digits", "--protocol", "ddranking"),
             "no estimate of protocol ddranking",
         ),
-        (("bench",), "unexpected extra argument"),
+        (("bench",), "there is no estimate of 'bench'; one of: distill, experts, evaluate"),
     ],
 )
 def test_bad_usage_is_one_line(run, arguments, words):

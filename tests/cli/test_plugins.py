@@ -124,10 +124,12 @@ def test_lists_and_help_have_them(run):
         (["methods", "--plugin"], "--plugin is followed by a Python file"),
         (["methods", "--plugin", "no.py"], "there is no plugin no.py"),
         (["--plugin", "bad.py", "methods"], "bad.py, line 2: KeyError: 'x'"),
+        (["--plugin", "bad.txt", "methods"], "the plugin bad.txt is no Python file: its name must end in .py"),
     ],
 )
 def test_mistakes_are_one_line(run, words, message):
-    Path("bad.py").write_text("\n{}['x']\n")
+    for name in ("bad.py", "bad.txt"):
+        Path(name).write_text("\n{}['x']\n")
     code, _, errors = run(*words)
     assert (code, errors.count("\n")) == (2, 1)
     assert message in errors

@@ -119,6 +119,13 @@ def test_classes_of_the_last_evaluation_have_the_names_of_the_data_it_was_on(run
         assert names == (list("0123456789") if known else [f"class {number}" for number in range(10)])
 
 
+def test_a_page_is_named_as_one(run):
+    assert run("report", "r", "--out", "r.pdf")[::2] == (
+        2,
+        "error: the report is an HTML page: name it r.html, not r.pdf\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [

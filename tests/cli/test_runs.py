@@ -43,6 +43,8 @@ def test_runs_are_listed_and_compared(run, folder, tmp_path):
     assert "settings that differ: debias, iterations, lr_img" in text
     for cell in ("interrupted", "dm+fairdd", "1/3", f"{log[-1]['loss']:.4g}"):
         assert cell in text
+    (tmp_path / "no runs").mkdir()
+    assert "warning: there are no runs in no runs\n" in run("runs", "runs/a", "no runs")[1]
     text = run("runs", "runs/a", "runs/b")[1]
     assert [line.split() for line in text.splitlines()[-3:]] == [
         ["debias", "none", "fairdd"],

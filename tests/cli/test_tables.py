@@ -14,8 +14,8 @@ from fastdd.bench.framework.overhead import Overhead, Published, overhead_table
 from fastdd.bench.framework.table import table as bench_table
 from fastdd.cli.console import PlainConsole, console
 from fastdd.cli.plan import show_estimate, show_plan
-from fastdd.core.progress import Work
 from fastdd.compat.hook.summary import Summary
+from fastdd.core.progress import Work
 from fastdd.debias.density import kde
 from fastdd.evaluation import METRICS
 from fastdd.report import overview, repeats

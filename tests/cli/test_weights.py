@@ -45,12 +45,12 @@ def test_file_table_picture_and_json(run, tmp_path):
 
 
 def test_every_setting_reaches_the_weights(run):
-    settings = {"variance": 0.2, "temperature": 0.7, "score": "minmax", "scope": "dataset", "k": 9, "seed": 4}
+    settings = {"variance": 0.2, "temperature": 0.7, "score": "minmax", "scope": "dataset", "seed": 4}
     settings["density"] = "exact"
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     assert run(*FEW, *options, "--clip", "none", "--encoder", "small")[0] == 0
     made = KdeWeights.load("runs/weights-c-digits.safetensors").metadata
-    assert made["kde"] == {**settings, "clip": None, "batch": 256}
+    assert made["kde"] == {**settings, "clip": None, "batch": 256, "k": 256}
     assert made["embedding"]["encoder"] == "small"
     assert made["embedding"]["seed"] == 4
 
