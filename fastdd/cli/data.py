@@ -178,7 +178,7 @@ def build(
 
 @app.command(cls=Command)
 def check(
-    what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.")],
+    what: Annotated[str, typer.Argument(help="Folder of a packed store, or name of a data set.", metavar="STORE|NAME")],
     data_root: Root = None,
     bias_ratio: BiasRatio = None,
     size: Size = None,

@@ -28,65 +28,71 @@ app = new_app()
 NAME, COVERAGE = "report.html", "coverage.png"
 
 
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folders of runs, repeats or trained networks, finished or not, or synthetic sets.", metavar="RUN..."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=page_file),
+]
+Titles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name",
+        help="What a run is called, once for each RUN in their order.",
+        show_default="what differs between runs",
+        metavar="TEXT",
+    ),
+]
+Baselines = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--baseline",
+        help="Results to see the runs beside, of fastdd evaluate random|whole --json FILE; may be given again.",
+        show_default=False,
+        metavar="FILE",
+    ),
+]
+Projection = Annotated[str, typer.Option("--embedding", help="Of images in the plane: pca, tsne or none.")]
+Features = Annotated[
+    str,
+    typer.Option(help="By what network: random, or trained on the set (fastdd evaluate --keep-nets RUN/networks)."),
+]
+Highlight = Annotated[
+    str | None,
+    typer.Option(
+        help="Also what the sets cover of one class, by group: on the page, and as a picture beside it.",
+        metavar="CLASS",
+        show_default=False,
+    ),
+]
+Images = Annotated[int, typer.Option(help="Synthetic images of a class, at most.", min=1)]
+Seed = Annotated[int, typer.Option(help="Which real images are shown.")]
+
+
 @app.command(cls=Command)
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folders of runs, repeats or trained networks, finished or not, or synthetic sets.", metavar="RUN..."
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The page.", show_default="RUN/report.html; several: report.html", callback=page_file),
-    ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What a run is called, once for each RUN in their order.",
-            show_default="what differs between runs",
-            metavar="TEXT",
-        ),
-    ] = None,
-    baseline: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Results to see the runs beside, of fastdd evaluate random|whole --json FILE; may be given again.",
-            show_default=False,
-            metavar="FILE",
-        ),
-    ] = None,
+    runs: Runs,
+    out: Out = None,
+    name: Titles = None,
+    baseline: Baselines = None,
     dataset: Name = None,
     data_root: Root = None,
     bias_ratio: BiasRatio = None,
     data_option: Options = None,
-    embedding: Annotated[str, typer.Option(help="Of images in the plane: pca, tsne or none.")] = "pca",
-    features: Annotated[
-        str,
-        typer.Option(help="By what network: random, or trained on the set (fastdd evaluate --keep-nets RUN/networks)."),
-    ] = "random",
-    highlight: Annotated[
-        str | None,
-        typer.Option(
-            help="Also what the sets cover of one class, by group: on the page, and as a picture beside it.",
-            metavar="CLASS",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(help="Synthetic images of a class, at most.", min=1)] = 20,
-    seed: Annotated[int, typer.Option(help="Which real images are shown.")] = 0,
+    embedding: Projection = "pca",
+    features: Features = "random",
+    highlight: Highlight = None,
+    images: Images = 20,
+    seed: Seed = 0,
 ) -> None:
     """Make one HTML page of runs, to read offline: images, losses, figures, groups, embeddings, configuration."""
     options = data_options(data_option, bias_ratio=bias_ratio)
     view = View(embedding, features, images, seed)
-    repeated = {run: runs_of(run) for run in runs}
-    titles = _titles(runs, name)
-    of_seeds = [
-        {seed: replace(read_record(place), title=titles[run]) for seed, place in repeated[run].items()}
-        for run in runs
-        if repeated[run]
-    ]
-    single = [replace(read_record(run), title=titles[run]) for run in runs if not repeated[run]]
+    of_seeds, single = _records(runs, _titles(runs, name))
     records = [record for of_run in of_seeds for record in of_run.values()] + single
     if out is None:
         first = records[0].path
@@ -95,11 +101,10 @@ def report(
     data, why = _dataset(records, dataset, data_root, options)
     about: dict[str, Any] = {"without": why} if why else {}
     about["baselines"] = read_baselines(baseline or (), records)
-    covered = None
-    if highlight is not None:
-        if data is None:
-            raise ValueError(f"--highlight needs the data set's images: {why or 'give --dataset'}")
-        covered = _covered(records, data, highlight, view)
+    if highlight is not None and data is None:
+        raise ValueError(f"--highlight needs the data set's images: {why or 'give --dataset'}")
+    covered = None if highlight is None else _covered(records, data, highlight, view)
+    if covered is not None:
         picture = out.with_name(f"{out.stem}-{COVERAGE}")
         files.check_writable(picture)
         draw_coverage(covered, picture)
@@ -108,6 +113,17 @@ def report(
     if why:
         console.print(f"without real images and embeddings: {why}")
     console.print(f"report in {out}")
+
+
+def _records(runs: list[Path], titles: dict[Path, str]) -> tuple[list[dict[int, Record]], list[Record]]:
+    """What is known of every folder of repeats, by seed, and of every other run."""
+    repeated = {run: runs_of(run) for run in runs}
+    of_seeds = [
+        {seed: replace(read_record(place), title=titles[run]) for seed, place in repeated[run].items()}
+        for run in runs
+        if repeated[run]
+    ]
+    return of_seeds, [replace(read_record(run), title=titles[run]) for run in runs if not repeated[run]]
 
 
 def _titles(runs: list[Path], names: list[str] | None) -> dict[Path, str]:

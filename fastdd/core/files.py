@@ -196,7 +196,13 @@ def is_partial(name: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without its number and in a line; its type where it says nothing."""
+    """What an error says, without its number and in a line; its type where it says nothing.
+
+    >>> reason(OSError(28, "No space left on device")), reason(KeyError("images")), reason(ValueError())
+    ('No space left on device', "it has no 'images'", 'ValueError')
+    """
+    if isinstance(error, KeyError) and error.args:
+        return f"it has no {error}"
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 

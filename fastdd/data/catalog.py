@@ -221,7 +221,8 @@ def _option_values(name, entry: Entry | None, given: dict[str, Any]) -> dict[str
             continue
         if option not in defaults:
             hint = did_you_mean(option, defaults) or "; leave it out"
-            raise ValueError(f"{name} has no {option}: it can't be {value!r}{hint}")
+            shown = os.fspath(value) if isinstance(value, os.PathLike) else value
+            raise ValueError(f"{name} has no {option}: it can't be {shown!r}{hint}")
         if option in paths and not isinstance(value, str | os.PathLike):
             raise ValueError(f"{option} of {name} must be a path, not {value!r}")
         values[option] = _checked(name, option, value, defaults[option])

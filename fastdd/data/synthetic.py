@@ -246,7 +246,7 @@ class SyntheticSet:
             )
             made.check_values()
         except KeyError as error:
-            raise RuntimeError(f"{path} is damaged: it has no {error}") from None
+            raise RuntimeError(f"{path} is no synthetic set, or is damaged: {reason(error)}") from None
         except (SafetensorError, *DAMAGE, RuntimeError) as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
         return made

@@ -175,26 +175,17 @@ def plan_evaluation(
         arch = run["arch"]
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
-    strategy, cutmix, dc = run["dsa_strategy"], 0.0, "none"
-    if published is not None and published.augmentation is not None:
-        strategy, cutmix = published.augmentation(data.name, 1 if isinstance(what, str) else what.formation)
-    if dsa_strategy is not None:
-        strategy = dsa_strategy
-    if published is not None and part.method in published.dc_augmented and (strategy, dsa_strategy) == ("none", None):
-        dc = dc_strategy(data.name, models.canonical_name(arch))
-    if epochs is None:
-        epochs = (
-            _WHOLE_EPOCHS
-            if whole and published is None
-            else _published_epochs(published, augmented=(strategy, dc) != ("none", "none"))
-        )
+    augmentation = _augmentation(what, part, data.name, run, published, dsa_strategy, arch)
+    if epochs is None and whole and published is None:
+        epochs = _WHOLE_EPOCHS
+    elif epochs is None:
+        augmented = (augmentation["dsa_strategy"], augmentation["dc_strategy"]) != ("none", "none")
+        epochs = _published_epochs(published, augmented=augmented)
     if nets is None:
         nets = _NETS if published is None else published.nets
     its_rate = None if published is None else published.learning_rate
     known = (learning_rate, its_rate, part.learning_rate, Protocol.learning_rate)
-    of_protocol, labeller = {"cutmix": cutmix}, None
-    if published is not None:
-        of_protocol |= published.training
+    of_protocol, labeller = augmentation | ({} if published is None else published.training), None
     if published is not None and published.relabels:
         ipc_of_set = -(-len(part.labels) // data.num_classes)
         batch = published.batch(data.name, data.num_classes, ipc_of_set)
@@ -203,8 +194,6 @@ def plan_evaluation(
     trained = Protocol(
         epochs=epochs,
         learning_rate=next(rate for rate in known if rate is not None),
-        dsa_strategy=strategy,
-        dc_strategy=dc,
         training=training or Protocol.training,
         constants=constants or {},
         **of_protocol,
@@ -217,6 +206,25 @@ def plan_evaluation(
         groups_from=part.groups_from,
         labeller=labeller,
     )
+
+
+def _augmentation(
+    what: SyntheticSet | str,
+    part: "_Trained",
+    dataset: str,
+    run: dict[str, Any],
+    published: PublishedProtocol | None,
+    asked: str | None,
+    arch: str,
+) -> dict[str, Any]:
+    """How training images are augmented, as :class:`Protocol` has it: as asked, else the protocol's, else the set's."""
+    strategy, cutmix, dc = run["dsa_strategy"], 0.0, "none"
+    if published is not None and published.augmentation is not None:
+        strategy, cutmix = published.augmentation(dataset, 1 if isinstance(what, str) else what.formation)
+    strategy = strategy if asked is None else asked
+    if published is not None and part.method in published.dc_augmented and (strategy, asked) == ("none", None):
+        dc = dc_strategy(dataset, models.canonical_name(arch))
+    return {"dsa_strategy": strategy, "dc_strategy": dc, "cutmix": cutmix}
 
 
 def relabelling(what: SyntheticSet, data: Dataset, labels: Literal["teacher", "hard"] = "teacher") -> Relabelling:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fastdd.core.text import did_you_mean
+from fastdd.core.text import did_you_mean, listed
 from fastdd.data.files.tree import Tree, is_image
 
 # In the order in which they are tried where several would do.
@@ -62,7 +62,9 @@ def read_table(
     if not all(places[name] for name in wanted):
         missing = next(name for name in wanted if not places[name])
         hint = did_you_mean(missing, names) if len(names) > 1 else ""
-        raise ValueError(f"{path} needs the columns {' and '.join(wanted)}, not {names or None}{hint}{cure}")
+        there = f"not {names}" if any(names) else "and is empty"
+        what = "columns" if len(wanted) > 1 else "column"
+        raise ValueError(f"{path} needs the {what} {listed(wanted)}, {there}{hint}{cure}")
     for name, found in places.items():
         if len(found) > 1:
             raise ValueError(f"{path} has the column {name} {len(found)} times: rename the others")

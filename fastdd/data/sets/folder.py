@@ -173,6 +173,8 @@ def _table(
     needed = table is None or protected != "group"
     cure = " (another column is named by the option protected)" if groups == ["group"] and not others else ""
     cure = cure if path_column != "path" or groups == ["group"] else " (that of the images by path_column)"
+    if table is not None and path_column == "path" and label_column is None:
+        cure = " (path_column and label_column name a table's columns)"
     told = read_table(
         content, path, [path_column, *others, *(groups if needed else ())], () if needed else groups, cure
     )

@@ -125,7 +125,7 @@ def test_several_columns_are_intersections(root):
     assert data.test.groups.tolist() == [1, 3]
     assert load("folder", root, size=4, protected="light").group_names == ("d", "n")
     for protected, message in (
-        ("age+place", "needs the columns path and age and place"),
+        ("age+place", "needs the columns path, age and place"),
         ("age+age", "names a column twice"),
         ("group", "another column is named by the option"),
     ):
@@ -409,11 +409,21 @@ class TestTables:
         data = load("folder", tmp_path, table=table(tmp_path / "t.csv", rows[2:]), **HEADER)
         assert "left out, not in t.csv: 2 (img_000.png, ...)" in data.provenance["remarks"]
 
+    def test_an_empty_table_is_told(self, tmp_path):
+        photos(tmp_path)
+        (tmp_path / "t.csv").touch()
+        with pytest.raises(ValueError, match=r"t.csv needs the columns Datei, Art and Licht, and is empty$"):
+            load("folder", tmp_path, table=tmp_path / "t.csv", **HEADER)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"path_column": "Bild"}, r"needs the columns Bild and Art and Licht, not \['Datei', 'Art', 'Licht'\]"),
+            ({"path_column": "Bild"}, r"needs the columns Bild, Art and Licht, not \['Datei', 'Art', 'Licht'\]"),
             ({"label_column": "Artt"}, r"; did you mean Art\?"),
+            (
+                {"path_column": "path", "label_column": None},
+                r"needs the column path, .* \(path_column and label_column name a table's columns\)",
+            ),
             ({"split_column": "Licht"}, "Licht of img_000.png must be train, test or validation, not 'hell'"),
             ({"test_split": 1.5}, "test_split must lie in 0..1"),
             ({"test_split": 0.0}, "test_split 0 of 20 images leaves none on one side"),
