@@ -1,6 +1,7 @@
 """``fastdd bench``."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,8 @@ Budget = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="all", min=1)]
+InputSeed = Annotated[int, typer.Option("--seed", help="Of all inputs.", min=0)]
+ShowList = Annotated[bool, typer.Option("--list", help="List the cases and exit.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny inputs: does it work? Says nothing about speed.")]
 Memory = Annotated[bool, typer.Option("--memory", help="Also measure peak memory, of steps; takes twice as long.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the --json file: keep the cases that it has.")]
@@ -109,11 +112,11 @@ def bench(
     reps: Reps = None,
     budget: Budget = None,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Of all inputs.", min=0)] = 0,
+    seed: InputSeed = 0,
     quick: Quick = False,
     memory: Memory = False,
     default_malloc: DefaultMalloc = False,
-    show_list: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False,
+    show_list: ShowList = False,
     model: Model = None,
     measured: Measured = None,
     base: Base = None,
@@ -137,16 +140,11 @@ def bench(
         return
     selected = cases.select(case or [])
     if show_list:
-        shown = Table(box=None, show_header=False)
-        for one in selected if case else cases.CASES:
-            shown.add_row(one.label, one.about)
-        console.print(shown)
+        _list(selected if case else cases.CASES)
         return
     target = pick_device(device)
     if base is not None:
-        for name, value in {"plot": plot, "upstream": upstream, "memory": memory, "resume": resume}.items():
-            if value:
-                raise ValueError(f"--{name} is not for --base: leave it out")
+        _check_base({"plot": plot, "upstream": upstream, "memory": memory, "resume": resume})
     for path in filter(None, (json, plot)):
         check_writable(path)
     document = _earlier(json) if resume else None
@@ -166,14 +164,8 @@ def bench(
     if base is not None:
         bench_trees.against(base, selected, target, json=json, **how)
         return
-    limit = budget if limited else None
-    documents = runner.run(selected, target, limit=limit, memory=memory, upstream=code, before=document, **how)
-    with bar("bench") as update:
-        for number, document in enumerate(documents, 1):
-            update(number, len(selected), selected[number - 1].label)
-            # After every case: a run that is stopped keeps what it has.
-            if json is not None and (number == len(selected) or not is_stream(json)):
-                schema.write(json, document)
+    how |= {"limit": budget if limited else None, "memory": memory, "upstream": code, "before": document}
+    document = _measure(selected, target, how, json)
     if plot is not None:
         draw.write(plot, document)
     console.print(table(document))
@@ -182,6 +174,30 @@ def bench(
     if problems := runner.failed(document):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise RuntimeError("; ".join(problems[:3]) + more)
+
+
+def _list(listed: Sequence[Any]) -> None:
+    shown = Table(box=None, show_header=False)
+    for one in listed:
+        shown.add_row(one.label, one.about)
+    console.print(shown)
+
+
+def _check_base(others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if value:
+            raise ValueError(f"--{name} is not for --base: leave it out")
+
+
+def _measure(selected: Sequence[Any], target: torch.device, how: dict[str, Any], json: Path | None) -> dict[str, Any]:
+    """The document of all cases; it is written after every one, so that a run that is stopped keeps what it has."""
+    document = how["before"]
+    with bar("bench") as update:
+        for number, document in enumerate(runner.run(selected, target, **how), 1):
+            update(number, len(selected), selected[number - 1].label)
+            if json is not None and (number == len(selected) or not is_stream(json)):
+                schema.write(json, document)
+    return document
 
 
 def _earlier(json: Path | None) -> dict[str, Any] | None:

@@ -170,17 +170,8 @@ def distill(
     if config is not None and groups is None:
         _warn_of_other_data(config, data, settings, opened)
     out = out or Path("runs") / f"{method}-{debias}-{data.name}-{settings['ipc']}{'' if numbers is None else '-seeds'}"
-    how = {
-        "device": device,
-        "snapshots": snapshots,
-        "weights": weights,
-        "groups": groups,
-        "experts": opened,
-        "eval_every": eval_every,
-        "eval_nets": eval_nets,
-        "eval_epochs": eval_epochs,
-        **settings,
-    }
+    how = {"device": device, "snapshots": snapshots, "weights": weights, "groups": groups, "experts": opened}
+    how |= {"eval_every": eval_every, "eval_nets": eval_nets, "eval_epochs": eval_epochs, **settings}
     evaluation = {"nets": nets or NETS, "epochs": epochs, "device": device} if evaluated else None
     if dry_run:
         _tell_plan(data, out, numbers, how, resume, evaluation, json)

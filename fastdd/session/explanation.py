@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +46,10 @@ class Explanation:
     plane: np.ndarray | None
     explained: np.ndarray
     explained_classes: np.ndarray
-    saliency: Saliency | None
-    inside: list[float | None] | None
-    inside_all: list[float | None] | None
-    area: list[float | None] | None
+    saliency: Saliency | None = None
+    inside: list[float | None] | None = None
+    inside_all: list[float | None] | None = None
+    area: list[float | None] | None = None
 
     def __repr__(self) -> str:
         parts = {"class": self.silhouette_class, "group": self.silhouette_group}
@@ -73,14 +74,7 @@ def explain_network(
     """Look at a network; arguments and errors as of :func:`fastdd.explain`."""
     if ranks.world() > 1:
         raise ValueError(f"a network is explained by one process, not by torchrun's {ranks.world()} ranks")
-    for name, value, least in (("features", features, 2), ("images", images, 0), ("masks", masks, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
-    if projection not in PROJECTIONS:
-        meant = did_you_mean(projection, PROJECTIONS)
-        raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, not {projection!r}{meant}")
-    if of not in CLASSES:
-        raise ValueError(f"of must be one of {', '.join(CLASSES)}, not {of!r}{did_you_mean(of, CLASSES)}")
+    _check(features=features, images=images, masks=masks, projection=projection, of=of)
     if images:
         check_cells(data.size, cells)
     stored.check_fits(data)
@@ -90,26 +84,15 @@ def explain_network(
     values = features_of(net, stored.read(some, device).read(torch.arange(len(some))))
     plane = None if projection == "none" else in_plane(values, projection)
     explained = rows_by_class(test.labels, images, seed)
-    classes = test.labels[explained]
-    saliency = inside = inside_all = area = None
+    about: dict[str, Any] = {"explained_classes": test.labels[explained]}
     if len(explained):
         shown = test.take(explained)
         pixels = stored.read(shown, device).read(torch.arange(len(shown)))
-        key = rng.key(seed, "explain-masks")
         if of == "predicted":
-            classes = predicted(net, pixels).cpu().numpy()
-        saliency = rise(net, pixels, torch.from_numpy(classes), masks=masks, side=cells, key=key, progress=progress)
-        objects = objects_in(data, shown.images)
-        if objects is not None:
-            told = objects.any((1, 2))
-            inside, inside_all, area = (
-                [value if known else None for value, known in zip(values, told, strict=True)]
-                for values in (
-                    share_inside(saliency.excess, objects),
-                    share_inside(saliency.excess, objects, at_least=0),
-                    objects.mean((1, 2)).tolist(),
-                )
-            )
+            about["explained_classes"] = predicted(net, pixels).cpu().numpy()
+        classes, key = torch.from_numpy(about["explained_classes"]), rng.key(seed, "explain-masks")
+        about["saliency"] = rise(net, pixels, classes, masks=masks, side=cells, key=key, progress=progress)
+        about |= _inside(about["saliency"], objects_in(data, shown.images))
     return Explanation(
         network=stored,
         tested=tested,
@@ -117,12 +100,35 @@ def explain_network(
         silhouette_group=silhouette(values, some.groups),
         plane=plane,
         explained=explained,
-        explained_classes=classes,
-        saliency=saliency,
-        inside=inside,
-        inside_all=inside_all,
-        area=area,
+        **about,
     )
+
+
+def _check(*, features: int, images: int, masks: int, projection: str, of: str) -> None:
+    for name, value, least in (("features", features, 2), ("images", images, 0), ("masks", masks, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+    if projection not in PROJECTIONS:
+        meant = did_you_mean(projection, PROJECTIONS)
+        raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, not {projection!r}{meant}")
+    if of not in CLASSES:
+        raise ValueError(f"of must be one of {', '.join(CLASSES)}, not {of!r}{did_you_mean(of, CLASSES)}")
+
+
+def _inside(saliency: Saliency, objects: np.ndarray | None) -> dict[str, list[float | None]]:
+    """Shares of saliency inside objects, and what objects take of images; None where an image's is not known."""
+    if objects is None:
+        return {}
+    shares = {
+        "inside": share_inside(saliency.excess, objects),
+        "inside_all": share_inside(saliency.excess, objects, at_least=0),
+        "area": objects.mean((1, 2)).tolist(),
+    }
+    told = objects.any((1, 2))
+    return {
+        name: [value if known else None for value, known in zip(values, told, strict=True)]
+        for name, values in shares.items()
+    }
 
 
 def rows_by_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
