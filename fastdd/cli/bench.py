@@ -152,22 +152,27 @@ def bench(
     code = None if upstream is None else Upstream.open(upstream)
     if threads is not None:
         torch.set_num_threads(threads)
-    limited = budget is not None and reps is None
-    how = {
-        "seed": seed,
-        "reps": (1 if limited else 3 if quick else 7) if reps is None else reps,
-        "budget": (0.0 if quick else 5.0) if budget is None else budget,
-        "quick": quick,
-        # Files are shared and committed; folders of a machine have no place in them.
-        "argv": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]],
-    }
+    how = _timing(reps, budget, quick) | {"seed": seed, "quick": quick}
+    # Files are shared and committed; folders of a machine have no place in them.
+    how["argv"] = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     if base is not None:
         bench_trees.against(base, selected, target, json=json, **how)
         return
-    how |= {"limit": budget if limited else None, "memory": memory, "upstream": code, "before": document}
+    how |= {"limit": None if reps is not None else budget, "memory": memory, "upstream": code, "before": document}
     document = _measure(selected, target, how, json)
     if plot is not None:
         draw.write(plot, document)
+    _tell(document, quick)
+
+
+def _timing(reps: int | None, budget: float | None, quick: bool) -> dict[str, Any]:
+    """Least calls, and seconds, of a case: a budget by itself is a limit, and takes one call."""
+    usual = 1 if budget is not None else 3 if quick else 7
+    return {"reps": usual if reps is None else reps, "budget": (0.0 if quick else 5.0) if budget is None else budget}
+
+
+def _tell(document: dict[str, Any], quick: bool) -> None:
+    """The table; RuntimeError for results that are wrong or missing."""
     console.print(table(document))
     if not quick and (cost := overheads(document["rows"])):
         console.print(overhead_table(cost))

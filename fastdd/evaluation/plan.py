@@ -176,11 +176,10 @@ def plan_evaluation(
         width = run.get("width") if width is None else width
         depth = run.get("depth") if depth is None else depth
     augmentation = _augmentation(what, part, data.name, run, published, dsa_strategy, arch)
-    if epochs is None and whole and published is None:
-        epochs = _WHOLE_EPOCHS
-    elif epochs is None:
+    if epochs is None:
         augmented = (augmentation["dsa_strategy"], augmentation["dc_strategy"]) != ("none", "none")
-        epochs = _published_epochs(published, augmented=augmented)
+        of_whole = whole and published is None
+        epochs = _WHOLE_EPOCHS if of_whole else _published_epochs(published, augmented=augmented)
     if nets is None:
         nets = _NETS if published is None else published.nets
     its_rate = None if published is None else published.learning_rate

@@ -422,7 +422,7 @@ class TestTables:
             ({"label_column": "Artt"}, r"; did you mean Art\?"),
             (
                 {"path_column": "path", "label_column": None},
-                r"needs the column path, .* \(path_column and label_column name a table's columns\)",
+                r"needs the columns path and Licht, .* \(path_column and label_column name a table's columns\)",
             ),
             ({"split_column": "Licht"}, "Licht of img_000.png must be train, test or validation, not 'hell'"),
             ({"test_split": 1.5}, "test_split must lie in 0..1"),
