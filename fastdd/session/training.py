@@ -335,7 +335,6 @@ class TrainingRun:
         path = self._out
         check_train_out(path, resume)
         check_train_room([path], self.bytes_of_folder())
-        files.check_folder(path)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = files.hold(path)
         check_train_out(path, resume)
