@@ -37,22 +37,6 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
-def page_file(path: Path | None) -> Path | None:
-    """As :func:`output_file`, of an HTML page: ValueError for a name that says otherwise."""
-    path = output_file(path)
-    if path is not None and path.suffix.lower() not in ("", ".html", ".htm"):
-        raise ValueError(f"the report is an HTML page: name it {path.with_suffix('.html').name}, not {path.name}")
-    return path
-
-
-def picture_file(path: Path | None) -> Path | None:
-    """As :func:`output_file`, of a PNG: ValueError for a name that says otherwise."""
-    path = output_file(path)
-    if path is not None and path.suffix.lower() not in ("", ".png"):
-        raise ValueError(f"the picture is a PNG: name it {path.with_suffix('.png').name}, not {path.name}")
-    return path
-
-
 def _loggers(names: list[str] | None) -> list[str]:
     check_loggers(names or [])
     return names or []
@@ -128,6 +112,23 @@ Config = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+
+
+def page_file(path: Path | None) -> Path | None:
+    """As :func:`output_file`, of an HTML page: ValueError for a name that says otherwise."""
+    path = output_file(path)
+    if path is not None and path.suffix.lower() not in ("", ".html", ".htm"):
+        raise ValueError(f"the report is an HTML page: name it {path.with_suffix('.html').name}, not {path.name}")
+    return path
+
+
+def picture_file(path: Path | None) -> Path | None:
+    """As :func:`output_file`, of a PNG: ValueError for a name that says otherwise."""
+    path = output_file(path)
+    if path is not None and path.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"the picture is a PNG: name it {path.with_suffix('.png').name}, not {path.name}")
+    return path
+
 
 # The first column's width, so that 80 columns leave the help most of them.
 _FIRST_COLUMN = 28
