@@ -85,4 +85,7 @@ def check_results(run: Path) -> None:
     """That the run's results can be read, and others written beside them."""
     files.check_writable(run / report.RESULT)
     if (run / report.RESULT).exists():
-        report.read_results(run / report.RESULT)
+        try:
+            report.read_results(run / report.RESULT)
+        except ValueError as error:
+            raise ValueError(f"{error}; move it away: it has the results so far, and a new one is begun") from None

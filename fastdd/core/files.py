@@ -195,15 +195,23 @@ def is_partial(name: str) -> bool:
     return name.startswith(".") and name.endswith(_PARTIAL)
 
 
+_NO_PICKLE = "its pickle is not one of torch.save's"
+
+
 def reason(error: BaseException) -> str:
     """What an error says, without its number and in a line; its type where it says nothing.
 
     >>> reason(OSError(28, "No space left on device")), reason(KeyError("images")), reason(ValueError())
     ('No space left on device', "it has no 'images'", 'ValueError')
     """
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, KeyError) and error.args:
-        return f"it has no {error}"
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+        # torch.load looks up instructions of pickles, which are numbers.
+        return _NO_PICKLE if isinstance(error.args[0], int) else f"it has no {error}"
+    if "weights_only" in text:  # torch.load's text is advice to run the code
+        code = re.search(r"GLOBAL (?P<name>[\w.]+)", text)
+        return f"it would run code ({code['name']})" if code else _NO_PICKLE
+    return " ".join(text.split())
 
 
 def entries(folder: str | os.PathLike, known: Collection[str] = ()) -> list[str]:

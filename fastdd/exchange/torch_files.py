@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastdd.core import files
 from fastdd.core.files import write_atomic
 from fastdd.data.files.readers.pickles import check_places
 
@@ -49,10 +50,7 @@ def load(path: Path) -> Any:
         if code := re.search(r"GLOBAL (?P<name>[\w.]+)", text):
             name = re.sub(r"^(posix|nt)\.", "os.", code["name"])
             raise RuntimeError(f"{path} would run code ({name}): refused") from None
-        # A reason inside advice to run the code, or the number of an instruction that no pickle has.
-        if "weights_only" in text or isinstance(error, KeyError):
-            text = "its pickle is not one of torch.save's"
-        reason = (text.splitlines() or [""])[0][:120] or type(error).__name__
+        reason = files.reason(error)[:120]
         raise RuntimeError(f"{path} is no file of torch.save's, or is damaged: {reason}") from None
 
 

@@ -155,7 +155,7 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
     try:
         buffer = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch.load raises whatever its parser meets
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = files.reason(error)[:200]
         raise RuntimeError(f"{path} is not a buffer of tensors only, or is damaged: {reason}") from None
     described = "a list of experts, of epochs, of tensors"
     if not isinstance(buffer, list) or not buffer:

@@ -291,7 +291,7 @@ class ExpertTrainer:
                 raise ValueError(f"{VALUES} has other values than it says")
             return self._of_state(number, state, sha)
         except Exception as error:  # torch.load raises whatever its parser meets
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = files.reason(error)[:200]
             warnings.warn(f"{path} is not used, expert {number} starts again: {reason}", RuntimeWarning, stacklevel=2)
             return None
 

@@ -94,13 +94,21 @@ def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
 
 
 def store_of_run(path: str | os.PathLike) -> Path | None:
-    """The packed store that the run of a folder, or of the set in it, was made from; None where none is recorded."""
+    """The packed store that the run of a folder, or of the set in it, was made from; None where none is recorded.
+
+    Warns:
+        RuntimeWarning: a configuration that can't be read, and might name one.
+    """
     path = Path(path)
     folder = path.parent if path.name == SYNTHETIC else path
-    try:
-        store = bounds.load_yaml((folder / CONFIG).read_text(encoding="utf-8"))[STORE]
-    except (*files.DAMAGE, yaml.YAMLError):
+    if not (folder / CONFIG).is_file():
         return None
+    try:
+        header = bounds.load_yaml((folder / CONFIG).read_text(encoding="utf-8"))
+    except (*files.DAMAGE, yaml.YAMLError) as error:
+        warnings.warn(f"{folder / CONFIG} is damaged: {files.reason(error)}", RuntimeWarning, stacklevel=2)
+        return None
+    store = header.get(STORE) if isinstance(header, dict) else None
     return Path(store) if isinstance(store, str) else None
 
 
@@ -215,7 +223,8 @@ class RunFolder:
                 _check_state(state)
             except Exception as error:  # torch.load raises whatever its parser meets
                 damaged.append(path)
-                warnings.warn(f"{path} is damaged and is not used: {_first_line(error)}", RuntimeWarning, stacklevel=2)
+                reason = files.reason(error)[:200]
+                warnings.warn(f"{path} is damaged and is not used: {reason}", RuntimeWarning, stacklevel=2)
                 continue
             for bad in damaged:
                 bad.unlink()
@@ -288,7 +297,3 @@ def read_log(
 
 def _lines(rows: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -455,6 +455,16 @@ class TestBadInput:
         assert "is damaged and is not used" in errors
         assert (tmp_path / "r" / "synthetic.safetensors").read_bytes() == expected
 
+    def test_a_run_whose_records_are_damaged(self, run, tmp_path):
+        run("distill", *SMALL, "--out", tmp_path / "r")
+        (tmp_path / "r" / "result.json").write_text("{")
+        one_line(run("evaluate", tmp_path / "r", "--nets", 1), 2, "result.json is damaged", "; move it away")
+        (tmp_path / "r" / "result.json").unlink()
+        (tmp_path / "r" / "config.yaml").write_text("run: [")
+        code, _, errors = run("evaluate", tmp_path / "r", "--data-option", "foo=1")
+        assert code == 2
+        assert "config.yaml is damaged" in errors
+
     def test_unwritable_out(self, run, tmp_path):
         (tmp_path / "file").write_text("")
         one_line(run("distill", *SMALL, "--out", tmp_path / "file" / "r"), 1, "cannot create the run folder")

@@ -320,6 +320,21 @@ def test_checkpoints_with_a_right_digest(tmp_path):
             folder.load()
 
 
+def test_no_reason_is_advice_to_run_a_file(tmp_path):
+    """What torch.load says of a pickle that is none of its own, or would run code, tells to load it all the same."""
+    folder = session_folder.RunFolder.__new__(session_folder.RunFolder)
+    folder.path = tmp_path
+    for content, why in (
+        (b"hi", "its pickle is not one of torch.save's"),
+        (b"xx\n", "its pickle is not one of torch.save's"),
+        (b"cos\nsystem\n(S'true'\ntR.", r"it would run code \((os|posix)\.system\)"),
+    ):
+        (tmp_path / session_folder.CHECKPOINT).write_bytes(content)
+        told = pytest.warns(RuntimeWarning, match=f"checkpoint.pt is damaged and is not used: {why}$")
+        with told, pytest.raises(RuntimeError, match="all"):
+            folder.load()
+
+
 def test_a_checkpoint_of_other_shapes_with_the_same_bytes():
     method = Method.__new__(Method)
     method.state = lambda: {"images": torch.zeros(2, 3)}

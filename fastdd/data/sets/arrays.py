@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastdd.core import bounds
+from fastdd.core import bounds, files
 from fastdd.data.dataset import Dataset, Split
 from fastdd.data.files.readers import CIFAR10_CLASSES, CIFAR10_NORMALISATION, describe_file, no_root
 from fastdd.data.files.statistics import channel_statistics
@@ -166,7 +166,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch.load raises whatever its parser meets
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        why = files.reason(error)[:120]
         raise RuntimeError(f"{path} is no file of tensors only, or is damaged: {why}") from None
     tensors = content if isinstance(content, dict) else {}
     for part in ("training", "testing"):
