@@ -124,7 +124,7 @@ def test_lists_and_help_have_them(run):
         (["methods", "--plugin"], "--plugin is followed by a Python file"),
         (["methods", "--plugin", "no.py"], "there is no plugin no.py"),
         (["--plugin", "bad.py", "methods"], "bad.py, line 2: KeyError: 'x'"),
-        (["--plugin", "bad.txt", "methods"], "the plugin bad.txt is no Python file: its name must end in .py"),
+        (["--plugin", "bad.txt", "methods"], "bad.txt is no Python file: its name must end in .py"),
     ],
 )
 def test_mistakes_are_one_line(run, words, message):
