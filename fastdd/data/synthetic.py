@@ -233,6 +233,7 @@ class SyntheticSet:
             raise RuntimeError(
                 f"{path} has the schema {shown(schema)}, this version reads {' and '.join(map(str, SCHEMAS))}"
             )
+        tensors: dict[str, Tensor] = {}
         try:
             tensors = load_file(path) if mapped else load(content)
             made = cls(
@@ -246,7 +247,8 @@ class SyntheticSet:
             )
             made.check_values()
         except KeyError as error:
-            raise RuntimeError(f"{path} is no synthetic set, or is damaged: {reason(error)}") from None
+            what = "is damaged" if "images" in tensors else "is no synthetic set"
+            raise RuntimeError(f"{path} {what}: {reason(error)}") from None
         except (SafetensorError, *DAMAGE, RuntimeError) as error:
             raise RuntimeError(f"{path} is damaged: {reason(error)}") from None
         return made

@@ -229,8 +229,11 @@ def test_a_newer_schema_is_told(tmp_path):
 def test_a_set_without_labels_is_told(tmp_path):
     text = json.dumps(METADATA | {"schema": 1})
     save_file({"images": torch.zeros(1, 3, 2, 2)}, tmp_path / "s", metadata={"fastdd": text})
-    with pytest.raises(RuntimeError, match="s is no synthetic set, or is damaged: it has no 'labels'"):
+    with pytest.raises(RuntimeError, match="s is damaged: it has no 'labels'"):
         SyntheticSet.load(tmp_path / "s")
+    save_file({"0.weight": torch.zeros(1)}, tmp_path / "net", metadata={"fastdd": text})
+    with pytest.raises(RuntimeError, match="net is no synthetic set: it has no 'images'"):
+        SyntheticSet.load(tmp_path / "net")
 
 
 @pytest.mark.parametrize(
