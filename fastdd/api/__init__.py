@@ -13,6 +13,7 @@ from fastdd.api.evaluate import check_keep_nets, estimate_evaluation, evaluate, 
 from fastdd.api.exchange import export_synthetic, import_synthetic, load_synthetic
 from fastdd.api.experts import check_experts, estimate_experts, import_experts, train_experts
 from fastdd.api.explain import explain
+from fastdd.api.network_training import NetworkTraining
 from fastdd.api.rank import planned_ranking, rank
 from fastdd.api.register import load_plugin, register_dataset, register_method, register_mode, register_network
 from fastdd.api.relabel import relabel
@@ -23,6 +24,7 @@ from fastdd.evaluation import check_fits
 
 __all__ = [
     "Distillation",
+    "NetworkTraining",
     "audit",
     "check_experts",
     "check_fits",

@@ -28,6 +28,7 @@ from fastdd.evaluation import DoubtfulFigures, Evaluation, EvaluationPlan, Group
 from fastdd.evaluation.audit import probe_groups
 from fastdd.session import Estimate
 from fastdd.session import estimate as estimates
+from fastdd.session.teachers import network_of_teacher
 from fastdd.session.trained import network_file, save_evaluated
 from fastdd.training import RECIPES, recipe
 
@@ -96,7 +97,8 @@ def evaluate(
             training images.
         teacher: of protocol rded, a trained network whose labels are learned: a folder or file of
             :func:`train_network`, experts (the first, as it ended), or a file of weights of the set's teacher's network
-            (of ``arch`` where no set says it); by default the set's own.
+            (of ``arch`` where no set says it); by default the set's own. Of random images with hard labels it says
+            only which network is trained.
         labels: of protocol rded: teacher (the default), hard for the images' classes, or the path of a file of
             :func:`relabel`.
         seed: initialisations, orders and augmentations are functions of it.
@@ -175,8 +177,13 @@ def planned_evaluation(
 ) -> EvaluationPlan:
     """:func:`fastdd.evaluation.plan_evaluation`, whose teacher and labels are opened.
 
-    Networks on images that are of no set are the teacher's where no ``arch`` is given, as those on its sets are.
+    Networks on images that are of no set are the teacher's where no ``arch`` is given, as those on its sets are; with
+    hard labels that is all that the teacher is for.
     """
+    if what == "random" and labels == "hard" and teacher is not None:
+        if settings.get("arch") is None:
+            settings |= network_of_teacher(teacher)
+        teacher = None
     network = {name: settings.get(name) for name in ("arch", "width", "depth")}
     opened = labels_of(what, data, device, settings.get("protocol"), teacher, labels, network)
     if what == "random" and settings.get("arch") is None and opened.get("teacher") is not None:

@@ -17,6 +17,7 @@ from fastdd.cli.options import Command, new_app
 from fastdd.cli.plan import show_estimate, times, write_estimate
 from fastdd.cli.rank import PROTOCOL, check_options
 from fastdd.cli.repeats import targets
+from fastdd.cli.train import parsed_grid
 from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.core.text import one_of
@@ -26,7 +27,7 @@ from fastdd.session.repeats import parse_seeds
 
 app = new_app()
 
-_COMMANDS = ("distill", "experts", "evaluate")
+_COMMANDS = ("distill", "experts", "evaluate", "train")
 # Options that decide nothing about what a command takes.
 _WITHOUT_COST = ("config", "resume", "checkpoint_seconds", "deo", "keep_nets", "full", "dry_run", "log")
 
@@ -35,8 +36,8 @@ _WITHOUT_COST = ("config", "resume", "checkpoint_seconds", "deo", "keep_nets", "
 def estimate(context: typer.Context) -> None:
     """Time, memory and disk of a run, before it.
 
-    fastdd estimate [distill|experts|evaluate] and that command's options; without a command's name, distill. A few
-    steps are done and timed; --json writes the figures.
+    fastdd estimate [distill|experts|evaluate|train] and that command's options; without a command's name, distill.
+    A few steps are done and timed; --json writes the figures.
     """
     arguments = list(context.args)
     if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
@@ -50,7 +51,7 @@ def print_estimate(command: str, options: dict[str, Any]) -> None:
     """Print what ``fastdd COMMAND`` with these options will take.
 
     Args:
-        command: distill, experts or evaluate.
+        command: distill, experts, evaluate or train.
         options: the command's own, as it parses them.
     """
     json, out = options.pop("json"), options.pop("out", None)
@@ -65,7 +66,8 @@ def print_estimate(command: str, options: dict[str, Any]) -> None:
         data = load_dataset(*where, of_data)
         data.digest()  # a run takes it too: of all pixels, but for a packed store
         started = _since_start()
-        estimated = (_of_distillation if command == "distill" else _of_experts)(data, given(options))
+        of_command = {"distill": _of_distillation, "experts": _of_experts, "train": _of_training}[command]
+        estimated = of_command(data, given(options))
     estimated = replace(estimated, seconds={"start": started, **estimated.seconds})
     write_estimate(estimated, json)
     show_estimate(estimated, f"fastdd {command}, {data.name}", out or Path("runs"))
@@ -87,6 +89,12 @@ def _of_experts(data: Dataset, options: dict[str, Any]) -> Estimate:
         raise ValueError("an estimate is for one process; leave --processes out")
     constants = dict(named_values("--constant", options.pop("constant", None)))
     return api.estimate_experts(data, constants=constants, **options)
+
+
+def _of_training(data: Dataset, options: dict[str, Any]) -> Estimate:
+    constants = dict(named_values("--constant", options.pop("constant", None)))
+    grid = parsed_grid(options.pop("lr_grid", None))
+    return api.NetworkTraining(data, constants=constants, lr_grid=grid, **options).estimate()
 
 
 def _of_evaluation(

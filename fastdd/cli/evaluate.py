@@ -118,7 +118,7 @@ Teacher = Annotated[
     typer.Option(
         "--teacher",
         help="Of protocols rded and ddranking: trained network whose labels are learned (fastdd train, fastdd experts, "
-        "or weights).",
+        "or weights); of random with --labels hard only what is trained.",
         show_default="the set's",
         metavar="NETWORK",
         rich_help_panel=EVALUATION,

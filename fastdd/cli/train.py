@@ -1,5 +1,6 @@
 """``fastdd train``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +15,16 @@ from fastdd.cli.options import (
     Command,
     Config,
     Device,
+    DryRun,
     Full,
     Json,
+    Log,
     constants_option,
     new_app,
     with_constants,
     with_settings,
 )
+from fastdd.cli.plan import show_estimate, show_plan, write_estimate
 from fastdd.core import files
 from fastdd.core.settings import given
 from fastdd.data import Dataset
@@ -98,6 +102,8 @@ def train(
     lr_grid: Grid = None,
     out: Out = None,
     resume: Resume = False,
+    log: Log = None,
+    dry_run: DryRun = False,
     config: Config = None,
     full: Full = False,
     device: Device = "auto",
@@ -108,19 +114,12 @@ def train(
     if json is not None:
         files.check_writable(json)
     data = load_dataset(dataset, data_root, data_options(data_option, bias_ratio=bias_ratio))
-    constants = dict(named_values("--constant", constant)) or None
-    trained = network_with_bar(
-        data,
-        fakes=fakes,
-        weights=weights,
-        stages=stages,
-        lr_grid=_rates(lr_grid),
-        out=out,
-        resume=resume,
-        device=device,
-        constants=constants,
-        **given(settings),
-    )
+    how = {"fakes": fakes, "weights": weights, "stages": stages, "lr_grid": parsed_grid(lr_grid), "device": device}
+    how |= {"constants": dict(named_values("--constant", constant)) or None, **given(settings)}
+    if dry_run:
+        _tell_plan(api.NetworkTraining(data, **how), out, resume, log or [], how, json)
+        return
+    trained = network_with_bar(data, out=out, resume=resume, log=log or [], **how)
     row = report.network_row(trained)
     row |= {"class_names": list(data.class_names), "group_names": list(data.group_names)}
     _write(row, data.digest(), out, json)
@@ -136,6 +135,30 @@ def train(
         console.print(report.group_table(row, data.class_names, data.group_names, full=full))
 
 
+def _tell_plan(
+    training: api.NetworkTraining,
+    out: Path | None,
+    resume: bool,
+    log: list[str],
+    how: dict[str, Any],
+    json: Path | None,
+) -> None:
+    """The settings and the estimate, after all checks; nothing is written."""
+    training.check(out=out, resume=resume, log=log)
+    about = {name: how[name] for name in ("fakes", "weights", "stages", "lr_grid") if how[name] is not None}
+    settings = training.settings.model_dump() | about
+    folders = training.folders(out)
+    where = ", ".join(map(str, folders)) or "a network, and keep none of it,"
+    show_plan(f"fastdd train would make {where} on {training.device}, with", settings)
+    estimated = training.estimate()
+    if not folders:
+        estimated = replace(estimated, disk=0)
+    plan = {**settings, "weights": None if how["weights"] is None else str(how["weights"])}
+    write_estimate(estimated, json, plan=plan | {"out": list(map(str, folders))})
+    show_estimate(estimated, f"fastdd train, {training.data.name}", out or Path())
+    console.print("nothing was written (--dry-run)")
+
+
 def network_with_bar(data: Dataset, **given: Any) -> TrainedNetwork:
     """:func:`fastdd.train_network` with a progress bar."""
     with bar(f"training on {data.name}") as update:
@@ -147,7 +170,8 @@ def network_with_bar(data: Dataset, **given: Any) -> TrainedNetwork:
         return api.train_network(data, progress=progress, **given)
 
 
-def _rates(text: str | None) -> list[float] | None:
+def parsed_grid(text: str | None) -> list[float] | None:
+    """The learning rates of ``--lr-grid``."""
     if text is None:
         return None
     try:

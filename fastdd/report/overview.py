@@ -15,7 +15,7 @@ from fastdd.data import SyntheticSet
 from fastdd.methods import stored
 from fastdd.report.results import RESULT, read_results, set_name
 from fastdd.session import folder as run_folder
-from fastdd.session import training as network_folder
+from fastdd.session import training_folder as network_folder
 from fastdd.session.folder import CONFIG, METRICS, SYNTHETIC
 from fastdd.session.loggers import WANDB
 from fastdd.session.trained import NETWORK

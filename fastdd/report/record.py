@@ -17,7 +17,7 @@ from fastdd.report.results import CURVE_METRICS, RESULT, check_row, read_results
 from fastdd.report.training import check_history
 from fastdd.session import folder as run_folder
 from fastdd.session import snapshot_files
-from fastdd.session import training as network_folder
+from fastdd.session import training_folder as network_folder
 from fastdd.session.trained import NETWORK
 
 

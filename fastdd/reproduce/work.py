@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdd import api, data, report
-from fastdd.api.train import STAND_IN
+from fastdd.api.network_training import STAND_IN
 from fastdd.data import Dataset
 from fastdd.evaluation.audit import condensed_ratio, data_bias
 from fastdd.experts import ExpertSettings

@@ -1,5 +1,6 @@
 """What a run will take on this machine, from a few of its steps: seconds, memory, disk space."""
 
+import copy
 import math
 import sys
 import time
@@ -23,6 +24,8 @@ from fastdd.experts.store import DTYPES, Experts, stored_shape
 from fastdd.experts.training import describe_experts
 from fastdd.methods import Context, Decoupled, DecoupledSettings, Method, Settings, Teacher, method
 from fastdd.session.networks import check_experts, check_networks
+from fastdd.session.training import TrainingRun
+from fastdd.training import recipe
 
 # A part is measured for so many seconds, in so many calls at least and at most, besides a first one.
 _SECONDS, _CALLS, _MOST_CALLS = 6.0, 3, 100
@@ -277,6 +280,29 @@ def experts(
     if zca is not None:
         disk += zca.mean.nbytes + zca.matrix.nbytes
     return seconds, disk
+
+
+def training(run: TrainingRun, device: torch.device) -> tuple[dict[str, float], int, tuple[str, ...]]:
+    """Seconds of the parts of a network's training, bytes of its folder, and notes; some batches are trained on.
+
+    The run is as it was: what is trained are networks that are dropped.
+    """
+    config, kind = run.config, recipe(run.config.training)
+    seconds = dict.fromkeys(f"training on {stage.name} images" for stage in run.stages)
+    for number, (name, stage) in enumerate(zip(list(seconds), run.stages, strict=True)):
+        few = min(len(stage.data), _BATCHES * config.batch_train)
+        trainer = run.trainer(number, few, copy.deepcopy(run.net))
+        (epoch,) = _seconds_of([trainer.epoch], device)
+        seconds[name] = config.epochs * epoch * len(stage.data) / few
+    predictor = trainer.recipe.predictor().eval()
+    tests = [("validation", run.validation, config.epochs * len(run.stages)), ("test", run.test, 1)]
+    for name, images, times in tests:
+        if images is not None:
+            few = images.spread(_IMAGES)
+            (once,) = _seconds_of([lambda _, few=few: run.count(predictor, few)], device)
+            seconds[name] = times * once * len(images) / len(few)
+    notes = ("without the fit on held-out images after the last epoch",) if kind.needs_validation else ()
+    return seconds, run.bytes_of_folder(), notes
 
 
 def _whitening(images: np.ndarray, device: torch.device) -> tuple[float, Zca]:

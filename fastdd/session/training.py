@@ -3,88 +3,48 @@
 import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from fastdd import models
-from fastdd.core import bounds, files, plugins, reading, rng
-from fastdd.core.space import bytes_in, check_room
+from fastdd.core import files, rng
 from fastdd.core.stop import stop_requests
-from fastdd.core.version import __version__
 from fastdd.data import Dataset, DeviceImages, Split, SyntheticSet
+from fastdd.evaluation import METRICS as FIGURES
 from fastdd.evaluation import GroupCounts, count_right
+from fastdd.session.loggers import Series, numbers, open_series
 from fastdd.session.trained import NETWORK, TrainedNetwork, save_network
+from fastdd.session.training_folder import (
+    CHECKPOINT,
+    METRICS,
+    check_train_out,
+    check_train_room,
+    open_train_folder,
+)
 from fastdd.training import TrainingImages, TrainSettings, draw_fakes, fake_counts, joined, recipe, start
 from fastdd.training.trainer import Trainer
 
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
-# What every row of the log has.
-FIELDS = {"epoch": reading.is_count, "loss": reading.is_number}
 _SCHEMA = 1
 # Bytes of an epoch's figures, in metrics.jsonl and in a checkpoint.
 _ROW = 256
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
+    """What is trained on, by which recipe, for as many epochs as the settings say."""
+
     name: str
     data: TrainingImages
     training: str
     lr: float
-
-
-def check_train_out(path: str | os.PathLike, resume: bool, config: TrainSettings | None = None) -> None:
-    """ValueError if the folder ``path`` holds a network that is not to be continued, or files of something else."""
-    path = Path(path)
-    if (path / CONFIG).exists():
-        if not resume:
-            raise ValueError(f"{path} already holds a network; continue it with --resume or choose another --out")
-        if config is not None:
-            _check_same(path, config)
-    elif path.is_dir():
-        stray = files.entries(path, (".lock",))
-        if stray:
-            raise ValueError(f"{path} is not empty and holds no network (it has {stray[0]!r}); give an empty folder")
-
-
-def read_config(path: Path) -> tuple[TrainSettings, dict[str, Any]]:
-    """The settings in a folder, and what else it says of its training; ValueError where it is none."""
-    try:
-        header = bounds.load_yaml((path / CONFIG).read_text(encoding="utf-8"))
-        if isinstance(header, dict):
-            plugins.recall(header.get("plugins"))
-        config = TrainSettings.model_validate(header["train"])
-        if not isinstance(header["inputs"], str) or not isinstance(header["about"], dict):
-            raise TypeError("inputs and about are missing")
-        return config, header
-    except (ValueError, KeyError, TypeError, OSError, yaml.YAMLError) as error:
-        text = str(error).splitlines()
-        raise ValueError(f"{path / CONFIG} is not the configuration of a training: {text[0] if text else ''}") from None
-
-
-def _check_same(path: Path, config: TrainSettings, inputs: str | None = None) -> None:
-    found, header = read_config(path)
-    for name, value in config.model_dump().items():
-        other = getattr(found, name)
-        if other != value:
-            raise ValueError(f"{path} holds a network trained with {name}={other}, not {value}; choose another --out")
-    plugins.check_same(path, header.get("plugins"), config.model_dump())
-    if inputs is not None and header["inputs"] != inputs:
-        raise ValueError(f"{path} holds a network trained on other images or from other weights; choose another --out")
-
-
-def check_train_room(folders: Sequence[Path], size: int) -> None:
-    """TooSmallError where the disk has no space for so many folders, of ``size`` bytes each at the end."""
-    check_room(folders[0], len(folders) * size - sum(map(bytes_in, folders)), "the training")
 
 
 def _mean_weights(trainer: Trainer) -> dict[str, dict[str, float]] | None:
@@ -101,8 +61,22 @@ def _mean_weights(trainer: Trainer) -> dict[str, dict[str, float]] | None:
     }
 
 
+def _logged(row: dict[str, Any]) -> dict[str, float]:
+    """What loggers get of an epoch's row of history."""
+    found = {"loss": row["loss"]}
+    found |= {f"validation/{name}": row[name] for name in ("accuracy", "wa", "ba") if row.get(name) is not None}
+    for name, means in row.get("weights", {}).items():
+        found |= numbers(means, f"weights/{name}/")
+    return found
+
+
+def _write(series: Sequence[Series], kind: str, step: int, values: Mapping[str, float]) -> None:
+    for one in series:
+        one.write(kind, step, values)
+
+
 class TrainingRun:
-    """The training of a network, from its settings and images to figures on the test images.
+    """The training of a network, from its settings and images to figures on the test images; checked, and not begun.
 
     Args:
         config: settings.
@@ -112,16 +86,18 @@ class TrainingRun:
         weights: fills the network before training, and returns names of what it did not fill; None: a random start.
         weights_digest: of what ``weights`` reads.
         stages: which of ffr's two stages are done; ``2`` begins at ``weights``.
-        out: folder for ``config.yaml``, ``metrics.jsonl``, ``checkpoint.pt`` and ``network.safetensors``; None writes
-            nothing.
-        resume: continue what ``out`` holds, to the same bits; start if there is nothing.
         device: cpu or cuda.
-        progress: called after every epoch with (epochs done, epochs, the epoch's row of history).
+
+    Attributes:
+        config, dataset: as given.
+        fakes: how many fake images are trained on, int64 [C, G], or [C] where their groups are not known; None: none.
+        stages: what is trained on, one after another.
+        test, validation: those images; ``validation`` is None where there are none.
+        net: the network, at its start.
+        unfilled: names of what ``weights`` did not fill.
 
     Raises:
-        ValueError: before any training: groups, validation images or fake images that the settings need are missing,
-            or an ``out`` that holds something else.
-        OSError: ``out`` can't be written, or the disk has too little space for the network and its checkpoint.
+        ValueError: groups, validation images or fake images that the settings need are missing.
     """
 
     def __init__(
@@ -134,28 +110,24 @@ class TrainingRun:
         weights: Callable[[nn.Module], list[str]] | None = None,
         weights_digest: str = "",
         stages: str = "both",
-        out: str | os.PathLike | None = None,
-        resume: bool = False,
         device: torch.device | str = "cpu",
-        progress: Callable[[int, int, dict[str, Any]], None] | None = None,
     ):
-        self.config, self.dataset, self._progress = config, dataset, progress
-        self._device, self._out = torch.device(device), None if out is None else Path(out)
+        self.config, self.dataset = config, dataset
+        self._device = torch.device(device)
         validation = dataset.validation
         self._check(validation, fakes)
-        self._test, self._validation = self._read(dataset.test), validation and self._read(validation)
+        self.test, self.validation = self._read(dataset.test), validation and self._read(validation)
         self.fakes: np.ndarray | None = None
         self._fakes_from = fakes_from
-        self._stages = self._plan(fakes, stages)
+        self.stages = self._plan(fakes, stages)
         net = self._network("net")
         self.unfilled = tuple(weights(net)) if weights is not None else ()
-        self._net = net
+        self.net = net
         self._rows: list[dict[str, Any]] = []
         self._best: dict[str, Any] = {}
         self._lock = None
-        self._inputs = self._digest(fakes, weights_digest, stages)
-        if self._out is not None:
-            self._open(resume)
+        self._out: Path | None = None
+        self._given = fakes, weights_digest, stages
 
     def _check(self, validation: Split | None, fakes: Split | SyntheticSet | None) -> None:
         config, data, kind = self.config, self.dataset, recipe(self.config.training)
@@ -193,9 +165,9 @@ class TrainingRun:
             config.dsa_strategy,
         )
 
-    def _plan(self, fakes: Split | SyntheticSet | None, stages: str) -> list[_Stage]:
+    def _plan(self, fakes: Split | SyntheticSet | None, stages: str) -> list[Stage]:
         config, data = self.config, self.dataset
-        real = _Stage("real", self._read(data.train), config.training, config.lr)
+        real = Stage("real", self._read(data.train), config.training, config.lr)
         if config.use == "none" or fakes is None:
             return [real]
         if isinstance(fakes, SyntheticSet):
@@ -216,7 +188,7 @@ class TrainingRun:
                 both = replace(both, num_groups=2 * data.num_groups)
                 return [replace(real, name="real and fake", data=both)]
             of_fakes = self._read(drawn)
-        first = _Stage("fake", of_fakes, "erm", config.pretrain_lr or config.lr)
+        first = Stage("fake", of_fakes, "erm", config.pretrain_lr or config.lr)
         return {"both": [first, real], "1": [first], "2": [real]}[stages]
 
     def _network(self, name: str) -> models.Network:
@@ -232,55 +204,113 @@ class TrainingRun:
             device=self._device,
         )
 
-    def _trainer(self, number: int) -> Trainer:
-        config, stage = self.config, self._stages[number]
+    def trainer(self, number: int, images: int | None = None, net: models.Network | None = None) -> Trainer:
+        """Of a stage: of so many of its images, evenly spread, or of all; of the run's network, or another."""
+        config, stage = self.config, self.stages[number]
+        if images is not None:
+            stage = replace(stage, data=stage.data.spread(images))
         key = (config.seed, f"train-{stage.name}")
         constants = config.constants if stage.training == config.training else {}
-        begun = start(stage.training, stage.data, self._net, self._network, key, constants)
+        begun = start(stage.training, stage.data, net or self.net, self._network, key, constants)
         frozen = config.freeze_norms and stage.name == "real"
         return Trainer(begun, config, stage.lr, key, freeze_norms=frozen)
 
-    def run(self) -> TrainedNetwork:
-        """Train, and test. KeyboardInterrupt when it is asked to stop; what is done is kept."""
+    def check(self, out: Path, resume: bool = False) -> None:
+        """That :meth:`run` can have the folder ``out``; nothing is written.
+
+        Raises:
+            ValueError: it holds something else, or a network that is not to be continued.
+            OSError: it can't be written, or the disk has too little space for the network and its checkpoint.
+        """
+        check_train_out(out, resume, self.config, self._inputs)
+        check_train_room([out], self.bytes_of_folder())
+
+    def run(
+        self,
+        out: Path | None = None,
+        *,
+        resume: bool = False,
+        log: Sequence[str] = (),
+        progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+    ) -> TrainedNetwork:
+        """Train, and test.
+
+        Args:
+            out: folder for ``config.yaml``, ``metrics.jsonl``, ``checkpoint.pt`` and ``network.safetensors``; None
+                writes nothing.
+            resume: continue what ``out`` holds, to the same bits; start if there is nothing.
+            log: loggers (:data:`fastdd.session.loggers.LOGGERS`) that get every epoch's figures, in ``out``.
+            progress: called after every epoch with (epochs done, epochs, the epoch's row of history).
+
+        Raises:
+            ValueError, OSError: as :meth:`check`.
+            RuntimeError: the network diverged, or a checkpoint that can't be read.
+            KeyboardInterrupt: it was asked to stop; what is done is kept.
+        """
+        series: list[Series] = []
+        if out is not None:
+            self.check(out, resume)
+            self._out = out
+            about = {"data": self.dataset.provenance} | ({"fakes": self._fakes_from} if self._fakes_from else {})
+            self._lock = open_train_folder(out, resume, self.config, self._inputs, about)
+            series = open_series(log, out, self.config.model_dump())
+        try:
+            trained = self._trained(series, progress)
+            reached = {name: getattr(trained.metrics(), name) for name in FIGURES}
+            defined = {name: value for name, value in reached.items() if math.isfinite(value)}
+            _write(series, "result", len(self._rows), numbers(defined, "result/"))
+            return trained
+        finally:
+            for one in series:
+                one.close()
+
+    def _trained(
+        self, series: list[Series], progress: Callable[[int, int, dict[str, Any]], None] | None
+    ) -> TrainedNetwork:
         config = self.config
-        trainer = self._trainer(stage := 0)
+        trainer = self.trainer(stage := 0)
         epoch = 0
         loaded = self._load()
         if loaded is not None:
             stage, epoch = loaded["stage"], loaded["epoch"]
-            trainer = self._trainer(stage)
+            trainer = self.trainer(stage)
             trainer.restore(loaded["trainer"])
             self._best, self._rows = loaded["best"], loaded["rows"]
+            for number, row in enumerate(self._rows, 1):
+                _write(series, METRICS, number, _logged(row))
         with stop_requests() as stop:
             while True:
                 while epoch < config.epochs:
                     if stop.is_set():
                         raise KeyboardInterrupt(f"stopped after {len(self._rows)} epochs; --resume continues")
                     self._epoch(trainer, stage, epoch)
+                    if progress is not None:
+                        progress(len(self._rows), len(self.stages) * config.epochs, self._rows[-1])
                     epoch += 1
                     self._save(trainer, stage, epoch)
-                if stage + 1 == len(self._stages):
+                    _write(series, METRICS, len(self._rows), _logged(self._rows[-1]))
+                if stage + 1 == len(self.stages):
                     break
                 stage, epoch = stage + 1, 0
-                self._net.load_state_dict(self._best["network"])
+                self.net.load_state_dict(self._best["network"])
                 self._best = {}
-                trainer = self._trainer(stage)
+                trainer = self.trainer(stage)
         return self._finished(trainer)
 
     def _epoch(self, trainer: Trainer, stage: int, epoch: int) -> None:
-        config, name = self.config, self._stages[stage].name
+        config, name = self.config, self.stages[stage].name
         began = time.perf_counter()
         loss = trainer.epoch(epoch).item()
         row: dict[str, Any] = {"stage": name, "epoch": epoch + 1, "loss": loss}
         if not math.isfinite(loss):
             raise RuntimeError(
                 f"the network diverged in epoch {epoch + 1} on {name} images (loss {loss:.4g}); "
-                f"lower lr ({self._stages[stage].lr:g})"
+                f"lower lr ({self.stages[stage].lr:g})"
             )
         predictor = trainer.recipe.predictor()
         score = None
-        if self._validation is not None:
-            figures = self._count(predictor, self._validation).metrics()
+        if self.validation is not None:
+            figures = self.count(predictor, self.validation).metrics()
             row |= {name: getattr(figures, name) for name in ("accuracy", "wa", "ba")}
             score = figures.wa, figures.ba
         if (weights := _mean_weights(trainer)) is not None:
@@ -290,10 +320,9 @@ class TrainingRun:
         if config.keep == "last" or score is None or not self._best or score > tuple(self._best["score"]):
             state = {key: value.detach().clone() for key, value in predictor.state_dict().items()}
             self._best = {"epoch": epoch + 1, "score": list(score or ()), "network": state}
-        if self._progress is not None:
-            self._progress(len(self._rows), len(self._stages) * config.epochs, row)
 
-    def _count(self, net: nn.Module, images: TrainingImages) -> GroupCounts:
+    def count(self, net: nn.Module, images: TrainingImages) -> GroupCounts:
+        """What a network gets right of images."""
         groups = torch.zeros_like(images.labels) if images.groups is None else images.groups
         with models.exact_convolutions():
             return count_right(net, images.images, images.labels, groups, self.dataset)
@@ -302,12 +331,12 @@ class TrainingRun:
         begun = trainer.recipe
         begun.predictor().load_state_dict(self._best["network"])
         if begun.needs_validation:
-            begun.finish(self._validation)
+            begun.finish(self.validation)
         net = begun.predictor().eval()
         result = TrainedNetwork(
             net,
             self.config,
-            self._count(net, self._test),
+            self.count(net, self.test),
             self._best["epoch"],
             tuple(self._rows),
             self.fakes,
@@ -320,10 +349,10 @@ class TrainingRun:
             save_network(self._out / NETWORK, result, self.dataset)
         return result
 
-    def _digest(self, fakes: Split | SyntheticSet | None, weights: str, stages: str) -> str:
+    @cached_property
+    def _inputs(self) -> str:
         """SHA-256 of everything besides the settings that decides the network."""
-        if self._out is None:
-            return ""
+        fakes, weights, stages = self._given
         sha = hashlib.sha256(f"{self.dataset.digest()} {weights} {stages}".encode())
         if fakes is not None:
             targets = fakes.targets if isinstance(fakes, SyntheticSet) else fakes.labels
@@ -331,33 +360,14 @@ class TrainingRun:
                 sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
 
-    def _open(self, resume: bool) -> None:
-        path = self._out
-        check_train_out(path, resume)
-        check_train_room([path], self.bytes_of_folder())
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = files.hold(path)
-        check_train_out(path, resume)
-        files.remove_partials(path)
-        if (path / CONFIG).exists():
-            _check_same(path, self.config, self._inputs)
-            return
-        about = {"fastdd": __version__, "torch": str(torch.__version__), "data": self.dataset.provenance}
-        if self._fakes_from:
-            about["fakes"] = self._fakes_from
-        header = {"train": self.config.model_dump(), "inputs": self._inputs, "about": about}
-        if records := plugins.used(header["train"]):
-            header["plugins"] = records
-        files.write_text(path / CONFIG, yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
-
     def bytes_of_folder(self) -> int:
         """What its folder takes at most: a checkpoint, another while it is written, the network, and the log."""
-        recipe = self._trainer(len(self._stages) - 1).recipe
+        recipe = self.trainer(len(self.stages) - 1).recipe
         kept = [*recipe.predictor().state_dict().values()]
         trained = [*recipe.parameters()] * (2 if self.config.optimiser == "adam" else 1)
-        tensors = [*self._net.state_dict().values(), *kept, *trained]
+        tensors = [*self.net.state_dict().values(), *kept, *trained]
         checkpoint = recipe.bytes() + sum(tensor.nbytes for tensor in tensors)
-        rows = len(self._stages) * self.config.epochs * _ROW
+        rows = len(self.stages) * self.config.epochs * _ROW
         return 2 * checkpoint + sum(tensor.nbytes for tensor in kept) + 2 * rows + 2**16
 
     def _save(self, trainer: Trainer, stage: int, epoch: int) -> None:

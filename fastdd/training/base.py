@@ -1,7 +1,7 @@
 """What every training recipe has: a loss of a batch, what it depends on, and the network that predicts afterwards."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +57,15 @@ class TrainingImages:
     def cells(self) -> Tensor:
         """int64 [N], the (class, group) of every image: y G + b."""
         return self.labels * self.num_groups + self.groups
+
+    def spread(self, number: int) -> "TrainingImages":
+        """So many of the images, or all if there are fewer, at even distances."""
+        number = min(number, len(self))
+        rows = torch.arange(number) * len(self) // number
+        here = rows.to(self.device)
+        pixels = self.images.pixels[rows.to(self.images.pixels.device)]
+        groups = None if self.groups is None else self.groups[here]
+        return replace(self, images=replace(self.images, pixels=pixels), labels=self.labels[here], groups=groups)
 
     def read(self, rows: Tensor, key: tuple) -> Tensor:
         """Images of these rows (on the pixels' device), augmented as ``key`` (seed, stream and counters) says."""

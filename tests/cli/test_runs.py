@@ -114,6 +114,7 @@ def test_a_dry_run_is_checks_plan_and_estimate(run, tmp_path, monkeypatch):
         ("distill", *SMALL, "--iterations", 2, "--seeds", "2", "--evaluate", "--nets", 1, "--epochs", 1),
         ("evaluate", "random", "--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--keep-nets", "nets"),
         ("experts", "--dataset", "c-digits", "--num-experts", 2, "--epochs", 1, "--width", 4),
+        ("train", "--dataset", "c-digits", "--epochs", 1, "--width", 4, "--out", "net"),
     ],
     ids=lambda words: " ".join(map(str, words[:1])),
 )

@@ -69,6 +69,34 @@ def test_bad_options_are_one_line(run):
         assert why in errors
 
 
+def test_a_dry_run_checks_tells_and_writes_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdd.session.estimate._SECONDS", 0.01)
+    words = ("train", "--dataset", "c-digits", "--bias-ratio", 0.5, "--data-option", "validation=0.2", *SMALL)
+    words = (*words, "--training", "dfr")
+    code, text, errors = run(*words, "--lr-grid", "0.1,0.01", "--out", "net", "--dry-run", "--json", "-")
+    assert code == 0, errors
+    meta = json.loads(text)["meta"]
+    assert meta["plan"]["out"] == ["net/lr-0.1", "net/lr-0.01"]
+    assert (meta["plan"]["lr_grid"], meta["plan"]["batch_train"]) == ([0.1, 0.01], 64)
+    assert list(meta["estimate"]["seconds"]) == ["training on real images", "validation", "test"]
+    assert "without the fit on held-out images" in errors
+    assert "nothing was written" in errors
+    assert not list(tmp_path.iterdir())
+    assert run("estimate", *words, "--json", "e.json")[0] == 0
+    estimated = json.loads((tmp_path / "e.json").read_text())["meta"]["estimate"]
+    assert list(estimated["seconds"]) == ["start", "training on real images", "validation", "test"]
+    (tmp_path / "file").touch()
+    for more, why in (
+        (("--lr-grid", "0.1,-1"), "lr must be above 0, not -1"),
+        (("--depth", 6), "16x16 pixels are too small for a ConvNet of depth 6"),
+        (("--out", "file/x"), "file is a file"),
+        (("--log", "tensorboard"), "--log tensorboard goes into the folder of the network: give --out too"),
+    ):
+        code, text, errors = run(*words, *more, "--dry-run")
+        assert (code in (1, 2), text, errors.count("\n")) == (True, "", 1), errors
+        assert why in errors
+
+
 def test_the_recipes_are_listed(run):
     code, text, _ = run("recipes")
     assert code == 0

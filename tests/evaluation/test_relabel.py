@@ -182,6 +182,11 @@ def test_evaluate_and_relabel_by_paths(synthetic, tmp_path):
     hard = fastdd.evaluate(made_set, DATA, **how, labels="hard")
     assert hard.protocol.relabel.labels == "hard"
     fastdd.evaluate("random", DATA, ipc=2, arch="ConvNet", width=4, depth=2, teacher=tmp_path / "net", **how)
+    with pytest.raises(ValueError, match="leave teacher"):
+        fastdd.evaluate(made_set, DATA, **how, labels="hard", teacher=tmp_path / "net")
+    beside = {"labels": "hard", "teacher": tmp_path / "net", "protocol": "rded"}  # of which only the network is taken
+    plan = api.planned_evaluation("random", DATA, torch.device("cpu"), ipc=2, **beside)
+    assert plan.network == {"arch": "ConvNetBN", "width": 4, "depth": 2}
     bare = models.build("ConvNetBN", 3, 3, (8, 8), width=4, depth=2)
     torch.save(bare.state_dict(), tmp_path / "bare.pth")
     same = {"arch": "ConvNetBN", "width": 4, "depth": 2, "teacher": tmp_path / "bare.pth"}
@@ -193,7 +198,7 @@ def test_evaluate_and_relabel_by_paths(synthetic, tmp_path):
     ("settings", "told"),
     [
         ({}, "give the teacher"),
-        ({"labels": "hard", "teacher": "./x"}, "leave teacher ./x out"),
+        ({"labels": "hard", "teacher": "./x"}, "there is no teacher x"),
         ({"teacher": "./x"}, "there is no teacher x"),
         ({"labels": "./x"}, "there is no file of labels"),
         ({"teacher": "./x", "protocol": "dc"}, "teacher ./x is for protocol rded"),

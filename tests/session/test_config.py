@@ -1,7 +1,11 @@
 """Run settings: presets as published, errors in one line."""
 
-import pytest
+from importlib import resources
 
+import pytest
+import yaml
+
+from fastdd.data.sets import DATASETS
 from fastdd.experts import ExpertSettings
 from fastdd.methods import configure
 from fastdd.presets import preset
@@ -118,6 +122,13 @@ def test_bad_settings(settings, message):
 def test_networks_grow_with_the_images_where_trajectory_matchings_do(method, dataset, arch):
     assert configure(dataset=dataset, method=method).arch == arch
     assert configure(dataset=dataset, method=method, arch="ConvNetD3").arch == "ConvNetD3"
+
+
+def test_rules_name_data_sets_that_there_are():
+    for file in resources.files("fastdd.presets").iterdir():
+        if file.name.endswith(".yaml"):
+            for rule in yaml.safe_load(file.read_text(encoding="utf-8")).get("rules", ()):
+                assert set(rule["when"].get("dataset", ())) <= DATASETS.keys(), file.name
 
 
 def test_gray_or_colour_sets_have_the_presets_of_what_they_are_made_of():

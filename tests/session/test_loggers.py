@@ -141,3 +141,28 @@ def test_rows_that_are_known_as_a_whole_are_written_anew(tmp_path):
     for _ in range(2):
         write_rows(["tensorboard"], tmp_path, {}, [(0, {"a": 1.0}), (3, {"a": 2.0})])
     assert events(tmp_path) == {"a": [(0, 1.0), (3, 2.0)]}
+
+
+@needs_tensorboard
+def test_a_network_in_training_logs_every_epoch_once(tmp_path):
+    data = fastdd.data.load("c-digits", bias_ratio=0.5, validation=0.2)
+    settings = {"training": "lff", "epochs": 3, "width": 4, "depth": 1, "out": tmp_path}
+
+    def stop(done, *_):
+        assert len(events(tmp_path).get("loss", ())) == done - 1  # on the way: this one is not saved yet
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fastdd.train_network(data, log=["tensorboard"], progress=stop, **settings)
+    trained = fastdd.train_network(data, log=["tensorboard"], resume=True, **settings)
+    found = events(tmp_path)
+    rows = lines(tmp_path / "metrics.jsonl")
+    assert len(rows) == 3
+    assert found["loss"] == [(number, float(np.float32(row["loss"]))) for number, row in enumerate(rows, 1)]
+    assert found["validation/wa"] == [(number, float(np.float32(row["wa"]))) for number, row in enumerate(rows, 1)]
+    conflicting = [row["weights"]["loss"]["conflicting"] for row in rows]
+    assert [value for _, value in found["weights/loss/conflicting"]] == np.float32(conflicting).tolist()
+    assert found["result/accuracy"] == [(3, float(np.float32(trained.metrics().accuracy)))]
+    with pytest.raises(ValueError, match="give --out too"):
+        fastdd.train_network(data, log=["tensorboard"], epochs=1)

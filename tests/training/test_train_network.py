@@ -13,9 +13,10 @@ import fastdd
 from fastdd.core import files
 from fastdd.data import Dataset, DeviceImages, Split
 from fastdd.data.stand_in import stand_in_of_validation
-from fastdd.session import training as session_training
+from fastdd.session import training_folder
 from fastdd.session.trained import NETWORK
-from fastdd.session.training import CHECKPOINT, TrainingRun
+from fastdd.session.training import TrainingRun
+from fastdd.session.training_folder import CHECKPOINT
 from fastdd.training import RECIPES, TrainingImages, TrainSettings, draw_fakes, fake_counts, start
 
 FAST = {"epochs": 2, "width": 4, "depth": 1, "batch_train": 16}
@@ -147,7 +148,7 @@ def test_topped_up_cells_are_even_and_groups_tell_fake_from_real(data, fakes):
     rows = {image.tobytes() for image in drawn.images}
     assert len(rows) == wanted.sum()  # none twice
     run = TrainingRun(TrainSettings.configure(dataset="halves", use="usb", arch="ConvNet", **FAST), data, fakes=fakes)
-    seen = run._stages[0].data
+    seen = run.stages[0].data
     assert seen.num_groups == 4
     assert torch.bincount(seen.cells, minlength=8).view(2, 2, 2).tolist() == [
         [[real[y, 0], real[y, 1]], [wanted[y, 0], wanted[y, 1]]] for y in range(2)
@@ -280,7 +281,7 @@ def test_a_full_disk_is_told_before_the_training_and_the_room_asked_for_is_enoug
 
     monkeypatch.setattr(files, "write_atomic", noted)
     asked = []
-    monkeypatch.setattr(session_training, "check_room", lambda folder, needed, what: asked.append(needed))
+    monkeypatch.setattr(training_folder, "check_room", lambda folder, needed, what: asked.append(needed))
     fastdd.train_network(data, out=tmp_path / "fits", **settings)
     peak = sum(written.values()) + written[CHECKPOINT]
     assert peak <= asked[0] <= 1.5 * peak + 2**16
