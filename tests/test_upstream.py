@@ -1,7 +1,7 @@
 """``make upstream``: recipes of published code, data for it, what is compared, and a run of each kind."""
 
 import cProfile
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -199,3 +199,51 @@ def test_a_profile_counts_the_dispatchers_time_for_its_callers(tools):
     shares = dict(start.shares(profile))
     assert not any(name.startswith("torch/") for name in shares)
     assert max(shares, key=shares.get) == "tests/test_upstream.py:<lambda>"
+
+
+def _of_main(tools):
+    """The command's own module."""
+    spec = importlib.util.spec_from_file_location("upstream_main", TOOLS / "__main__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_further_step_lies_between_two_of_one_run(tools, tmp_path):
+    script = tools["recipes"].Script(
+        run="a.py",
+        arguments="--ipc 1",
+        larger={"arguments": "--ipc 5", "images": 64},
+        further={"own": (1, 3), "ours": (2, 4), "arguments": "--steps 9", "each": 10, "published": 100},
+    )
+    sized = script.for_further_steps(256)
+    assert (sized.arguments, sized.images) == ("--ipc 1 --ipc 5 --steps 9", 64)
+    runs, kinds = tools["runs"], tools["runs"].KINDS
+    place = runs.Place(tmp_path, lambda images: tmp_path)
+    counted = [runs._counted(script, kinds[kind], place) for kind in ("off-further", "fast-further", "off")]
+    assert counted == [["--end=30"], ["--end=40"], []]
+    networks = script.model_copy(update={"further": script.further.model_copy(update={"of": "networks"})})
+    assert runs._counted(networks, kinds["fast-further"], place) == ["--networks", "--end=40"]
+
+    main, seconds = _of_main(tools), {"off-further": [4.0 + 0.5 * k for k in range(30)]}
+    seconds["fast-further"] = [5.0] * 20 + [5.0 + 0.1 * k for k in range(20)]
+
+    class Run:
+        def __init__(self):
+            self.script = script
+
+        def __call__(self, kind):
+            return runs.Ran(tmp_path, 0, 0.0, 0.0, steps=seconds[kind])
+
+    class Given:
+        further = True
+
+    found = main._further(Run(), Given)
+    # A step of its own is ten of 0.5 s; on fastdd (5.0 + 1.9 - 5.0) / 2.
+    assert found["further"] == pytest.approx([5.0, 0.95, 5 / 0.95])
+    assert found["extrapolated"] == [100, pytest.approx((8.5 + 99 * 5.0) / (5.0 + 98 * 0.95))]
+    cell = tools["report"].markdown([{"code": "A", "script": "a.py", **found}], {})
+    assert "| 5, 0.95, 5.26 | 5.13 (100) |" in cell
+    assert "of a further step: median 5.26 of 1 scripts" in cell
+    seconds["fast-further"] = seconds["fast-further"][:30]
+    assert main._further(Run(), Given) == {"further": "fast-further: 30 steps"}

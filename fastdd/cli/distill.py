@@ -24,7 +24,8 @@ from fastdd.cli.datasets import (
     load_dataset,
     weights_option,
 )
-from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, Log, new_app, with_settings
+from fastdd.cli.loggers_option import Log
+from fastdd.cli.options import EVALUATION, RUN, Command, Config, Device, DryRun, Json, new_app, with_settings
 from fastdd.cli.origin import dataset_of_run
 from fastdd.cli.plan import show_estimate, show_plan, times, write_estimate
 from fastdd.cli.repeats import SeedsText, digests, measured, print_repeats

@@ -12,7 +12,8 @@ from fastdd import api, models, report
 from fastdd.cli.completion import joined, words
 from fastdd.cli.console import console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, ValSplit, data_options, load_dataset, named_values
-from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, Log, constants_option, new_app
+from fastdd.cli.loggers_option import Log
+from fastdd.cli.options import EVALUATION, Command, Config, Device, DryRun, Full, Json, constants_option, new_app
 from fastdd.cli.origin import with_dataset
 from fastdd.cli.plan import plan_of_evaluation
 from fastdd.cli.rank import PROTOCOL, Compat, Rates, WholeEpochs, check_options, parsed_rates, rank_sets

@@ -20,6 +20,7 @@ from fastdd.cli.datasets import (
     named_values,
     weights_option,
 )
+from fastdd.cli.loggers_option import Log
 from fastdd.cli.options import (
     RUN,
     Command,
@@ -28,7 +29,6 @@ from fastdd.cli.options import (
     DryRun,
     Group,
     Json,
-    Log,
     constants_option,
     new_app,
     with_constants,

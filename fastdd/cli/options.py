@@ -19,7 +19,6 @@ from fastdd.cli.completion import words as of_words
 from fastdd.cli.output import Output
 from fastdd.cli.talk import EVERYWHERE
 from fastdd.core import files
-from fastdd.session.loggers import LOGGERS, check_loggers
 
 DATA, RUN, EVALUATION = "Data", "Run", "Evaluation"
 
@@ -35,11 +34,6 @@ def output_file(path: Path | None) -> Path | None:
     if files.is_stdout(path) and isinstance(sys.stdout, Output):
         sys.stdout.words_to_stderr()
     return path
-
-
-def _loggers(names: list[str] | None) -> list[str]:
-    check_loggers(names or [])
-    return names or []
 
 
 Device = Annotated[
@@ -81,18 +75,6 @@ def with_constants(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "constant": [f"{name}={value}" for name, value in constants.items()]}
 
 
-Log = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--log",
-        help=f"Also log metrics for {' or '.join(LOGGERS)}, in the folder; repeatable.",
-        metavar=f"[{'|'.join(LOGGERS)}]",
-        show_default=False,
-        rich_help_panel=RUN,
-        autocompletion=of_words(LOGGERS),
-        callback=_loggers,
-    ),
-]
 Full = Annotated[
     bool, typer.Option("--full", help="Tables with all classes and groups, where they are many.", rich_help_panel=RUN)
 ]

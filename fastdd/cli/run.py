@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fastdd import compat, report
-from fastdd.cli.console import PlainConsole, output_width
 from fastdd.cli.options import Command, Json, new_app
 from fastdd.compat import deferred, hook
 from fastdd.compat.hook import children, missing, script, substitutes
 from fastdd.compat.hook.cpu import OnCpu
 from fastdd.compat.hook.summary import Summary
 from fastdd.compat.hook.wandb_stand_in import LOGS
+from fastdd.compat.shared import randomness
 from fastdd.core import files
 
 app = new_app()
@@ -56,9 +55,9 @@ def run(
     if json is not None:
         files.check_writable(json)
         json = json.resolve()  # the script may change the folder
-    compat.use_rng(rng)
+    randomness.use_rng(rng)
     if seed is not None:
-        compat.seed(seed)
+        randomness.seed(seed)
     substitutes.install()
     _say_what_is_missing(path if module is None else script.file_of(module), wandb_stand_in)
     substitutes.install(wandb=wandb_stand_in)
@@ -86,6 +85,8 @@ def run(
         of_loops = deferred.notices(None if status else path) if replacing and defer else []
         _tell(summary, replacing, of_loops, on_cpu.notice())
         if json is not None:
+            from fastdd import report
+
             report.write_json(json, report.document(summary.rows, seconds=summary.seconds, rng=summary.rng))
     sys.exit(status)
 
@@ -129,6 +130,8 @@ def _tell(summary: Summary, replacing: bool, of_loops: list[str], of_cuda: str) 
 
 
 def _show(summary: Summary, of_loops: list[str]) -> None:
+    from fastdd.cli.console import PlainConsole, output_width
+
     shown = PlainConsole(stderr=True, width=output_width(), highlight=False, markup=False, soft_wrap=True)
     if summary.rows:
         shown.print(summary.table())

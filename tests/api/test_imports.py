@@ -9,6 +9,7 @@ import pytest
 # Run in this order by one interpreter: what the later ones do not bring, the earlier ones do not either.
 STATEMENTS = [
     "import fastdd; dir(fastdd)",
+    "import fastdd.cli.run, fastdd.compat.dc, fastdd.compat.fairdd, fastdd.compat.mtt, fastdd.compat.idc",
     "import fastdd.data",
     "import fastdd; fastdd.distill, fastdd.data",
     "import fastdd.api",
@@ -32,11 +33,16 @@ def test_fastdd_does_not_wait_for_torch(modules):
     assert not {"torch", "numpy", "pydantic"} & modules[STATEMENTS[0]]
 
 
+def test_a_script_waits_for_what_replaces_its_functions_only(modules):
+    rest = {"evaluation", "training", "methods", "experts", "debias", "exchange", "report", "session"}
+    assert not {f"fastdd.{name}" for name in rest} & modules[STATEMENTS[1]]
+
+
 def test_data_brings_no_library_of_some_sets(modules):
-    assert not OF_DATA & modules[STATEMENTS[1]]
+    assert not OF_DATA & modules[STATEMENTS[2]]
 
 
-@pytest.mark.parametrize("statement", STATEMENTS[2:])
+@pytest.mark.parametrize("statement", STATEMENTS[3:])
 def test_the_api_brings_nothing_that_takes_seconds(modules, statement):
     """They are imported where they are used."""
     assert not HEAVY & modules[statement]

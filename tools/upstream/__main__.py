@@ -30,6 +30,7 @@ import runs
 import torch
 
 _REMAINS = 4
+_SAID = ("further", "extrapolated", "parity", "gradient", "traced", "double", "perturbed", "remains", "exchange")
 Done = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -79,6 +80,7 @@ def _arguments() -> argparse.Namespace:
         "--each", type=int, default=0, help="seconds a script, after which no run of a code base begins (0: no limit)"
     )
     parser.add_argument("--trace", action="store_true", help="also in double precision, and the script's own perturbed")
+    parser.add_argument("--further", action="store_true", help="also what a step costs once a run is under way")
     parser.add_argument("--no-parity", dest="parity", action="store_false", help="leave out --rng legacy")
     parser.add_argument("--resume", action="store_true", help="keep the rows that --out has, of the same settings")
     parser.add_argument("--no-profile", dest="profile", action="store_false", help="leave out what remains")
@@ -149,7 +151,7 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     if run.over():
         return row | {"ends": f"not run: the code base's {given.each} s a script are spent"}
     if not given.repeats:
-        row |= {"ends": "not timed"} | _agreement(run, None, given) | _remains(run, given)
+        row |= {"ends": "not timed"} | _further(run, given) | _agreement(run, None, given) | _remains(run, given)
         return row | {"took": round(time.perf_counter() - begun, 1)}
     for turn in range(given.repeats):
         if turn and run.over((time.perf_counter() - begun) / turn):
@@ -164,14 +166,37 @@ def _row(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
     row["wall"] = [None if ran[0].why else statistics.median(one.wall for one in ran) for ran in (off, fast)]
     if None not in row["seconds"]:
         row["ratio"] = row["seconds"][0] / row["seconds"][1]
+        row["parts"] = [_parts(ran[0]) for ran in (off, fast)]
     if not fast[0].why and not run.over():
-        row |= _agreement(run, off[0], given) | _remains(run, given)
+        row |= _further(run, given) | _agreement(run, off[0], given) | _remains(run, given)
     ended = next((one for one in (off[0], fast[0]) if not one.why), None)
     row["exchange"] = (
         [exchange.there_and_back(files, ended.folder, given.data) for files in run.script.exchange] if ended else []
     )
     row["took"] = round(time.perf_counter() - begun, 1)
     return row
+
+
+def _parts(ran: runs.Ran) -> list[float]:
+    """CPU seconds to the first step of images, from there to the last, and after it."""
+    return [ran.steps[0], ran.steps[-1] - ran.steps[0], ran.cpu - ran.steps[-1]] if ran.steps else []
+
+
+def _further(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
+    """What a step costs once a run is under way, and what of that makes up the published number of steps."""
+    settings = run.script.further
+    if not given.further or settings is None:
+        return {}
+    costs, wholes = [], []
+    for kind, (begin, end) in (("off-further", settings.own), ("fast-further", settings.ours)):
+        ran = run(kind)
+        if ran.why or len(ran.steps) < end * settings.each:
+            return {"further": f"{kind}: {ran.why or f'{len(ran.steps)} steps'}"}
+        before, after = (ran.steps[number * settings.each - 1] for number in (begin, end))
+        costs.append((after - before) / (end - begin))
+        wholes.append(before + (settings.published - begin) * costs[-1])
+    found: dict[str, Any] = {"further": [*costs, costs[0] / costs[1]]}
+    return found | ({"extrapolated": [settings.published, wholes[0] / wholes[1]]} if settings.published else {})
 
 
 def _remains(run: _Runs, given: argparse.Namespace) -> dict[str, Any]:
@@ -230,7 +255,7 @@ def _replaced(row: dict[str, Any]) -> str:
 def _say(row: dict[str, Any]) -> None:
     ratio = f", {row['ratio']:.2f}x" if "ratio" in row else ""
     print(f"{row['code']} {row.get('script', '')}: {row['ends']}{ratio} [{row.get('took', 0)} s]", flush=True)
-    for what in ("parity", "gradient", "traced", "double", "perturbed", "remains", "exchange"):
+    for what in _SAID:
         if row.get(what) is not None:
             print(f"    {what}: {row[what]}", flush=True)
 

@@ -43,6 +43,31 @@ class Larger(_Strict):
     end: int = 0
 
 
+class Further(_Strict):
+    """What a step costs once a run is under way: the CPU time between two of its steps, by their number.
+
+    Start, data, the first steps, which are compared with the script's own, and evaluations lie outside.
+
+    Args:
+        own: steps between which the script's own are timed; ours: on fastdd, where more steps come before.
+        arguments: after those of the larger settings, which they override.
+        changes: what stands in the files' texts of these settings, and what takes its place.
+        images: training images a class; 0 for as many as at these settings.
+        of: whose optimiser's steps are counted, that of images or that of networks.
+        each: how many of them make up a step.
+        published: steps of the run that the publishers describe; 0 where they don't.
+    """
+
+    own: tuple[int, int]
+    ours: tuple[int, int]
+    arguments: str = ""
+    changes: dict[str, str] = {}
+    images: int = 0
+    of: Literal["images", "networks"] = "images"
+    each: int = 1
+    published: int = 0
+
+
 class Script(_Strict):
     """A run of a script.
 
@@ -61,6 +86,7 @@ class Script(_Strict):
         seconds: limit of a run; 0 for the command's.
         larger: settings for a comparison of times.
         traced: steps of the images after which runs end that show how two part; 0: whole runs.
+        further: of a run at the larger settings, whose later steps are timed.
     """
 
     run: str
@@ -77,18 +103,25 @@ class Script(_Strict):
     seconds: int = 0
     larger: Larger = Larger()
     traced: int = 0
+    further: Further | None = None
 
     def sized(self, larger: bool) -> "Script":
         """Itself, or at its larger settings."""
-        if not larger:
-            return self
+        return self._with(self.larger, self.larger.images) if larger else self
+
+    def for_further_steps(self, usual: int) -> "Script":
+        """At the settings at which its later steps are timed; ``usual``: images a class where no number is given."""
+        larger = self.sized(True)
+        return larger._with(self.further, self.further.images or larger.images or usual)
+
+    def _with(self, settings: Larger | Further, images: int) -> "Script":
         files = dict(self.files)
         for path, text in files.items():
-            for before, after in self.larger.changes.items():
+            for before, after in settings.changes.items():
                 text = text.replace(before, after)
             files[path] = text
-        arguments = f"{self.arguments} {self.larger.arguments}"
-        return self.model_copy(update={"arguments": arguments, "files": files, "images": self.larger.images})
+        arguments = f"{self.arguments} {settings.arguments}"
+        return self.model_copy(update={"arguments": arguments, "files": files, "images": images})
 
 
 class Recipe(_Strict):

@@ -17,6 +17,9 @@ _COLUMNS = {
     "perturbed": "its own, perturbed",
     "seconds": "CPU s without, with",
     "ratio": "ratio",
+    "parts": "of it: to the first step, further steps, after the last (without; with)",
+    "further": "a further step: CPU s without, with, ratio",
+    "extrapolated": "extrapolated to the published number of steps",
     "remains": "what remains",
     "exchange": "its files",
 }
@@ -47,6 +50,8 @@ def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
     lines = ["# Published code under fastdd run", "", head, ""]
     if ratios := [row["ratio"] for row in rows if "ratio" in row]:
         lines += [f"CPU seconds without over with: median {statistics.median(ratios):.2f} of {len(ratios)} scripts", ""]
+    if ratios := [row["further"][2] for row in rows if isinstance(row.get("further"), list)]:
+        lines += [f"of a further step: median {statistics.median(ratios):.2f} of {len(ratios)} scripts", ""]
     lines += ["| " + " | ".join(_COLUMNS.values()) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(_cell(row, name) for name in _COLUMNS) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -56,6 +61,12 @@ def _cell(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if value is None:
         return ""
+    if name == "further" and not isinstance(value, str):
+        return f"{value[0]:.3g}, {value[1]:.3g}, {value[2]:.2f}"
+    if name == "extrapolated":
+        return f"{value[1]:.2f} ({value[0]:,})"
+    if name == "parts":
+        return "; ".join(", ".join(f"{part:.1f}" for part in parts) for parts in value)
     if name == "seconds":
         return ", ".join("-" if part is None else f"{part:.1f}" for part in value)
     if name == "gradient":

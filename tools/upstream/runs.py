@@ -20,7 +20,8 @@ from recipes import Recipe, Script
 START = Path(__file__).resolve().parent / "start.py"
 # Pictures and papers in checkouts.
 _LARGEST_FILE = 1 << 20
-_TAIL = 400
+# Training images a class, where later steps are timed.
+_USUAL_IMAGES = 256
 # What says single precision in code.
 _SINGLE = {
     r"\btorch\.float(32)?\b": "torch.float64",
@@ -40,6 +41,7 @@ class Kind:
         start: options of ``start.py``.
         double: whether the copy of the code says double precision where it says single.
         traced: whether the run ends where the script's ``traced`` says.
+        further: whether the run is the one whose later steps are timed, and ends after them.
     """
 
     options: str = ""
@@ -47,6 +49,7 @@ class Kind:
     start: tuple[str, ...] = ()
     double: bool = False
     traced: bool = False
+    further: bool = False
 
 
 KINDS = {
@@ -57,6 +60,8 @@ KINDS = {
     "off-traced": Kind(compat="0", traced=True),
     "legacy-traced": Kind("--rng legacy", traced=True),
     "perturbed": Kind(compat="0", start=("--perturb",), traced=True),
+    "off-further": Kind(compat="0", further=True),
+    "fast-further": Kind("--rng fast", further=True),
     "off-double": Kind(compat="0", start=("--double",), double=True, traced=True),
     "legacy-double": Kind("--rng legacy", start=("--double",), double=True, traced=True),
 }
@@ -74,6 +79,7 @@ class Ran:
         profile: (function, share).
         gradient: file of the first step's gradient of images, where there was one.
         images: file of the images, of a run that ended early.
+        steps: CPU seconds after each step of images, or of networks where these are counted.
         output: the script's.
         errors: stderr.
     """
@@ -88,6 +94,7 @@ class Ran:
     errors: str = ""
     gradient: Path | None = None
     images: Path | None = None
+    steps: list[float] = field(default_factory=list)
 
     @property
     def why(self) -> str:
@@ -129,7 +136,8 @@ def missing(recipe: Recipe) -> list[str]:
 
 def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: Place) -> Ran:
     """A run of a script."""
-    script, how = recipe.scripts[name].sized(place.larger), KINDS[kind]
+    script, how = recipe.scripts[name], KINDS[kind]
+    script = script.for_further_steps(_USUAL_IMAGES) if how.further else script.sized(place.larger)
     folder = place.work / recipe.name / name / f"{kind}-{turn}"
     shutil.rmtree(folder, ignore_errors=True)
     _copy(checkout, folder)
@@ -149,9 +157,7 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
     target = ["-m", script.run] if script.module else [script.run]
     own = shlex.split(script.arguments.replace("{data}", str(place.data(script.images))))
     command = [sys.executable, str(START), str(place.seed), str(folder), str(record), *how.start]
-    end = script.traced if how.traced else script.larger.end if place.larger else 0
-    command += [f"--end={end}"] if end else []
-    command += ["--", *options, "--json", str(rows), *target, *own]
+    command += [*_counted(script, how, place), "--", *options, "--json", str(rows), *target, *own]
     environment = _environment(how, script, beside / "stand-ins", place)
     status, wall = _wait(command, folder / script.folder, environment, beside, script.seconds or place.seconds)
     figures, table = _read(record), _read(rows)
@@ -165,7 +171,17 @@ def run(recipe: Recipe, name: str, kind: str, turn: int, checkout: Path, place: 
         (beside / "stdout").read_text(errors="replace"),
         (beside / "stderr").read_text(errors="replace"),
         *(path if path.is_file() else None for path in (beside / "gradient.pt", beside / "images.pt")),
+        figures.get("steps", []),
     )
+
+
+def _counted(script: Script, how: Kind, place: Place) -> list[str]:
+    """Options of ``start.py``: whose steps are counted, and after which the run ends."""
+    end = script.traced if how.traced else script.larger.end if place.larger else 0
+    if how.further:
+        end = (script.further.own if how.compat else script.further.ours)[1] * script.further.each
+    networks = how.further and script.further.of == "networks"
+    return [*(["--networks"] if networks else []), *([f"--end={end}"] if end else [])]
 
 
 def has_run(recipe: Recipe, name: str, place: Place) -> bool:

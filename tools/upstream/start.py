@@ -1,13 +1,14 @@
 """``fastdd run`` from the same state of all generators, with a clock that says the same in every run.
 
-    python start.py SEED CODE RECORD [--profile] [--double] [--perturb] [--end=N] -- OPTIONS SCRIPT ARGUMENTS
+    python start.py SEED CODE RECORD [--profile] [--double] [--perturb] [--networks] [--end=N] -- OPTIONS SCRIPT ARGS
 
 Published code takes seeds from the clock. Here the n-th question of a line of the code under ``CODE`` always gets the
 same answer, whoever else has asked; all others get the time. ``RECORD`` gets seconds (CPU and wall) since the start
 of the script, and with ``--profile`` where they went. ``--double`` makes double precision the default. ``--perturb``
 rounds otherwise: no convolution is oneDNN's, and what an optimiser has stepped is multiplied by 1 + 1e-7 n, n normal.
 The gradient of the first step of images is stored beside ``RECORD``, as ``gradient.pt``; with ``--end=N`` the images
-after N steps, as ``images.pt``, and the script ends there.
+after N steps, as ``images.pt``, and the script ends there. ``RECORD`` also has the CPU seconds after each step of
+images; with ``--networks`` the steps, of that option too, are those of networks.
 """
 
 import atexit
@@ -95,18 +96,23 @@ def keep_gradient(path: Path) -> None:
     handle = register_optimizer_step_pre_hook(keep)
 
 
-def end_after(steps: int, path: Path) -> None:
-    """Store images after so many steps, and end the script."""
-    left = [steps]
+def note_steps(networks: bool, end: int, path: Path) -> list[float]:
+    """CPU seconds after each step of images, or of networks; after ``end`` of them, if any, images are stored, and the
+    script ends."""
+    after: list[float] = []
 
-    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if images := _images(optimizer):
-            left[0] -= 1
-            if not left[0]:
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        images = _images(optimizer)
+        if bool(images) == networks:
+            return
+        after.append(cpu_seconds())
+        if len(after) == end:
+            if images:
                 torch.save([value.detach().clone() for value in images], path)
-                sys.exit()
+            sys.exit()
 
-    register_optimizer_step_post_hook(count)
+    register_optimizer_step_post_hook(note)
+    return after
 
 
 def cpu_seconds() -> float:
@@ -148,6 +154,7 @@ def run(arguments: list[str]) -> None:
         if os.getpid() != pid:
             return
         found: dict[str, Any] = {"cpu": cpu_seconds() - cpu, "wall": time.perf_counter() - wall}
+        found["steps"] = [seconds - cpu for seconds in steps]
         if profile is not None:
             profile.disable()
             found["profile"] = shares(profile)
@@ -161,9 +168,8 @@ def run(arguments: list[str]) -> None:
         torch.set_default_dtype(torch.float64)
     if "--perturb" in head:
         perturb(seed)
-    for option in head:
-        if option.startswith("--end="):
-            end_after(int(option.removeprefix("--end=")), record.parent / "images.pt")
+    end = next((int(option.removeprefix("--end=")) for option in head if option.startswith("--end=")), 0)
+    steps = note_steps("--networks" in head, end, record.parent / "images.pt")
     if profile is not None:
         profile.enable()
     main(["run", *own])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from fastdd.compat.shared import passes, randomness
 from fastdd.compat.shared.passes import KeyedDraws, Passes
 from fastdd.core import rng as keys
-from fastdd.evaluation import dc_augmentation
-from fastdd.evaluation.dc_augmentation import DcAugmentation
+
+if TYPE_CHECKING:
+    from fastdd.evaluation.dc_augmentation import DcAugmentation
 
 __all__ = [
     "AUGMENT_FNS",
@@ -224,7 +225,7 @@ def DiffAugment(
     return diff_augment(x, strategy, seed, param, rng, AUGMENT_FNS, OPERATIONS, align_corners=False)
 
 
-def _drawn_as_published(n: int, settings: DcAugmentation) -> tuple[np.ndarray, np.ndarray]:
+def _drawn_as_published(n: int, settings: "DcAugmentation") -> tuple[np.ndarray, np.ndarray]:
     """Operation of every image [n] and its two numbers [n, 2], from numpy's global generator in the published order."""
     names, scale, crop, rotate = settings.names, settings.scale, settings.crop, settings.rotate
     operations, numbers = [], np.zeros((n, 2))
@@ -265,7 +266,10 @@ def augment(images: Tensor, dc_aug_param: dict | None, device: Any, *, rng: str 
     """
     if dc_aug_param is None or dc_aug_param["strategy"] == "none" or not images.shape[0]:
         return images
-    settings = DcAugmentation(**{field.name: dc_aug_param[field.name] for field in fields(DcAugmentation)})
+    from fastdd.evaluation import dc_augmentation
+
+    names = [field.name for field in fields(dc_augmentation.DcAugmentation)]
+    settings = dc_augmentation.DcAugmentation(**{name: dc_aug_param[name] for name in names})
     if randomness.mode(rng) == "legacy":
         drawn, normal = _drawn_as_published(len(images), settings), _published_normal
     else:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torch.utils import data
@@ -189,6 +188,8 @@ def _may_be_kept(dataset: Any, device: torch.device) -> bool:
         return False
     if not isinstance(item[0], Tensor):
         return False
+    import psutil
+
     free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     return item[0].nbytes * len(dataset) <= free // _SHARE[device.type]
 

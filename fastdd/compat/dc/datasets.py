@@ -6,6 +6,7 @@ Files are those that :func:`fastdd.data.load` reads, in torchvision's folders to
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fastdd import data
 from fastdd.compat.shared.statistics import IMAGENET
 from fastdd.core import bounds
 from fastdd.core.reading import damage_of
-from fastdd.data import Split
-from fastdd.exchange import torch_files
+
+if TYPE_CHECKING:
+    from fastdd import data
 
 __all__ = ["TensorDataset", "get_dataset"]
 
@@ -77,7 +78,7 @@ class Pixels(TorchDataset):
 
     def __init__(
         self,
-        split: Split,
+        split: "data.Split",
         mean: Sequence[float],
         std: Sequence[float],
         classes: Sequence[str],
@@ -128,7 +129,7 @@ class Pixels(TorchDataset):
         return list(zip(images, *(column.tolist() for column in others), strict=True))
 
 
-def nine_values(dataset: data.Dataset, names: list[str] | None = None, *, with_groups: bool) -> tuple:
+def nine_values(dataset: "data.Dataset", names: list[str] | None = None, *, with_groups: bool) -> tuple:
     """What the scripts' get_dataset returns of a data set; ``names`` of its classes: None for its own."""
     mean, std, classes = dataset.mean, dataset.std, list(dataset.class_names)
     train, test = (Pixels(split, mean, std, classes, with_groups) for split in (dataset.train, dataset.test))
@@ -137,8 +138,11 @@ def nine_values(dataset: data.Dataset, names: list[str] | None = None, *, with_g
     return dataset.channels, tuple(dataset.size), dataset.num_classes, names, list(mean), list(std), train, test, loader
 
 
-def _tiny_tensors(path: Path) -> data.Dataset:
+def _tiny_tensors(path: Path) -> "data.Dataset":
     """DC's ``tinyimagenet.pt``: the names of the classes, uint8 images and labels of both splits."""
+    from fastdd import data
+    from fastdd.exchange import torch_files
+
     content = torch_files.load(path)
     wanted = ("classes", "images_train", "labels_train", "images_val", "labels_val")
     missing = [name for name in wanted if not isinstance(content, dict) or name not in content]
@@ -150,7 +154,7 @@ def _tiny_tensors(path: Path) -> data.Dataset:
             if not all(bounds.is_plain(content[f"{kind}_{part}"]) for kind in ("images", "labels")):
                 raise ValueError(f"its tensors of {part} are not plain values")
             images, labels = content[f"images_{part}"].numpy(), content[f"labels_{part}"].long().numpy()
-            splits.append(Split(images, labels, np.zeros_like(labels)))
+            splits.append(data.Split(images, labels, np.zeros_like(labels)))
         provenance = {"builder": "tiny-imagenet", "files": [{"file": path.name}]}
         return data.Dataset("tiny-imagenet", *splits, tuple(content["classes"]), ("all",), *IMAGENET, provenance)
 
@@ -170,6 +174,8 @@ def get_dataset(dataset: str, data_path: str | os.PathLike) -> tuple:
         SystemExit: an unknown name.
         FileNotFoundError, RuntimeError: as :func:`fastdd.data.load`.
     """
+    from fastdd import data
+
     if dataset in _NAMES:
         loaded = data.load(_NAMES[dataset], data_path)
     elif dataset == "TinyImageNet":

@@ -4,7 +4,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from fastdd import models, ops
 from fastdd.compat.dc.augmentation import DiffAugment, ParamDiffAug
 from fastdd.compat.shared import randomness
 from fastdd.core import rng as draws
-from fastdd.data import DeviceImages, Sampler
-from fastdd.debias import Batch, Segments, fairdd, none
-from fastdd.methods import dc, dm
+
+if TYPE_CHECKING:
+    from fastdd.data import DeviceImages, Sampler
+    from fastdd.debias import Segments
 
 __all__ = [
     "RealImages",
@@ -108,6 +109,8 @@ class RealImages:
         """int64 rows of ``n`` random images of class ``c``."""
         if randomness.mode(self._rng) == "legacy":
             return torch.from_numpy(np.random.permutation(self._rows[c])[:n])
+        from fastdd.data import Sampler
+
         if n not in self._samplers:
             nowhere = torch.zeros_like(self.labels)
             self._samplers[n] = Sampler(self.labels, nowhere, self.num_classes, 1, n, device=self.images.device)
@@ -144,8 +147,8 @@ class _Step:
     a call of DiffAugment; ``params`` then change nothing.
     """
 
-    real: DeviceImages
-    segments: Segments
+    real: "DeviceImages"
+    segments: "Segments"
     counts: list[int]
     synthetic: Tensor
     params: Tensor
@@ -190,6 +193,8 @@ def _draw(
         image_syn = torch.cat(synthetic)
     counts = [len(of_class) for of_class in images]
     segments = _segments(counts, torch.cat(groups) if by_group else None, device)
+    from fastdd.data import DeviceImages
+
     return _Step(DeviceImages(torch.cat(images)), segments, counts, image_syn, params)
 
 
@@ -201,8 +206,10 @@ def _is_published(strategy: str, param: Any) -> bool:
     return param is None or all(getattr(param, name, value) == value for name, value in vars(ParamDiffAug()).items())
 
 
-def _segments(counts: list[int], groups: Tensor | None, device: torch.device) -> Segments:
+def _segments(counts: list[int], groups: Tensor | None, device: torch.device) -> "Segments":
     """One segment a class, or one a (class, group); groups may have any numbers."""
+    from fastdd.debias import Batch, fairdd, none
+
     rows = torch.arange(sum(counts), device=device)
     classes = torch.arange(len(counts), device=device).repeat_interleave(
         torch.tensor(counts, device=device), output_size=len(rows)
@@ -257,6 +264,8 @@ def _dm(net: nn.Module, step: _Step, *, by_group: bool) -> Tensor:
         return _embedding_loss(net, step, "classes" if by_group else "all")
     if not hasattr(net, "embedder"):
         return _embedding_loss(net, step, "nothing")
+    from fastdd.methods import dm
+
     loss, gradient = dm.loss_and_gradient(
         net, step.real, step.segments, step.synthetic.detach(), step.params, at_once=_at_once(net, step)
     )
@@ -272,6 +281,8 @@ def _gm(net: nn.Module, step: _Step, args: Namespace) -> Tensor:
                 f"{name} ({type(layer).__name__}) is in training mode: put a batch of real images through the network "
                 "and its batch norms into evaluation mode first, as the published loop does"
             )
+    from fastdd.methods import dc
+
     loss, gradient = dc.loss_and_gradient(
         net,
         step.real,

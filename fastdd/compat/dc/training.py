@@ -17,9 +17,6 @@ from fastdd.compat.dc.augmentation import DiffAugment, augment
 from fastdd.compat.dc.batches import batches
 from fastdd.compat.dc.datasets import TensorDataset
 from fastdd.compat.shared.clock import get_time
-from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
-from fastdd.exchange.published import NAMES
-from fastdd.methods import dc
 
 __all__ = [
     "epoch",
@@ -60,11 +57,16 @@ def get_loops(ipc: int) -> tuple[int, int]:
     """
     if ipc not in LOOPS_OF:
         raise SystemExit(f"loop hyper-parameters are not defined for {ipc} ipc")
+    from fastdd.methods import dc
+
     return dc.loops(ipc)
 
 
 def get_daparam(dataset: str, model: str, model_eval: str, ipc: int) -> dict[str, Any]:
     """Augmentation of DC's evaluation: none, but for MNIST and for the network ConvNetBN."""
+    from fastdd.evaluation.dc_augmentation import DcAugmentation, dc_strategy
+    from fastdd.exchange.published import NAMES
+
     return asdict(DcAugmentation(dc_strategy(NAMES.get(dataset, dataset), model_eval)))
 
 

@@ -2,14 +2,12 @@
 
 import os
 
-from fastdd import data
 from fastdd.compat.dc import datasets as dc
 from fastdd.compat.dc.datasets import *
-from fastdd.data.sets import builders
 
 __all__ = dc.__all__
 
-_DIGITS = [*builders.DIGITS]
+_DIGITS = [str(digit) for digit in range(10)]
 # Published name: this package's, and the class names where the script has its own.
 _NAMES: dict[str, tuple[str, list[str] | None]] = {
     "CIFAR10_S_90": ("cifar10-s", ["ss"]),
@@ -35,6 +33,8 @@ def get_dataset(dataset: str, data_path: str | os.PathLike) -> tuple:
     """
     if dataset not in _NAMES:
         raise SystemExit(f"unknown dataset: {dataset}")
+    from fastdd import data
+
     name, names = _NAMES[dataset]
     loaded = data.load(name, data_path)
     return dc.nine_values(loaded, names, with_groups=True)

@@ -11,14 +11,17 @@ from torch.utils.data import DataLoader
 from fastdd.compat.dc import training as dc
 from fastdd.compat.dc.batches import batches
 from fastdd.compat.dc.training import *
-from fastdd.methods.dc import loops
 
 __all__ = [*dc.__all__, "epoch_Fairness_Metric"]
 
 
 def get_loops(ipc: int) -> tuple[int, int]:
     """:func:`fastdd.compat.dc.get_loops`, and (100, 10) above 50."""
-    return loops(ipc) if ipc > max(dc.LOOPS_OF) else dc.get_loops(ipc)
+    if ipc <= max(dc.LOOPS_OF):
+        return dc.get_loops(ipc)
+    from fastdd.methods.dc import loops
+
+    return loops(ipc)
 
 
 def epoch_Fairness_Metric(

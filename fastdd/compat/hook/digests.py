@@ -67,3 +67,7 @@ BODIES = {
         "DiffAug",
     ),
 }
+
+# Of methods of networks that call the layers of a block one by one, alone (:meth:`.recognition.Source.method_digests`):
+# those of IDM fe23bbc's networks.
+LAYER_LOOPS = {"embed_channel_avg": {"2ec0d2b06a206f2d", "3c4809682ee0ef60", "ddf48833256b1e52"}}

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from fastdd.compat.hook import blocks, counted, recognition
+from fastdd.compat.hook import blocks, counted, layer_loops, recognition
 from fastdd.compat.hook.places import Places
 from fastdd.compat.hook.summary import Summary
 
@@ -111,18 +111,22 @@ class Hook(MetaPathFinder):
             if isinstance(ours, type):
                 entry.on_fallback = lambda old=known.original, new=ours: self._go_back(new, old)
         for network in recognition.own_networks(module, source):
-            if id(network) not in self._ours:
-                self._give_blocks(network)
+            if id(network) not in self._ours and self._give_blocks(network):
+                loops = recognition.layer_loops(network, source)
+                self.entries += [layer_loops.within(network, name, CHECKS) for name in loops]
 
     def _go_back(self, ours: type, original: type) -> None:
         self._rebind(ours, original)
         if issubclass(original, nn.Module):
             self._give_blocks(original)
 
-    def _give_blocks(self, network: type[nn.Module]) -> None:
-        if network not in self._with_blocks:
-            self._with_blocks.add(network)
-            blocks.within(network, CHECKS, lambda entry: self.entries.append(entry))
+    def _give_blocks(self, network: type[nn.Module]) -> bool:
+        """Whether it had none yet."""
+        if network in self._with_blocks:
+            return False
+        self._with_blocks.add(network)
+        blocks.within(network, CHECKS, lambda entry: self.entries.append(entry))
+        return True
 
     def source_of_main(self, content: bytes) -> recognition.Source | None:
         """A script's text, if it defines something itself that may be replaced."""

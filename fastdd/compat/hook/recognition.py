@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from fastdd.compat.hook.digests import BODIES, DIGESTS
+from fastdd.compat.hook.digests import BODIES, DIGESTS, LAYER_LOOPS
 from fastdd.compat.hook.replacements import ENOUGH, FAMILIES, TABLE, Replacement
 
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
@@ -88,8 +88,10 @@ class Source:
         return found.pop() if len(found) == 1 else None
 
     def _tokens(self, name: str) -> Iterator[tokenize.TokenInfo]:
-        segment = self._segment(self.nodes[name]) if name in self.nodes else ""
-        return tokenize.generate_tokens(io.StringIO(segment).readline)
+        return self._tokens_of(self.nodes[name]) if name in self.nodes else iter(())
+
+    def _tokens_of(self, node: ast.stmt) -> Iterator[tokenize.TokenInfo]:
+        return tokenize.generate_tokens(io.StringIO(self._segment(node)).readline)
 
     def _segment(self, node: ast.stmt) -> str:
         """As :func:`ast.get_source_segment`, which breaks the whole text into lines each time."""
@@ -108,13 +110,21 @@ class Source:
 
     def body_digest(self, name: str) -> str:
         """Of the tokens of one function or class, its own name and what documents it aside."""
-        node = self.nodes[name]
+        return self._body_digest(self.nodes[name])
+
+    def method_digests(self, name: str) -> dict[str, str]:
+        """Of the methods of a class, by their names: as :meth:`body_digest`."""
+        methods = [item for item in self.nodes[name].body if isinstance(item, ast.FunctionDef)]
+        return {item.name: self._body_digest(item) for item in methods if not item.decorator_list}
+
+    def _body_digest(self, node: ast.FunctionDef | ast.ClassDef) -> str:
+        name = node.name
         documentation = {
             (inner.body[0].lineno - node.lineno + 1, inner.body[0].col_offset)
             for inner in ast.walk(node)
             if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner) is not None
         }
-        kept = (token for token in self._tokens(name) if token.start not in documentation)
+        kept = (token for token in self._tokens_of(node) if token.start not in documentation)
         return _hashed(["" if text == name else text for text in _plain(kept)])
 
 
@@ -216,6 +226,15 @@ def own_networks(module: ModuleType, source: Source) -> list[type[nn.Module]]:
         and isinstance(vars(value).get("__init__"), FunctionType)
         and value.__module__ == module.__name__
     ]
+
+
+def layer_loops(network: type[nn.Module], source: Source) -> list[str]:
+    """Methods of a network of the module that call the layers of a block one by one, and whose text is published."""
+    defined = {name for name in LAYER_LOOPS if isinstance(vars(network).get(name), FunctionType)}
+    if not defined:
+        return []
+    digests = source.method_digests(network.__name__)
+    return [name for name in sorted(defined) if digests.get(name) in LAYER_LOOPS[name]]
 
 
 def _with_known_signatures(module: ModuleType, source: Source, table: Iterable[str]) -> list[str]:

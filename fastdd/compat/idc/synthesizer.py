@@ -14,7 +14,6 @@ from fastdd.compat.idc.training import test_data
 from fastdd.compat.idc.transforms import MEANS, STDS, Normalize
 from fastdd.compat.shared import randomness
 from fastdd.core import rng as keys
-from fastdd.data.initial import mosaics
 
 __all__ = ["Synthesizer"]
 
@@ -57,6 +56,8 @@ class Synthesizer:
             raise ValueError(f"init_type must be noise, random or mix, not {init_type!r}")
         if init_type == "noise":
             return
+        from fastdd.data.initial import mosaics
+
         factor = self.factor if init_type == "mix" else 1
         with torch.no_grad():
             for c in range(self.nclass):

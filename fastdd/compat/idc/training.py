@@ -19,7 +19,6 @@ from fastdd.compat.shared import randomness
 from fastdd.compat.shared.clock import get_time
 from fastdd.core import rng as keys
 from fastdd.core.reading import damage_of
-from fastdd.exchange import torch_files
 
 __all__ = [
     "load_ckpt",
@@ -248,6 +247,8 @@ def test_data(
 def load_ckpt(model: nn.Module, file_dir: str, verbose: bool = True) -> None:
     """Load a network's parameters from a checkpoint (``state_dict`` or bare, of a DataParallel network or not), which
     can hold no code."""
+    from fastdd.exchange import torch_files
+
     content = torch_files.load(Path(file_dir))
     with damage_of(file_dir, "is not a checkpoint of this network"):
         content = content.get("state_dict", content)

@@ -2,18 +2,20 @@
 
 import os
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from fastdd import data
 from fastdd.compat.dc import datasets as dc
 from fastdd.compat.dc.datasets import *
 from fastdd.compat.mtt.subsets import IMAGENET_NUMBERS, imagenet_labels
 from fastdd.compat.shared.statistics import CIFAR10, IMAGENET
-from fastdd.data import Split, Zca
+
+if TYPE_CHECKING:
+    from fastdd.data import Zca
 
 __all__ = dc.__all__
 
@@ -23,7 +25,7 @@ _TEST_BATCH = 128
 class Whitening:
     """ZCA as MTT's scripts use it: called, it whitens images in [0, 1]; ``inverse_transform`` takes that back."""
 
-    def __init__(self, zca: Zca):
+    def __init__(self, zca: "Zca"):
         self._zca = zca
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -63,6 +65,8 @@ def get_dataset(
         SystemExit: an unknown name.
         FileNotFoundError, RuntimeError: as :func:`fastdd.data.load`.
     """
+    from fastdd import data
+
     loaders = class_map = class_map_inv = None
     if dataset == "CIFAR10":
         loaded, scale = data.load("cifar10", data_path), CIFAR10
@@ -81,9 +85,9 @@ def get_dataset(
         numbers, class_names = IMAGENET_NUMBERS[subset], None
         class_map = {number: label for label, number in enumerate(numbers)}
         class_map_inv = dict(enumerate(numbers))
-        splits = [Split(split.images, np.array(numbers)[split.labels], split.groups) for split in splits]
+        splits = [data.Split(split.images, np.array(numbers)[split.labels], split.groups) for split in splits]
     if args is not None and args.zca:
-        zca = Zca.fit(splits[0].images, device=args.device)
+        zca = data.Zca.fit(splits[0].images, device=args.device)
         train, test = (
             TensorDataset(zca.whiten(split.images, args.device).cpu(), torch.from_numpy(split.labels))
             for split in splits

@@ -160,3 +160,47 @@ def test_a_large_call_is_compared_on_some_of_its_images(hooked, folder, monkeypa
         assert len(net(torch.randn(40, 3, 16, 16))[0]) == 40
     assert seen == [16, 16, 16]
     assert rows(hook)["ConvNet (blocks)"]["agreed"] == 3
+
+
+LOOP = """
+
+    def embed_channel_avg(self, x, last=-1, flatten=True):
+        modulelist = list(self.features.modules())[1:]
+        for module in modulelist[:last]:
+            x = module(x)
+        if flatten:
+            out = x.view(x.size(0), -1)
+            return out
+        else:
+            return x
+"""
+
+
+@pytest.mark.parametrize("text", ["published", "another"])
+def test_layers_that_a_published_method_calls_one_by_one_run_as_a_block(hooked, folder, text):
+    loop = LOOP if text == "published" else LOOP.replace("return x\n", "return x + 0\n")
+    before, name, after = TWO_OUTPUTS.partition("    def _get_activation")
+    assert name
+    (folder / "networks.py").write_text(f"{before}{loop.strip(chr(10))}\n\n{name}{after}")
+    hook, utils = hooked()
+    net, x = utils.ConvNet(*NET), torch.randn(20, 3, 16, 16)
+    for last, flatten in ((-1, True), (4, False), (-2, True), (-1, True), (7, False)):
+        plain = x
+        for layer in list(net.features)[:last]:
+            plain = layer(plain)
+        plain = plain.flatten(1) if flatten else plain
+        embedded = net.embed_channel_avg(x, last=last, flatten=flatten)
+        torch.testing.assert_close(embedded, plain, rtol=1e-4, atol=1e-5, check_stride=True)
+    gradients = [
+        torch.autograd.grad(value.square().sum(), list(net.features.parameters())[:2]) for value in (embedded, plain)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    row = rows(hook).get("ConvNet.embed_channel_avg")
+    if text == "another":
+        assert row is None
+        assert "ConvNet (blocks)" not in rows(hook) or rows(hook)["ConvNet (blocks)"]["calls"] == 0
+        return
+    assert (row["calls"], row["checked"], row["agreed"], row["original"]) == (5, 3, 3, 0)
+    assert rows(hook)["ConvNet (blocks)"]["calls"] == 5
+    torch.testing.assert_close(net.embed_channel_avg(x[:, :, :, ::2]), net.features[:-1](x[:, :, :, ::2]).flatten(1))
+    assert rows(hook)["ConvNet.embed_channel_avg"]["original"] == 1  # its strides are for PyTorch to choose
