@@ -10,6 +10,7 @@ from fastdd import api, models, report
 from fastdd.cli.completion import words
 from fastdd.cli.console import bar, console
 from fastdd.cli.datasets import BiasRatio, Name, Options, Root, data_options, load_dataset, named_values
+from fastdd.cli.loggers_option import Log
 from fastdd.cli.options import (
     RUN,
     Command,
@@ -18,7 +19,6 @@ from fastdd.cli.options import (
     DryRun,
     Full,
     Json,
-    Log,
     constants_option,
     new_app,
     with_constants,
