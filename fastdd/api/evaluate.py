@@ -116,8 +116,8 @@ def evaluate(
             that are not allowed, or a ``keep_nets`` that holds networks of that name.
 
     Warns:
-        RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
-            ``.warnings`` too.
+        RuntimeWarning: networks that diverged or learned nothing, test cells of fewer than 10 images, or a set that may
+            have been made from the images that it is tested on (another ``val_split``); they are in ``.warnings`` too.
     """
     check_dataset(data)
     opened, target = _opened(what), pick_device(device)

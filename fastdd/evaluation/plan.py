@@ -43,6 +43,7 @@ class EvaluationPlan:
         groups: int64 [N], the images' protected groups, where they are known.
         groups_from: whose they are, in words; empty for those of real images.
         labeller: of a protocol that relabels, what it trains to.
+        doubts: why figures may mean nothing whatever the networks reach, a line each.
     """
 
     images: DeviceImages
@@ -58,6 +59,7 @@ class EvaluationPlan:
     groups: Tensor | None = None
     groups_from: str = ""
     labeller: Labeller | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def network(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class EvaluationPlan:
             labeller=self.labeller,
             **self.network,
         )
-        return replace(result, groups_from=self.looks_at)
+        return replace(result, groups_from=self.looks_at, warnings=(*self.doubts, *result.warnings))
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
@@ -204,6 +206,19 @@ def plan_evaluation(
         groups=part.groups,
         groups_from=part.groups_from,
         labeller=labeller,
+        doubts=_doubts(what, data),
+    )
+
+
+def _doubts(what: SyntheticSet | str, data: Dataset) -> tuple[str, ...]:
+    """A set that may have been made from the images that networks are tested on."""
+    if data.tested_on == "test" or isinstance(what, str):
+        return ()
+    if what.metadata.get("dataset_digest") in (None, data.digest()):
+        return ()
+    return (
+        "networks are tested on images held out of training, and the set was made from another split, which may have "
+        "them: evaluate it with the val_split that it was made with",
     )
 
 
