@@ -168,8 +168,6 @@ def plan_evaluation(
     _check_factor(what, factor)
     _check_ipc(what, ipc)
     if what == "random":
-        if ipc is None:
-            raise ValueError("evaluating random real images needs an IPC")
         what = random_set(data, ipc, seed)
     part = _whole(data, device) if whole else _of_set(what, data, device, learning_rate)
     run = part.run or configure(dataset=data.name, ipc=ipc or 1).model_dump()
@@ -188,8 +186,7 @@ def plan_evaluation(
     known = (learning_rate, its_rate, part.learning_rate, Protocol.learning_rate)
     of_protocol, labeller = augmentation | ({} if published is None else published.training), None
     if published is not None and published.relabels:
-        ipc_of_set = -(-len(part.labels) // data.num_classes)
-        batch = published.batch(data.name, data.num_classes, ipc_of_set)
+        batch = published.batch(data.name, data.num_classes, -(-len(part.labels) // data.num_classes))
         labeller = _labeller(what, part, data, seed, teacher, labels, epochs, batch)
         of_protocol |= {"batch": batch, "relabel": labeller.how}
     trained = Protocol(
@@ -280,7 +277,9 @@ def _labeller(
 
 
 def _check_ipc(what: SyntheticSet | str, ipc: int | None) -> None:
-    """ValueError for an IPC that is not that of what is evaluated; sets of unknown IPC take any."""
+    """ValueError for an IPC that is missing, or not that of what is evaluated; sets of unknown IPC take any."""
+    if what == "random" and ipc is None:
+        raise ValueError("evaluating random real images needs an IPC")
     if what == "whole" and ipc is not None:
         raise ValueError(f"whole is all training images: ipc {ipc} is for random")
     if isinstance(what, SyntheticSet) and ipc not in (None, what.metadata.get("ipc") or ipc):
