@@ -118,8 +118,8 @@ def evaluate(
             that are not allowed, or a ``keep_nets`` that holds networks of that name.
 
     Warns:
-        RuntimeWarning: networks that diverged or learned nothing, or test cells of fewer than 10 images; they are in
-            ``.warnings`` too.
+        RuntimeWarning: networks that diverged or learned nothing, test cells of fewer than 10 images, or a set that may
+            have been made from the images that it is tested on (another ``val_split``); they are in ``.warnings`` too.
     """
     check_dataset(data)
     opened, target = _opened(what), pick_device(device)
@@ -143,16 +143,7 @@ def evaluate(
         labels=labels,
         seed=seed,
     )
-    keep = None
-    if keep_nets is not None:
-        folder = Path(keep_nets)
-        ranks.first(lambda: check_keep_nets(folder, plan.arch))
-        ranks.first(lambda: folder.mkdir(parents=True, exist_ok=True))
-
-        def keep(number: int, net: nn.Module, counts: GroupCounts) -> None:
-            arch = models.canonical_name(plan.arch)
-            save_evaluated(network_file(folder, arch, number), net, counts, plan, number, _told(opened, data, ipc))
-
+    keep = None if keep_nets is None else _keeping(Path(keep_nets), plan, _told(opened, data, ipc))
     if progress is True:
         with shown(f"evaluating on {data.name}") as update:
             update(0, plan.nets, "networks")
@@ -164,6 +155,18 @@ def evaluate(
     for line in result.warnings:
         warnings.warn(line, DoubtfulFigures, stacklevel=2)
     return result
+
+
+def _keeping(folder: Path, plan: EvaluationPlan, told: dict[str, Any]) -> Callable[[int, nn.Module, GroupCounts], None]:
+    """What keeps a network in the folder, which is made; ``told``: what it says that it was trained on."""
+    ranks.first(lambda: check_keep_nets(folder, plan.arch))
+    ranks.first(lambda: folder.mkdir(parents=True, exist_ok=True))
+    arch = models.canonical_name(plan.arch)
+
+    def keep(number: int, net: nn.Module, counts: GroupCounts) -> None:
+        save_evaluated(network_file(folder, arch, number), net, counts, plan, number, told)
+
+    return keep
 
 
 def planned_evaluation(

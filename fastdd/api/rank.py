@@ -2,9 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from fastdd.api.checks import check_dataset
 from fastdd.api.device import pick_device
@@ -15,7 +17,7 @@ from fastdd.data.initial import random_set
 from fastdd.data.sets.variants import varied
 from fastdd.evaluation import in_order_of, plan_evaluation
 from fastdd.evaluation.ranking import RATES, WHOLE_EPOCHS, OwnLabels, Ranking, RankingPlan
-from fastdd.methods import METHODS, preset
+from fastdd.methods import METHODS, Teacher, preset
 
 _PROTOCOL, _OF_VIEWS = "ddranking", "rded"
 _HELD_OUT = 0.1
@@ -140,13 +142,8 @@ def planned_ranking(
     if dsa_strategy is None and of_set.protocol.dsa_strategy == "none":  # or ARS would compare nothing
         usual = preset("dm", data.name, 1)["dsa_strategy"]
         of_set = replace(of_set, protocol=replace(of_set.protocol, dsa_strategy=usual))
-    own, opened = _own_labels(synthetic, labels), None
-    if own != "hard" and (teacher is not None or own == "teacher"):
-        opened = teacher_of(synthetic, data, target, teacher, network["arch"])
-    elif teacher is not None:
-        raise ValueError(
-            f"teacher {teacher} is for soft labels, and these are hard: leave it out, or give labels teacher"
-        )
+    own = _own_labels(synthetic, labels)
+    opened = _opened(teacher, own, synthetic, data, target, network)
     known = learning_rate or synthetic.learning_rate
     relabelled = None
     if own == "teacher":
@@ -167,6 +164,24 @@ def planned_ranking(
         teacher=opened,
         by_test=compat,
     )
+
+
+def _opened(
+    teacher: str | os.PathLike | None,
+    own: OwnLabels,
+    synthetic: SyntheticSet,
+    data: Dataset,
+    target: torch.device,
+    network: Mapping[str, Any],
+) -> Teacher | None:
+    """The teacher of labels that are its, or None; ValueError where one is given and labels are hard."""
+    if own != "hard" and (teacher is not None or own == "teacher"):
+        return teacher_of(synthetic, data, target, teacher, network)
+    if teacher is not None:
+        raise ValueError(
+            f"teacher {teacher} is for soft labels, and these are hard: leave it out, or give labels teacher"
+        )
+    return None
 
 
 def _own_labels(synthetic: SyntheticSet, labels: str | None) -> OwnLabels:

@@ -168,16 +168,8 @@ def evaluate(
     protocol = protocol or Protocol()
     device = labels.device
     arch = models.canonical_name(arch)
-    build = partial(
-        models.build,
-        arch,
-        dataset.channels,
-        dataset.num_classes,
-        dataset.size,
-        width=width,
-        depth=depth,
-        device=device,
-    )
+    takes = dataset.channels, dataset.num_classes, dataset.size
+    build = partial(models.build, arch, *takes, width=width, depth=depth, device=device)
     net = build()
     init = models.ParameterInit(net)
     trained = TrainingImages(images, labels, dataset.num_classes, groups, dataset.num_groups, protocol.dsa_strategy)
@@ -203,10 +195,8 @@ def evaluate(
         of_own = _trained_in_turn(net, init, own, trained, protocol, test, seed, build, held_out, kept)
     for number, loss, predictor, predictions in of_own:
         counts = GroupCounts.of(predictions, test.labels, test.groups, dataset.num_classes, dataset.num_groups)
-        finite = bool(torch.stack([parameter.isfinite().all() for parameter in predictor.parameters()]).all())
-        doubt = doubt_of_network(
-            number, loss.item() if finite else math.nan, predictions, dataset.class_names, protocol.learning_rate
-        )
+        last = _last_loss(loss, predictor)
+        doubt = doubt_of_network(number, last, predictions, dataset.class_names, protocol.learning_rate)
         results[number] = counts, doubt
         if keep is not None:
             keep(number, predictor, counts)
@@ -219,6 +209,12 @@ def evaluate(
     of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
     told = tuple(filter(None, (*doubts, of_test)))
     return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
+
+
+def _last_loss(loss: Tensor, net: torch.nn.Module) -> float:
+    """The loss; NaN where the network's parameters are not finite."""
+    finite = bool(torch.stack([parameter.isfinite().all() for parameter in net.parameters()]).all())
+    return loss.item() if finite else math.nan
 
 
 def _check(nets: int, labels: Tensor, dataset: Dataset, protocol: Protocol | None, labeller: Labeller | None) -> None:

@@ -43,6 +43,7 @@ class EvaluationPlan:
         groups: int64 [N], the images' protected groups, where they are known.
         groups_from: whose they are, in words; empty for those of real images.
         labeller: of a protocol that relabels, what it trains to.
+        doubts: why figures may mean nothing whatever the networks reach, a line each.
     """
 
     images: DeviceImages
@@ -58,6 +59,7 @@ class EvaluationPlan:
     groups: Tensor | None = None
     groups_from: str = ""
     labeller: Labeller | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def network(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class EvaluationPlan:
             labeller=self.labeller,
             **self.network,
         )
-        return replace(result, groups_from=self.looks_at)
+        return replace(result, groups_from=self.looks_at, warnings=(*self.doubts, *result.warnings))
 
 
 def check_fits(synthetic: SyntheticSet, data: Dataset) -> None:
@@ -166,8 +168,6 @@ def plan_evaluation(
     _check_factor(what, factor)
     _check_ipc(what, ipc)
     if what == "random":
-        if ipc is None:
-            raise ValueError("evaluating random real images needs an IPC")
         what = random_set(data, ipc, seed)
     part = _whole(data, device) if whole else _of_set(what, data, device, learning_rate)
     run = part.run or configure(dataset=data.name, ipc=ipc or 1).model_dump()
@@ -186,8 +186,7 @@ def plan_evaluation(
     known = (learning_rate, its_rate, part.learning_rate, Protocol.learning_rate)
     of_protocol, labeller = augmentation | ({} if published is None else published.training), None
     if published is not None and published.relabels:
-        ipc_of_set = -(-len(part.labels) // data.num_classes)
-        batch = published.batch(data.name, data.num_classes, ipc_of_set)
+        batch = published.batch(data.name, data.num_classes, -(-len(part.labels) // data.num_classes))
         labeller = _labeller(what, part, data, seed, teacher, labels, epochs, batch)
         of_protocol |= {"batch": batch, "relabel": labeller.how}
     trained = Protocol(
@@ -204,6 +203,19 @@ def plan_evaluation(
         groups=part.groups,
         groups_from=part.groups_from,
         labeller=labeller,
+        doubts=_doubts(what, data),
+    )
+
+
+def _doubts(what: SyntheticSet | str, data: Dataset) -> tuple[str, ...]:
+    """A set that may have been made from the images that networks are tested on."""
+    if data.tested_on == "test" or isinstance(what, str):
+        return ()
+    if what.metadata.get("dataset_digest") in (None, data.digest()):
+        return ()
+    return (
+        "networks are tested on images held out of training, and the set was made from another split, which may have "
+        "them: evaluate it with the val_split that it was made with",
     )
 
 
@@ -265,7 +277,9 @@ def _labeller(
 
 
 def _check_ipc(what: SyntheticSet | str, ipc: int | None) -> None:
-    """ValueError for an IPC that is not that of what is evaluated; sets of unknown IPC take any."""
+    """ValueError for an IPC that is missing, or not that of what is evaluated; sets of unknown IPC take any."""
+    if what == "random" and ipc is None:
+        raise ValueError("evaluating random real images needs an IPC")
     if what == "whole" and ipc is not None:
         raise ValueError(f"whole is all training images: ipc {ipc} is for random")
     if isinstance(what, SyntheticSet) and ipc not in (None, what.metadata.get("ipc") or ipc):

@@ -164,7 +164,8 @@ class ClassRun:
                 self._round(left[first : first + ranks.world()])
                 stopping = any(ranks.exchange(self.stop.is_set()))
                 if stopping and self.step < self.total:
-                    raise KeyboardInterrupt(f"stopped after {self.step} of {self.total} units of images")
+                    cure = "" if self.out is None else "; --resume continues"
+                    raise KeyboardInterrupt(f"stopped after {self.step:,} of {self.total:,} units of images{cure}")
         if self.out is None:
             images = torch.empty(self._shape)
             for number, made in self._kept.items():

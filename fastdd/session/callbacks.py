@@ -162,7 +162,7 @@ class Curve(Callback):
             with run.stop.at_once():
                 row = {"iteration": run.iteration, **self._evaluate(run.synthetic())}
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped after {run.step} of {run.total} steps, in the evaluation there") from None
+            raise run.stopped(", in the evaluation there") from None
         if run.out is not None:
             ranks.first(lambda: run.folder.log(EVALUATIONS, [row]))
         run.tell("evaluated", row)

@@ -269,7 +269,12 @@ class Run:
         if done or save or pause:
             self._checkpoint()
         if stopping and self.step < self.total:
-            raise KeyboardInterrupt(f"stopped after {self.step} of {self.total} steps")
+            raise self.stopped()
+
+    def stopped(self, where: str = "") -> KeyboardInterrupt:
+        """What to raise where a stop was asked for; ``where``: what else to say of the place."""
+        cure = "" if self.out is None else "; --resume continues"
+        return KeyboardInterrupt(f"stopped after {self.step:,} of {self.total:,} steps{where}{cure}")
 
     def _meet(self, stopping: bool, save: bool) -> tuple[bool, bool]:
         """Sum the losses of all ranks, and agree on stopping, saving, and the step of the next meeting."""

@@ -12,7 +12,7 @@ import fastdd
 from fastdd import report
 from fastdd.data import Split, load
 from fastdd.data.initial import random_set
-from fastdd.evaluation import DoubtfulFigures
+from fastdd.evaluation import DoubtfulFigures, plan_evaluation
 from fastdd.evaluation.doubts import doubt_of_network, doubt_of_test_set
 
 SMALL = {"nets": 1, "arch": "ConvNet", "width": 8, "depth": 2, "dsa_strategy": "none"}
@@ -43,6 +43,19 @@ def test_nothing_is_told_of_networks_that_learn(digits):
         made = fastdd.evaluate(random_set(digits, 1), digits, epochs=1, **SMALL)
     assert made.warnings == ()
     assert "warnings" not in made.summary()
+
+
+def test_a_set_that_has_seen_what_it_is_tested_on_is_told(digits):
+    split, cpu = load("c-digits", val_split=0.2), torch.device("cpu")
+    for data, seen in ((split, True), (digits, False)):
+        lines = plan_evaluation(random_set(digits, 1), data, cpu).doubts
+        assert [line.endswith("evaluate it with the val_split that it was made with") for line in lines] == [
+            True
+        ] * seen
+    assert plan_evaluation(random_set(split, 1), split, cpu).doubts == ()
+    with pytest.warns(DoubtfulFigures, match="made from another split, which may have them"):
+        made = fastdd.evaluate(random_set(digits, 1), split, epochs=1, **SMALL)
+    assert "another split" in made.warnings[0]
 
 
 def test_a_network_that_only_guesses_is_told():

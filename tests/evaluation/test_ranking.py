@@ -139,6 +139,14 @@ def test_decoupled_sets_are_labelled_view_by_view(tmp_path):
     assert found.labels == "teacher"
     assert found.rounds[0]["own"].last.rate == found.rounds[0]["random"].last.rate == 1e-3
     assert ticks[-1][0] == ticks[-1][1] == 1 + 2 + 1 + 2 + 1 + 2
+    with_network = api.planned_ranking(  # networks of another kind than the teacher's
+        synthetic,
+        DATA,
+        **{"ipc": None, "whole_epochs": 1, "dsa_strategy": None, "learning_rate": None, "teacher": own["path"]},
+        **{"labels": None, "compat": False, "seed": 0, **HOW, "arch": "MLP", "width": None, "depth": None},
+    )
+    assert (with_network.labels, with_network.of_set.arch) == ("teacher", "MLP")
+    assert with_network.teacher.network["arch"] == "ConvNetBN"
 
 
 def test_several_sets_have_an_interval_over_sets(ranked):

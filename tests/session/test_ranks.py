@@ -130,7 +130,7 @@ def test_all_ranks_are_refused_alike(both):
 def test_a_stop_asked_of_one_rank_is_agreed_on(both):
     told = (both[1] / "told-0.txt").read_text().splitlines()[-1]
     steps = torch.load(both[1] / "stopped" / "checkpoint.pt", weights_only=True)["step"]
-    assert told == f"KeyboardInterrupt: stopped after {steps} of 1000000 steps"
+    assert told == f"KeyboardInterrupt: stopped after {steps:,} of 1,000,000 steps; --resume continues"
     lines = (both[1] / "stopped" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(steps))
 
