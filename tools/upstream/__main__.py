@@ -218,12 +218,12 @@ def _agreement(run: _Runs, off: runs.Ran | None, given: argparse.Namespace) -> d
             apart = run.apart(legacy, off)
             found["parity"], found["difference"] = str(apart), apart.difference
             found["gradient"] = [parity.tensors(legacy.gradient, off.gradient)]
-    return found | (_traced(run, off) if given.trace else {})
+    return found | (_traced(run, off, found.get("gradient", [None])) if given.trace else {})
 
 
-def _traced(run: _Runs, off: runs.Ran | None) -> dict[str, Any]:
+def _traced(run: _Runs, off: runs.Ran | None, gradient: list[float | None]) -> dict[str, Any]:
     """Two runs in double precision, and the script's own with its own perturbed."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"gradient": gradient}
     if run.script.traced:
         off, legacy = run("off-traced"), run("legacy-traced")
         found["traced"] = _images_apart(run, legacy, off)
@@ -234,8 +234,8 @@ def _traced(run: _Runs, off: runs.Ran | None) -> dict[str, Any]:
     for name, one, other in (("double", ours, theirs), ("perturbed", perturbed, off)):
         why = one.why or other.why
         found[name] = f"does not end ({why})" if why else str(apart(one, other))
-    if (gradient := parity.tensors(perturbed.gradient, off.gradient)) is not None:
-        found["gradient"] = [*found.get("gradient", [None]), gradient]
+    if (of_perturbed := parity.tensors(perturbed.gradient, off.gradient)) is not None:
+        found["gradient"] = [*found["gradient"], of_perturbed]
     return found
 
 
