@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from field_code import path_of_a_script
 
 FAMILY = """
 import torch
@@ -64,7 +65,7 @@ def fastdd_run(*arguments, **options):
 @pytest.fixture
 def in_process(run, monkeypatch):
     """``fastdd run`` in this process: (exit code, stdout, stderr)."""
-    for name, value in {"argv": sys.argv, "path": list(sys.path), "meta_path": list(sys.meta_path)}.items():
+    for name, value in {"argv": sys.argv, "path": path_of_a_script(), "meta_path": list(sys.meta_path)}.items():
         monkeypatch.setattr(sys, name, value)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
