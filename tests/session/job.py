@@ -1,4 +1,4 @@
-"""What the tests of ranks run on one process and on several: ``python -m torch.distributed.run ... job.py DIR``."""
+"""What the tests of ranks run on one process and on several: ``job.py DIR`` on every rank."""
 
 import contextlib
 import importlib.util
@@ -25,7 +25,7 @@ RUNS = {
     "dm-ldam": {"iterations": 2, "debias": "fairdd-ldam", "sampling": "stratified"},
     "dm-kde": {"iterations": 3, "debias": "kde", "sampling": "weighted"},
     "dc-fairdd": {
-        **{"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 3, "inner_loop": 2},
+        **{"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 2, "inner_loop": 2},
         **{"eval_every": 1, "eval_nets": 1, "eval_epochs": 1},
     },
     "dsa-none": {"iterations": 1, "method": "dsa", "outer_loop": 2, "inner_loop": 1},

@@ -21,7 +21,7 @@ def _real(folder: str | os.PathLike) -> str:
 _real_folder = functools.lru_cache(maxsize=None)(_real)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _real_absolute(file: str) -> str:
     folder, name = os.path.split(file)
     if os.path.islink(file) or name in ("", ".", ".."):
