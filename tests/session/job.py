@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -85,9 +86,15 @@ def refusals(out: Path) -> None:
     (out / "full" / "stray").touch()
     attempt(fastdd.distill, data, out=out / "full", iterations=1, **SMALL)
     attempt(ranks.first, lambda: np.zeros(2) + np.zeros(3))
+
     # One rank is asked to stop: all do, with a checkpoint.
+    def stop() -> None:
+        while not (out / "stopped" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     if ranks.rank() == 1:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Thread(target=stop, daemon=True).start()
     attempt(fastdd.distill, data, out=out / "stopped", iterations=10**6, checkpoint_seconds=1000, **SMALL)
     (out / f"told-{ranks.rank()}.txt").write_text("\n".join(told))
 

@@ -56,9 +56,10 @@ def both(tmp_path_factory):
         with one_thread():
             job.work(folder / "one")
         for rank in job_of_two.scripts:
-            rank.succeed()
+            rank.end()
         (folder / "out").write_text("".join(rank.output for rank in job_of_two.scripts))
-        (folder / "errors").write_text("".join(rank.errors for rank in job_of_two.scripts))
+        (folder / "errors").write_text(text := "".join(rank.errors for rank in job_of_two.scripts))
+        assert (folder / "two" / "told-0.txt").exists(), text
 
     folder = once(tmp_path_factory, "ranks", make)
     return folder / "one", folder / "two", (folder / "out").read_text(), (folder / "errors").read_text()
