@@ -103,9 +103,10 @@ $(VENV)/.base: $(VENV)/.torch $(SOURCES)
 	$(PIP) install -q --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+# With what .base asks for, so that one installation does for both.
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) install -q --no-build-isolation -e ".[cpu,bench,docs,dev]"
-	touch $@
+	touch $(VENV)/.base $@
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info fastdd/_C*.so

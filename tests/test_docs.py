@@ -16,7 +16,8 @@ def code_blocks(page: Path) -> list[str]:
 
 @pytest.mark.usefixtures("parts_apart")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_run(page):
+def test_python_examples_run(page, monkeypatch):
+    monkeypatch.setattr("fastdd.session.estimate._SECONDS", 0.05)
     for block in code_blocks(page):
         exec(compile(block, str(page), "exec"), {})
 

@@ -5,9 +5,9 @@ import pytest
 import fastdd
 
 
-def figures(data, debias, iterations, **settings):
+def figures(data, debias, iterations, epochs, **settings):
     synthetic = fastdd.distill(data, debias=debias, ipc=10, iterations=iterations, depth=2, **settings)
-    result = fastdd.evaluate(synthetic, data, nets=1, epochs=100).metrics()[0]
+    result = fastdd.evaluate(synthetic, data, nets=1, epochs=epochs).metrics()[0]
     return result
 
 
@@ -19,7 +19,7 @@ def assert_wide_margin(plain, fair):
 
 def test_digits():
     data = fastdd.data.load("c-digits")
-    plain, fair = (figures(data, debias, 60, width=32) for debias in ("none", "fairdd"))
+    plain, fair = (figures(data, debias, 40, 60, width=16) for debias in ("none", "fairdd"))
     assert_wide_margin(plain, fair)
 
 
@@ -28,5 +28,5 @@ def test_digits():
 def test_colored_mnist(data_root):
     data = fastdd.data.load("c-mnist-fg", data_root)
     settings = {"width": 32, "batch_real": 128, "dsa_strategy": "color_crop_cutout_scale_rotate"}
-    plain, fair = (figures(data, debias, 40, **settings) for debias in ("none", "fairdd"))
+    plain, fair = (figures(data, debias, 40, 100, **settings) for debias in ("none", "fairdd"))
     assert_wide_margin(plain, fair)

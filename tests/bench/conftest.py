@@ -1,6 +1,8 @@
-"""A stand-in for a checkout of published code: its files and function names, over the benchmark's own baseline."""
+"""Calls without a warm-up; a stand-in for a checkout of published code: its files and names, over our own baseline."""
 
 import pytest
+
+from fastdd.bench.framework import timing
 
 UTILS = """
 import os
@@ -33,6 +35,12 @@ class ConvNet(plain.ConvNet):
         assert (net_norm, net_pooling) == ('instancenorm', 'avgpooling')
         super().__init__(channel, num_classes, im_size, net_width, net_depth, net_act)
 """
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """What is timed is called as often as that was asked for, and not to warm up before."""
+    monkeypatch.setattr(timing, "WARM_UP", 0)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from fastdd.bench.framework import runner, schema
 from fastdd.bench.framework.table import rate_and_share, table
 from fastdd.cli import main
 
+pytestmark = pytest.mark.usefixtures("once")
+
 
 @pytest.fixture
 def run(capsys):

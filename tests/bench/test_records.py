@@ -128,9 +128,7 @@ def test_the_page_is_as_generated():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    ("structure", "timed"), [("fastdd", None), ("fastdd", 1), ("published", None), ("published", 1)]
-)
+@pytest.mark.parametrize(("structure", "timed"), [("fastdd", None), ("fastdd", 1), ("published", 1)])
 def test_a_seed_is_a_process_that_is_timed_and_checked(structure, timed, tmp_path):
     settings = {} if structure == "published" else TINY
     plan = record.Plan(target("c-digits-90"), "tiny", settings, structure=structure, nets=1, timed_steps=timed)

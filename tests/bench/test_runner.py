@@ -13,6 +13,7 @@ from fastdd.bench.framework.case import ALLOWED, FLOOR, Case
 from fastdd.bench.framework.upstream import Upstream
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("once")
 
 
 class Square(Case):

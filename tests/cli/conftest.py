@@ -1,7 +1,10 @@
 """A command line, run in this process."""
 
+from functools import partial
+
 import pytest
 
+from fastdd.api import samples
 from fastdd.cli import main
 
 
@@ -18,3 +21,10 @@ def run(capsys, monkeypatch, tmp_path):
         return exit_.value.code or 0, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Weights and groups of an encoder of next to no training: it matters where they go, not how good they are."""
+    for name in ("kde_weights", "pseudo_groups"):
+        monkeypatch.setattr(samples, name, partial(getattr(samples, name), steps=3))

@@ -170,7 +170,20 @@ def test_a_run_made_from_a_store_is_evaluated_on_it(run, tmp_path, monkeypatch):
 
 
 def test_several_networks(run, tmp_path):
-    arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
+    arguments = (
+        "--dataset",
+        "c-digits",
+        "--ipc",
+        1,
+        "--nets",
+        1,
+        "--epochs",
+        1,
+        "--width",
+        4,
+        "--json",
+        tmp_path / "n.json",
+    )
     assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
     assert [row["arch"] for row in report.read_json(tmp_path / "n.json")["rows"]] == ["ConvNetD1", "ConvNetD2"]
 
@@ -282,6 +295,7 @@ def test_every_setting_of_distill_reaches_the_run(run, tmp_path, of_method):
     assert {"bias_ratio": 0.5, "seed": 0}.items() <= made.metadata["provenance"]["parameters"].items()
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_kde_weights_of_a_run_are_computed_reported_kept_and_reused(run, tmp_path):
     out = tmp_path / "r"
     code, text, _ = run("distill", *SMALL, "--debias", "kde", "--method", "dc", "--out", out)
@@ -313,6 +327,7 @@ def test_weights_from_an_array_of_ones_own(run, tmp_path):
     assert SyntheticSet.load(tmp_path / "r" / "synthetic.safetensors").metadata["kde"]["source"] == "w.npy"
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_groups_that_are_found_are_kept(run, tmp_path):
     out = tmp_path / "r"
     assert run("distill", *SMALL, "--debias", "fairdd", "--groups", "kmeans", "--out", out)[0] == 0

@@ -65,6 +65,7 @@ def test_import_with_whitening(run):
     assert first.digest() == second.digest()
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_kde_weights_are_computed_kept_and_reused(run, tmp_path):
     weights = tmp_path / "w.npy"
     np.save(weights, np.ones(1297, np.float32))

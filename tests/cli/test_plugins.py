@@ -1,11 +1,13 @@
 """``--plugin``: the examples, in commands that make runs, and in those that find a run's parts again."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import Ranks
 
 import fastdd.cli
 from fastdd.cli.commands import COMMANDS
@@ -140,15 +142,30 @@ def test_help_and_version_load_nothing(run):
     assert run("--plugin", "bad.py", "--version")[0] == 0
 
 
+RANK = """
+import os, sys
+os.chdir(sys.argv[1])
+os.environ["XDG_STATE_HOME"] = sys.argv[2]
+for name in [name for name in sys.modules if name.startswith("fastdd.cli.")]:
+    del sys.modules[name]
+from fastdd.cli import main
+main(sys.argv[3:])
+"""
+
+
 @pytest.mark.full
 def test_workers_and_ranks_have_them(tmp_path):
     words = ["--plugin", DATASET, "--plugin", NETWORK, "--dataset", "stripes", "--arch", "small-resnet"]
     experts = ["experts", *words, "--num-experts", 2, "--epochs", 1, "--processes", 2, "--out", "ex"]
     ranks = ["distill", *words, "--ipc", 1, "--iterations", 2, "--out", "run"]
-    fastdd = [sys.executable, "-m", "fastdd"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "fastdd"]
-    for command in ([*fastdd, *experts], [*torchrun, *ranks], [*fastdd, *ranks, "--resume"]):
-        done = subprocess.run(
-            [str(word) for word in command], cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
+
+    def command(*words):
+        command = [sys.executable, "-m", "fastdd", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
+
+    command(*experts)
+    job = Ranks(RANK, tmp_path, os.environ["XDG_STATE_HOME"], *ranks)
+    for rank in job.scripts:
+        rank.succeed()
+    command(*ranks, "--resume")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from field_code import path_of_a_script
+from forked import Script
 
 FAMILY = """
 import torch
@@ -57,14 +59,15 @@ def python(*arguments, cwd=None, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-def fastdd_run(*arguments, **options):
-    return python("-m", "fastdd.run", *arguments, **options)
+def forked(source, *arguments):
+    done = Script(source, *arguments)
+    return done.end(), done.output, done.errors
 
 
 @pytest.fixture
 def in_process(run, monkeypatch):
     """``fastdd run`` in this process: (exit code, stdout, stderr)."""
-    for name, value in {"argv": sys.argv, "path": list(sys.path), "meta_path": list(sys.meta_path)}.items():
+    for name, value in {"argv": sys.argv, "path": path_of_a_script(), "meta_path": list(sys.meta_path)}.items():
         monkeypatch.setattr(sys, name, value)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -114,9 +117,9 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, text, in_process)
     )
 
 
-def test_names_are_replaced_and_the_summary_says_so(script, tmp_path):
+def test_names_are_replaced_and_the_summary_says_so(script, tmp_path, in_process):
     path = script(USES, utils=FAMILY)
-    code, out, err = fastdd_run("--json", tmp_path / "summary.json", path, "--ipc", 10)
+    code, out, err = in_process("--json", tmp_path / "summary.json", path, "--ipc", 10)
     assert (code, out) == (0, "[2, 3, 8, 8] ['--ipc', '10']\n")
     assert "replaced by fastdd, rng fast" in err
     document = json.loads((tmp_path / "summary.json").read_text())
@@ -136,15 +139,9 @@ def test_names_are_replaced_and_the_summary_says_so(script, tmp_path):
     assert document["meta"]["rng"] == "fast"
 
 
-def test_the_summary_comes_after_an_exception_too(script):
-    path = script(USES + "\nimport atexit\natexit.register(print, 'bye')\n1 / 0\n", utils=FAMILY)
-    code, out, err = fastdd_run(path)
-    assert (code, out.splitlines()[-1]) == (1, "bye")
-    assert err.index("ZeroDivisionError") < err.index("replaced by fastdd")
-
-
-def test_nothing_is_replaced_where_the_environment_forbids_it(script):
-    code, _, err = fastdd_run(script(USES, utils=FAMILY), FASTDD_COMPAT="0")
+def test_nothing_is_replaced_where_the_environment_forbids_it(script, in_process, monkeypatch):
+    monkeypatch.setenv("FASTDD_COMPAT", "0")
+    code, _, err = in_process(script(USES, utils=FAMILY))
     assert code == 1
     assert "AssertionError: the script's own" in err
     assert "fastdd: FASTDD_COMPAT=0, nothing was replaced" in err.splitlines()[-1]
@@ -161,10 +158,11 @@ def test_seeds_reach_the_draws(script, in_process):
     assert first == again != other
 
 
-def test_workers_of_loaders_and_forked_children_print_no_summary(script):
+def test_the_summary_comes_once_and_after_an_exception_too(script):
+    """Not of workers of loaders, nor of forked children; what the script leaves for the end comes later."""
     path = script(
         """
-import os, sys
+import atexit, os, sys
 import torch
 from torch.utils.data import DataLoader, Dataset
 from utils import DiffAugment
@@ -179,12 +177,15 @@ if __name__ == "__main__":
     if os.fork() == 0:
         sys.exit(5)
     print(os.waitstatus_to_exitcode(os.wait()[1]))
+    atexit.register(print, "bye")
+    1 / 0
 """,
         utils=FAMILY,
     )
-    code, out, err = fastdd_run(path)
-    assert (code, out) == (0, "4\n5\n")
+    code, out, err = python("-m", "fastdd.run", path)
+    assert (code, out) == (1, "4\n5\nbye\n")
     assert err.count("replaced by fastdd") == 1
+    assert err.index("ZeroDivisionError") < err.index("replaced by fastdd")
 
 
 SPAWNS = """
@@ -211,7 +212,7 @@ if __name__ == "__main__":
 
 @pytest.mark.full
 def test_processes_started_anew_replace_the_same(script):
-    code, out, err = fastdd_run(script(SPAWNS, utils=FAMILY))
+    code, out, err = python("-m", "fastdd.run", script(SPAWNS, utils=FAMILY))
     assert (code, out) == (0, "True tensor([True])\n")
     assert err.count("replaced by fastdd") == 1
 
@@ -236,8 +237,9 @@ def test_installing_in_a_script_does_the_same(script):
     path = script(
         "from fastdd import compat\nhook = compat.install()\n" + USES + "\nprint(hook.summary())", utils=FAMILY
     )
-    code, out, _ = python(path)
-    assert code == 0
+    source = "import os, runpy, sys\nsys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
+    code, out, err = forked(f"{source}runpy.run_path(sys.argv[1], run_name='__main__')", path)
+    assert code == 0, err
     assert "fastdd.compat.dc.DiffAugment" in out
 
 
@@ -271,7 +273,8 @@ print(wandb.config._items, torch.zeros(1, device="cuda").device)
 
 def test_scripts_for_cuda_that_log_run_without_both(script):
     path = script(LOGGED)
-    code, out, err = fastdd_run("--device", "cpu", "--wandb-stand-in", path)
+    source = "import sys\nfrom fastdd.cli import main\nmain(['run', *sys.argv[1:]])"
+    code, out, err = forked(source, "--device", "cpu", "--wandb-stand-in", path)
     assert (code, out) == (0, "{'ipc': 3} cpu\n")
     assert "CUDA was asked for and the CPU given: Tensor.cuda 1, Tensor.to 1, torch.zeros 1" in err
     assert "wandb is not installed: a stand-in took its place, and nothing was logged" in err

@@ -88,7 +88,7 @@ def test_read_makes_images_to_train_on():
 def test_decorrelates_real_images(data_root):
     from fastdd.data import load
 
-    images = load("mnist", data_root).train.images[:5000]
+    images = load("mnist", data_root).train.images[:1500]
     mean, matrix, _, _ = published(images)
     made = Zca.fit(images)
     np.testing.assert_allclose(made.mean, mean, rtol=1e-7, atol=1e-12)

@@ -4,21 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from fastdd.data import load
 from fastdd.debias.density.clusters import pseudo_groups
-from fastdd.debias.density.embedding import train_embedding
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = load("c-digits", bias_ratio=0.95)
-    return data, train_embedding(data)
 
 
 @pytest.mark.parametrize("method", ["kmeans", "dbscan"])
-def test_clusters_are_the_colours(digits, method):
+def test_clusters_are_the_colours(digits, weighed, method):
     """Also within every class, where 95 % are of one colour and guessing that one would score 0."""
-    data, embeddings = digits
+    data, embeddings = digits, weighed.embeddings
     groups, number = pseudo_groups(embeddings, data.train.labels, method=method)
     assert groups.dtype == np.int64
     assert set(groups) == set(range(number))
@@ -28,9 +20,9 @@ def test_clusters_are_the_colours(digits, method):
         assert adjusted_rand_score(data.train.groups[own], groups[own]) > 0.95
 
 
-def test_by_class_misses_them(digits):
+def test_by_class_misses_them(digits, weighed):
     """Why all images together are the default."""
-    data, embeddings = digits
+    data, embeddings = digits, weighed.embeddings
     groups, number = pseudo_groups(embeddings, data.train.labels, per_class=True, num_groups=4)
     assert number == 4
     assert adjusted_rand_score(data.train.groups, groups) < 0.3
@@ -55,8 +47,8 @@ def test_per_class_numbers_start_anew():
     assert sorted(groups[:2]) == sorted(groups[2:]) == [0, 1]
 
 
-def test_a_function_of_the_seed_that_leaves_the_global_generator(digits):
-    data, embeddings = digits
+def test_a_function_of_the_seed_that_leaves_the_global_generator(digits, weighed):
+    data, embeddings = digits, weighed.embeddings
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     first, again = (pseudo_groups(embeddings, data.train.labels, seed=3)[0] for _ in range(2))
     assert np.array_equal(first, again)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretend_gpu import CUDA, PretendGpu, Record
-from tiny_runs import inputs, made, modes_of, tiny
+from tiny_runs import in_turn, inputs, made, modes_of, tiny
 
 from fastdd.bench.cases import CASES
 from fastdd.debias import MODES
@@ -58,7 +58,7 @@ def step(method: str, mode: str, depth: int = 2, width: int = 4) -> tuple[Record
     return record, ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize(("method", "mode"), STEPS)
+@pytest.mark.parametrize(("method", "mode"), in_turn(STEPS))
 def test_a_step_waits_for_nothing_and_launches_no_more_than_is_recorded(method, mode):
     record, difference = step(method, mode)
     assert difference < 1e-5

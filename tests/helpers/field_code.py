@@ -1,5 +1,8 @@
 """The text of modules in the conventions of distillation code, for tests to change and to import."""
 
+import sys
+from pathlib import Path
+
 # Code in the conventions of the field. Not the published text, so first calls are compared.
 UTILS = """
 import numpy as np
@@ -113,3 +116,9 @@ class ConvNet(nn.Module):
             kinds["pool"].append(pool)
         return nn.ModuleDict({kind: nn.ModuleList(layers) for kind, layers in kinds.items()})
 """
+
+
+def path_of_a_script() -> list[str]:
+    """``sys.path`` without folders of tests: modules there would pass for the script's, and each be read."""
+    tests = Path(__file__).parent.parent
+    return [entry for entry in sys.path if not Path(entry).is_relative_to(tests)]

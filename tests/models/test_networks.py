@@ -2,7 +2,9 @@
 
 import copy
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -67,10 +69,10 @@ def test_deep_ones_have_the_layers_of_their_name(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ("ResNet152", "VGG19") else pytest.mark.full) for n in sorted(DEEP)]
+    "name", ["ResNet50", "VGG19", *(pytest.param(name, marks=pytest.mark.full) for name in ("ResNet34", "ResNet152"))]
 )
 def test_deep_ones_start_finite(name):
-    """By default the deepest of each kind, of which the others are a part."""
+    """The deepest of each kind, of which the others are a part; by default the shallowest ResNet of bottlenecks."""
     net = models.build(name, 3, 2)
     with torch.no_grad():
         assert torch.isfinite(net.eval()(draws(2, 2, 3, 32, 32))).all()
@@ -115,7 +117,7 @@ def test_values_are_those_of_plain_layers(name):
     channels=st.sampled_from([1, 3]),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
 )
-@settings(max_examples=25)
+@settings(max_examples=12)
 @example(name="ResNet18", channels=3, size=(16, 16))
 @example(name="ResNet18BN_AP", channels=3, size=(24, 40))
 @example(name="VGG11", channels=3, size=(24, 40))
@@ -263,6 +265,7 @@ def test_trajectory_matching_takes_them(name):
 @pytest.mark.parametrize(("name", "method"), [("MLP", "dm"), ("LeNet", "dsa"), ("AlexNetBN", "dm")])
 def test_they_are_distilled_and_evaluated(name, method):
     digits = fastdd.data.load("c-digits")
+    digits = replace(digits, test=digits.test.take(np.arange(40)))
     settings = {"iterations": 1, "batch_real": 4, **({"outer_loop": 2, "inner_loop": 1} if method == "dsa" else {})}
     made = fastdd.distill(digits, method=method, debias="fairdd", ipc=1, arch=name, **settings)
     assert not torch.equal(made.images, random_set(digits, 1, 0).images)

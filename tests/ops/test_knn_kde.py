@@ -46,7 +46,7 @@ def test_inverse_density_mass_on_conflicting_rows(k, device):
         assert 0.14 < mass(result.lower, conflict) < 0.2
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=200)
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(1, 30),

@@ -29,7 +29,7 @@ def runs(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     data = replace(data, class_names=("<b>zero</b>", *data.class_names[1:]))
     for debias in ("none", "fairdd"):
-        made = fastdd.distill(data, method="dm", debias=debias, ipc=2, iterations=3, out=folder / debias)
+        made = fastdd.distill(data, method="dm", debias=debias, ipc=2, iterations=3, width=16, out=folder / debias)
     result = fastdd.evaluate(made, data, nets=2, epochs=1)
     row = report.result_row(result, dataset=data.name, method="dm", debias="fairdd", ipc=2)
     report.write_json(folder / "fairdd" / "result.json", report.document([row]))

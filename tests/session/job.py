@@ -1,4 +1,4 @@
-"""What the tests of ranks run on one process and on several: ``python -m torch.distributed.run ... job.py DIR``."""
+"""What the tests of ranks run on one process and on several: ``job.py DIR`` on every rank."""
 
 import contextlib
 import importlib.util
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ RUNS = {
     "dm-ldam": {"iterations": 2, "debias": "fairdd-ldam", "sampling": "stratified"},
     "dm-kde": {"iterations": 3, "debias": "kde", "sampling": "weighted"},
     "dc-fairdd": {
-        **{"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 3, "inner_loop": 2},
+        **{"iterations": 2, "method": "dc", "debias": "fairdd", "outer_loop": 2, "inner_loop": 2},
         **{"eval_every": 1, "eval_nets": 1, "eval_epochs": 1},
     },
     "dsa-none": {"iterations": 1, "method": "dsa", "outer_loop": 2, "inner_loop": 1},
@@ -85,9 +86,15 @@ def refusals(out: Path) -> None:
     (out / "full" / "stray").touch()
     attempt(fastdd.distill, data, out=out / "full", iterations=1, **SMALL)
     attempt(ranks.first, lambda: np.zeros(2) + np.zeros(3))
+
     # One rank is asked to stop: all do, with a checkpoint.
+    def stop() -> None:
+        while not (out / "stopped" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     if ranks.rank() == 1:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Thread(target=stop, daemon=True).start()
     attempt(fastdd.distill, data, out=out / "stopped", iterations=10**6, checkpoint_seconds=1000, **SMALL)
     (out / f"told-{ranks.rank()}.txt").write_text("\n".join(told))
 

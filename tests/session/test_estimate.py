@@ -138,7 +138,7 @@ def test_an_evaluation_is_its_epochs_and_a_test_a_network(monkeypatch, clock):
 
 def test_what_is_said_of_a_runs_folder_is_what_it_takes(tmp_path, brief):
     data = fastdd.data.load("c-digits")
-    settings = {"ipc": 2, "iterations": 40, "width": 8}
+    settings = {"ipc": 2, "iterations": 10, "width": 8}
     fastdd.distill(data, out=tmp_path / "run", checkpoint_seconds=0, **settings)
     taken = fastdd.estimate(data, nets=1, epochs=5, **settings)
     assert list(taken.seconds) == ["distillation", "evaluation"]

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from forked import Ranks
 from shared import once
 
 import fastdd
@@ -51,11 +52,13 @@ def both(tmp_path_factory):
     def make(folder):
         for name in ("one", "two"):
             (folder / name).mkdir()
-        process = launch(JOB, folder / "two")
+        job_of_two = Ranks("import torch\ntorch.set_num_threads(1)\n" + JOB.read_text(), folder / "two")
         with one_thread():
             job.work(folder / "one")
-        for name, text in zip(("out", "errors"), process.communicate(timeout=120), strict=True):
-            (folder / name).write_text(text)
+        for rank in job_of_two.scripts:
+            rank.end()
+        (folder / "out").write_text("".join(rank.output for rank in job_of_two.scripts))
+        (folder / "errors").write_text(text := "".join(rank.errors for rank in job_of_two.scripts))
         assert (folder / "two" / "told-0.txt").exists(), text
 
     folder = once(tmp_path_factory, "ranks", make)

@@ -202,7 +202,7 @@ def test_the_network_is_trained_between_matching_steps(digits):
 def test_gradient_matching_reduces_its_loss(digits, method, debias, tmp_path):
     """Over iterations of one step each, whose networks are not trained and so comparable."""
     settings = gradient_config(
-        method, iterations=60, outer_loop=1, inner_loop=0, lr_img=1.0, init="noise", batch_real=6
+        method, iterations=30, outer_loop=1, inner_loop=0, lr_img=1.0, init="noise", batch_real=6
     )
     session.run(settings, digits, out=tmp_path)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]

@@ -57,21 +57,18 @@ class Hook(MetaPathFinder):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target)
-        if spec is None or type(spec.loader) is not SourceFileLoader or not self._local(name, spec.origin):
+        if spec is None or type(spec.loader) is not SourceFileLoader or not self._places.have(name, spec.origin):
             return None
         spec.loader = _Loader(spec.loader.name, spec.loader.path)
         spec.loader.hook = self
         return spec
 
-    def _local(self, name: str, file: str | None) -> bool:
-        return self._places.have(name, file)
-
     def install(self) -> None:
         """Look at modules that are there, and at every later import."""
         # Before Python's own for paths, and after those for modules that no path can hide.
         sys.meta_path.insert(sys.meta_path.index(PathFinder), self)
-        for name, module in list(sys.modules.items()):
-            if name != "__main__" and self._local(name, getattr(module, "__file__", None)):
+        for name, module in self._places.modules():
+            if name != "__main__":
                 self.look_at(module)
 
     def look_at_main(self) -> None:
@@ -138,11 +135,11 @@ class Hook(MetaPathFinder):
 
     def _rebind(self, old: Any, new: Any) -> None:
         """Let every name for ``old`` in the script's modules stand for ``new``."""
-        for name, module in list(sys.modules.items()):
-            if name == "__main__" or self._local(name, getattr(module, "__file__", None)):
-                for key, value in list(vars(module).items()):
-                    if value is old:
-                        setattr(module, key, new)
+        own = [module for name, module in self._places.modules() if name != "__main__"]
+        for module in (*own, sys.modules["__main__"]):
+            for key, value in list(vars(module).items()):
+                if value is old:
+                    setattr(module, key, new)
 
     def report(self) -> Summary:
         """What has been replaced, called and compared so far."""

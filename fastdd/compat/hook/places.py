@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 # As strings: of two thousand modules each is asked for, when a script starts.
 _INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
@@ -20,12 +21,17 @@ def _real(folder: str | os.PathLike) -> str:
 _real_folder = functools.lru_cache(maxsize=None)(_real)
 
 
-def _real_file(file: str) -> str:
-    """A file without links in its path, whose folder is asked for once."""
+@functools.cache
+def _real_absolute(file: str) -> str:
     folder, name = os.path.split(file)
-    if not os.path.isabs(file) or os.path.islink(file) or name in ("", ".", ".."):
+    if os.path.islink(file) or name in ("", ".", ".."):
         return os.path.realpath(file)
     return _real_folder(folder) + name
+
+
+def _real_file(file: str) -> str:
+    """A file without links in its path; it and its folder are asked for once."""
+    return _real_absolute(file) if os.path.isabs(file) else os.path.realpath(file)
 
 
 def _named_by_links(folder: str) -> Iterator[str]:
@@ -68,13 +74,26 @@ class Places:
 
     def have(self, name: str, file: str | None) -> bool:
         """Whether the module ``name`` is a part of the script; remembered, for links are followed to tell."""
+        self._look_at_path()
+        return self._have(name, file)
+
+    def modules(self) -> list[tuple[str, ModuleType]]:
+        """Modules that have been imported and are a part of the script, by the names of ``sys.modules``."""
+        self._look_at_path()
+        everything = list(sys.modules.items())
+        return [(name, made) for name, made in everything if self._have(name, getattr(made, "__file__", None))]
+
+    def _look_at_path(self) -> None:
         if sys.path != self._seen:
             self._seen = list(sys.path)
             self._roots = self._roots_of(sys.path)
             self._known.clear()
-        if (name, file) not in self._known:
-            self._known[name, file] = self._is_part(name, file)
-        return self._known[name, file]
+
+    def _have(self, name: str, file: str | None) -> bool:
+        key = name, file
+        if key not in self._known:
+            self._known[key] = self._is_part(name, file)
+        return self._known[key]
 
     def _roots_of(self, path: list[str]) -> tuple[str, ...]:
         folders = {_real(entry) for entry in path if isinstance(entry, str) and os.path.isdir(entry or ".")}

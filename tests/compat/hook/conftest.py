@@ -4,7 +4,7 @@ import importlib
 import sys
 
 import pytest
-from field_code import NETWORKS, UTILS
+from field_code import NETWORKS, UTILS, path_of_a_script
 
 from fastdd import compat
 from fastdd.compat.hook import finder
@@ -14,7 +14,7 @@ from fastdd.compat.hook import finder
 def folder(tmp_path, monkeypatch):
     """A folder of such modules, importable; afterwards nothing of it is left."""
     before = set(sys.modules)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *path_of_a_script()])
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "utils.py").write_text(UTILS)

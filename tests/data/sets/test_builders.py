@@ -295,25 +295,7 @@ CIFAR_DIGESTS = {
 }
 
 
-@pytest.mark.realdata
-@pytest.mark.parametrize("name", REAL_DIGESTS)
-def test_the_digests_of_the_real_sets(data_root, name):
-    assert load(name, data_root).digest() == REAL_DIGESTS[name]
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("name", CIFAR_DIGESTS)
-def test_the_digests_of_the_cifar_sets(data_root, name):
-    data = load(name, data_root)
-    if data.provenance["files"][0]["sha256"] != CIFAR_COPY:
-        pytest.skip("digests are recorded for another copy of CIFAR-10")
-    assert data.digest() == CIFAR_DIGESTS[name]
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("name", ["c-mnist-fg", "c-mnist-bg"])
-def test_the_published_counts_of_c_mnist(data_root, name):
-    data = load(name, data_root)
+def assert_counts_of_c_mnist(data):
     assert data.train.images.shape == (60000, 3, 32, 32)
     assert data.test.images.shape == (10000, 3, 32, 32)
     train, test = data.train.counts(10, 10), data.test.counts(10, 10)
@@ -326,20 +308,39 @@ def test_the_published_counts_of_c_mnist(data_root, name):
     assert_published_counts(test, MNIST_TEST, 0.1)
 
 
+def assert_counts_of_c_fmnist(data):
+    assert_published_counts(data.train.counts(10, 10), [6000] * 10, 0.9)
+    assert_published_counts(data.test.counts(10, 10), [1000] * 10, 0.1)
+
+
+COUNTS = dict.fromkeys(("c-mnist-fg", "c-mnist-bg"), assert_counts_of_c_mnist)
+COUNTS |= dict.fromkeys(("c-fmnist-fg", "c-fmnist-bg"), assert_counts_of_c_fmnist)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", REAL_DIGESTS)
+def test_the_digests_and_published_counts_of_the_real_sets(data_root, name):
+    data = load(name, data_root)
+    assert data.digest() == REAL_DIGESTS[name]
+    if name in COUNTS:
+        COUNTS[name](data)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", CIFAR_DIGESTS)
+def test_the_digests_of_the_cifar_sets(data_root, name):
+    data = load(name, data_root)
+    if data.provenance["files"][0]["sha256"] != CIFAR_COPY:
+        pytest.skip("digests are recorded for another copy of CIFAR-10")
+    assert data.digest() == CIFAR_DIGESTS[name]
+
+
 @pytest.mark.realdata
 def test_the_smallest_group_of_unbalanced_c_mnist(data_root):
     """Its appendix P: "only about 1/500 of the entire dataset, which equates to just 12 samples out of 6000"."""
     train = load("c-mnist-fg", data_root, unbalanced=True).train.counts(10, 10)
     assert train.min() == 12
     assert np.diag(train).tolist() == [int(n * 0.9) for n in MNIST_TRAIN]
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("name", ["c-fmnist-fg", "c-fmnist-bg"])
-def test_the_published_counts_of_c_fmnist(data_root, name):
-    data = load(name, data_root)
-    assert_published_counts(data.train.counts(10, 10), [6000] * 10, 0.9)
-    assert_published_counts(data.test.counts(10, 10), [1000] * 10, 0.1)
 
 
 @pytest.mark.realdata
