@@ -457,13 +457,13 @@ def _conv_norm_backward(draw: Draw) -> Arguments:
 def _block_op(draw: Draw) -> Arguments:
     have = _last(_block(draw))
     x, filters = have["x"], have["filters"]
-    winograd = x.shape[3] >= 16 and have["padding"] == 1 and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+    side = tile_side(x.shape[3], x.shape[1], x.shape[2], have["padding"])
     rest = {key: have[key] for key in ("weight", "bias", "padding", "eps", "pool")}
-    return {"x": x, "filters": filters, "winograd": winograd, **rest}
+    return {"x": x, "filters": filters, "side": side, **rest}
 
 
-def _run_block_op(backend: str, x: Tensor, filters: Tensor, winograd: bool, *rest: Any, **named: Any) -> Tensor:
-    packed = torch.ops.fastdd.pack_filters(filters, winograd)
+def _run_block_op(backend: str, x: Tensor, filters: Tensor, side: int, *rest: Any, **named: Any) -> Tensor:
+    packed = torch.ops.fastdd.pack_filters(filters, side)
     function = block_plain.conv_block if backend == "reference" else torch.ops.fastdd.conv_block
     return function(x, filters, packed, *rest, *named.values())
 
@@ -520,7 +520,7 @@ DISPATCHED["conv_block"] = Target(_run_block_op, _block_op, public=False, derive
 DISPATCHED["pack_filters"] = _op(
     "pack_filters",
     block_plain.pack_filters,
-    lambda draw: {"filters": draw.normal(draw.size(), draw.size(), 3, 3), "winograd": draw.chance(0.5)},
+    lambda draw: {"filters": draw.normal(draw.size(), draw.size(), 3, 3), "side": draw.pick(0, 2, 4)},
     compares=False,
     derives=False,
     traces=False,
