@@ -51,18 +51,18 @@ void output_rows(const Conv3x3Call& call, const Groups<T>& groups, const float* 
   const int64_t outputs = call.outputs;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t n = (first + row) / grid.rows, i = (first + row) % grid.rows;
-    float* y = result + (n * call.height + T::kSide * i) * call.width * outputs + channel;
+    float* y = result + (n * call.height + T::kRows * i) * call.width * outputs + channel;
     for (int64_t j = 0; j < grid.columns; ++j) {
       const float* from = made + (row * grid.columns + j) * kPanel;
-      const int64_t below = std::min<int64_t>(T::kSide, call.height - T::kSide * i);
-      const int64_t beside = std::min<int64_t>(T::kSide, call.width - T::kSide * j);
+      const int64_t below = std::min<int64_t>(T::kRows, call.height - T::kRows * i);
+      const int64_t beside = std::min<int64_t>(T::kColumns, call.width - T::kColumns * j);
       for_lanes<float>(std::min(kPanel, outputs - channel), [&](int64_t c, auto part) {
-        Vec pixels[T::kSide][T::kSide];
+        Vec pixels[T::kRows][T::kColumns];
         tile_pixels<T>(from + c, groups.made, pixels);
         const Vec shift = bias == nullptr ? Vec{} : part.load(bias + channel + c);
         for (int64_t r = 0; r < below; ++r) {
           for (int64_t s = 0; s < beside; ++s) {
-            part.store(y + (r * call.width + T::kSide * j + s) * outputs + c, pixels[r][s] + shift);
+            part.store(y + (r * call.width + T::kColumns * j + s) * outputs + c, pixels[r][s] + shift);
           }
         }
       });
@@ -234,8 +234,8 @@ namespace FASTDD_VARIANT {
 int64_t packed_size(int64_t outputs, int64_t inputs, How how) {
   switch (how) {
     case How::gathered: return inputs * panels(9 * outputs) * kPanel;
-    case How::tiles2: return 16 * inputs * panels(outputs) * kPanel;
-    case How::tiles4: return 36 * inputs * panels(outputs) * kPanel;
+    case How::tiles2x2: return 16 * inputs * panels(outputs) * kPanel;
+    case How::tiles2x4: return 24 * inputs * panels(outputs) * kPanel;
     default: return 9 * inputs * panels(outputs) * kPanel;
   }
 }
@@ -263,10 +263,10 @@ void pack_filters(const float* filters, int64_t outputs, int64_t inputs, How how
           const float* g = taps_of(o, c);
           for (int tap = 0; tap < 9; ++tap) taps[tap][lane] = g[adjoint ? 8 - tap : tap];
         }
-        if (how == How::tiles2) {
-          transform_taps<Tiles2>(taps, packed + (panel * 16 * inputs + c) * kPanel + column, inputs * kPanel);
-        } else if (how == How::tiles4) {
-          transform_taps<Tiles4>(taps, packed + (panel * 36 * inputs + c) * kPanel + column, inputs * kPanel);
+        if (how == How::tiles2x2) {
+          transform_taps<Tiles2x2>(taps, packed + (panel * 16 * inputs + c) * kPanel + column, inputs * kPanel);
+        } else if (how == How::tiles2x4) {
+          transform_taps<Tiles2x4>(taps, packed + (panel * 24 * inputs + c) * kPanel + column, inputs * kPanel);
         } else {
           for (int tap = 0; tap < 9; ++tap) {
             store(packed + ((panel * 9 + tap) * inputs + c) * kPanel + column, load(taps[tap]));
@@ -281,8 +281,8 @@ int64_t conv3x3_scratch(const Conv3x3Call& call) {
   const int64_t sides = call.dy == nullptr ? 1 : 2;
   switch (call.how) {
     case How::gathered: return 3 * call.width * panels(9 * call.outputs) * kPanel;
-    case How::tiles2: return sides * Groups<Tiles2>(call).scratch();
-    case How::tiles4: return sides * Groups<Tiles4>(call).scratch();
+    case How::tiles2x2: return sides * Groups<Tiles2x2>(call).scratch();
+    case How::tiles2x4: return sides * Groups<Tiles2x4>(call).scratch();
     default:
       return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * panels(call.outputs) * kPanel) + padded(9 * call.inputs);
   }
@@ -291,8 +291,8 @@ int64_t conv3x3_scratch(const Conv3x3Call& call) {
 void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
   switch (call.how) {
     case How::gathered: return gathered(call, begin, end, scratch);
-    case How::tiles2: return winograd<Tiles2>(call, begin, end, scratch);
-    case How::tiles4: return winograd<Tiles4>(call, begin, end, scratch);
+    case How::tiles2x2: return winograd<Tiles2x2>(call, begin, end, scratch);
+    case How::tiles2x4: return winograd<Tiles2x4>(call, begin, end, scratch);
     default: direct(call, begin, end, scratch);
   }
 }
@@ -369,7 +369,7 @@ void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t
           const float* from = g + j * columns + panel * kPanel;
           const Vec g0 = load(from), g1 = load(from + kLanes);
           for (int m = 0; m < kTaps; ++m) {
-            const Vec value = Vec{} + pixel[m][j * inputs];
+            const Vec value = every_lane(pixel[m][j * inputs]);
             sum[m][0] += value * g0;
             sum[m][1] += value * g1;
           }

@@ -10,16 +10,16 @@ namespace fastdd {
 // Below 16 channels the transforms of Winograd's convolutions (Lavin and Gray 2016) cost more than they save.
 inline bool takes_winograd(int64_t inputs) { return inputs >= 16; }
 
-// How a convolution is computed: directly; by Winograd's tiles of 2x2 or 4x4 pixels; or, of few outputs, as a product of every
+// How a convolution is computed: directly; by Winograd's tiles of 2x2 or 2x4 pixels; or, of few outputs, as a product of every
 // pixel with the taps of all outputs, whose results its neighbours gather.
-enum class How : int { direct, gathered, tiles2, tiles4 };
+enum class How : int { direct, gathered, tiles2x2, tiles2x4 };
 
-// Of many outputs, or with a tangent. 4x4 tiles where they hold the error of float32 (from 64 channels on, see conv_winograd.h) and
-// save a tenth of the multiplications, the parts of tiles that stick out of the image included.
+// Of many outputs, or with a tangent. Wide tiles where their transforms cost less than they save, as do the parts of them that stick
+// out of the image, and where the image has more than its edges, at which a direct convolution sums, and rounds, less.
 inline How how_of_many(int64_t inputs, int64_t height, int64_t width) {
   if (!takes_winograd(inputs)) return How::direct;
-  const int64_t by_4 = 36 * ((height + 3) / 4) * ((width + 3) / 4), by_2 = 16 * ((height + 1) / 2) * ((width + 1) / 2);
-  return inputs >= 64 && 10 * by_4 <= 9 * by_2 ? How::tiles4 : How::tiles2;
+  const int64_t wide = 24 * ((width + 3) / 4), narrow = 16 * ((width + 1) / 2);
+  return inputs >= 64 && height >= 7 && width >= 7 && 10 * wide <= 9 * narrow ? How::tiles2x4 : How::tiles2x2;
 }
 
 // Below 8 outputs the 9 taps of all are at most 63 columns of a product, where tiles would fill half of one panel with nothing.
@@ -40,8 +40,7 @@ struct Conv3x3Call {
   float* dy;                   // null without one
 
   int64_t units() const {
-    const int64_t side = how == How::tiles4 ? 4 : how == How::tiles2 ? 2 : 1;
-    return images * ((height + side - 1) / side);
+    return images * (how == How::tiles2x2 || how == How::tiles2x4 ? (height + 1) / 2 : height);
   }
 };
 

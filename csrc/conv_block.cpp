@@ -34,13 +34,13 @@ Pool parse(const std::string& name) {
   return Pool::none;
 }
 
-How how_of_side(int64_t side) {
-  STD_TORCH_CHECK(side == 0 || side == 2 || side == 4, "tiles have 2 or 4 pixels a side, 0 for none, not ", side);
-  return side == 4 ? How::tiles4 : side == 2 ? How::tiles2 : How::direct;
+How how_of_columns(int64_t columns) {
+  STD_TORCH_CHECK(columns == 0 || columns == 2 || columns == 4, "tiles are of 2 or 4 columns, 0 for none, not ", columns);
+  return columns == 4 ? How::tiles2x4 : columns == 2 ? How::tiles2x2 : How::direct;
 }
 
-Tensor pack_filters(const Tensor& filters_, int64_t side) {
-  const How how = how_of_side(side);
+Tensor pack_filters(const Tensor& filters_, int64_t columns) {
+  const How how = how_of_columns(columns);
   const Tensor filters = torch::stable::contiguous(filters_);
   STD_TORCH_CHECK(filters.dim() == 4 && filters.size(2) == 3 && filters.size(3) == 3 && filters.scalar_type() == ScalarType::Float,
                   "filters must be float32 [O, I, 3, 3]");

@@ -97,12 +97,12 @@ struct Groups {
 template <class T>
 void tile_row_pixels(const Groups<T>& groups, const float* made, int64_t i, float* convolved) {
   const Grid<T>& grid = groups.grid;
-  const int64_t below = std::min<int64_t>(T::kSide, grid.height - T::kSide * i);
+  const int64_t below = std::min<int64_t>(T::kRows, grid.height - T::kRows * i);
   for (int64_t j = 0; j < grid.columns; ++j, made += kPanel) {
-    const int64_t beside = std::min<int64_t>(T::kSide, grid.width - T::kSide * j);
-    float* corner = convolved + T::kSide * (i * grid.width + j) * kPanel;
+    const int64_t beside = std::min<int64_t>(T::kColumns, grid.width - T::kColumns * j);
+    float* corner = convolved + (T::kRows * i * grid.width + T::kColumns * j) * kPanel;
     for (int64_t c = 0; c < kPanel; c += kLanes) {
-      Vec pixels[T::kSide][T::kSide];
+      Vec pixels[T::kRows][T::kColumns];
       tile_pixels<T>(made + c, groups.made, pixels);
       for (int64_t r = 0; r < below; ++r) {
         for (int64_t s = 0; s < beside; ++s) store(corner + (r * grid.width + s) * kPanel + c, pixels[r][s]);
@@ -157,16 +157,16 @@ namespace FASTDD_VARIANT {
 
 int64_t conv_block_scratch(const ConvBlockCall& call) {
   const Sizes sizes(call);
-  if (call.how == How::tiles2) return winograd_scratch<Tiles2>(call, sizes) + sizes.finish_scratch();
-  if (call.how == How::tiles4) return winograd_scratch<Tiles4>(call, sizes) + sizes.finish_scratch();
+  if (call.how == How::tiles2x2) return winograd_scratch<Tiles2x2>(call, sizes) + sizes.finish_scratch();
+  if (call.how == How::tiles2x4) return winograd_scratch<Tiles2x4>(call, sizes) + sizes.finish_scratch();
   return padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs) + padded(sizes.pixels * kPanel) +
          padded(9 * call.inputs) + sizes.finish_scratch();
 }
 
 void conv_block_images(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
   switch (call.how) {
-    case How::tiles2: return winograd<Tiles2>(call, begin, end, scratch);
-    case How::tiles4: return winograd<Tiles4>(call, begin, end, scratch);
+    case How::tiles2x2: return winograd<Tiles2x2>(call, begin, end, scratch);
+    case How::tiles2x4: return winograd<Tiles2x4>(call, begin, end, scratch);
     default: direct(call, begin, end, scratch);
   }
 }

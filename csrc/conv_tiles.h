@@ -22,6 +22,9 @@ constexpr int64_t kPanel = 2 * kLanes;  // columns of a product that are made at
 inline Vec load(const float* p) { return Lanes<float>::load(p); }
 inline void store(float* p, Vec v) { Lanes<float>::store(p, v); }
 
+// A load that goes to every lane: subtracting nothing is no instruction, as adding it is, which makes 0 of -0.
+inline Vec every_lane(float value) { return value - Vec{}; }
+
 inline int64_t panels(int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
 inline int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
 
@@ -39,7 +42,7 @@ inline void product(const float* a, int64_t stride, At at, int64_t depth, const 
     const Vec b0 = load(b + k * kPanel), b1 = load(b + k * kPanel + kLanes);
     const float* from = a + at[k];
     for (int m = 0; m < M; ++m) {
-      const Vec value = Vec{} + from[m * stride];
+      const Vec value = every_lane(from[m * stride]);
       sum[m][0] += value * b0;
       sum[m][1] += value * b1;
     }
@@ -58,6 +61,7 @@ inline void product_of(int64_t rows, const float* a, int64_t stride, At at, int6
   for (; rows >= kRows; rows -= kRows, a += kRows * stride, c += kRows * columns) {
     product<kRows, Add>(a, stride, at, depth, b, c, columns);
   }
+  for (; rows >= 8 && kRows > 8; rows -= 8, a += 8 * stride, c += 8 * columns) product<8, Add>(a, stride, at, depth, b, c, columns);
   for (; rows >= 4; rows -= 4, a += 4 * stride, c += 4 * columns) product<4, Add>(a, stride, at, depth, b, c, columns);
   for (; rows >= 2; rows -= 2, a += 2 * stride, c += 2 * columns) product<2, Add>(a, stride, at, depth, b, c, columns);
   if (rows > 0) product<1, Add>(a, stride, at, depth, b, c, columns);

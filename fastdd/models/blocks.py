@@ -88,8 +88,8 @@ def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
     """The layers one after the other: a convolution, and most often norm, activation and pooling; None does nothing.
 
     Instance norm (``GroupNorm(C, C)``), ReLU and 2x2 pooling run as one op, which reads the convolution's output once,
-    and with them a 3x3 convolution where not both its images and its parameters need a gradient. Everything else, and layers that have hooks, run
-    by themselves: the same values and derivatives, to rounding.
+    and with them a 3x3 convolution where not both its images and its parameters need a gradient. Everything else, and
+    layers that have hooks, run by themselves: the same values and derivatives, to rounding.
     """
     pooling = pooling_of(*tail)
     if pooling is None or not _ordinary(x, tail[0]):

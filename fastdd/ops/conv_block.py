@@ -24,8 +24,8 @@ def _triton(name: str, *arguments):
     return getattr(kernels, name)(*arguments)
 
 
-def _launch_pack(filters: Tensor, side: int) -> Tensor:
-    return _triton("pack_filters", filters) if split_takes(filters) else reference.pack_filters(filters, side)
+def _launch_pack(filters: Tensor, columns: int) -> Tensor:
+    return _triton("pack_filters", filters) if split_takes(filters) else reference.pack_filters(filters, columns)
 
 
 def _launch(
@@ -36,7 +36,7 @@ def _launch(
     return _triton("conv_block", x, filters, packed, weight, bias, eps, pool)
 
 
-_PACK = _dispatch.define("pack_filters(Tensor filters, int side) -> Tensor", reference.pack_filters, _KERNELS)
+_PACK = _dispatch.define("pack_filters(Tensor filters, int columns) -> Tensor", reference.pack_filters, _KERNELS)
 _BLOCK = _dispatch.define(
     "conv_block(Tensor x, Tensor filters, Tensor packed, Tensor weight, Tensor bias, int padding, float eps, str pool)"
     " -> Tensor",
@@ -69,14 +69,14 @@ for _name in (_PACK_BF16, _BLOCK_BF16):
     _dispatch.only_when(_name, "cpu", why_no_bf16_products)
 
 
-def _pack_fake(filters, side):
+def _pack_fake(filters, columns):
     if filters.device.type == "cuda":
         outputs, inputs = filters.shape[:2]
         taken = _dispatch.has_triton() and split_takes(filters)
         return filters.new_empty((3, 3, 3, inputs, outputs), dtype=torch.bfloat16) if taken else filters.new_empty(0)
     # How large it is, the kernels of this processor decide: they are asked, with real filters.
     with unset_fake_temporarily():
-        packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), side)
+        packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), columns)
     return filters.new_empty(packed.numel())
 
 
@@ -85,15 +85,15 @@ for _name in (_PACK, _BLOCK, _PACK_BF16, _BLOCK_BF16):
     _dispatch.register_no_autograd(_name)
 
 
-def tile_side(inputs: int, height: int, width: int, padding: int) -> int:
-    """Pixels a side of the tiles in which a CPU's block computes its convolution; 0: directly.
+def tile_columns(inputs: int, height: int, width: int, padding: int) -> int:
+    """Columns of pixels of the tiles, two rows high, in which a CPU's block computes its convolution; 0: directly.
 
     As how_of_block in csrc/conv_block_cpu.h, which refuses filters packed for another.
     """
     if inputs < 16 or padding != 1:
         return 0
-    by_4, by_2 = 36 * -(-height // 4) * -(-width // 4), 16 * -(-height // 2) * -(-width // 2)
-    return 4 if inputs >= 64 and 10 * by_4 <= 9 * by_2 else 2
+    wide, narrow = 24 * -(-width // 4), 16 * -(-width // 2)
+    return 4 if inputs >= 64 and min(height, width) >= 7 and 10 * wide <= 9 * narrow else 2
 
 
 class ConvBlock:
@@ -104,8 +104,8 @@ class ConvBlock:
 
     On the CPU, in float32, the C++ kernel keeps an image's activations in the core's cache from the convolution to the
     pooled result. Convolutions of at least 16 channels with padding 1 are computed by Winograd's F(2x2, 3x3) (Lavin and
-    Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications, from 64 channels on by F(4x4, 3x3), with 4 times
-    fewer, as :func:`fastdd.ops.conv3x3` does; others directly.
+    Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications, from 64 channels on by F(2x4, 3x3), with 3
+    times fewer, as :func:`fastdd.ops.conv3x3` does; others directly.
 
     In bfloat16, on CPUs with AVX-512 BF16, products of two bfloat16 numbers are summed in float32, twice as many at a
     time. From 16 channels on, with padding 1, they are Winograd's: transforms in float32, of float32 filters where
@@ -196,10 +196,10 @@ class ConvBlock:
             else:
                 z = F.conv2d(x, self._filters, padding=self._padding)
             return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self.pool, backend=self._backend)
-        side = tile_side(inputs, height, width, self._padding)
-        if side not in self._packed:
-            self._packed[side] = self._op("pack_filters")(self._filters, side)
-        return self._run("conv_block", x, self._packed[side])
+        columns = tile_columns(inputs, height, width, self._padding)
+        if columns not in self._packed:
+            self._packed[columns] = self._op("pack_filters")(self._filters, columns)
+        return self._run("conv_block", x, self._packed[columns])
 
     def _takes_half(self) -> bool:
         """Whether the kernels for bfloat16 images run, and take these filters."""
