@@ -98,7 +98,7 @@ def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
         return x
     norm = tail[0]
     # What wants both, as a step that matches gradients, would make the convolution once more than by itself.
-    if not (x.requires_grad and _trains(conv, norm)) and _own_kernel(conv, x):
+    if _own_kernel(conv, x) and not (x.requires_grad and (conv.by_segment is not None or _trains(conv, norm))):
         return ops.conv_norm_act_pool(
             conv.padded(x),
             conv.weight,
