@@ -28,7 +28,7 @@ def case(seed, n, inputs, outputs, height, width):
 def derivatives(function, x, filters, bias, seed=7, integers=True):
     """Output, first derivatives of a random functional of it, second derivatives of one of those.
 
-    Of small integers plain PyTorch's convolutions are exact, so that its error says nothing about what can be asked for.
+    Of small integers plain PyTorch's convolutions are exact: its error then says nothing about what can be asked for.
     """
     inputs = [t.detach().clone().requires_grad_() for t in (x, filters, bias)]
     generator = torch.Generator().manual_seed(seed)
