@@ -42,7 +42,8 @@ Tensor conv3x3(const Tensor& x_, const Tensor& filters_, const std::optional<Ten
   Tensor y = torch::stable::new_empty(x, {call.images, call.height, call.width, call.outputs});
   if (call.images * call.height * call.width * call.outputs == 0) return y;
   call.y = y.mutable_data_ptr<float>();
-  const Floats packed = fastdd::packed_filters(filters.const_data_ptr<float>(), call.outputs, call.inputs, adjoint);
+  call.how = fastdd::how_of(call.inputs, call.outputs, call.height, call.width);
+  const Floats packed = fastdd::packed_filters(filters.const_data_ptr<float>(), call.outputs, call.inputs, call.how, adjoint);
   call.filters = packed.get();
   fastdd::run(call);
   return y;

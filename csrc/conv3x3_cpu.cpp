@@ -1,13 +1,11 @@
 // Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
 #include "conv3x3_cpu.h"
 
-#include "conv_tiles.h"
+#include "conv_winograd.h"
 
 namespace fastdd {
 namespace {
 
-// Tiles of a Winograd product that share a pass over the filters.
-constexpr int64_t kGroupTiles = 64;
 // Tiles of a block of the weight gradient: its pixels stay in the core's cache while one frequency after the other is made.
 constexpr int64_t kBlockTiles = 128;
 // Rows of the weight gradient's products: they divide a vector of input channels.
@@ -15,70 +13,56 @@ constexpr int kWeightRows = kLanes >= 16 ? 8 : 4;
 // Filter taps of the direct weight gradient that are made at once.
 constexpr int kTaps = 9;
 
-// A^T m A of 4x4 products to 2x2 pixels.
-inline void output_pixels(const Vec (&m)[16], Vec (&y)[4]) {
-  Vec rows[2][4];
-  for (int s = 0; s < 4; ++s) {
-    rows[0][s] = m[s] + m[4 + s] + m[8 + s];
-    rows[1][s] = m[4 + s] - m[8 + s] - m[12 + s];
-  }
-  for (int r = 0; r < 2; ++r) {
-    y[2 * r] = rows[r][0] + rows[r][1] + rows[r][2];
-    y[2 * r + 1] = rows[r][1] - rows[r][2] - rows[r][3];
-  }
-}
-
+template <class T>
 struct Groups {
-  int64_t columns, tile_rows, tile_columns, rows, tiles, v_step, m_step;
+  Grid<T> grid;
+  int64_t rows, tiles, step, made;  // rows of tiles, and tiles, of a group
 
-  explicit Groups(const Conv3x3Call& call)
-      : columns(panels(call.outputs) * kPanel), tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2) {
-    const int64_t most = call.dy == nullptr ? kGroupTiles : kGroupTiles / 2;  // of a tangent there is as much again in the cache
-    rows = most / tile_columns > 0 ? most / tile_columns : 1;
-    tiles = rows * tile_columns;
-    // Not a power of two apart, which would put all 16 into the same cache set.
-    v_step = padded(tiles * call.inputs) + 16;
-    m_step = tiles * columns + 16;
+  explicit Groups(const Conv3x3Call& call) : grid(call.height, call.width) {
+    const int64_t most = call.dy == nullptr ? T::kGroup : T::kGroup / 2;  // of a tangent there is as much again in the cache
+    rows = std::max<int64_t>(1, most / grid.columns);
+    tiles = rows * grid.columns;
+    step = transformed_step(tiles, call.inputs);
+    made = made_step(tiles);
   }
 
-  int64_t scratch() const { return 16 * (v_step + m_step); }
+  int64_t scratch() const { return T::kFrequencies * (step + made); }
 };
 
-// Tile rows first .. first + rows of x, transformed: [16, tiles, inputs].
-void transform_rows(const Conv3x3Call& call, const Groups& groups, const float* x, int64_t first, int64_t rows, float* transformed) {
-  const int64_t inputs = call.inputs;
+// Rows of tiles first .. first + rows of x, transformed: [frequency, tile, input].
+template <class T>
+void transform_rows(const Conv3x3Call& call, const Groups<T>& groups, const float* x, int64_t first, int64_t rows,
+                    float* transformed) {
+  const Grid<T>& grid = groups.grid;
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
-    const float* image = x + n * call.height * call.width * inputs;
-    for (int64_t j = 0; j < groups.tile_columns; ++j) {
-      float* to = transformed + (row * groups.tile_columns + j) * inputs;
-      for (int64_t c = 0; c < inputs; c += kLanes) {
-        // The last vector is moved back over channels already done rather than cut.
-        const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
-        transform_patch(image, call.height, call.width, inputs, i, j, channel, Whole{},
-                        [&](int f, Vec v) { store(to + f * groups.v_step + channel, v); });
-      }
+    const int64_t n = (first + row) / grid.rows, i = (first + row) % grid.rows;
+    for (int64_t j = 0; j < grid.columns; ++j) {
+      transform_patch(grid, x + n * call.height * call.width * call.inputs, call.inputs, i, j,
+                      transformed + (row * grid.columns + j) * call.inputs, groups.step);
     }
   }
 }
 
-// The pixels of tile rows first .. first + rows, from their products [16, tiles, columns].
-void output_rows(const Conv3x3Call& call, const Groups& groups, const float* products, int64_t first, int64_t rows,
+// The pixels of rows of tiles first .. first + rows, in channels from `channel` on, from their products with a panel.
+template <class T>
+void output_rows(const Conv3x3Call& call, const Groups<T>& groups, const float* made, int64_t first, int64_t rows, int64_t channel,
                  const float* bias, float* result) {
+  const Grid<T>& grid = groups.grid;
   const int64_t outputs = call.outputs;
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t n = (first + row) / groups.tile_rows, i = (first + row) % groups.tile_rows;
-    float* y = result + (n * call.height + 2 * i) * call.width * outputs;
-    for (int64_t j = 0; j < groups.tile_columns; ++j) {
-      const float* from = products + (row * groups.tile_columns + j) * groups.columns;
-      for_lanes<float>(outputs, [&](int64_t c, auto part) {
-        Vec m[16], pixels[4];
-        for (int f = 0; f < 16; ++f) m[f] = load(from + f * groups.m_step + c);
-        output_pixels(m, pixels);
-        const Vec shift = bias == nullptr ? Vec{} : part.load(bias + c);
-        for (int64_t r = 0; r < 2 && 2 * i + r < call.height; ++r) {
-          for (int64_t s = 0; s < 2 && 2 * j + s < call.width; ++s) {
-            part.store(y + (r * call.width + 2 * j + s) * outputs + c, pixels[2 * r + s] + shift);
+    const int64_t n = (first + row) / grid.rows, i = (first + row) % grid.rows;
+    float* y = result + (n * call.height + T::kRows * i) * call.width * outputs + channel;
+    for (int64_t j = 0; j < grid.columns; ++j) {
+      const float* from = made + (row * grid.columns + j) * kPanel;
+      const int64_t below = std::min<int64_t>(T::kRows, call.height - T::kRows * i);
+      const int64_t beside = std::min<int64_t>(T::kColumns, call.width - T::kColumns * j);
+      for_lanes<float>(std::min(kPanel, outputs - channel), [&](int64_t c, auto part) {
+        Vec pixels[T::kRows][T::kColumns];
+        tile_pixels<T>(from + c, groups.made, pixels);
+        const Vec shift = bias == nullptr ? Vec{} : part.load(bias + channel + c);
+        for (int64_t r = 0; r < below; ++r) {
+          for (int64_t s = 0; s < beside; ++s) {
+            part.store(y + (r * call.width + T::kColumns * j + s) * outputs + c, pixels[r][s] + shift);
           }
         }
       });
@@ -86,30 +70,60 @@ void output_rows(const Conv3x3Call& call, const Groups& groups, const float* pro
   }
 }
 
+template <class T>
 void winograd(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
-  const Groups groups(call);
-  const int64_t inputs = call.inputs, count = panels(call.outputs);
-  float* transformed = scratch;                        // [16, tiles, inputs]
-  float* products = transformed + 16 * groups.v_step;  // [16, tiles, columns]
-  float* dtransformed = scratch + groups.scratch();    // the same of the tangents
-  float* dproducts = dtransformed + 16 * groups.v_step;
+  const Groups<T> groups(call);
+  const int64_t inputs = call.inputs, size = T::kFrequencies * inputs * kPanel;
+  float* transformed = scratch;                                   // [frequency, tile, input]
+  float* made = transformed + T::kFrequencies * groups.step;      // [frequency, tile, column] of a panel
+  float* dtransformed = scratch + groups.scratch();               // the same of the tangents
+  float* dmade = dtransformed + T::kFrequencies * groups.step;
   for (int64_t first = begin; first < end; first += groups.rows) {
-    const int64_t rows = end - first < groups.rows ? end - first : groups.rows, tiles = rows * groups.tile_columns;
+    const int64_t rows = std::min(groups.rows, end - first), tiles = rows * groups.grid.columns;
     transform_rows(call, groups, call.x, first, rows, transformed);
     if (call.dy != nullptr && call.dx != nullptr) transform_rows(call, groups, call.dx, first, rows, dtransformed);
-    for (int f = 0; f < 16; ++f) {
-      for (int64_t panel = 0; panel < count; ++panel) {
-        const int64_t filters = (f * count + panel) * inputs * kPanel, at = f * groups.m_step + panel * kPanel;
-        const float *v = transformed + f * groups.v_step, *dv = dtransformed + f * groups.v_step;
-        product_of(tiles, v, inputs, Every{1}, inputs, call.filters + filters, products + at, groups.columns);
-        if (call.dy == nullptr) continue;
-        product_of(tiles, v, inputs, Every{1}, inputs, call.dfilters + filters, dproducts + at, groups.columns);
-        if (call.dx == nullptr) continue;
-        product_of<true>(tiles, dv, inputs, Every{1}, inputs, call.filters + filters, dproducts + at, groups.columns);
-      }
+    for (int64_t panel = 0; panel < panels(call.outputs); ++panel) {
+      const float* filters = call.filters + panel * size;
+      panel_products<T>(tiles, inputs, transformed, groups.step, filters, made, groups.made, false);
+      output_rows(call, groups, made, first, rows, panel * kPanel, call.bias, call.y);
+      if (call.dy == nullptr) continue;
+      panel_products<T>(tiles, inputs, transformed, groups.step, call.dfilters + panel * size, dmade, groups.made, false);
+      if (call.dx != nullptr) panel_products<T>(tiles, inputs, dtransformed, groups.step, filters, dmade, groups.made, true);
+      output_rows(call, groups, dmade, first, rows, panel * kPanel, nullptr, call.dy);
     }
-    output_rows(call, groups, products, first, rows, call.bias, call.y);
-    if (call.dy != nullptr) output_rows(call, groups, dproducts, first, rows, nullptr, call.dy);
+  }
+}
+
+// Row h of x with the taps of all outputs, [pixel, tap and output].
+inline void tap_products(const Conv3x3Call& call, const float* image, int64_t h, float* to, int64_t columns) {
+  for (int64_t panel = 0; panel < columns / kPanel; ++panel) {
+    product_of(call.width, image + h * call.width * call.inputs, call.inputs, Every{1}, call.inputs,
+               call.filters + panel * call.inputs * kPanel, to + panel * kPanel, columns);
+  }
+}
+
+void gathered(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
+  const int64_t outputs = call.outputs, columns = panels(9 * outputs) * kPanel, row = call.width * columns;
+  int64_t next = 0;  // row of the image at hand; the three before it lie in scratch, row h in place h % 3
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t n = unit / call.height, h = unit % call.height;
+    const float* image = call.x + n * call.height * call.width * call.inputs;
+    if (unit == begin || h == 0) next = std::max<int64_t>(0, h - 1);
+    for (; next <= std::min(h + 1, call.height - 1); ++next) {
+      tap_products(call, image, next, scratch + next % 3 * row, columns);
+    }
+    float* y = call.y + unit * call.width * outputs;
+    for (int64_t w = 0; w < call.width; ++w, y += outputs) {
+      float sums[8];
+      for (int64_t o = 0; o < outputs; ++o) sums[o] = call.bias == nullptr ? 0 : call.bias[o];
+      for (int64_t tap = 0; tap < 9; ++tap) {
+        const int64_t above = h + tap / 3 - 1, beside = w + tap % 3 - 1;
+        if (above < 0 || above >= call.height || beside < 0 || beside >= call.width) continue;
+        const float* from = scratch + above % 3 * row + beside * columns + tap * outputs;
+        for (int64_t o = 0; o < outputs; ++o) sums[o] += from[o];
+      }
+      for (int64_t o = 0; o < outputs; ++o) y[o] = sums[o];
+    }
   }
 }
 
@@ -217,42 +231,45 @@ void weight_products(const WeightSizes& sizes, int64_t depth, const float* v, co
 
 namespace FASTDD_VARIANT {
 
-int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd) {
-  return (winograd ? 16 : 9) * inputs * panels(outputs) * kPanel;
+int64_t packed_size(int64_t outputs, int64_t inputs, How how) {
+  switch (how) {
+    case How::gathered: return inputs * panels(9 * outputs) * kPanel;
+    case How::tiles2x2: return 16 * inputs * panels(outputs) * kPanel;
+    case How::tiles2x4: return 24 * inputs * panels(outputs) * kPanel;
+    default: return 9 * inputs * panels(outputs) * kPanel;
+  }
 }
 
-// Direct: [panel, tap, input, column]; Winograd: G g G^T as [frequency, panel, input, column]. Columns beyond the last output are 0.
-void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, bool adjoint, int64_t begin, int64_t end,
+// Direct: [panel, tap, input, column]; gathered: [panel, input, column] of columns tap and output; tiles: G g G^T as [panel,
+// frequency, input, column]. Columns beyond the last are 0.
+void pack_filters(const float* filters, int64_t outputs, int64_t inputs, How how, bool adjoint, int64_t begin, int64_t end,
                   float* packed) {
-  const int64_t count = panels(outputs);
-  for (int64_t panel = 0; panel < count; ++panel) {
+  const auto taps_of = [&](int64_t o, int64_t c) { return filters + (adjoint ? c * outputs + o : o * inputs + c) * 9; };
+  if (how == How::gathered) {
+    for (int64_t column = 0; column < panels(9 * outputs) * kPanel; ++column) {
+      const int64_t tap = column / outputs, o = column % outputs;
+      float* to = packed + column / kPanel * inputs * kPanel + column % kPanel;
+      for (int64_t c = begin; c < end; ++c) to[c * kPanel] = tap < 9 ? taps_of(o, c)[adjoint ? 8 - tap : tap] : 0;
+    }
+    return;
+  }
+  for (int64_t panel = 0; panel < panels(outputs); ++panel) {
     for (int64_t c = begin; c < end; ++c) {
       for (int64_t column = 0; column < kPanel; column += kLanes) {
         alignas(64) float taps[9][kLanes] = {};
         for (int64_t lane = 0; lane < kLanes; ++lane) {
           const int64_t o = panel * kPanel + column + lane;
           if (o >= outputs) break;
-          const float* g = filters + (adjoint ? c * outputs + o : o * inputs + c) * 9;
+          const float* g = taps_of(o, c);
           for (int tap = 0; tap < 9; ++tap) taps[tap][lane] = g[adjoint ? 8 - tap : tap];
         }
-        if (!winograd) {
+        if (how == How::tiles2x2) {
+          transform_taps<Tiles2x2>(taps, packed + (panel * 16 * inputs + c) * kPanel + column, inputs * kPanel);
+        } else if (how == How::tiles2x4) {
+          transform_taps<Tiles2x4>(taps, packed + (panel * 24 * inputs + c) * kPanel + column, inputs * kPanel);
+        } else {
           for (int tap = 0; tap < 9; ++tap) {
             store(packed + ((panel * 9 + tap) * inputs + c) * kPanel + column, load(taps[tap]));
-          }
-          continue;
-        }
-        Vec t[4][3];
-        for (int s = 0; s < 3; ++s) {
-          const Vec first = load(taps[s]), middle = load(taps[3 + s]), last = load(taps[6 + s]);
-          t[0][s] = first;
-          t[1][s] = 0.5f * (first + middle + last);
-          t[2][s] = 0.5f * (first - middle + last);
-          t[3][s] = last;
-        }
-        for (int r = 0; r < 4; ++r) {
-          const Vec u[4] = {t[r][0], 0.5f * (t[r][0] + t[r][1] + t[r][2]), 0.5f * (t[r][0] - t[r][1] + t[r][2]), t[r][2]};
-          for (int s = 0; s < 4; ++s) {
-            store(packed + (((4 * r + s) * count + panel) * inputs + c) * kPanel + column, u[s]);
           }
         }
       }
@@ -261,16 +278,22 @@ void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool wi
 }
 
 int64_t conv3x3_scratch(const Conv3x3Call& call) {
-  const Groups groups(call);
-  if (takes_winograd(call.inputs)) return (call.dy == nullptr ? 1 : 2) * groups.scratch();
-  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * groups.columns) + padded(9 * call.inputs);
+  const int64_t sides = call.dy == nullptr ? 1 : 2;
+  switch (call.how) {
+    case How::gathered: return 3 * call.width * panels(9 * call.outputs) * kPanel;
+    case How::tiles2x2: return sides * Groups<Tiles2x2>(call).scratch();
+    case How::tiles2x4: return sides * Groups<Tiles2x4>(call).scratch();
+    default:
+      return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * panels(call.outputs) * kPanel) + padded(9 * call.inputs);
+  }
 }
 
 void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch) {
-  if (takes_winograd(call.inputs)) {
-    winograd(call, begin, end, scratch);
-  } else {
-    direct(call, begin, end, scratch);
+  switch (call.how) {
+    case How::gathered: return gathered(call, begin, end, scratch);
+    case How::tiles2x2: return winograd<Tiles2x2>(call, begin, end, scratch);
+    case How::tiles2x4: return winograd<Tiles2x4>(call, begin, end, scratch);
+    default: direct(call, begin, end, scratch);
   }
 }
 
@@ -346,7 +369,7 @@ void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t
           const float* from = g + j * columns + panel * kPanel;
           const Vec g0 = load(from), g1 = load(from + kLanes);
           for (int m = 0; m < kTaps; ++m) {
-            const Vec value = Vec{} + pixel[m][j * inputs];
+            const Vec value = every_lane(pixel[m][j * inputs]);
             sum[m][0] += value * g0;
             sum[m][1] += value * g1;
           }

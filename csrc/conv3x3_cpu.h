@@ -7,13 +7,31 @@
 
 namespace fastdd {
 
-// Below 16 channels the transforms of Winograd's F(2x2, 3x3) (Lavin and Gray 2016) cost more than they save.
+// Below 16 channels the transforms of Winograd's convolutions (Lavin and Gray 2016) cost more than they save.
 inline bool takes_winograd(int64_t inputs) { return inputs >= 16; }
 
-// y = conv(x, filters) + bias with stride 1 and padding 1. Its unit of work is a row of y, or a row of 2x2 tiles. With Winograd it
-// also makes the tangent dy = conv(dx, filters) + conv(x, dfilters), which shares the transforms of x and of the sum.
+// How a convolution is computed: directly; by Winograd's tiles of 2x2 or 2x4 pixels; or, of few outputs, as a product of every
+// pixel with the taps of all outputs, whose results its neighbours gather.
+enum class How : int { direct, gathered, tiles2x2, tiles2x4 };
+
+// Of many outputs, or with a tangent. Wide tiles where their transforms cost less than they save, as do the parts of them that stick
+// out of the image, and where the image has more than its edges, at which a direct convolution sums, and rounds, less.
+inline How how_of_many(int64_t inputs, int64_t height, int64_t width) {
+  if (!takes_winograd(inputs)) return How::direct;
+  const int64_t wide = 24 * ((width + 3) / 4), narrow = 16 * ((width + 1) / 2);
+  return inputs >= 64 && height >= 7 && width >= 7 && 10 * wide <= 9 * narrow ? How::tiles2x4 : How::tiles2x2;
+}
+
+// Below 8 outputs the 9 taps of all are at most 63 columns of a product, where tiles would fill half of one panel with nothing.
+inline How how_of(int64_t inputs, int64_t outputs, int64_t height, int64_t width) {
+  return takes_winograd(inputs) && outputs < 8 ? How::gathered : how_of_many(inputs, height, width);
+}
+
+// y = conv(x, filters) + bias with stride 1 and padding 1. Its unit of work is a row of y, or a row of tiles. With tiles it also makes
+// the tangent dy = conv(dx, filters) + conv(x, dfilters), which shares the transforms of x and of the sum.
 struct Conv3x3Call {
   int64_t images, height, width, inputs, outputs;
+  How how;
   const float* x;        // [images, height, width, inputs]
   const float* filters;  // from pack_filters
   const float* bias;     // [outputs] or null
@@ -21,7 +39,9 @@ struct Conv3x3Call {
   const float *dx, *dfilters;  // of the tangent: x's and the filters', packed alike; dx may be null for zeros
   float* dy;                   // null without one
 
-  int64_t units() const { return images * (takes_winograd(inputs) ? (height + 1) / 2 : height); }
+  int64_t units() const {
+    return images * (how == How::tiles2x2 || how == How::tiles2x4 ? (height + 1) / 2 : height);
+  }
 };
 
 // The gradient of the filters. With Winograd, `sums` of the products of both transformed sides, frequency by frequency; directly,
@@ -42,9 +62,9 @@ struct Conv3x3WeightCall {
 }  // namespace fastdd
 
 // Floats that the packed filters take.
-FASTDD_DECLARE_VARIANTS(int64_t packed_size(int64_t outputs, int64_t inputs, bool winograd))
+FASTDD_DECLARE_VARIANTS(int64_t packed_size(int64_t outputs, int64_t inputs, How how))
 // Input channels [begin, end) of the packed filters; [outputs, inputs, 3, 3], or, for the adjoint, [inputs, outputs, 3, 3].
-FASTDD_DECLARE_VARIANTS(void pack_filters(const float* filters, int64_t outputs, int64_t inputs, bool winograd, bool adjoint,
+FASTDD_DECLARE_VARIANTS(void pack_filters(const float* filters, int64_t outputs, int64_t inputs, How how, bool adjoint,
                                           int64_t begin, int64_t end, float* packed))
 // Floats of scratch memory that a call of conv3x3_units needs, 64-byte aligned.
 FASTDD_DECLARE_VARIANTS(int64_t conv3x3_scratch(const Conv3x3Call& call))

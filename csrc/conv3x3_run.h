@@ -11,11 +11,10 @@ namespace fastdd {
 inline int64_t grain(int64_t multiplications) { return 1 + 100000 / (multiplications + 1); }
 
 // The filters as the kernels take them, for as many inputs as x has channels.
-inline Floats packed_filters(const float* filters, int64_t outputs, int64_t inputs, bool adjoint) {
-  const bool winograd = takes_winograd(inputs);
-  Floats packed = aligned(FASTDD_DISPATCH(packed_size, outputs, inputs, winograd));
+inline Floats packed_filters(const float* filters, int64_t outputs, int64_t inputs, How how, bool adjoint) {
+  Floats packed = aligned(FASTDD_DISPATCH(packed_size, outputs, inputs, how));
   torch::stable::parallel_for(0, inputs, grain(100 * outputs), [&](int64_t begin, int64_t end) {
-    FASTDD_DISPATCH(pack_filters, filters, outputs, inputs, winograd, adjoint, begin, end, packed.get());
+    FASTDD_DISPATCH(pack_filters, filters, outputs, inputs, how, adjoint, begin, end, packed.get());
   });
   return packed;
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@ using fastdd::Conv3x3Call;
 using fastdd::Conv3x3WeightCall;
 using fastdd::ConvBlockCall;
 using fastdd::Floats;
+using fastdd::How;
 using fastdd::NormActPoolCall;
 using fastdd::Pool;
 using torch::headeronly::ScalarType;
@@ -32,13 +34,19 @@ Pool parse(const std::string& name) {
   return Pool::none;
 }
 
-Tensor pack_filters(const Tensor& filters_, bool winograd) {
+How how_of_columns(int64_t columns) {
+  STD_TORCH_CHECK(columns == 0 || columns == 2 || columns == 4, "tiles are of 2 or 4 columns, 0 for none, not ", columns);
+  return columns == 4 ? How::tiles2x4 : columns == 2 ? How::tiles2x2 : How::direct;
+}
+
+Tensor pack_filters(const Tensor& filters_, int64_t columns) {
+  const How how = how_of_columns(columns);
   const Tensor filters = torch::stable::contiguous(filters_);
   STD_TORCH_CHECK(filters.dim() == 4 && filters.size(2) == 3 && filters.size(3) == 3 && filters.scalar_type() == ScalarType::Float,
                   "filters must be float32 [O, I, 3, 3]");
   const int64_t outputs = filters.size(0), inputs = filters.size(1);
-  Tensor packed = torch::stable::new_empty(filters, {FASTDD_DISPATCH(packed_size, outputs, inputs, winograd)});
-  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, winograd, false, 0, inputs,
+  Tensor packed = torch::stable::new_empty(filters, {FASTDD_DISPATCH(packed_size, outputs, inputs, how)});
+  FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, inputs, how, false, 0, inputs,
                   packed.mutable_data_ptr<float>());
   return packed;
 }
@@ -56,9 +64,9 @@ Tensor conv_block(const Tensor& x_, const Tensor& filters, const Tensor& packed_
   call.width = x.size(2);
   call.inputs = x.size(3);
   call.padding = padding;
-  call.winograd = fastdd::conv_block_takes_winograd(call.inputs, call.height, call.width, padding);
+  call.how = fastdd::how_of_block(call.inputs, call.height, call.width, padding);
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Float && packed.dim() == 1 &&
-                      packed.size(0) == FASTDD_DISPATCH(packed_size, outputs, call.inputs, call.winograd),
+                      packed.size(0) == FASTDD_DISPATCH(packed_size, outputs, call.inputs, call.how),
                   "packed does not come from pack_filters for this shape");
   call.filters = packed.const_data_ptr<float>();
   call.tail.element = fastdd::Element::f32;
@@ -180,9 +188,9 @@ struct Training {
     tail.bias = bias.const_data_ptr();
     shrink = tail.pool == Pool::none ? 1 : 2;
     STD_TORCH_CHECK(tail.height >= shrink && tail.width >= shrink, "images are too small");
-    const bool winograd = fastdd::takes_winograd(convolution.inputs);
-    packed = aligned(FASTDD_DISPATCH(packed_size, outputs, convolution.inputs, winograd));
-    FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, convolution.inputs, winograd, false, 0,
+    convolution.how = fastdd::how_of(convolution.inputs, outputs, convolution.height, convolution.width);
+    packed = aligned(FASTDD_DISPATCH(packed_size, outputs, convolution.inputs, convolution.how));
+    FASTDD_DISPATCH(pack_filters, filters.const_data_ptr<float>(), outputs, convolution.inputs, convolution.how, false, 0,
                     convolution.inputs, packed.get());
     convolution.filters = packed.get();
     convolved = (tail.height * tail.width * outputs + 15) / 16 * 16;
@@ -191,6 +199,15 @@ struct Training {
   }
 
   int64_t out_size() const { return (tail.height / shrink) * (tail.width / shrink) * outputs; }
+
+  void check_backward(const Tensor& g, const Tensor& stats) const {
+    STD_TORCH_CHECK(g.dim() == 4 && g.size(0) == images && g.size(1) == tail.height / shrink && g.size(2) == tail.width / shrink &&
+                        g.size(3) == outputs && g.scalar_type() == ScalarType::Float,
+                    "g must have y's shape and dtype");
+    STD_TORCH_CHECK(stats.dim() == 3 && stats.size(0) == images && stats.size(1) == 2 && stats.size(2) == outputs &&
+                        stats.scalar_type() == ScalarType::Float,
+                    "stats must be float32 [N, 2, O]");
+  }
 
   // Convolves image n into `memory`, whose remainder is scratch; returns the call for the rest of the block.
   NormActPoolCall convolve(int64_t n, const Tensor& stats, float* memory) const {
@@ -202,6 +219,15 @@ struct Training {
     rest.x = memory;
     rest.stats = const_cast<float*>(stats.const_data_ptr<float>()) + n * 2 * outputs;
     return rest;
+  }
+
+  // The gradient of image n's convolution into `memory`, in place of the convolution; the norm's, of 2 * outputs floats, to sums.
+  void backward(int64_t n, const Tensor& g, const Tensor& stats, float* memory, float* sums) const {
+    NormActPoolCall norm = convolve(n, stats, memory);
+    norm.g = g.const_data_ptr<float>() + n * out_size();
+    norm.dx = memory;
+    norm.sums = sums;
+    FASTDD_DISPATCH(norm_act_pool_backward_images, norm, 0, 1, memory + convolved);
   }
 };
 
@@ -230,12 +256,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_,
   const Training block(x, filters, weight, bias, pool);
   const Tensor g = torch::stable::contiguous(g_), stats = torch::stable::contiguous(stats_);
   const int64_t outputs = block.outputs;
-  STD_TORCH_CHECK(g.dim() == 4 && g.size(0) == block.images && g.size(1) == block.tail.height / block.shrink &&
-                      g.size(2) == block.tail.width / block.shrink && g.size(3) == outputs && g.scalar_type() == ScalarType::Float,
-                  "g must have y's shape and dtype");
-  STD_TORCH_CHECK(stats.dim() == 3 && stats.size(0) == block.images && stats.size(1) == 2 && stats.size(2) == outputs &&
-                      stats.scalar_type() == ScalarType::Float,
-                  "stats must be float32 [N, 2, O]");
+  block.check_backward(g, stats);
   Conv3x3WeightCall call{};
   call.images = block.images;
   call.height = block.tail.height;
@@ -261,11 +282,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_,
       float* own = call.sums + part * size;
       std::memset(own, 0, size * sizeof(float));
       for (int64_t n = call.part_start(part); n < call.part_start(part + 1); ++n) {
-        NormActPoolCall norm = block.convolve(n, stats, memory.get());
-        norm.g = g.const_data_ptr<float>() + n * block.out_size();
-        norm.dx = memory.get();  // in place of the convolution
-        norm.sums = norm_sums.get() + 2 * n * outputs;
-        FASTDD_DISPATCH(norm_act_pool_backward_images, norm, 0, 1, rest);
+        block.backward(n, g, stats, memory.get(), norm_sums.get() + 2 * n * outputs);
         Conv3x3WeightCall one = call;
         one.images = 1;
         one.x = block.x.const_data_ptr<float>() + n * call.height * call.width * call.inputs;
@@ -289,6 +306,38 @@ std::tuple<Tensor, Tensor, Tensor> conv_norm_act_pool_backward(const Tensor& g_,
   return {to_filters, to_weight, to_bias};
 }
 
+// The images' gradient alone, of a block whose parameters are constants.
+Tensor conv_norm_act_pool_image_gradient(const Tensor& g_, const Tensor& x, const Tensor& filters, const Tensor& weight,
+                                         const Tensor& bias, const Tensor& stats_, std::string pool) {
+  const Training block(x, filters, weight, bias, pool);
+  const Tensor g = torch::stable::contiguous(g_), stats = torch::stable::contiguous(stats_);
+  block.check_backward(g, stats);
+  Conv3x3Call call = block.convolution;  // of one image
+  call.inputs = block.outputs;
+  call.outputs = block.convolution.inputs;
+  call.how = fastdd::how_of(call.inputs, call.outputs, call.height, call.width);
+  const int64_t image = call.height * call.width * call.outputs;
+  Tensor to_x = torch::stable::new_empty(block.x, {block.images, call.height, call.width, call.outputs});
+  if (block.images * image == 0) return to_x;
+  const Floats packed = aligned(FASTDD_DISPATCH(packed_size, call.outputs, call.inputs, call.how));
+  FASTDD_DISPATCH(pack_filters, block.filters.const_data_ptr<float>(), call.outputs, call.inputs, call.how, true, 0, call.inputs,
+                  packed.get());
+  call.filters = packed.get();
+  const int64_t scratch = std::max(block.scratch, FASTDD_DISPATCH(conv3x3_scratch, call));
+  const int64_t sums = (2 * block.outputs + 15) / 16 * 16;
+  torch::stable::parallel_for(0, block.images, 1, [&](int64_t begin, int64_t end) {
+    const Floats memory = aligned(block.convolved + scratch + sums);
+    for (int64_t n = begin; n < end; ++n) {
+      block.backward(n, g, stats, memory.get(), memory.get() + block.convolved + scratch);
+      Conv3x3Call one = call;
+      one.x = memory.get();
+      one.y = to_x.mutable_data_ptr<float>() + n * image;
+      FASTDD_DISPATCH(conv3x3_units, one, 0, one.units(), memory.get() + block.convolved);
+    }
+  });
+  return to_x;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
@@ -300,4 +349,5 @@ STABLE_TORCH_LIBRARY_IMPL(fastdd, CPU, m) {
 #endif
   m.impl("conv_norm_act_pool", TORCH_BOX(&conv_norm_act_pool));
   m.impl("conv_norm_act_pool_backward", TORCH_BOX(&conv_norm_act_pool_backward));
+  m.impl("conv_norm_act_pool_image_gradient", TORCH_BOX(&conv_norm_act_pool_image_gradient));
 }

@@ -1,12 +1,12 @@
 // Compiled once per instruction set (FASTDD_VARIANT), see segment_mean_cpu.cpp.
 //
-// An image's activations stay in the core's cache from the convolution to the pooled result: of large images a panel of
-// channels (direct) or a strip of tiles (Winograd) at a time. Both convolutions are products of
+// An image's activations stay in the core's cache from the convolution to the pooled result: of large images a strip of
+// tiles (Winograd) at a time, and everywhere a panel of channels. Both convolutions are products of
 // [pixels or tiles, K] and [K, outputs] matrices by one micro-kernel, whose rows are read with a stride and a table of
 // offsets: the direct one needs no unfolded copy.
 #include "conv_block_cpu.h"
 
-#include "conv_tiles.h"
+#include "conv_winograd.h"
 
 namespace fastdd {
 
@@ -16,45 +16,36 @@ void norm_act_pool_images(const NormActPoolCall& call, int64_t begin, int64_t en
 
 namespace {
 
-// Rows of a Winograd product that share a pass over the filters.
-constexpr int64_t kGroupRows = 64;
-
 struct Sizes {
-  int64_t height, width, pixels, outputs, columns, out_pixels;  // of the convolution's output; columns: outputs padded to panels
-  int64_t tile_rows, tile_columns, tiles;  // of Winograd
-  int64_t group, strip;  // images, and tile rows of each, that share a pass over the filters: several images, or a part of one
+  int64_t height, width, pixels, outputs, out_pixels;  // of the convolution's output
 
   explicit Sizes(const ConvBlockCall& call)
       : height(call.tail.height), width(call.tail.width), pixels(height * width), outputs(call.tail.channels),
-        columns(panels(outputs) * kPanel),
-        out_pixels(call.tail.pool == Pool::none ? pixels : (height / 2) * (width / 2)),
-        tile_rows(height / 2), tile_columns(width / 2), tiles(tile_rows * tile_columns),
-        group(tiles >= kGroupRows ? 1 : kGroupRows / (tiles > 0 ? tiles : 1)),
-        strip(tiles <= kGroupRows ? tile_rows : (tile_columns >= kGroupRows ? 1 : kGroupRows / tile_columns)) {}
+        out_pixels(call.tail.pool == Pool::none ? pixels : (height / 2) * (width / 2)) {}
 
-  int64_t rows() const { return group * strip * tile_columns; }  // of a Winograd product
-  // From a frequency to the next, of transformed tiles and of products: not a power of two, which would put all 16 into the same
-  // cache set.
-  int64_t v_step(int64_t inputs) const { return padded(rows() * inputs) + 16; }
-  int64_t m_step() const { return rows() * columns + 16; }
+  int64_t finish_scratch() const {
+    return padded(out_pixels * kPanel) + padded(2 * kPanel) + norm_act_pool_scratch(kPanel);
+  }
 };
 
-// Channels first .. first + count of the convolution's output, [pixels, columns] with columns padded, to the pooled result at y.
-inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t columns, int64_t first, int64_t count,
-                   float* y, float* stats, float* scratch) {
-  if (columns != count) {
-    for (int64_t p = 1; p < sizes.pixels; ++p) {
-      std::memmove(convolved + p * count, convolved + p * columns, count * sizeof(float));
-    }
+// A panel of channels of an image's convolution, [pixels, kPanel], to the pooled result y [out_pixels, outputs].
+inline void finish(const ConvBlockCall& call, const Sizes& sizes, float* convolved, int64_t panel, float* y, float* scratch) {
+  const int64_t first = panel * kPanel, count = std::min(kPanel, sizes.outputs - first);
+  for (int64_t p = 1; count < kPanel && p < sizes.pixels; ++p) {
+    std::memmove(convolved + p * count, convolved + p * kPanel, count * sizeof(float));
   }
+  float *stats = scratch + padded(sizes.out_pixels * kPanel), *rest = stats + padded(2 * kPanel);
   NormActPoolCall tail = call.tail;
   tail.channels = count;
   tail.weight = static_cast<const float*>(call.tail.weight) + first;
   tail.bias = static_cast<const float*>(call.tail.bias) + first;
   tail.x = convolved;
-  tail.y = y;
+  tail.y = scratch;
   tail.stats = stats;
-  FASTDD_VARIANT::norm_act_pool_images(tail, 0, 1, scratch);
+  FASTDD_VARIANT::norm_act_pool_images(tail, 0, 1, rest);
+  for (int64_t p = 0; p < sizes.out_pixels; ++p) {
+    std::memcpy(y + p * sizes.outputs + first, scratch + p * count, count * sizeof(float));
+  }
 }
 
 void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
@@ -63,10 +54,8 @@ void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratc
   const int64_t row = (call.width + 2 * call.padding) * inputs, rows = call.height + 2 * call.padding;
   float* image = scratch;
   float* convolved = image + padded(rows * row);                    // a panel of channels at a time: large images stay in the cache
-  float* pooled = convolved + padded(sizes.pixels * kPanel);
-  int32_t* at = reinterpret_cast<int32_t*>(pooled + padded(sizes.out_pixels * kPanel));
-  float* stats = reinterpret_cast<float*>(at) + padded(depth);
-  float* rest = stats + padded(2 * kPanel);
+  int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * kPanel));
+  float* rest = reinterpret_cast<float*>(at) + padded(depth);
   for (int64_t k = 0; k < depth; ++k) {
     const int64_t tap = k / inputs;
     at[k] = static_cast<int32_t>((tap / 3) * row + (tap % 3) * inputs + k % inputs);
@@ -82,94 +71,84 @@ void direct(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratc
       for (int64_t i = 0; i < sizes.height; ++i) {
         product_of(sizes.width, image + i * row, inputs, at, depth, filters, convolved + i * sizes.width * kPanel, kPanel);
       }
-      const int64_t first = panel * kPanel, count = sizes.outputs - first < kPanel ? sizes.outputs - first : kPanel;
-      finish(call, sizes, convolved, kPanel, first, count, pooled, stats, rest);
-      float* y = call.y + n * sizes.out_pixels * sizes.outputs + first;
-      for (int64_t p = 0; p < sizes.out_pixels; ++p) {
-        std::memcpy(y + p * sizes.outputs, pooled + p * count, count * sizeof(float));
+      finish(call, sizes, convolved, panel, call.y + n * sizes.out_pixels * sizes.outputs, rest);
+    }
+  }
+}
+
+// Which tiles share a pass over the filters: those of several images, or of a part of one.
+template <class T>
+struct Groups {
+  Grid<T> grid;
+  int64_t images, strip, step, made;  // images, and rows of tiles of each
+
+  explicit Groups(const ConvBlockCall& call) : grid(call.height, call.width) {
+    images = std::max<int64_t>(1, T::kGroup / std::max<int64_t>(1, grid.tiles));
+    strip = grid.tiles <= T::kGroup ? grid.rows : std::max<int64_t>(1, T::kGroup / grid.columns);
+    const int64_t tiles = images * strip * grid.columns;
+    step = transformed_step(tiles, call.inputs);
+    made = made_step(tiles);
+  }
+
+  int64_t scratch() const { return T::kFrequencies * (step + made); }
+};
+
+// The pixels [height, width, kPanel] of a row of tiles, from their products with a panel.
+template <class T>
+void tile_row_pixels(const Groups<T>& groups, const float* made, int64_t i, float* convolved) {
+  const Grid<T>& grid = groups.grid;
+  const int64_t below = std::min<int64_t>(T::kRows, grid.height - T::kRows * i);
+  for (int64_t j = 0; j < grid.columns; ++j, made += kPanel) {
+    const int64_t beside = std::min<int64_t>(T::kColumns, grid.width - T::kColumns * j);
+    float* corner = convolved + (T::kRows * i * grid.width + T::kColumns * j) * kPanel;
+    for (int64_t c = 0; c < kPanel; c += kLanes) {
+      Vec pixels[T::kRows][T::kColumns];
+      tile_pixels<T>(made + c, groups.made, pixels);
+      for (int64_t r = 0; r < below; ++r) {
+        for (int64_t s = 0; s < beside; ++s) store(corner + (r * grid.width + s) * kPanel + c, pixels[r][s]);
       }
     }
   }
 }
 
-// B^T d B of the 4x4 input patch of every tile of rows first .. last - 1: to [16, tiles, inputs].
-void transform_input(const ConvBlockCall& call, const Sizes& sizes, const float* x, int64_t first, int64_t last, float* to,
-                     int64_t step) {
-  const int64_t inputs = call.inputs;
-  for (int64_t i = first; i < last; ++i) {
-    for (int64_t j = 0; j < sizes.tile_columns; ++j) {
-      float* tile = to + ((i - first) * sizes.tile_columns + j) * inputs;
-      for (int64_t c = 0; c < inputs; c += kLanes) {
-        // The last vector is moved back over channels already done rather than cut.
-        const int64_t channel = c + kLanes <= inputs ? c : inputs - kLanes;
-        transform_patch(x, call.height, call.width, inputs, i, j, channel, Whole{},
-                        [&](int f, Vec v) { store(tile + f * step + channel, v); });
-      }
-    }
-  }
-}
-
-// A^T m A of the 4x4 products, [16, tiles, columns], of every tile of rows first .. last - 1, to its 2x2 pixels.
-void transform_output(const Sizes& sizes, const float* from, int64_t first, int64_t last, int64_t step, float* convolved) {
-  const int64_t columns = sizes.columns;
-  for (int64_t i = first; i < last; ++i) {
-    for (int64_t j = 0; j < sizes.tile_columns; ++j) {
-      const float* tile = from + ((i - first) * sizes.tile_columns + j) * columns;
-      float* pixel = convolved + (2 * i * sizes.width + 2 * j) * columns;
-      for (int64_t c = 0; c < columns; c += kLanes) {
-        Vec rows[2][4];
-        for (int s = 0; s < 4; ++s) {
-          const Vec m0 = load(tile + s * step + c), m1 = load(tile + (4 + s) * step + c);
-          const Vec m2 = load(tile + (8 + s) * step + c), m3 = load(tile + (12 + s) * step + c);
-          rows[0][s] = m0 + m1 + m2;
-          rows[1][s] = m1 - m2 - m3;
-        }
-        for (int r = 0; r < 2; ++r) {
-          float* at = pixel + r * sizes.width * columns + c;
-          store(at, rows[r][0] + rows[r][1] + rows[r][2]);
-          store(at + columns, rows[r][1] - rows[r][2] - rows[r][3]);
-        }
-      }
-    }
-  }
-}
-
+template <class T>
 void winograd(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
   const Sizes sizes(call);
-  const int64_t inputs = call.inputs;
-  const int64_t v_step = sizes.v_step(inputs), m_step = sizes.m_step();
-  float* transformed = scratch;                 // [16, rows, inputs]
-  float* products = transformed + 16 * v_step;  // [16, rows, columns]
-  float* convolved = products + 16 * m_step;
-  int32_t* at = reinterpret_cast<int32_t*>(convolved + padded(sizes.pixels * sizes.columns));
-  float* stats = reinterpret_cast<float*>(at) + padded(inputs);
-  float* rest = stats + padded(2 * sizes.outputs);
-  for (int64_t k = 0; k < inputs; ++k) at[k] = static_cast<int32_t>(k);
-  for (int64_t n = begin; n < end; n += sizes.group) {
-    const int64_t images = end - n < sizes.group ? end - n : sizes.group;
-    for (int64_t first = 0; first < sizes.tile_rows; first += sizes.strip) {
-      const int64_t last = first + sizes.strip < sizes.tile_rows ? first + sizes.strip : sizes.tile_rows;
-      const int64_t tiles = (last - first) * sizes.tile_columns;
-      for (int64_t image = 0; image < images; ++image) {
-        transform_input(call, sizes, call.x + (n + image) * call.height * call.width * inputs, first, last,
-                        transformed + image * tiles * inputs, v_step);
+  const Groups<T> groups(call);
+  const Grid<T>& grid = groups.grid;
+  const int64_t inputs = call.inputs, count = panels(sizes.outputs), size = T::kFrequencies * inputs * kPanel;
+  const int64_t image_size = padded(sizes.pixels * kPanel);
+  float* transformed = scratch;                                                // [frequency, tile, input]
+  float* made = transformed + T::kFrequencies * groups.step;                   // [frequency, tile, column] of a panel
+  float* convolved = made + T::kFrequencies * groups.made;                     // [panel, pixel, column] of an image
+  float* rest = convolved + (groups.strip < grid.rows ? count : 1) * image_size;
+  for (int64_t n = begin; n < end; n += groups.images) {
+    const int64_t images = std::min(groups.images, end - n);
+    for (int64_t first = 0; first < grid.rows; first += groups.strip) {
+      const int64_t last = std::min(first + groups.strip, grid.rows), tiles = (last - first) * grid.columns;
+      for (int64_t k = 0; k < images * tiles; ++k) {
+        transform_patch(grid, call.x + (n + k / tiles) * call.height * call.width * inputs, inputs,
+                        first + k % tiles / grid.columns, k % grid.columns, transformed + k * inputs, groups.step);
       }
-      for (int f = 0; f < 16; ++f) {
-        for (int64_t panel = 0; panel < panels(sizes.outputs); ++panel) {
-          product_of(images * tiles, transformed + f * v_step, inputs, at, inputs,
-                     call.filters + (f * panels(sizes.outputs) + panel) * inputs * kPanel,
-                     products + f * m_step + panel * kPanel, sizes.columns);
-        }
-      }
-      for (int64_t image = 0; image < images; ++image) {
-        transform_output(sizes, products + image * tiles * sizes.columns, first, last, m_step, convolved);
-        if (last == sizes.tile_rows) {
-          finish(call, sizes, convolved, sizes.columns, 0, sizes.outputs,
-                 call.y + (n + image) * sizes.out_pixels * sizes.outputs, stats, rest);
+      for (int64_t panel = 0; panel < count; ++panel) {
+        panel_products<T>(images * tiles, inputs, transformed, groups.step, call.filters + panel * size, made, groups.made, false);
+        // Of an image in strips, panel after panel waits for the last one.
+        float* own = convolved + (groups.strip < grid.rows ? panel * image_size : 0);
+        for (int64_t k = 0; k < images; ++k) {
+          for (int64_t i = first; i < last; ++i) {
+            tile_row_pixels(groups, made + (k * tiles + (i - first) * grid.columns) * kPanel, i, own);
+          }
+          if (last == grid.rows) finish(call, sizes, own, panel, call.y + (n + k) * sizes.out_pixels * sizes.outputs, rest);
         }
       }
     }
   }
+}
+
+template <class T>
+int64_t winograd_scratch(const ConvBlockCall& call, const Sizes& sizes) {
+  const Groups<T> groups(call);
+  return groups.scratch() + (groups.strip < groups.grid.rows ? panels(sizes.outputs) : 1) * padded(sizes.pixels * kPanel);
 }
 
 }  // namespace
@@ -178,19 +157,17 @@ namespace FASTDD_VARIANT {
 
 int64_t conv_block_scratch(const ConvBlockCall& call) {
   const Sizes sizes(call);
-  const int64_t tail = padded(9 * call.inputs) + padded(2 * sizes.columns) + norm_act_pool_scratch(sizes.outputs);
-  if (call.winograd) {
-    return tail + padded(sizes.pixels * sizes.columns) + 16 * (sizes.v_step(call.inputs) + sizes.m_step());
-  }
-  return tail + padded(sizes.pixels * kPanel) + padded(sizes.out_pixels * kPanel) +
-         padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs);
+  if (call.how == How::tiles2x2) return winograd_scratch<Tiles2x2>(call, sizes) + sizes.finish_scratch();
+  if (call.how == How::tiles2x4) return winograd_scratch<Tiles2x4>(call, sizes) + sizes.finish_scratch();
+  return padded((call.height + 2 * call.padding) * (call.width + 2 * call.padding) * call.inputs) + padded(sizes.pixels * kPanel) +
+         padded(9 * call.inputs) + sizes.finish_scratch();
 }
 
 void conv_block_images(const ConvBlockCall& call, int64_t begin, int64_t end, float* scratch) {
-  if (call.winograd) {
-    winograd(call, begin, end, scratch);
-  } else {
-    direct(call, begin, end, scratch);
+  switch (call.how) {
+    case How::tiles2x2: return winograd<Tiles2x2>(call, begin, end, scratch);
+    case How::tiles2x4: return winograd<Tiles2x4>(call, begin, end, scratch);
+    default: direct(call, begin, end, scratch);
   }
 }
 

@@ -12,14 +12,14 @@ struct ConvBlockCall {
   const float* x;        // [N, height, width, inputs]
   const float* filters;  // from pack_filters
   int64_t height, width, inputs, padding;
-  bool winograd;         // else direct
+  How how;
   NormActPoolCall tail;  // of the convolution's output: its x, y and stats are set image by image
   float* y;              // [N, height', width', outputs]
 };
 
-// F(2x2, 3x3) with whole tiles.
-inline bool conv_block_takes_winograd(int64_t inputs, int64_t height, int64_t width, int64_t padding) {
-  return takes_winograd(inputs) && padding == 1 && height % 2 == 0 && width % 2 == 0;
+// Directly where the padding is not that of the tiles.
+inline How how_of_block(int64_t inputs, int64_t height, int64_t width, int64_t padding) {
+  return padding == 1 ? how_of_many(inputs, height, width) : How::direct;
 }
 
 }  // namespace fastdd

@@ -66,8 +66,9 @@ void dual_conv3x3(const Tensor& x, const Optional& dx, const Tensor& filters, co
   call.dy = data(dy, {call.images, call.height, call.width, call.outputs});
   const float *values = data(filters, {out, in, 3, 3}), *tangents = data(dfilters, {out, in, 3, 3});
   if (call.images * call.height * call.width * call.outputs == 0) return;
-  const Floats first = packed_filters(values, call.outputs, call.inputs, adjoint);
-  const Floats second = tangents == nullptr ? Floats{} : packed_filters(tangents, call.outputs, call.inputs, adjoint);
+  call.how = fastdd::how_of_many(call.inputs, call.height, call.width);
+  const Floats first = packed_filters(values, call.outputs, call.inputs, call.how, adjoint);
+  const Floats second = tangents == nullptr ? Floats{} : packed_filters(tangents, call.outputs, call.inputs, call.how, adjoint);
   call.filters = first.get();
   call.dfilters = second.get();
   fastdd::run(call);
@@ -237,8 +238,11 @@ struct First {
     x = data(images, {images.size(0), images.size(1), images.size(2), images.size(3)});
     filters = data(filters_, {convolution.outputs, convolution.inputs, 3, 3});
     dfilters = data(dfilters_, {convolution.outputs, convolution.inputs, 3, 3});
-    values = packed_filters(filters, convolution.outputs, convolution.inputs, false);
-    if (dfilters != nullptr) tangents = packed_filters(dfilters, convolution.outputs, convolution.inputs, false);
+    convolution.how = fastdd::How::direct;
+    values = packed_filters(filters, convolution.outputs, convolution.inputs, convolution.how, false);
+    if (dfilters != nullptr) {
+      tangents = packed_filters(dfilters, convolution.outputs, convolution.inputs, convolution.how, false);
+    }
     convolved = (convolution.height * convolution.width * convolution.outputs + 15) / 16 * 16;
   }
 

@@ -75,19 +75,21 @@ def _own_kernel(conv: nn.Module, x: Tensor) -> bool:
     return ops.runs_as_conv3x3(conv) and untouched(conv) and conv.fits(x)
 
 
-def _needs_gradient(x: Tensor, *layers: nn.Module) -> bool:
+def _trains(*layers: nn.Module) -> bool:
     # Attributes, not parameters(): others may have put plain tensors in the parameters' places.
-    return torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, *(t for layer in layers for t in (layer.weight, layer.bias)))
-    )
+    return any(t is not None and t.requires_grad for layer in layers for t in (layer.weight, layer.bias))
+
+
+def _needs_gradient(x: Tensor, *layers: nn.Module) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or _trains(*layers))
 
 
 def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
     """The layers one after the other: a convolution, and most often norm, activation and pooling; None does nothing.
 
     Instance norm (``GroupNorm(C, C)``), ReLU and 2x2 pooling run as one op, which reads the convolution's output once,
-    and with them a 3x3 convolution of images that need no gradient. Everything else, and layers that have hooks, run
-    by themselves: the same values and derivatives, to rounding.
+    and with them a 3x3 convolution where not both its images and its parameters need a gradient. Everything else, and
+    layers that have hooks, run by themselves: the same values and derivatives, to rounding.
     """
     pooling = pooling_of(*tail)
     if pooling is None or not _ordinary(x, tail[0]):
@@ -95,7 +97,8 @@ def run_block(x: Tensor, conv: nn.Module, *tail: nn.Module | None) -> Tensor:
             x = x if layer is None else layer(x)
         return x
     norm = tail[0]
-    if not x.requires_grad and _own_kernel(conv, x):
+    # What wants both, as a step that matches gradients, would make the convolution once more than by itself.
+    if _own_kernel(conv, x) and not (x.requires_grad and (conv.by_segment is not None or _trains(conv, norm))):
         return ops.conv_norm_act_pool(
             conv.padded(x),
             conv.weight,

@@ -91,7 +91,11 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
     On the CPU, in float32, the C++ kernels take Winograd's F(2x2, 3x3) (Lavin and Gray, CVPR 2016) from 16 channels on,
     for the output, the data gradient (the same with the filters turned round) and the weight gradient
     ``dw = G' [sum over tiles of (B' d B) * (A g A')] G``: 16 multiplications a tile and pair of channels, where 36 are
-    needed directly. Below 16 channels they are direct. The rounding error is at most twice a direct convolution's.
+    needed directly. From 64 channels on, output and data gradient of images of 7x7 pixels and more take F(2x4, 3x3),
+    24 multiplications where 72 are needed, with points 0, 21/32, -21/32, 3/2 and -3/2, and sums of 16 channels at a
+    time. Below 16 channels they are direct. The rounding error is at most twice a direct convolution's. To fewer than 8
+    channels, as in the gradient of a network's images, every pixel's products with all taps are gathered by its
+    neighbours.
 
     On GPUs it is cuDNN's. There are Triton kernels for float32 and channels in multiples of 16, which take float32
     apart into three bfloat16 parts and sum the six largest of nine products on the tensor cores: float32's error, and
@@ -116,9 +120,9 @@ def conv3x3(x: Tensor, filters: Tensor, bias: Tensor | None = None, *, backend: 
         RuntimeError: a backend asked for by name that can't run here.
 
     Two runs of the C++ and of the Triton kernels are bitwise equal, and do not depend on the number of threads. Cost:
-    three times ``9 N H W I O`` multiplications forward and backward, 2.25 times fewer by Winograd, 6 times as many
-    (of bfloat16) by parts; scratch memory of 16/9 of the filters', and about 1 MB a thread for 128 channels; by parts,
-    1.5 times that of the inputs.
+    three times ``9 N H W I O`` multiplications forward and backward, 2.25 or 3 times fewer by Winograd, 6 times as many
+    (of bfloat16) by parts; scratch memory of 16/9 or 8/3 of the filters', and about 1 MB a thread for 128 channels; by
+    parts, 1.5 times that of the inputs.
 
     >>> conv3x3(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
     tensor([[[[4., 6., 4.],

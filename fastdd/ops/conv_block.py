@@ -24,8 +24,8 @@ def _triton(name: str, *arguments):
     return getattr(kernels, name)(*arguments)
 
 
-def _launch_pack(filters: Tensor, winograd: bool) -> Tensor:
-    return _triton("pack_filters", filters) if split_takes(filters) else reference.pack_filters(filters, winograd)
+def _launch_pack(filters: Tensor, columns: int) -> Tensor:
+    return _triton("pack_filters", filters) if split_takes(filters) else reference.pack_filters(filters, columns)
 
 
 def _launch(
@@ -36,7 +36,7 @@ def _launch(
     return _triton("conv_block", x, filters, packed, weight, bias, eps, pool)
 
 
-_PACK = _dispatch.define("pack_filters(Tensor filters, bool winograd) -> Tensor", reference.pack_filters, _KERNELS)
+_PACK = _dispatch.define("pack_filters(Tensor filters, int columns) -> Tensor", reference.pack_filters, _KERNELS)
 _BLOCK = _dispatch.define(
     "conv_block(Tensor x, Tensor filters, Tensor packed, Tensor weight, Tensor bias, int padding, float eps, str pool)"
     " -> Tensor",
@@ -69,20 +69,31 @@ for _name in (_PACK_BF16, _BLOCK_BF16):
     _dispatch.only_when(_name, "cpu", why_no_bf16_products)
 
 
-def _pack_fake(filters, winograd):
+def _pack_fake(filters, columns):
     if filters.device.type == "cuda":
         outputs, inputs = filters.shape[:2]
         taken = _dispatch.has_triton() and split_takes(filters)
         return filters.new_empty((3, 3, 3, inputs, outputs), dtype=torch.bfloat16) if taken else filters.new_empty(0)
     # How large it is, the kernels of this processor decide: they are asked, with real filters.
     with unset_fake_temporarily():
-        packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), winograd)
+        packed = torch.ops.fastdd.pack_filters(torch.zeros([int(size) for size in filters.shape]), columns)
     return filters.new_empty(packed.numel())
 
 
 _dispatch.register_fake(_PACK, _pack_fake)
 for _name in (_PACK, _BLOCK, _PACK_BF16, _BLOCK_BF16):
     _dispatch.register_no_autograd(_name)
+
+
+def tile_columns(inputs: int, height: int, width: int, padding: int) -> int:
+    """Columns of pixels of the tiles, two rows high, in which a CPU's block computes its convolution; 0: directly.
+
+    As how_of_block in csrc/conv_block_cpu.h, which refuses filters packed for another.
+    """
+    if inputs < 16 or padding != 1:
+        return 0
+    wide, narrow = 24 * -(-width // 4), 16 * -(-width // 2)
+    return 4 if inputs >= 64 and min(height, width) >= 7 and 10 * wide <= 9 * narrow else 2
 
 
 class ConvBlock:
@@ -92,8 +103,9 @@ class ConvBlock:
     norm subtracts every channel's mean, and the bias with it.
 
     On the CPU, in float32, the C++ kernel keeps an image's activations in the core's cache from the convolution to the
-    pooled result. Convolutions of at least 16 channels with padding 1 and even sides are computed by Winograd's
-    F(2x2, 3x3) (Lavin and Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications; others directly.
+    pooled result. Convolutions of at least 16 channels with padding 1 are computed by Winograd's F(2x2, 3x3) (Lavin and
+    Gray, CVPR 2016), in float32, with 2.25 times fewer multiplications, from 64 channels on by F(2x4, 3x3), with 3
+    times fewer, as :func:`fastdd.ops.conv3x3` does; others directly.
 
     In bfloat16, on CPUs with AVX-512 BF16, products of two bfloat16 numbers are summed in float32, twice as many at a
     time. From 16 channels on, with padding 1, they are Winograd's: transforms in float32, of float32 filters where
@@ -149,7 +161,7 @@ class ConvBlock:
             t.detach().clone() if copy else t.detach() for t in (filters, weight, bias)
         )
         self._padding, self._eps, self.pool = padding, eps, pool
-        self._packed: dict[bool, Tensor] = {}
+        self._packed: dict[int, Tensor] = {}
         self._backend, self._dtype = backend, dtype or filters.dtype
         chosen = _dispatch.choose("conv_block", backend, filters.device)
         self._interpreted = chosen == "interpret"
@@ -184,11 +196,10 @@ class ConvBlock:
             else:
                 z = F.conv2d(x, self._filters, padding=self._padding)
             return norm_act_pool(z, self._weight, self._bias, eps=self._eps, pool=self.pool, backend=self._backend)
-        # As conv_block_takes_winograd in csrc/conv_block_cpu.h, which refuses filters packed for the other way.
-        winograd = inputs >= 16 and self._padding == 1 and height % 2 == 0 and width % 2 == 0
-        if winograd not in self._packed:
-            self._packed[winograd] = self._op("pack_filters")(self._filters, winograd)
-        return self._run("conv_block", x, self._packed[winograd])
+        columns = tile_columns(inputs, height, width, self._padding)
+        if columns not in self._packed:
+            self._packed[columns] = self._op("pack_filters")(self._filters, columns)
+        return self._run("conv_block", x, self._packed[columns])
 
     def _takes_half(self) -> bool:
         """Whether the kernels for bfloat16 images run, and take these filters."""
@@ -197,8 +208,8 @@ class ConvBlock:
 
     def _half_block(self, x: Tensor) -> Tensor:
         if not self._packed:
-            self._packed[True] = torch.ops.fastdd.pack_filters_bf16(self._filters)
-        return self._run("conv_block_bf16", x, self._packed[True])
+            self._packed[0] = torch.ops.fastdd.pack_filters_bf16(self._filters)
+        return self._run("conv_block_bf16", x, self._packed[0])
 
     def _run(self, op: str, x: Tensor, packed: Tensor) -> Tensor:
         y = self._op(op)(

@@ -28,6 +28,13 @@ _BACKWARD = _dispatch.define(
     _KERNELS,
 )
 
+_IMAGE_GRADIENT = _dispatch.define(
+    "conv_norm_act_pool_image_gradient(Tensor g, Tensor x, Tensor filters, Tensor weight, Tensor bias, Tensor stats,"
+    " str pool) -> Tensor",
+    reference.conv_norm_act_pool_image_gradient,
+    _KERNELS,
+)
+
 
 def _forward_fake(x, filters, shift, weight, bias, eps, pool):
     n, h, w, _ = x.shape
@@ -52,7 +59,10 @@ def _derivative(ctx, g, _):
     if not (ctx.needs_input_grad[0] or torch.is_grad_enabled()):
         to_filters, *norms = torch.ops.fastdd.conv_norm_act_pool_backward(g, x, filters, weight, bias, stats, ctx.pool)
         return None, to_filters, to_shift, *norms, None, None
-    # With the images' gradient, or to be differentiated once more: by ops that have derivatives.
+    if not (any(ctx.needs_input_grad[1:5]) or torch.is_grad_enabled()):
+        to_x = torch.ops.fastdd.conv_norm_act_pool_image_gradient(g, x, filters, weight, bias, stats, ctx.pool)
+        return to_x, *(None,) * 6
+    # With both gradients, or to be differentiated once more: by ops that have derivatives.
     z = torch.ops.fastdd.conv3x3(x, filters, None, False)
     dz, *norms = torch.ops.fastdd.norm_act_pool_backward(g, z, weight, bias, stats, ctx.pool)
     to_x = torch.ops.fastdd.conv3x3(dz, filters, None, True) if ctx.needs_input_grad[0] else None
@@ -62,7 +72,9 @@ def _derivative(ctx, g, _):
 _dispatch.register_fake(_FORWARD, _forward_fake)
 _dispatch.register_fake(_BACKWARD, _backward_fake)
 _dispatch.register_autograd(_FORWARD, _derivative, _setup)
-_dispatch.register_no_autograd(_BACKWARD)
+_dispatch.register_fake(_IMAGE_GRADIENT, lambda g, x, *_: x.new_empty(x.shape))
+for _name in (_BACKWARD, _IMAGE_GRADIENT):
+    _dispatch.register_no_autograd(_name)
 
 
 @_dispatch.public
@@ -80,9 +92,9 @@ def conv_norm_act_pool(
 ) -> Tensor:
     """3x3 convolution, instance norm, ReLU and 2x2 pooling: ``norm_act_pool(conv3x3(x, filters), weight, bias)``.
 
-    Made for the first block of a network in training, whose images have few channels and no gradient: the convolution's
-    output, the largest tensor of the network, stays in the core's cache, image by image, and is made again for the
-    backward pass, which takes less time than reading it from memory.
+    Made for the first block of a network, whose images have few channels, where either its parameters or its images get
+    a gradient: the convolution's output, the largest tensor of the network, stays in the core's cache, image by image,
+    and is made again for the backward pass, which takes less time than reading it from memory.
 
     Args:
         x: [N, I, H, W], floating point; fastest in channels-last memory, which it is brought into.
@@ -106,7 +118,8 @@ def conv_norm_act_pool(
         ValueError, TypeError, RuntimeError: as :func:`conv3x3` and :func:`norm_act_pool`.
 
     Two runs of the C++ kernels are bitwise equal, and do not depend on the number of threads. Cost: the
-    convolution twice and its weight gradient; 1 MB a thread and the result for 32x32 pixels and 128 filters.
+    convolution twice and its weight or data gradient (where both are wanted, or a second derivative, the convolution's
+    output is written); 1 MB a thread and the result for 32x32 pixels and 128 filters.
 
     >>> x = torch.tensor([[[[0.0, 0.0], [0.0, 4.0]]]])
     >>> middle = torch.zeros(1, 1, 3, 3)

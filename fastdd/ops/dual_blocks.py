@@ -39,7 +39,7 @@ def dual_block_ops(dtype: torch.dtype) -> Callable[[str], Callable] | None:
     PyTorch's own derivatives.
 
     The C++ kernels take contiguous tensors, convolutions of 16 channels and more, and images of fewer. A value and its
-    tangent share the transforms of Winograd's F(2x2, 3x3), and one pass over a norm's input; two runs are bitwise
+    tangent share the transforms of Winograd's convolutions, and one pass over a norm's input; two runs are bitwise
     equal, and do not depend on the number of threads.
     """
     if dtype == torch.float64:

@@ -41,3 +41,11 @@ def conv_norm_act_pool_backward(
     z = conv3x3(x, filters, None, False)
     dz, to_weight, to_bias = norm_act_pool.backward(g, z, weight, bias, stats, pool)
     return conv3x3_weight(x, dz), to_weight, to_bias
+
+
+def conv_norm_act_pool_image_gradient(
+    g: Tensor, x: Tensor, filters: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, pool: str
+) -> Tensor:
+    """Gradient of x."""
+    z = conv3x3(x, filters, None, False)
+    return conv3x3(norm_act_pool.backward(g, z, weight, bias, stats, pool)[0], filters, None, True)

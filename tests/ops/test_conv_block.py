@@ -34,6 +34,8 @@ def case(seed, n, inputs, outputs, height, width, device="cpu"):
         *((3, 128, 32, 1), (1, 64, 28, 3), (64, 128, 16, 1), (128, 128, 8, 1), (16, 40, 7, 1), (33, 20, 6, 1)),
         # Parts of an image at a time: strips of 4, 4, 4 and 1 tile rows, of one row of 65 tiles, panels of channels.
         *((16, 40, 26, 1), (16, 8, 130, 1), (3, 70, 64, 1)),
+        # Tiles of 2x4 pixels: parts of tiles; strips of 4, 4, 4 and 3 rows of 8 tiles.
+        *((70, 33, 7, 1), (64, 40, 30, 1)),
     ],
 )
 def test_error_is_at_most_twice_plain_torchs(inputs, outputs, size, padding, pool, device):
@@ -65,7 +67,7 @@ def test_any_shape(seed, n, inputs, outputs, height, width, padding, pool):
     assert n == 0 or (got.double() - exact).abs().max() <= 1e-4 * (1 + exact.abs().max())
 
 
-@pytest.mark.parametrize("inputs", [3, 32])
+@pytest.mark.parametrize("inputs", [3, 32, 64])
 def test_two_runs_and_any_number_of_threads_are_bitwise_equal(inputs):
     x, *rest = case(1, 13, inputs, 48, 12, 12)
     before, results = torch.get_num_threads(), []

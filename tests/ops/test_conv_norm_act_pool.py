@@ -53,6 +53,28 @@ def test_error_is_at_most_twice_plain_torchs(shape, pool, images):
         assert error <= 2 * allowed + 1e-6 * truth.norm(), (place, error, allowed)
 
 
+def image_gradient(function, tensors, pool, seed=3):
+    """That of the images alone: the parameters are constants."""
+    x = tensors[0].clone().requires_grad_()
+    y = function(x, *tensors[1:], pool)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(y.dtype)
+    return torch.autograd.grad(y, x, g)[0]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 128, 32, 32), (3, 1, 64, 16, 16), (3, 3, 21, 9, 7), (2, 9, 33, 6, 5), (4, 3, 8, 8, 8)]
+)
+def test_images_gradient_of_constant_parameters(shape, pool):
+    tensors = case(5, *shape)
+    got, theirs = image_gradient(ours, tensors, pool), image_gradient(plain, tensors, pool)
+    truth = image_gradient(plain, [t.double() for t in tensors], pool)
+    error, allowed = (got.double() - truth).norm(), (theirs.double() - truth).norm()
+    assert error <= 2 * allowed + 1e-6 * truth.norm()
+    both = gradients(ours, tensors, pool, images=True)[1]  # by separate ops: the same kernels
+    assert not _ext.available() or torch.equal(got, both)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 1000),
@@ -103,6 +125,7 @@ def test_opcheck():
     y, stats = torch.ops.fastdd.conv_norm_act_pool(x, filters, None, weight, bias, 1e-5, "avg")
     tensors = [t.detach() for t in (y, x, filters, weight, bias, stats)]
     torch.library.opcheck(torch.ops.fastdd.conv_norm_act_pool_backward, (*tensors, "avg"))
+    torch.library.opcheck(torch.ops.fastdd.conv_norm_act_pool_image_gradient, (*tensors, "avg"))
 
 
 @pytest.mark.skipif(not _ext.available(), reason="PyTorch's own convolutions promise no such thing")
@@ -111,7 +134,7 @@ def test_two_runs_and_any_number_of_threads_are_bitwise_equal():
     try:
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            results.append(gradients(ours, tensors, "avg"))
+            results.append([*gradients(ours, tensors, "avg"), image_gradient(ours, tensors, "avg")])
     finally:
         torch.set_num_threads(before)
     for first, *others in zip(*results, strict=True):

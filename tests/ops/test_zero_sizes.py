@@ -54,8 +54,8 @@ CALLS = {
     "augment_uint8": (f(2, 3, 4, 4).byte(), params, rows, f(3), f(3), torch.float32),
     "conv3x3": (f(2, 6, 6, 4), filters, f(5), False),
     "conv3x3_weight": (f(2, 6, 6, 4), f(2, 6, 6, 5)),
-    "pack_filters": (filters, False),
-    "conv_block": (f(2, 6, 6, 4), filters, torch.ops.fastdd.pack_filters(filters, False), f(5), f(5), 1, 1e-5, "avg"),
+    "pack_filters": (filters, 0),
+    "conv_block": (f(2, 6, 6, 4), filters, torch.ops.fastdd.pack_filters(filters, 0), f(5), f(5), 1, 1e-5, "avg"),
     "norm_act_pool": (f(2, 4, 4, 3), *norm, 1e-5, "avg"),
     "norm_act_pool_backward": (f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
     "norm_act_pool_double_backward":
@@ -64,6 +64,8 @@ CALLS = {
     "norm_act_pool_slope_backward": (f(2, 4, 4, 3), f(2, 2, 2, 3), f(2, 4, 4, 3), *norm, f(2, 2, 3), "avg"),
     "conv_norm_act_pool": (f(2, 4, 4, 3), f(5, 3, 3, 3), None, f(5), f(5), 1e-5, "avg"),
     "conv_norm_act_pool_backward":
+        (f(2, 2, 2, 5), f(2, 4, 4, 3), f(5, 3, 3, 3), f(5), f(5), f(2, 2, 5), "avg"),
+    "conv_norm_act_pool_image_gradient":
         (f(2, 2, 2, 5), f(2, 4, 4, 3), f(5, 3, 3, 3), f(5), f(5), f(2, 2, 5), "avg"),
     "dual_conv3x3": (wide(), wide(), *two(f(17, 16, 3, 3)), False, *two(f(2, 4, 4, 17))),
     "dual_conv3x3_weight": (wide(), wide(), *two(f(2, 4, 4, 17)), f(17, 16, 3, 3)),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastdd import ops
 from fastdd.core import rng
+from fastdd.ops.conv_block import tile_columns
 from fastdd.reference import (
     augment as augment_plain,
 )
@@ -457,13 +458,13 @@ def _conv_norm_backward(draw: Draw) -> Arguments:
 def _block_op(draw: Draw) -> Arguments:
     have = _last(_block(draw))
     x, filters = have["x"], have["filters"]
-    winograd = x.shape[3] >= 16 and have["padding"] == 1 and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+    columns = tile_columns(x.shape[3], x.shape[1], x.shape[2], have["padding"])
     rest = {key: have[key] for key in ("weight", "bias", "padding", "eps", "pool")}
-    return {"x": x, "filters": filters, "winograd": winograd, **rest}
+    return {"x": x, "filters": filters, "columns": columns, **rest}
 
 
-def _run_block_op(backend: str, x: Tensor, filters: Tensor, winograd: bool, *rest: Any, **named: Any) -> Tensor:
-    packed = torch.ops.fastdd.pack_filters(filters, winograd)
+def _run_block_op(backend: str, x: Tensor, filters: Tensor, columns: int, *rest: Any, **named: Any) -> Tensor:
+    packed = torch.ops.fastdd.pack_filters(filters, columns)
     function = block_plain.conv_block if backend == "reference" else torch.ops.fastdd.conv_block
     return function(x, filters, packed, *rest, *named.values())
 
@@ -513,6 +514,12 @@ DISPATCHED = {
         ("norm_act_pool_double_backward", norm_plain.double_backward, _norm_second, False),
         ("conv_norm_act_pool", conv_plain.conv_norm_act_pool, _conv_norm_op, False),
         ("conv_norm_act_pool_backward", conv_plain.conv_norm_act_pool_backward, _conv_norm_backward, False),
+        (
+            "conv_norm_act_pool_image_gradient",
+            conv_plain.conv_norm_act_pool_image_gradient,
+            _conv_norm_backward,
+            False,
+        ),
     ]
 }
 DISPATCHED["conv_block"] = Target(_run_block_op, _block_op, public=False, derives=False, traces=False)
@@ -520,7 +527,7 @@ DISPATCHED["conv_block"] = Target(_run_block_op, _block_op, public=False, derive
 DISPATCHED["pack_filters"] = _op(
     "pack_filters",
     block_plain.pack_filters,
-    lambda draw: {"filters": draw.normal(draw.size(), draw.size(), 3, 3), "winograd": draw.chance(0.5)},
+    lambda draw: {"filters": draw.normal(draw.size(), draw.size(), 3, 3), "columns": draw.pick(0, 2, 4)},
     compares=False,
     derives=False,
     traces=False,
