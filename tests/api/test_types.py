@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import once
 
 pytest.importorskip("mypy")
 pytestmark = pytest.mark.full  # the checker reads torch too: a quarter of a minute, where its cache is cold
@@ -14,7 +15,7 @@ ROOT = HERE.parent.parent
 
 
 @pytest.fixture(scope="module")
-def told(request) -> dict[tuple[str, int], str]:
+def told(request, tmp_path_factory) -> dict[tuple[str, int], str]:
     """Errors of both scripts, by file and line."""
     # fastdd's own files are followed, and what is wrong in them is not reported. Seconds where the cache is warm.
     words = ["--strict", "--follow-imports=silent", "--python-version=3.10", "--no-error-summary"]
@@ -22,9 +23,14 @@ def told(request) -> dict[tuple[str, int], str]:
     scripts = [str(HERE / name) for name in ("user_script.py", "wrong_script.py")]
     scripts += map(str, sorted((ROOT / "examples").glob("*.py")))
     command = [sys.executable, "-m", "mypy", *words, f"--cache-dir={cache}", *scripts]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 1, done.stderr
-    lines = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
+
+    def make(folder):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 1, done.stderr
+        (folder / "told").write_text(done.stdout)
+
+    said = (once(tmp_path_factory, "types", make) / "told").read_text()
+    lines = re.findall(r"^(.*?):(\d+): error: (.*)$", said, re.MULTILINE)
     return {(Path(file).name, int(number)): message for file, number, message in lines}
 
 

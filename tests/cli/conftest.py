@@ -6,13 +6,15 @@ import pytest
 
 from fastdd.api import samples
 from fastdd.cli import main
+from fastdd.session import estimate
 
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Runs a command line in an empty folder; returns (exit code, stdout, stderr)."""
+    """Runs a command line in an empty folder, with short estimates; returns (exit code, stdout, stderr)."""
     monkeypatch.delenv("FASTDD_DATA_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(estimate, "_SECONDS", 0.05)
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exit_:

@@ -170,20 +170,7 @@ def test_a_run_made_from_a_store_is_evaluated_on_it(run, tmp_path, monkeypatch):
 
 
 def test_several_networks(run, tmp_path):
-    arguments = (
-        "--dataset",
-        "c-digits",
-        "--ipc",
-        1,
-        "--nets",
-        1,
-        "--epochs",
-        1,
-        "--width",
-        4,
-        "--json",
-        tmp_path / "n.json",
-    )
+    arguments = ("--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--json", tmp_path / "n.json")
     assert run("evaluate", "random", "--arch", "convnetd1,ConvNetD2", *arguments)[0] == 0
     assert [row["arch"] for row in report.read_json(tmp_path / "n.json")["rows"]] == ["ConvNetD1", "ConvNetD2"]
 

@@ -81,8 +81,7 @@ def test_experts_from_a_manifest_or_a_file(run, tmp_path):
     assert first.digest() == second.digest()
 
 
-def test_evaluate_and_estimate(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastdd.session.estimate._SECONDS", 0.05)
+def test_evaluate_and_estimate(run, tmp_path):
     file = write(tmp_path / "f.yaml", dataset="c-digits", nets=2, epochs=1, arch="ConvNetD1", ipc=1, json="e.json")
     code, _, errors = run("evaluate", "random", "--config", file, "--nets", 1)
     assert (code, errors) == (0, "")

@@ -6,12 +6,6 @@ import pytest
 
 from fastdd.data import load
 from fastdd.data.initial import random_set
-from fastdd.session import estimate
-
-
-@pytest.fixture(autouse=True)
-def in_brief(monkeypatch):
-    monkeypatch.setattr(estimate, "_SECONDS", 0.05)
 
 
 def parts(path):

@@ -18,7 +18,7 @@ from fastdd import api, report
 from fastdd.cli import _report, main
 from fastdd.cli.console import PlainConsole
 
-FIGURES = ("evaluate", "random", "--dataset", "c-digits", "--ipc", "1", "--nets", "1", "--epochs", "1", "--width", "4")
+FIGURES = ("evaluate", "random", "--dataset", "c-digits", "--ipc", "1", "--nets", "1", "--epochs", "1")
 SMALL = {"method": "dm", "ipc": 1, "iterations": 1, "width": 8, "batch_real": 8}
 
 

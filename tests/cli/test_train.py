@@ -103,8 +103,7 @@ def test_the_recipes_are_listed(run):
     assert all(name in text for name in RECIPES)
 
 
-def test_an_evaluation_by_a_recipe_and_its_estimate(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("fastdd.session.estimate._SECONDS", 0.05)
+def test_an_evaluation_by_a_recipe_and_its_estimate(run, tmp_path):
     words = ("random", "--dataset", "c-digits", "--ipc", 1, "--nets", 1, "--epochs", 1, "--training", "groupdro")
     assert run("evaluate", *words, "--constant", "eta=0.1", "--json", "e.json")[0] == 0
     (row,) = json.loads((tmp_path / "e.json").read_text())["rows"]

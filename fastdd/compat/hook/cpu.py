@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _device as device_contexts
 
 # Functions of torch, and methods of tensors, that take a device.
 _FACTORIES = (
@@ -145,6 +146,8 @@ class OnCpu:
 
     def install(self) -> None:
         """From now on."""
+        # ``with torch.device("meta")`` leads those functions elsewhere that it finds at its first use.
+        device_contexts._device_constructors()
         for name in _FACTORIES:
             self._put(torch, name, self._mapped(f"torch.{name}", getattr(torch, name)))
         for name in _METHODS:

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils import _device as device_contexts
 
 from fastdd.compat.hook.cpu import OnCpu
 
@@ -89,6 +90,19 @@ def test_nothing_stays_behind():
     made.remove()
     assert [dict(vars(owner)) for owner in owners] == before
     assert made.notice() == ""
+
+
+def test_contexts_of_a_device_hold_whether_they_come_first_or_not():
+    device_contexts._device_constructors.cache_clear()  # as in a script that begins with them
+    made = OnCpu()
+    made.install()
+    try:
+        with torch.device("meta"):
+            assert nn.Linear(3, 2).weight.is_meta
+    finally:
+        made.remove()
+    with torch.device("meta"):
+        assert torch.rand(2).is_meta
 
 
 def test_streams_and_generators(on_cpu):
