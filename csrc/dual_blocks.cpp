@@ -92,7 +92,7 @@ void dual_conv3x3_weight(const Tensor& x, const Optional& dx, const Tensor& g, c
   }
   call.filters = data(out, {call.outputs, call.inputs, 3, 3});
   if (call.images * call.height * call.width * call.inputs * call.outputs == 0) {
-    std::memset(call.filters, 0, 9 * call.inputs * call.outputs * sizeof(float));
+    std::fill_n(call.filters, 9 * call.inputs * call.outputs, 0.0f);  // of no size it is null, which memset must not be given
     return;
   }
   const Floats sums = aligned(FASTDD_DISPATCH(conv3x3_weight_sums, call));
