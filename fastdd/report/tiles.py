@@ -12,7 +12,7 @@ from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.pictures import data_uri, picture
 from fastdd.evaluation.audit import Audit
 from fastdd.report.palette import group_colours
-from fastdd.report.pictures import first_of_classes, shown_classes, with_parts
+from fastdd.report.pictures import first_images, first_of_classes, shown_classes, taken, with_parts
 
 # What a reader takes in, and a file that a phone opens at once.
 MOST_CLASSES, _REAL_IMAGES = 20, 10
@@ -34,14 +34,16 @@ def png_uri(image: np.ndarray) -> str:
 
 def synthetic_tiles(made: SyntheticSet, audit: Audit | None, images: int) -> list[tuple[int, str, list[Tile]]]:
     """(class, its name, images) of the classes that are shown; with an audit, marked by their groups."""
-    pixels, labels, names = with_parts(made), made.labels.numpy(), made.metadata["class_names"]
-    most = max(1, images // pixels.shape[1])
+    names = made.metadata["class_names"]
+    most = max(1, images // (1 if made.formation == 1 else 1 + made.formation**2))
+    shown = np.unique(made.labels.numpy())[:MOST_CLASSES].tolist()
+    chosen = first_of_classes(made, shown, most)
+    pixels = iter(with_parts(taken(made, np.concatenate(chosen))))
     classes = []
-    for label in np.unique(labels)[:MOST_CLASSES]:
-        chosen = np.flatnonzero(labels == label)[:most]
+    for label, rows in zip(shown, chosen, strict=True):
         tiles = []
-        for n, row in enumerate(chosen):
-            for part, image in enumerate(pixels[row]):
+        for n, row in enumerate(rows):
+            for part, image in enumerate(next(pixels)):
                 seen = row * made.formation**2 + part - 1 if made.formation > 1 else row
                 group, mark = ("", "") if made.formation > 1 and not part else _group_of(audit, seen)
                 of = f"synthetic {names[label]} {n + 1}{f', part {part}' if part else ''}{group}"
@@ -135,7 +137,7 @@ def snapshot_tiles(snapshots: Sequence[tuple[int, Path]]) -> dict[str, Any]:
         return {}
     made = next(iter(sets.values()))
     names = [made.metadata["class_names"][label] for label in shown_classes(made)]
-    images = [first_of_classes(each) for each in sets.values()]
+    images = [first_images(each) for each in sets.values()]
     tiles = [
         (name, [Tile(png_uri(of[row]), f"{name}, iteration {at:,}") for at, of in zip(sets, images, strict=True)])
         for row, name in enumerate(names)

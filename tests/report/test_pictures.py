@@ -7,6 +7,7 @@ from PIL import Image
 from fastdd import report
 from fastdd.data import Dataset, Split, SyntheticSet, Zca, load
 from fastdd.data.initial import random_set
+from fastdd.report import pictures
 
 
 def synthetic(channels):
@@ -78,3 +79,17 @@ def test_of_an_image_that_holds_many_all_are_shown(tmp_path):
     made = SyntheticSet(synthetic(1).images, synthetic(1).labels, synthetic(1).metadata | {"formation": 4})
     report.preview(made, tmp_path / "p.png")
     assert np.asarray(Image.open(tmp_path / "p.png")).shape[1] == 17 * 66 + 2
+
+
+def test_of_many_classes_as_many_as_fit_are_shown_and_others_are_not_read(tmp_path, monkeypatch):
+    labels = torch.arange(10).repeat_interleave(3)
+    images = (labels.float() / 10)[:, None, None, None].expand(-1, 1, 64, 64)
+    metadata = {"class_names": list(map(str, range(10))), "mean": [0.0], "std": [1.0]}
+    monkeypatch.setattr(pictures, "_PIXELS", 4 * 2 * 64 * 64)
+    read, right = [], SyntheticSet.to_uint8
+    monkeypatch.setattr(SyntheticSet, "to_uint8", lambda made: read.append(len(made.images)) or right(made))
+    report.preview(SyntheticSet(images.contiguous(), labels, metadata), tmp_path / "p.png", columns=2)
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    assert picture.shape[:2] == (4 * 66 + 2, 2 * 66 + 2)
+    assert picture[2 + 33 :: 66, 40].reshape(4, -1)[:, 0].tolist() == [0, 76, 153, 230]  # classes 0, 3, 6 and 9
+    assert read == [8]
