@@ -364,8 +364,8 @@ class SyntheticSet:
         else:
             shape = (1, -1, 1, 1)
             mean, std = (images.new_tensor(self.metadata[field]).view(shape) for field in ("mean", "std"))
-            pixels = images * std + mean
-        return (pixels * 255).clamp(0, 255).round().to(torch.uint8)
+            pixels = (images * std).add_(mean)
+        return (pixels * 255).clamp_(0, 255).round_().to(torch.uint8)
 
 
 def _dump(metadata: dict) -> str:

@@ -13,15 +13,15 @@ from fastdd.core import files
 from fastdd.data import Dataset, SyntheticSet
 from fastdd.data.pictures import grid
 
-# Of a preview, and the least side of an image in it: 409 classes of ten images of 64 pixels, 33 of ten of 224.
-_PIXELS, _SIDE = 1 << 24, 64
+# Of a preview, and the least side of an image in it: 204 classes of ten images of 64 pixels, 16 of ten of 224.
+_PIXELS, _SIDE = 1 << 23, 64
 
 
 def preview(synthetic: SyntheticSet, path: str | os.PathLike, columns: int = 10) -> None:
     """Write a PNG with one class a row, at most ``columns`` images each, de-normalised and clamped to [0, 255].
 
     Small images are enlarged by a whole factor, without smoothing, to about 64 pixels. Behind an image that holds
-    several (multi-formation) are those that networks see of it. Where the classes would take more than 16 million
+    several (multi-formation) are those that networks see of it. Where the classes would take more than 8 million
     pixels, as many as do not are shown, evenly spaced; others are not read.
     """
     labels = synthetic.labels.numpy()
