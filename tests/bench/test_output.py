@@ -15,12 +15,14 @@ from fastdd.bench import cases
 from fastdd.bench.framework import runner, schema
 from fastdd.bench.framework.table import rate_and_share, table
 from fastdd.cli import main
+from fastdd.cli.console import console
 
 pytestmark = pytest.mark.usefixtures("once")
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 200)  # so that no column is folded, however long calls took
     threads = torch.get_num_threads()
 
     def call(*arguments):
