@@ -59,7 +59,7 @@ class NetworkTraining:
     >>> import fastdd
     >>> training = fastdd.api.NetworkTraining(fastdd.data.load("c-digits"), training="lff", epochs=1, width=4)
     >>> training.settings.batch_train, training.rates
-    (256, [0.001])
+    (64, [0.001])
     >>> training.run().epoch
     1
     """

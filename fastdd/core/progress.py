@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len
-
 _BAR = 24
 # Of a title that gives way to figures, and the first of the parts that do before it.
 _TITLE, _DROPPED_FIRST = 12, 3
@@ -77,7 +75,7 @@ class Work:
             filled = _BAR if not self.total else round(_BAR * min(1, self.done / self.total))
             drawn = f"{front}{'━' * filled}{'╌' * (_BAR - filled)} "
             text = drawn + ", ".join(text for _, text in parts)
-            if width is None or cell_len(text) <= width:
+            if width is None or _columns(text) <= width:
                 return text
         return fit(parts, width, self.title)
 
@@ -91,7 +89,7 @@ def fit(parts: Sequence[tuple[int, str]], width: int | None, title: str) -> str:
         front = f"{title[:room]}: " if room else ""
         return front + ", ".join(part for _, part in kept)
 
-    while width is not None and cell_len(text()) > width:
+    while width is not None and _columns(text()) > width:
         least = max(kept, key=lambda part: part[0])
         if least[0] >= _DROPPED_FIRST or (room <= _TITLE and least[0] > 0):
             kept.remove(least)
@@ -100,6 +98,13 @@ def fit(parts: Sequence[tuple[int, str]], width: int | None, title: str) -> str:
         else:
             break
     return text()
+
+
+def _columns(text: str) -> int:
+    """Of a terminal; wide characters take two."""
+    from rich.cells import cell_len  # with the first line, not with fastdd
+
+    return cell_len(text)
 
 
 def clock(seconds: float) -> str:

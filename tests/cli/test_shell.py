@@ -125,7 +125,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint(run, tmp_path, monkeypatch, numb
     monkeypatch.setattr(distill, "RunLog", lambda *_: Signal(number, 2))
     before = signal.getsignal(number)
     found = run(*words, "--log", "tensorboard", "--out", "a")
-    assert found == (code, "", "interrupted: stopped after 2 of 4 steps\n")
+    assert found == (code, "", "interrupted: stopped after 2 of 4 steps; --resume continues\n")
     assert signal.getsignal(number) == before
     assert run(*words, "--out", "a", "--resume")[0] == 0
     assert run(*words, "--out", "b")[0] == 0

@@ -280,7 +280,7 @@ def recorded() -> dict[str, dict[str, dict[str, int]]]:
 
 # Of a whole piece of work, where it waits and why.
 EVALUATE_WAITS = {
-    "networks.evaluate": "whether a network is finite, and its last loss",
+    "networks._last_loss": "whether a network is finite, and its last loss",
     "doubts.doubt_of_network": "whether it predicts one class alone",
     "metrics.of": "what it got right",
 }

@@ -214,6 +214,7 @@ def on_real(data, dtype=torch.float32, **settings):
 
 def test_a_network_trains_as_a_plain_loop_does(data):
     networks = on_real(data, torch.float64)
+    networks.at(0)
     parameters = {name: p.detach().clone() for name, p in networks.net.named_parameters()}
     networks.train(0)
     networks.train(1)
