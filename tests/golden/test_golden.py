@@ -21,21 +21,7 @@ _spec.loader.exec_module(record)
 RECORDED = json.loads((HERE / "digests.json").read_text())
 OLD = json.loads((HERE / "old" / "ends.json").read_text())
 SAME_MACHINE = record.where() == RECORDED["where"]
-EXPERTS = record.expert_cases()
-
-
-def compared(name: str) -> bool:
-    """Whether a run is compared: every mode, sampling and precision beside random fp32 with one method, another each,
-    so that every pair of them is; of all else, whatever is recorded."""
-    method, *rest = name.split()
-    if len(rest) != 3 or rest[0] not in record.MODES or rest[1:] == ["random", "fp32"]:
-        return True
-    combination = ["random bf16", "stratified fp32", "stratified bf16", "weighted fp32", "weighted bf16"]
-    turn = record.MODES.index(rest[0]) + combination.index(" ".join(rest[1:]))
-    return method == ("dm", "dc", "dsa")[turn % 3]
-
-
-RUNS = {name: settings for name, settings in record.run_cases().items() if compared(name)}
+RUNS, EXPERTS = record.run_cases(), record.expert_cases()
 SETTINGS = list(dict.fromkeys(name.split(" ", 1)[1] for name in RUNS))
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
