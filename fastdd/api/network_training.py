@@ -124,7 +124,7 @@ class NetworkTraining:
         """
         check_loggers(log)
         if log and out is None:
-            raise ValueError(f"--log {log[0]} goes into the folder of the network: give --out too")
+            raise ValueError(f"log {log[0]} goes into the folder of the network: give out too")
         folders = self.folders(out)
         for folder, run in zip(folders, self._runs(), strict=False):
             run.check(folder, resume)

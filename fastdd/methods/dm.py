@@ -89,14 +89,6 @@ def seen_by(
     return _joined([look(some) for some in (images.split(chunk) if chunk < len(images) else [images])])
 
 
-def target_means(
-    net: nn.Module, real: DeviceImages, segments: Segments, params: Tensor, precision: str = "fp32"
-) -> Tensor:
-    """Weighted mean embedding of every segment, [S, D]; zeros for an empty one. What the loss pulls toward."""
-    embeddings = real_embeddings(net, real, segments, params, precision)
-    return ops.segment_mean(embeddings, segments.offsets, segments.weights)
-
-
 def distances(
     net: nn.Module,
     real: DeviceImages,

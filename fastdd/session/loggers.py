@@ -115,16 +115,16 @@ def check_loggers(names: Sequence[str]) -> None:
         if name not in LOGGERS:
             raise ValueError(f"unknown logger {name!r}; {one_of(name, LOGGERS)}")
         if names.count(name) > 1:
-            raise ValueError(f"--log {name} is given twice")
+            raise ValueError(f"log {name} is given twice")
         if importlib.util.find_spec(name) is None:
             cure = f"pip install 'fastdd[{name}]'"
-            raise ImportError(f"--log {name} needs the package {name}, which is not installed: {cure}")
+            raise ImportError(f"log {name} needs the package {name}, which is not installed: {cure}")
     if WANDB in names and os.environ.get("WANDB_MODE") not in ("offline", "disabled", "dryrun"):
         import wandb
 
         if wandb.api.api_key is None:
             raise ValueError(
-                "--log wandb has no key to log in with: run wandb login, set WANDB_API_KEY, or set WANDB_MODE=offline "
+                "log wandb has no key to log in with: run wandb login, set WANDB_API_KEY, or set WANDB_MODE=offline "
                 "and send the run later with wandb sync"
             )
 

@@ -110,6 +110,23 @@ def test_a_network_of_other_images_or_settings_that_can_not_be_are_one_line(run,
         assert (code, errors) == (2, f"error: {why}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--projection", "pca"), "--projection pca is of features.png: give --out too, or leave it out"),
+        (
+            ("--images", 0, "--of", "predicted"),
+            "--of predicted is of saliency, and --images 0 asks for none: leave it out",
+        ),
+        (("--images", 0, "--masks", 9), "--masks 9 is of saliency, and --images 0 asks for none: leave it out"),
+        (("--images", 0, "--cells", 5), "--cells 5 is of saliency, and --images 0 asks for none: leave it out"),
+    ],
+)
+def test_an_option_of_what_is_not_made_is_refused(run, words, why):
+    code, _, errors = run("explain", "nowhere", "--dataset", "c-digits", *words)
+    assert (code, errors) == (2, f"error: {why}\n")
+
+
 def test_where_the_object_is(digits):
     mine = replace(digits, provenance={"builder": "mine"})
     assert fastdd.data.objects_in(mine, digits.test.images) is None

@@ -90,7 +90,7 @@ def test_a_dry_run_checks_tells_and_writes_nothing(run, tmp_path, monkeypatch):
         (("--lr-grid", "0.1,-1"), "lr must be above 0, not -1"),
         (("--depth", 6), "16x16 pixels are too small for a ConvNet of depth 6"),
         (("--out", "file/x"), "file is a file"),
-        (("--log", "tensorboard"), "--log tensorboard goes into the folder of the network: give --out too"),
+        (("--log", "tensorboard"), "log tensorboard goes into the folder of the network: give out too"),
     ):
         code, text, errors = run(*words, *more, "--dry-run")
         assert (code in (1, 2), text, errors.count("\n")) == (True, "", 1), errors

@@ -14,6 +14,11 @@ SHAPES = [(5, 3, 128, 32, 32), (4, 128, 128, 16, 16), (6, 64, 96, 8, 8), (3, 17,
 SHAPES += [(3, 96, 40, 7, 11), (3, 40, 3, 9, 6)]
 
 
+def any_case(**channels):
+    sizes = {"n": st.integers(1, 5), "height": st.integers(1, 11), "width": st.integers(1, 11)}
+    return given(seed=st.integers(0, 1000), **sizes, **channels)
+
+
 def plain(x, filters, bias):
     return F.conv2d(x, filters, bias, padding=1)
 
@@ -62,14 +67,7 @@ def test_error_is_at_most_twice_plain_torchs(shape):
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 1000),
-    n=st.integers(1, 5),
-    inputs=st.integers(1, 40),
-    outputs=st.integers(1, 60),
-    height=st.integers(1, 11),
-    width=st.integers(1, 11),
-)
+@any_case(inputs=st.integers(1, 40), outputs=st.integers(1, 60))
 def test_small_integers_are_exact_to_second_order(seed, n, inputs, outputs, height, width):
     """Below 64 channels tiles are 2x2: Winograd's quarters and sums of small integers fit float32's mantissa."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,14 +84,7 @@ def test_small_integers_are_exact_to_second_order(seed, n, inputs, outputs, heig
 
 
 @settings(deadline=None, max_examples=25)
-@given(
-    seed=st.integers(0, 1000),
-    n=st.integers(1, 5),
-    inputs=st.integers(64, 101),
-    outputs=st.integers(1, 70),
-    height=st.integers(1, 11),
-    width=st.integers(1, 11),
-)
+@any_case(inputs=st.integers(64, 101), outputs=st.integers(1, 70))
 def test_any_shape_of_many_channels(seed, n, inputs, outputs, height, width):
     tensors = case(seed, n, inputs, outputs, height, width)
     got, exact = conv3x3(*tensors), plain(*(t.double() for t in tensors))
