@@ -211,13 +211,14 @@ class Recorder:
         settings = dict(settings)
         mode = settings.get("debias", "none")
         if "experts" in settings:
-            trained = settings["experts"]
-            self.experts(trained, expert_cases()[trained])
-            settings["experts"] = self.folder / "experts" / trained
+            self.experts(settings["experts"], expert_cases()[settings["experts"]])
+            settings["experts"] = self.folder / "experts" / settings["experts"]
             weights = None
         else:
             weights = None if name.endswith("computed") else self._weights(mode)
         by_class = METHODS[settings.get("method", "dm")].by_class
+        # Then the data's digest is also of what was trained.
+        trained = by_class or "experts" in settings or name.endswith(("computed", "groups"))
         if by_class:
             settings["teacher"] = self.teacher()
         out = self.folder / "runs" / name
@@ -231,7 +232,8 @@ class Recorder:
             "learned": digest(made.learning_rate, *([] if made.soft_labels is None else [made.soft_labels])),
             "metrics": digest((out / METRICS).read_bytes()),
             **({} if by_class else {"checkpoint": torch.load(out / CHECKPOINT, weights_only=True)["digest"][:16]}),
-            "config": digest(self._named(config["run"]), config["data_digest"]),
+            "config": digest(self._named(config["run"])),
+            **({} if trained else {"data": digest(config["data_digest"])}),
             "metadata": digest(run, self._named(made.metadata["run"])),
             "evaluations": digest(rows_as_before(evaluations)) if evaluations.exists() else None,
             "preview": digest((out / "preview.png").read_bytes()),
