@@ -179,10 +179,11 @@ struct WeightSizes {
         rows(std::min(std::max<int64_t>(1, T::kSummed / grid.columns), call.images * grid.rows)), tiles(rows * grid.columns),
         vectors((call.inputs + kLanes - 1) / kLanes), columns(panels(call.outputs) * kPanel) {}
 
-  int64_t frequency() const { return columns * vectors * kLanes; }
-  int64_t sums() const { return T::kFrequencies * frequency(); }
-  int64_t v_step() const { return Conv3x3WeightCall::kUnitInputs * tiles + 16; }  // not a power of two: another cache set
+  // From a frequency to the next: not a power of two, which would put all into the same cache set.
+  int64_t frequency() const { return columns * vectors * kLanes + 16; }
+  int64_t v_step() const { return Conv3x3WeightCall::kUnitInputs * tiles + 16; }
   int64_t u_step() const { return columns * tiles + 16; }
+  int64_t sums() const { return T::kFrequencies * frequency(); }
   int64_t scratch(const Conv3x3WeightCall& call) const {
     return T::kPatchColumns * (v_step() + u_step()) + padded(std::max(call.inputs, call.outputs));
   }
@@ -293,35 +294,55 @@ void weight_units(const Conv3x3WeightCall& call, int64_t begin, int64_t end, flo
   }
 }
 
-// G^T m G of input c and a vector of outputs from o on.
-template <class T>
-void taps_of_sums(const Conv3x3WeightCall& call, int64_t c, int64_t o, float (&taps)[9][kLanes]) {
-  constexpr int R = T::kPatchRows, S = T::kPatchColumns;
-  const WeightSizes<T> sizes(call);
-  const float* from = call.sums + (o / kPanel * sizes.vectors * kLanes + c) * kPanel + o % kPanel;
-  Vec t[3][S];
-  for (int s = 0; s < S; ++s) {
-    Vec m[R], down[3];
-    for (int r = 0; r < R; ++r) m[r] = load(from + (S * r + s) * sizes.frequency());
-    T::Down::to_taps(m, down);
-    for (int r = 0; r < 3; ++r) t[r][s] = down[r];
-  }
-  for (int r = 0; r < 3; ++r) {
-    Vec across[3];
-    T::Across::to_taps(t[r], across);
-    for (int s = 0; s < 3; ++s) store(taps[3 * r + s], across[s]);
+// Taps of input channels [begin, end), from taps_of(input, vector of outputs, taps).
+template <class TapsOf>
+void write_taps(const Conv3x3WeightCall& call, int64_t begin, int64_t end, TapsOf taps_of) {
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t o = 0; o < call.outputs; o += kLanes) {
+      alignas(64) float taps[9][kLanes];
+      taps_of(c, o, taps);
+      for (int64_t lane = 0; lane < kLanes && o + lane < call.outputs; ++lane) {
+        float* to = call.filters + ((o + lane) * call.inputs + c) * 9;
+        for (int tap = 0; tap < 9; ++tap) to[tap] = taps[tap][lane];
+      }
+    }
   }
 }
 
-void summed_parts(const Conv3x3WeightCall& call, int64_t c, int64_t o, float (&taps)[9][kLanes]) {
-  const int64_t columns = panels(call.outputs) * kPanel;
-  for (int tap = 0; tap < 9; ++tap) {
-    Vec sum = {};
-    for (int64_t part = 0; part < call.parts(); ++part) {
-      sum += load(call.sums + (part * 9 * call.inputs + 9 * c + tap) * columns + o);
+// G^T m G.
+template <class T>
+void finish_tiles(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
+  constexpr int R = T::kPatchRows, S = T::kPatchColumns;
+  const WeightSizes<T> sizes(call);
+  const int64_t step = sizes.frequency(), panel_step = sizes.vectors * kLanes;
+  write_taps(call, begin, end, [&](int64_t c, int64_t o, float (&taps)[9][kLanes]) {
+    const float* from = call.sums + (o / kPanel * panel_step + c) * kPanel + o % kPanel;
+    Vec t[3][S];
+    for (int s = 0; s < S; ++s) {
+      Vec m[R], down[3];
+      for (int r = 0; r < R; ++r) m[r] = load(from + (S * r + s) * step);
+      T::Down::to_taps(m, down);
+      for (int r = 0; r < 3; ++r) t[r][s] = down[r];
     }
-    store(taps[tap], sum);
-  }
+    for (int r = 0; r < 3; ++r) {
+      Vec across[3];
+      T::Across::to_taps(t[r], across);
+      for (int s = 0; s < 3; ++s) store(taps[3 * r + s], across[s]);
+    }
+  });
+}
+
+void finish_parts(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
+  const int64_t columns = panels(call.outputs) * kPanel;
+  write_taps(call, begin, end, [&](int64_t c, int64_t o, float (&taps)[9][kLanes]) {
+    for (int tap = 0; tap < 9; ++tap) {
+      Vec sum = {};
+      for (int64_t part = 0; part < call.parts(); ++part) {
+        sum += load(call.sums + (part * 9 * call.inputs + 9 * c + tap) * columns + o);
+      }
+      store(taps[tap], sum);
+    }
+  });
 }
 
 }  // namespace
@@ -463,21 +484,11 @@ void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t
 }
 
 void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
-  const int64_t inputs = call.inputs, outputs = call.outputs;
-  for (int64_t c = begin; c < end; ++c) {
-    for (int64_t o = 0; o < outputs; o += kLanes) {
-      alignas(64) float taps[9][kLanes];
-      switch (call.how()) {
-        case How::tiles2x2: taps_of_sums<Tiles2x2>(call, c, o, taps); break;
-        case How::tiles2x4: taps_of_sums<Tiles2x4>(call, c, o, taps); break;
-        case How::tiles4x4: taps_of_sums<Tiles4x4>(call, c, o, taps); break;
-        default: summed_parts(call, c, o, taps);
-      }
-      for (int64_t lane = 0; lane < kLanes && o + lane < outputs; ++lane) {
-        float* to = call.filters + ((o + lane) * inputs + c) * 9;
-        for (int tap = 0; tap < 9; ++tap) to[tap] = taps[tap][lane];
-      }
-    }
+  switch (call.how()) {
+    case How::tiles2x2: return finish_tiles<Tiles2x2>(call, begin, end);
+    case How::tiles2x4: return finish_tiles<Tiles2x4>(call, begin, end);
+    case How::tiles4x4: return finish_tiles<Tiles4x4>(call, begin, end);
+    default: finish_parts(call, begin, end);
   }
 }
 
