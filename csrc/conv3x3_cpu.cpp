@@ -6,8 +6,6 @@
 namespace fastdd {
 namespace {
 
-// Tiles of a block of the weight gradient: its pixels stay in the core's cache while one frequency after the other is made.
-constexpr int64_t kBlockTiles = 128;
 // Rows of the weight gradient's products: they divide a vector of input channels.
 constexpr int kWeightRows = kLanes >= 16 ? 8 : 4;
 // Filter taps of the direct weight gradient that are made at once.
@@ -168,63 +166,183 @@ void direct(const Conv3x3Call& call, int64_t begin, int64_t end, float* scratch)
   }
 }
 
-// What of the weight gradient's memory is where. Winograd: sums are [16, panel, input, column]; v, the transformed x of a block of
-// tiles in one frequency, [vector of inputs, tile, lane], and u, of g, [panel, tile, column]. Directly, sums are
-// [part, 9 inputs, column].
+// What of the weight gradient's memory is where, with tiles. Sums are [frequency, panel, input, column]. Of a row of frequencies, a unit's
+// inputs and a block of tiles, `v` is the transformed x, [frequency, vector of inputs, tile, lane], and `u` g, [frequency, panel, tile,
+// column].
+template <class T>
 struct WeightSizes {
-  int64_t tile_rows, tile_columns, rows, tiles, vectors, columns;
+  Grid<T> grid;
+  int64_t rows, tiles, vectors, columns;  // rows of tiles, and tiles, of a block; of the sums
 
   explicit WeightSizes(const Conv3x3WeightCall& call)
-      : tile_rows((call.height + 1) / 2), tile_columns((call.width + 1) / 2),
-        rows(kBlockTiles / tile_columns > 0 ? kBlockTiles / tile_columns : 1), tiles(rows * tile_columns),
-        vectors((call.inputs + kLanes - 1) / kLanes), columns(panels(call.outputs) * kPanel) {
-    if (rows > call.images * tile_rows) rows = call.images * tile_rows;
+      : grid(call.height, call.width),
+        rows(std::min(std::max<int64_t>(1, T::kSummed / grid.columns), call.images * grid.rows)), tiles(rows * grid.columns),
+        vectors((call.inputs + kLanes - 1) / kLanes), columns(panels(call.outputs) * kPanel) {}
+
+  // From a frequency to the next: not a power of two, which would put all into the same cache set.
+  int64_t frequency() const { return columns * vectors * kLanes + 16; }
+  int64_t v_step() const { return Conv3x3WeightCall::kUnitInputs * tiles + 16; }
+  int64_t u_step() const { return columns * tiles + 16; }
+  int64_t sums() const { return T::kFrequencies * frequency(); }
+  int64_t scratch(const Conv3x3WeightCall& call) const {
+    return T::kPatchColumns * (v_step() + u_step()) + padded(std::max(call.inputs, call.outputs));
+  }
+};
+
+struct WeightMemory {
+  float *v, *u, *zeros;
+};
+
+// Pixels from (top, left) on of an image [height, width, channels], from `channel` on; zeros outside of it.
+template <int R, int S>
+struct Patch {
+  const float* at[R][S];
+
+  Patch(const Conv3x3WeightCall& call, const float* image, int64_t channels, int64_t channel, int64_t top, int64_t left,
+        const float* zeros) {
+    for (int r = 0; r < R; ++r) {
+      for (int s = 0; s < S; ++s) {
+        const int64_t h = top + r, w = left + s;
+        const bool inside = h >= 0 && h < call.height && w >= 0 && w < call.width;
+        at[r][s] = inside ? image + (h * call.width + w) * channels + channel : zeros;
+      }
+    }
   }
 
-  int64_t frequency() const { return columns * vectors * kLanes; }
+  // A row of its frequencies, to(channel) and `step` apart.
+  template <class T, int Row, auto Down, auto Across, class To>
+  void transform(int64_t channels, To to, int64_t step) const {
+    for_lanes<float>(channels, [&](int64_t c, auto part) {
+      Vec t[S], across[T::kPatchColumns];
+      for (int s = 0; s < S; ++s) {
+        Vec d[R], down[T::kPatchRows];
+        for (int r = 0; r < R; ++r) d[r] = part.load(at[r][s] + c);
+        Down(d, down);
+        t[s] = down[Row];
+      }
+      Across(t, across);
+      for (int f = 0; f < T::kPatchColumns; ++f) store(to(c) + f * step, across[f]);
+    });
+  }
 };
 
-// Row r of B^T d is d[first] + sign d[second]; of A g it is near g[0] + far g[1].
-struct Frequency {
-  int first, second;
-  float sign, near, far;
-};
-constexpr Frequency kFrequencies[4] = {{0, 2, -1, 1, 0}, {1, 2, 1, 1, 1}, {2, 1, -1, 1, -1}, {1, 3, -1, 0, -1}};
+template <bool Add>
+void weight_products(int64_t inputs, int64_t columns, int64_t depth, int64_t tiles, const float* v, const float* u, float* sums,
+                     int64_t panel_step) {
+  for (int64_t panel = 0; panel < columns / kPanel; ++panel) {
+    for (int64_t i = 0; i < inputs; i += kWeightRows) {
+      product<kWeightRows, Add>(v + (i / kLanes) * tiles * kLanes + i % kLanes, 1, Every{kLanes}, depth, u + panel * tiles * kPanel,
+                                sums + panel * panel_step + i * kPanel, kPanel);
+    }
+  }
+}
 
-// One frequency of tile (i, j): of the 4x4 pixels of x around it to v, and of its 2x2 pixels of g to u.
-inline void transform_tile(const Conv3x3WeightCall& call, const float* x, const float* g, int64_t i, int64_t j, int f,
-                           const float* zeros, int64_t tiles, float* v, float* u) {
-  const Frequency &down = kFrequencies[f / 4], &across = kFrequencies[f % 4];
-  const auto pixel = [&](const float* image, int64_t channels, int64_t h, int64_t w) {
-    return h >= 0 && h < call.height && w >= 0 && w < call.width ? image + (h * call.width + w) * channels : zeros;
-  };
-  const int64_t h0 = 2 * i - 1 + down.first, h1 = 2 * i - 1 + down.second;
-  const int64_t w0 = 2 * j - 1 + across.first, w1 = 2 * j - 1 + across.second;
-  const float *d00 = pixel(x, call.inputs, h0, w0), *d01 = pixel(x, call.inputs, h0, w1);
-  const float *d10 = pixel(x, call.inputs, h1, w0), *d11 = pixel(x, call.inputs, h1, w1);
-  for_lanes<float>(call.inputs, [&](int64_t c, auto part) {
-    const Vec above = part.load(d00 + c) + across.sign * part.load(d01 + c);
-    const Vec below = part.load(d10 + c) + across.sign * part.load(d11 + c);
-    store(v + c * tiles, above + down.sign * below);
-  });
-  const float *g00 = pixel(g, call.outputs, 2 * i, 2 * j), *g01 = pixel(g, call.outputs, 2 * i, 2 * j + 1);
-  const float *g10 = pixel(g, call.outputs, 2 * i + 1, 2 * j), *g11 = pixel(g, call.outputs, 2 * i + 1, 2 * j + 1);
-  for_lanes<float>(call.outputs, [&](int64_t c, auto part) {
-    const Vec above = across.near * part.load(g00 + c) + across.far * part.load(g01 + c);
-    const Vec below = across.near * part.load(g10 + c) + across.far * part.load(g11 + c);
-    store(u + (c / kPanel) * tiles * kPanel + c % kPanel, down.near * above + down.far * below);
+// Rows of tiles of the images, and whether their products are the sums' first.
+struct Block {
+  const float *x, *g;
+  int64_t first, rows;
+  bool add;
+};
+
+// A row of frequencies of a block: what inputs from `channel` on add to the sums. `u` is made where it isn't there yet.
+template <class T, int Row>
+void weight_row(const Conv3x3WeightCall& call, const WeightSizes<T>& sizes, const Block& block, int64_t channel, bool make_u,
+                const WeightMemory& memory) {
+  const Grid<T>& grid = sizes.grid;
+  const int64_t inputs = std::min(Conv3x3WeightCall::kUnitInputs, call.inputs - channel), pixels = call.height * call.width;
+  for (int64_t tile = 0; tile < block.rows * grid.columns; ++tile) {
+    const int64_t row = block.first + tile / grid.columns, n = row / grid.rows;
+    const int64_t top = row % grid.rows * T::kRows, left = tile % grid.columns * T::kColumns;
+    const Patch<T::kPatchRows, T::kPatchColumns> of_x(call, block.x + n * pixels * call.inputs, call.inputs, channel, top - 1, left - 1,
+                                                      memory.zeros);
+    of_x.template transform<T, Row, T::Down::of_pixels, T::Across::of_pixels>(
+        inputs, [&](int64_t c) { return memory.v + c * sizes.tiles + tile * kLanes; }, sizes.v_step());
+    if (!make_u) continue;
+    const Patch<T::kRows, T::kColumns> of_g(call, block.g + n * pixels * call.outputs, call.outputs, 0, top, left, memory.zeros);
+    of_g.template transform<T, Row, T::Down::of_gradients, T::Across::of_gradients>(
+        call.outputs, [&](int64_t c) { return memory.u + (c / kPanel * sizes.tiles + tile) * kPanel + c % kPanel; }, sizes.u_step());
+  }
+  const auto products = block.add ? weight_products<true> : weight_products<false>;
+  for (int f = 0; f < T::kPatchColumns; ++f) {
+    products(inputs, sizes.columns, block.rows * grid.columns, sizes.tiles, memory.v + f * sizes.v_step(), memory.u + f * sizes.u_step(),
+             call.sums + (Row * T::kPatchColumns + f) * sizes.frequency() + channel * kPanel, sizes.vectors * kLanes * kPanel);
+  }
+}
+
+template <class T, int Row = 0, class... Rest>
+void weight_row_of(int64_t row, const Rest&... rest) {
+  if constexpr (Row < T::kPatchRows) row == Row ? weight_row<T, Row>(rest...) : weight_row_of<T, Row + 1>(row, rest...);
+}
+
+// Blocks outside, so that their pixels come from memory once.
+template <class T>
+void weight_units(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch) {
+  const WeightSizes<T> sizes(call);
+  float* u = scratch + T::kPatchColumns * sizes.v_step();
+  const WeightMemory memory{scratch, u, u + T::kPatchColumns * sizes.u_step()};
+  std::memset(memory.zeros, 0, padded(std::max(call.inputs, call.outputs)) * sizeof(float));
+  const int64_t rows = call.images * sizes.grid.rows, chunks = call.units() / T::kPatchRows;
+  for (int pair = 0; pair < (call.x2 == nullptr ? 1 : 2); ++pair) {
+    for (int64_t first = 0; first < rows; first += sizes.rows) {
+      const Block block{pair == 0 ? call.x : call.x2, pair == 0 ? call.g : call.g2, first, std::min(sizes.rows, rows - first),
+                        pair > 0 || first > 0};
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t chunk = unit % chunks;
+        weight_row_of<T>(unit / chunks, call, sizes, block, chunk * Conv3x3WeightCall::kUnitInputs, unit == begin || chunk == 0, memory);
+      }
+    }
+  }
+}
+
+// Taps of input channels [begin, end), from taps_of(input, vector of outputs, taps).
+template <class TapsOf>
+void write_taps(const Conv3x3WeightCall& call, int64_t begin, int64_t end, TapsOf taps_of) {
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t o = 0; o < call.outputs; o += kLanes) {
+      alignas(64) float taps[9][kLanes];
+      taps_of(c, o, taps);
+      for (int64_t lane = 0; lane < kLanes && o + lane < call.outputs; ++lane) {
+        float* to = call.filters + ((o + lane) * call.inputs + c) * 9;
+        for (int tap = 0; tap < 9; ++tap) to[tap] = taps[tap][lane];
+      }
+    }
+  }
+}
+
+// G^T m G.
+template <class T>
+void finish_tiles(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
+  constexpr int R = T::kPatchRows, S = T::kPatchColumns;
+  const WeightSizes<T> sizes(call);
+  const int64_t step = sizes.frequency(), panel_step = sizes.vectors * kLanes;
+  write_taps(call, begin, end, [&](int64_t c, int64_t o, float (&taps)[9][kLanes]) {
+    const float* from = call.sums + (o / kPanel * panel_step + c) * kPanel + o % kPanel;
+    Vec t[3][S];
+    for (int s = 0; s < S; ++s) {
+      Vec m[R], down[3];
+      for (int r = 0; r < R; ++r) m[r] = load(from + (S * r + s) * step);
+      T::Down::to_taps(m, down);
+      for (int r = 0; r < 3; ++r) t[r][s] = down[r];
+    }
+    for (int r = 0; r < 3; ++r) {
+      Vec across[3];
+      T::Across::to_taps(t[r], across);
+      for (int s = 0; s < 3; ++s) store(taps[3 * r + s], across[s]);
+    }
   });
 }
 
-template <bool Add>
-void weight_products(const WeightSizes& sizes, int64_t depth, const float* v, const float* u, float* sums) {
-  for (int64_t panel = 0; panel < sizes.columns / kPanel; ++panel) {
-    for (int64_t i = 0; i < sizes.vectors * kLanes; i += kWeightRows) {
-      product<kWeightRows, Add>(v + (i / kLanes) * sizes.tiles * kLanes + i % kLanes, 1, Every{kLanes}, depth,
-                                u + panel * sizes.tiles * kPanel, sums, kPanel);
-      sums += kWeightRows * kPanel;
+void finish_parts(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
+  const int64_t columns = panels(call.outputs) * kPanel;
+  write_taps(call, begin, end, [&](int64_t c, int64_t o, float (&taps)[9][kLanes]) {
+    for (int tap = 0; tap < 9; ++tap) {
+      Vec sum = {};
+      for (int64_t part = 0; part < call.parts(); ++part) {
+        sum += load(call.sums + (part * 9 * call.inputs + 9 * c + tap) * columns + o);
+      }
+      store(taps[tap], sum);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -298,48 +416,29 @@ void conv3x3_units(const Conv3x3Call& call, int64_t begin, int64_t end, float* s
 }
 
 int64_t conv3x3_weight_sums(const Conv3x3WeightCall& call) {
-  const WeightSizes sizes(call);
-  return call.winograd() ? 16 * sizes.frequency() : call.parts() * 9 * call.inputs * sizes.columns;
+  switch (call.how()) {
+    case How::tiles2x2: return WeightSizes<Tiles2x2>(call).sums();
+    case How::tiles2x4: return WeightSizes<Tiles2x4>(call).sums();
+    case How::tiles4x4: return WeightSizes<Tiles4x4>(call).sums();
+    default: return call.parts() * 9 * call.inputs * panels(call.outputs) * kPanel;
+  }
 }
 
 int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call) {
-  const WeightSizes sizes(call);
-  if (call.winograd()) {
-    return sizes.vectors * sizes.tiles * kLanes + sizes.columns * sizes.tiles + padded(call.inputs) + padded(call.outputs);
+  switch (call.how()) {
+    case How::tiles2x2: return WeightSizes<Tiles2x2>(call).scratch(call);
+    case How::tiles2x4: return WeightSizes<Tiles2x4>(call).scratch(call);
+    case How::tiles4x4: return WeightSizes<Tiles4x4>(call).scratch(call);
+    default:
+      return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * panels(call.outputs) * kPanel) + padded(9 * call.inputs);
   }
-  return padded(3 * (call.width + 2) * call.inputs) + padded(call.width * sizes.columns) + padded(9 * call.inputs);
 }
 
 void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch) {
-  const WeightSizes sizes(call);
-  float* v = scratch;
-  float* u = v + sizes.vectors * sizes.tiles * kLanes;
-  float* zeros = u + sizes.columns * sizes.tiles;
-  std::memset(zeros, 0, (padded(call.inputs) + padded(call.outputs)) * sizeof(float));
-  const int64_t all = call.images * sizes.tile_rows, pixels = call.height * call.width;
-  const int64_t both = call.x2 == nullptr ? all : 2 * all;  // one pair after the other
-  for (int64_t start = 0; start < both;) {
-    const bool second = start >= all;
-    const int64_t first = second ? start - all : start;
-    const float *x_of = second ? call.x2 : call.x, *g_of = second ? call.g2 : call.g;
-    const int64_t rows = all - first < sizes.rows ? all - first : sizes.rows, depth = rows * sizes.tile_columns;
-    for (int64_t f = begin; f < end; ++f) {
-      for (int64_t row = 0; row < rows; ++row) {
-        const int64_t n = (first + row) / sizes.tile_rows, i = (first + row) % sizes.tile_rows;
-        for (int64_t j = 0; j < sizes.tile_columns; ++j) {
-          const int64_t tile = row * sizes.tile_columns + j;
-          transform_tile(call, x_of + n * pixels * call.inputs, g_of + n * pixels * call.outputs, i, j, static_cast<int>(f), zeros,
-                         sizes.tiles, v + tile * kLanes, u + tile * kPanel);
-        }
-      }
-      float* sums = call.sums + f * sizes.frequency();
-      if (start == 0) {
-        weight_products<false>(sizes, depth, v, u, sums);
-      } else {
-        weight_products<true>(sizes, depth, v, u, sums);
-      }
-    }
-    start += rows;
+  switch (call.how()) {
+    case How::tiles2x4: return weight_units<Tiles2x4>(call, begin, end, scratch);
+    case How::tiles4x4: return weight_units<Tiles4x4>(call, begin, end, scratch);
+    default: weight_units<Tiles2x2>(call, begin, end, scratch);
   }
 }
 
@@ -385,44 +484,11 @@ void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t
 }
 
 void conv3x3_weight_finish(const Conv3x3WeightCall& call, int64_t begin, int64_t end) {
-  const WeightSizes sizes(call);
-  const int64_t inputs = call.inputs, outputs = call.outputs, columns = sizes.columns;
-  for (int64_t c = begin; c < end; ++c) {
-    for (int64_t o = 0; o < outputs; o += kLanes) {
-      alignas(64) float taps[9][kLanes];
-      if (call.winograd()) {
-        // G^T m G
-        const float* from = call.sums + (o / kPanel * sizes.vectors * kLanes + c) * kPanel + o % kPanel;
-        const int64_t step = sizes.frequency();
-        Vec t[3][4];
-        for (int s = 0; s < 4; ++s) {
-          const Vec m0 = load(from + s * step), m1 = load(from + (4 + s) * step);
-          const Vec m2 = load(from + (8 + s) * step), m3 = load(from + (12 + s) * step);
-          const Vec half = 0.5f * (m1 + m2);
-          t[0][s] = m0 + half;
-          t[1][s] = 0.5f * (m1 - m2);
-          t[2][s] = half + m3;
-        }
-        for (int r = 0; r < 3; ++r) {
-          const Vec half = 0.5f * (t[r][1] + t[r][2]);
-          store(taps[3 * r], t[r][0] + half);
-          store(taps[3 * r + 1], 0.5f * (t[r][1] - t[r][2]));
-          store(taps[3 * r + 2], half + t[r][3]);
-        }
-      } else {
-        for (int tap = 0; tap < 9; ++tap) {
-          Vec sum = {};
-          for (int64_t part = 0; part < call.parts(); ++part) {
-            sum += load(call.sums + (part * 9 * inputs + 9 * c + tap) * columns + o);
-          }
-          store(taps[tap], sum);
-        }
-      }
-      for (int64_t lane = 0; lane < kLanes && o + lane < outputs; ++lane) {
-        float* to = call.filters + ((o + lane) * inputs + c) * 9;
-        for (int tap = 0; tap < 9; ++tap) to[tap] = taps[tap][lane];
-      }
-    }
+  switch (call.how()) {
+    case How::tiles2x2: return finish_tiles<Tiles2x2>(call, begin, end);
+    case How::tiles2x4: return finish_tiles<Tiles2x4>(call, begin, end);
+    case How::tiles4x4: return finish_tiles<Tiles4x4>(call, begin, end);
+    default: finish_parts(call, begin, end);
   }
 }
 

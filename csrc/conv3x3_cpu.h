@@ -11,8 +11,8 @@ namespace fastdd {
 inline bool takes_winograd(int64_t inputs) { return inputs >= 16; }
 
 // How a convolution is computed: directly; by Winograd's tiles of 2x2 or 2x4 pixels; or, of few outputs, as a product of every
-// pixel with the taps of all outputs, whose results its neighbours gather.
-enum class How : int { direct, gathered, tiles2x2, tiles2x4 };
+// pixel with the taps of all outputs, whose results its neighbours gather. The gradient of the filters: directly or by tiles.
+enum class How : int { direct, gathered, tiles2x2, tiles2x4, tiles4x4 };
 
 // Of many outputs, or with a tangent. Wide tiles where their transforms cost less than they save, as do the parts of them that stick
 // out of the image, and where the image has more than its edges, at which a direct convolution sums, and rounds, less.
@@ -44,6 +44,14 @@ struct Conv3x3Call {
   }
 };
 
+// Of the filters' gradient. Sums of few pixels, as plain PyTorch makes them too, lose fewer digits than tiles of 4x4 cost: with 2,048
+// and more these stay below 1.3 times its error, and fall (docs/performance.md).
+inline How how_of_weights(int64_t images, int64_t inputs, int64_t height, int64_t width) {
+  if (!takes_winograd(inputs)) return How::direct;
+  if (inputs < 64 || height < 7 || width < 7) return How::tiles2x2;
+  return images * height * width >= 2048 ? How::tiles4x4 : How::tiles2x4;
+}
+
 // The gradient of the filters. With Winograd, `sums` of the products of both transformed sides, frequency by frequency; directly,
 // of parts of the images. A fixed order of additions either way, whoever does them.
 struct Conv3x3WeightCall {
@@ -54,7 +62,11 @@ struct Conv3x3WeightCall {
   float* filters;  // [outputs, inputs, 3, 3], written
   const float *x2, *g2;  // with Winograd, a second pair whose gradient is added; or null
 
+  How how() const { return how_of_weights(images, inputs, height, width); }
   bool winograd() const { return takes_winograd(inputs); }
+  // Of work with Winograd: a row of frequencies, of some of the inputs.
+  static constexpr int64_t kUnitInputs = 64;
+  int64_t units() const { return (how() == How::tiles4x4 ? 6 : 4) * ((inputs + kUnitInputs - 1) / kUnitInputs); }
   int64_t parts() const { return images < 16 ? images : 16; }
   int64_t part_start(int64_t part) const { return part * images / parts(); }
 };
@@ -73,7 +85,7 @@ FASTDD_DECLARE_VARIANTS(void conv3x3_units(const Conv3x3Call& call, int64_t begi
 FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_sums(const Conv3x3WeightCall& call))
 // Floats of scratch memory that a call of either function below needs, 64-byte aligned.
 FASTDD_DECLARE_VARIANTS(int64_t conv3x3_weight_scratch(const Conv3x3WeightCall& call))
-// Winograd: sums of frequencies [begin, end) of 16.
+// Winograd: the sums of units [begin, end).
 FASTDD_DECLARE_VARIANTS(void conv3x3_weight_winograd(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* scratch))
 // Direct: adds images [begin, end) to one part's sums.
 FASTDD_DECLARE_VARIANTS(void conv3x3_weight_direct(const Conv3x3WeightCall& call, int64_t begin, int64_t end, float* sums,

@@ -31,7 +31,8 @@ inline void run(const Conv3x3Call& call) {
 // The sums of a filters' gradient by Winograd, of which finish() makes the filters.
 inline void run_winograd(const Conv3x3WeightCall& call) {
   const int64_t scratch = FASTDD_DISPATCH(conv3x3_weight_scratch, call), pixels = call.images * call.height * call.width;
-  torch::stable::parallel_for(0, 16, grain(pixels * call.inputs * call.outputs / 4), [&](int64_t begin, int64_t end) {
+  const int64_t work = 4 * pixels * call.inputs * call.outputs / call.units();
+  torch::stable::parallel_for(0, call.units(), grain(work), [&](int64_t begin, int64_t end) {
     const Floats memory = aligned(scratch);
     FASTDD_DISPATCH(conv3x3_weight_winograd, call, begin, end, memory.get());
   });

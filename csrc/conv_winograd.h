@@ -1,5 +1,5 @@
-// Winograd's convolutions of 3x3 filters (Lavin and Gray 2016) by tiles of 2x2 or 2x4 pixels: what a tile is, the transforms, and
-// the products of a group of tiles with a panel of filters. Only for *_cpu.cpp, where everything has internal linkage.
+// Winograd's convolutions of 3x3 filters (Lavin and Gray 2016) by tiles of 2x2, 2x4 or, for the filters' gradient, 4x4 pixels: what a
+// tile is, the transforms, and the products of a group of tiles with a panel of filters. Only for *_cpu.cpp, where everything has internal linkage.
 #pragma once
 
 #include <algorithm>
@@ -31,6 +31,21 @@ struct By2 {
     u[2] = 0.5f * (g[0] - g[1] + g[2]);
     u[3] = g[2];
   }
+
+  // Of the filters' gradient, adjoint to what they are adjoint to: A g and G^T m.
+  static void of_gradients(const Vec (&g)[2], Vec (&t)[4]) {
+    t[0] = g[0];
+    t[1] = g[0] + g[1];
+    t[2] = g[0] - g[1];
+    t[3] = -g[1];
+  }
+
+  static void to_taps(const Vec (&m)[4], Vec (&w)[3]) {
+    const Vec half = 0.5f * (m[1] + m[2]);
+    w[0] = m[0] + half;
+    w[1] = 0.5f * (m[1] - m[2]);
+    w[2] = half + m[3];
+  }
 };
 
 // F(4, 3), from 0, a, -a, b, -b and infinity. Constants are exact but for those of the taps.
@@ -57,8 +72,9 @@ struct By4 {
     y[3] = a * a2 * odd_a + (b * b2 * odd_b + m[5]);
   }
 
+  static constexpr float at_0 = 1 / (a2 * b2), at_a = 1 / (2 * a2 * (a2 - b2)), at_b = 1 / (2 * b2 * (b2 - a2));
+
   static void of_taps(const Vec (&g)[3], Vec (&u)[6]) {
-    constexpr float at_0 = 1 / (a2 * b2), at_a = 1 / (2 * a2 * (a2 - b2)), at_b = 1 / (2 * b2 * (b2 - a2));
     const Vec even_a = g[0] + a2 * g[2], even_b = g[0] + b2 * g[2];
     u[0] = at_0 * g[0];
     u[1] = at_a * (even_a + a * g[1]);
@@ -66,6 +82,25 @@ struct By4 {
     u[3] = at_b * (even_b + b * g[1]);
     u[4] = at_b * (even_b - b * g[1]);
     u[5] = g[2];
+  }
+
+  static void of_gradients(const Vec (&g)[4], Vec (&t)[6]) {
+    const Vec even_a = g[0] + a2 * g[2], odd_a = a * (g[1] + a2 * g[3]);
+    const Vec even_b = g[0] + b2 * g[2], odd_b = b * (g[1] + b2 * g[3]);
+    t[0] = g[0];
+    t[1] = even_a + odd_a;
+    t[2] = even_a - odd_a;
+    t[3] = even_b + odd_b;
+    t[4] = even_b - odd_b;
+    t[5] = g[3];
+  }
+
+  static void to_taps(const Vec (&m)[6], Vec (&w)[3]) {
+    const Vec even_a = at_a * (m[1] + m[2]), odd_a = at_a * (m[1] - m[2]);
+    const Vec even_b = at_b * (m[3] + m[4]), odd_b = at_b * (m[3] - m[4]);
+    w[0] = at_0 * m[0] + (even_a + even_b);
+    w[1] = a * odd_a + b * odd_b;
+    w[2] = a2 * even_a + (b2 * even_b + m[5]);
   }
 };
 
@@ -81,6 +116,7 @@ struct Tiles {
 // 4 multiplications a pixel.
 struct Tiles2x2 : Tiles<By2, By2> {
   static constexpr int64_t kGroup = 64;  // tiles of a product, which share a pass over the filters
+  static constexpr int64_t kSummed = 128;  // tiles of a product of the filters' gradient
 
   // Channels that are summed in one go.
   static int64_t depth(int64_t inputs) { return inputs; }
@@ -90,8 +126,14 @@ struct Tiles2x2 : Tiles<By2, By2> {
 // sums': taken of 16 channels at a time they leave less than 2x2 tiles have (docs/performance.md).
 struct Tiles2x4 : Tiles<By2, By4> {
   static constexpr int64_t kGroup = 36;
+  static constexpr int64_t kSummed = 64;
 
   static int64_t depth(int64_t) { return 16; }
+};
+
+// 2.25 multiplications a pixel. Only for the filters' gradient of many pixels, whose sum loses more digits than the transforms.
+struct Tiles4x4 : Tiles<By4, By4> {
+  static constexpr int64_t kSummed = 32;
 };
 
 // The tiles that an image is cut into; those at its lower and right edges may stick out.

@@ -11,7 +11,7 @@ from fastdd.ops import conv3x3, group_grad
 
 # Of 64 channels and more by tiles of 2x4 pixels; to 3 channels, and from 3 back, what neighbours gather.
 SHAPES = [(5, 3, 128, 32, 32), (4, 128, 128, 16, 16), (6, 64, 96, 8, 8), (3, 17, 40, 7, 5), (2, 2, 5, 3, 4)]
-SHAPES += [(3, 96, 40, 7, 11), (3, 40, 3, 9, 6)]
+SHAPES += [(3, 96, 40, 7, 11), (3, 40, 3, 9, 6), (9, 70, 33, 15, 17)]
 
 
 def any_case(**channels):
@@ -89,6 +89,19 @@ def test_any_shape_of_many_channels(seed, n, inputs, outputs, height, width):
     tensors = case(seed, n, inputs, outputs, height, width)
     got, exact = conv3x3(*tensors), plain(*(t.double() for t in tensors))
     assert got.shape == exact.shape
+    assert (got - exact).abs().max() <= 2e-5 * exact.abs().max()
+
+
+@settings(deadline=None, max_examples=25)
+@any_case(inputs=st.integers(64, 101), outputs=st.integers(1, 70), many=st.booleans())
+def test_any_shape_of_many_channels_filters_gradient(seed, n, inputs, outputs, height, width, many):
+    """By tiles of 4x4 pixels where there are 2,048 of them."""
+    n = n + 2048 // (height * width) if many else n
+    x, filters, _ = case(seed, n, inputs, outputs, height, width)
+    g = torch.randn(n, outputs, height, width, generator=torch.Generator().manual_seed(seed + 1))
+    exact = torch.nn.grad.conv2d_weight(x.double(), filters.shape, g.double(), padding=1)
+    leaf = filters.requires_grad_()
+    (got,) = torch.autograd.grad(conv3x3(x, leaf), leaf, g)
     assert (got - exact).abs().max() <= 2e-5 * exact.abs().max()
 
 
