@@ -67,5 +67,19 @@ inline void product_of(int64_t rows, const float* a, int64_t stride, At at, int6
   if (rows > 0) product<1, Add>(a, stride, at, depth, b, c, columns);
 }
 
+// Row h of image n and its neighbours with padding, [3, width + 2, inputs].
+inline void neighbours(const float* x, int64_t n, int64_t h, int64_t height, int64_t width, int64_t inputs, float* to) {
+  const int64_t row = (width + 2) * inputs;
+  for (int64_t r = 0; r < 3; ++r) {
+    if (h + r < 1 || h + r > height || inputs == 0) {  // without channels x has no memory to copy from
+      std::memset(to + r * row, 0, row * sizeof(float));
+      continue;
+    }
+    std::memset(to + r * row, 0, inputs * sizeof(float));
+    std::memcpy(to + r * row + inputs, x + (n * height + h + r - 1) * width * inputs, width * inputs * sizeof(float));
+    std::memset(to + (r + 1) * row - inputs, 0, inputs * sizeof(float));
+  }
+}
+
 }  // namespace
 }  // namespace fastdd
