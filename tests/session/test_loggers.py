@@ -164,5 +164,5 @@ def test_a_network_in_training_logs_every_epoch_once(tmp_path):
     conflicting = [row["weights"]["loss"]["conflicting"] for row in rows]
     assert [value for _, value in found["weights/loss/conflicting"]] == np.float32(conflicting).tolist()
     assert found["result/accuracy"] == [(3, float(np.float32(trained.metrics().accuracy)))]
-    with pytest.raises(ValueError, match="give --out too"):
+    with pytest.raises(ValueError, match="give out too"):
         fastdd.train_network(data, log=["tensorboard"], epochs=1)
