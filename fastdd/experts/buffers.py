@@ -88,7 +88,8 @@ def import_buffers(
         fit_zca: makes the whitening that the experts were trained with, if any; called when the files are checked.
 
     Raises:
-        ValueError: no files, an ``out`` that is not empty, a file that is no buffer, or one of another network.
+        ValueError: no files, an ``out`` that is not empty, a file that is no buffer, one whose epochs are the same
+            tensors, or one of another network.
         RuntimeError: a damaged file.
         FileNotFoundError: a file that is not there.
         OSError: another process writes there, or the disk is full.
@@ -174,4 +175,9 @@ def _read_buffer(path: Path, parameters: list[dict[str, Any]]) -> list[list[list
             check_parameters(found, parameters, f"{path} has", "the network has")
             if not all(part.isfinite().all() for part in snapshot):
                 raise ValueError(f"{path}: expert {number} is not finite at epoch {epoch}: it diverged")
+        if all(first.is_set_to(last) for first, last in zip(expert[0], expert[-1], strict=True)):
+            raise ValueError(
+                f"{path}: the epochs of expert {number} are one and the same: on a CPU the published scripts store the "
+                "last one only; write it with `fastdd run --device cpu buffer.py ...`"
+            )
     return buffer

@@ -236,6 +236,7 @@ def test_bad_buffers_are_refused_in_one_line(tmp_path, capsys):
         ([], ValueError, "is not a replay buffer"),
         ([good[0][:1]], ValueError, "expert 0 has fewer than 2 epochs"),
         ([good[0], good[1][:2]], ValueError, "the experts differ in their epochs: from 1 to 2"),
+        ([good[0], good[1][:1] * 3], ValueError, r"epochs of expert 1 are one and the same: .*fastdd run"),
         (changed(1, 0, torch.zeros(4, 1, 5, 5)), ValueError, r"features\.0\.weight \[4, 1, 5, 5\], .* \[4, 1, 3, 3\]"),
         (changed(1, 0, torch.zeros(4, 1, 3, 3).half()), ValueError, "epoch 1 of expert 1 is not a list of float32"),
         (changed(2, 0, "text"), ValueError, "epoch 2 of expert 1 is not a list of float32"),

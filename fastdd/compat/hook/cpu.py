@@ -2,7 +2,7 @@
 
 Scripts that call ``.cuda()`` or name ``"cuda"`` run on machines without one. ``torch.cuda.is_available()`` is False and
 ``device_count()`` 0, so a script with a way for CPUs takes it, and ``nn.DataParallel`` passes calls to its module; a
-device that is named nevertheless is the CPU.
+device that is named nevertheless is the CPU. ``Tensor.cpu()`` copies, as it does from CUDA.
 """
 
 import functools
@@ -152,6 +152,7 @@ class OnCpu:
             self._put(torch, name, self._mapped(f"torch.{name}", getattr(torch, name)))
         for name in _METHODS:
             self._put(Tensor, name, self._mapped(f"Tensor.{name}", getattr(Tensor, name)))
+        self._put(Tensor, "cpu", self._copying(Tensor.cpu))
         self._put(nn.Module, "to", self._mapped("Module.to", nn.Module.to))
         for owner in (Tensor, nn.Module):
             self._put(owner, "cuda", self._same(f"{owner.__name__}.cuda"))
@@ -215,6 +216,16 @@ class OnCpu:
             return value
 
         return cuda
+
+    def _copying(self, call: Callable) -> Callable:
+        """``Tensor.cpu``, whose result does not change with the tensor: snapshots of a network in training are kept."""
+
+        @functools.wraps(call)
+        def cpu(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            moved = call(tensor, *args, **kwargs)
+            return moved.clone() if moved is tensor else moved
+
+        return cpu
 
     def _giving(self, what: str, value: Any, silent: bool = False) -> Callable:
         def given(*_: Any, **__: Any) -> Any:

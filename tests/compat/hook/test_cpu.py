@@ -48,6 +48,20 @@ def test_tensors_and_networks_stay_on_the_cpu(on_cpu):
     assert on_cpu.notice().startswith("--device cpu: CUDA was asked for and the CPU given: ")
 
 
+def test_snapshots_of_a_network_in_training_differ(on_cpu):
+    net = nn.Linear(3, 2).cuda()
+    steps = torch.optim.SGD(net.parameters(), lr=0.1)
+    timestamps = [[p.detach().cpu() for p in net.parameters()]]
+    net(torch.ones(1, 3)).sum().backward()
+    steps.step()
+    timestamps.append([p.detach().cpu() for p in net.parameters()])
+    for before, after, gradient in zip(*timestamps, [p.grad for p in net.parameters()], strict=True):
+        torch.testing.assert_close(after, before - 0.1 * gradient)
+    images = torch.ones(2, requires_grad=True)
+    images.cpu().sum().backward()
+    assert images.grad.tolist() == [1, 1]
+
+
 def test_devices_are_pytorchs(on_cpu):
     device = torch.device("cuda", 1)
     assert device == CPU
