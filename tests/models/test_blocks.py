@@ -11,7 +11,7 @@ from torch import nn
 
 from fastdd import models, ops
 from fastdd.core import rng
-from fastdd.models.blocks import Blocks
+from fastdd.models.blocks import Blocks, run_block
 
 
 def net(name="ConvNet", channels=3, size=16, width=16, **options):
@@ -288,3 +288,15 @@ def test_prepared_stages_in_other_dtypes():
             assert found.dtype == dtype
             assert not found.requires_grad
             assert (found.float() - right).norm() <= bound * right.norm()
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(4), nn.MaxPool2d(3, 2, 1)])
+def test_the_stem_of_large_images_is_as_exact_as_the_layers(pool):
+    conv, norm = nn.Conv2d(3, 8, 7, padding=3, bias=False), nn.GroupNorm(8, 8)
+    layers = nn.Sequential(conv, norm, nn.ReLU(), pool)
+    images = draws(3, 2, 3, 224, 224)
+    with torch.no_grad():
+        norm.bias += draws(4, 8)
+        truth, by_layers = copy.deepcopy(layers).double()(images.double()), layers(images)
+        found = run_block(images.contiguous(memory_format=torch.channels_last), *layers)
+    assert (found - truth).norm() <= 2 * (by_layers - truth).norm()
