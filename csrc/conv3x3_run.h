@@ -1,6 +1,7 @@
 #pragma once
 // Whole 3x3 convolutions, in parallel: what fastdd::conv3x3 and a ConvNet's blocks on dual numbers share.
 #include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
 
 #include "conv3x3_cpu.h"
 #include "scratch.h"
@@ -26,6 +27,17 @@ inline void run(const Conv3x3Call& call) {
     const Floats memory = aligned(scratch);
     FASTDD_DISPATCH(conv3x3_units, call, begin, end, memory.get());
   });
+}
+
+// The gradient of filters between x [N, H, W, I] and g [N, H, W, O], of which the sizes are there.
+inline Conv3x3WeightCall weight_call(const torch::stable::Tensor& x, const torch::stable::Tensor& g) {
+  Conv3x3WeightCall call{};
+  call.images = x.size(0);
+  call.height = x.size(1);
+  call.width = x.size(2);
+  call.inputs = x.size(3);
+  call.outputs = g.size(3);
+  return call;
 }
 
 // The sums of a filters' gradient by Winograd, of which finish() makes the filters.

@@ -22,12 +22,7 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& g_) {
   STD_TORCH_CHECK(x.dim() == 4 && g.dim() == 4 && x.size(0) == g.size(0) && x.size(1) == g.size(1) && x.size(2) == g.size(2) &&
                       x.scalar_type() == ScalarType::Float && g.scalar_type() == ScalarType::Float,
                   "x and g must be float32 [N, H, W, I] and [N, H, W, O]");
-  Conv3x3WeightCall call{};
-  call.images = x.size(0);
-  call.height = x.size(1);
-  call.width = x.size(2);
-  call.inputs = x.size(3);
-  call.outputs = g.size(3);
+  Conv3x3WeightCall call = fastdd::weight_call(x, g);
   call.x = x.const_data_ptr<float>();
   call.g = g.const_data_ptr<float>();
   if (call.images * call.height * call.width * call.inputs * call.outputs == 0) {

@@ -76,12 +76,7 @@ void dual_conv3x3(const Tensor& x, const Optional& dx, const Tensor& filters, co
 
 void dual_conv3x3_weight(const Tensor& x, const Optional& dx, const Tensor& g, const Optional& dg, const Tensor& out) {
   STD_TORCH_CHECK(x.dim() == 4 && g.dim() == 4 && dx.has_value() == dg.has_value(), "x and g must be [N, H, W, C]");
-  Conv3x3WeightCall call{};
-  call.images = x.size(0);
-  call.height = x.size(1);
-  call.width = x.size(2);
-  call.inputs = x.size(3);
-  call.outputs = g.size(3);
+  Conv3x3WeightCall call = fastdd::weight_call(x, g);
   STD_TORCH_CHECK(call.winograd(), "dual_conv3x3_weight takes 16 channels and more");
   const Sizes input{call.images, call.height, call.width, call.inputs}, output{call.images, call.height, call.width, call.outputs};
   call.x = data(dx.has_value() ? *dx : x, input);

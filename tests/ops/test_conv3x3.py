@@ -11,7 +11,7 @@ from fastdd.ops import conv3x3, group_grad
 
 # Of 64 channels and more by tiles of 2x4 pixels; to 3 channels, and from 3 back, what neighbours gather.
 SHAPES = [(5, 3, 128, 32, 32), (4, 128, 128, 16, 16), (6, 64, 96, 8, 8), (3, 17, 40, 7, 5), (2, 2, 5, 3, 4)]
-SHAPES += [(3, 96, 40, 7, 11), (3, 40, 3, 9, 6), (9, 70, 33, 15, 17)]
+SHAPES += [(3, 96, 40, 7, 11), (3, 40, 3, 9, 6), (9, 70, 33, 15, 17)]  # the last's filters' gradient by tiles of 4x4
 
 
 def any_case(**channels):
