@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import data
 import exchange
 import parity
 import recipes
 import report
 import runs
-import torch
 
 _REMAINS = 4
 _SAID = ("further", "extrapolated", "parity", "gradient", "traced", "double", "perturbed", "remains", "exchange")

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recipes import Files
 
 import fastdd
 from fastdd import api
 from fastdd.exchange import torch_files
 from fastdd.experts.buffers import export_buffers
+from recipes import Files
 
 
 def there_and_back(files: Files, folder: Path, data: Path) -> str:
