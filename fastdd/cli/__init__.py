@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from fastdd.cli import job
 from fastdd.cli.commands import Interrupted, app
-from fastdd.cli.output import Output, open_closed_streams
+from fastdd.cli.output import Output, open_closed_streams, tell
 from fastdd.cli.plugins import before_command, load_plugins, take_plugins
 from fastdd.cli.refusals import refused
 from fastdd.cli.talk import EVERYWHERE, talk
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     if runs_script and "-m" in arguments:  # what follows the module's name is its own, options as well
         script = ["--", *script]
     if not debug and not runs_script:
-        warnings.showwarning = lambda message, *_: print(f"warning: {_line(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: tell(f"warning: {_line(message)}")
     several = ranks.launched() and not runs_script  # a script makes its own use of torchrun's ranks
     open_closed_streams()
     with Output() if not runs_script else contextlib.nullcontext() as output:
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         if output is not None and (problem := output.finish()) is not None:
             code = code or 1
             if problem:
-                print(f"error: {problem}", file=sys.stderr)
+                tell(f"error: {problem}")
     sys.exit(code)
 
 
@@ -90,7 +90,7 @@ def _run(arguments: list[str], script: list[str], *, several: bool, debug: bool,
         if several:
             job.end(error, text, code)
         if text:
-            print(text, file=sys.stderr)
+            tell(text)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

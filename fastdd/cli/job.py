@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from fastdd.cli.commands import Interrupted
+from fastdd.cli.output import tell
 from fastdd.core import ranks, stop
 
 # What the ranks can share; of ``experts`` the training.
@@ -54,9 +55,9 @@ def end(error: BaseException, text: str, code: int) -> None:
     if not orphaned and isinstance(error, ranks.RankLost):
         told = ranks.end_explained()
     if orphaned and not told:
-        print(text, file=sys.stderr)
+        tell(text)
     elif not told and text:
-        ranks.explain_end(text, lambda: print(text, file=sys.stderr, flush=True))
+        ranks.explain_end(text, lambda: tell(text))
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)

@@ -13,6 +13,12 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
 
 
+def tell(text: str) -> None:
+    """A line on standard error, in one write: what other processes say there comes before or after it."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 class Output:
     """Takes the place of ``sys.stdout``: after the first write that fails it is silent, and says why at the end.
 

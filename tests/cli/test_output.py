@@ -17,6 +17,7 @@ import fastdd
 from fastdd import api, report
 from fastdd.cli import _report, main
 from fastdd.cli.console import PlainConsole
+from fastdd.cli.output import tell
 
 FIGURES = ("evaluate", "random", "--dataset", "c-digits", "--ipc", "1", "--nets", "1", "--epochs", "1")
 SMALL = {"method": "dm", "ipc": 1, "iterations": 1, "width": 8, "batch_real": 8}
@@ -116,3 +117,25 @@ def test_too_little_memory_is_one_line():
         told = f" ({figure} were asked for at once)" if figure else ""
         line = f"error: the memory is not enough for fastdd distill{told}{cure}"
         assert _report(error, ["distill", "--ipc", "1"]) == (line, 1)
+
+
+class Unbuffered(io.RawIOBase):
+    """Standard error as under torchrun: whatever is written goes out at once."""
+
+    def __init__(self):
+        self.written = []
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.written.append(bytes(data))
+        return len(data)
+
+
+def test_a_line_on_standard_error_is_one_write(monkeypatch):
+    """Where print() writes a line's end by itself, which lets another process come in between."""
+    raw = Unbuffered()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, write_through=True))
+    tell("error: all of it")
+    assert raw.written == [b"error: all of it\n"]
