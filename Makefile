@@ -9,6 +9,8 @@ BUILD  := setuptools>=77 wheel pybind11>=2.13 ninja>=1.11
 
 PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip --disable-pip-version-check
+# Modules are compiled when they are first imported, and kept: pip would compile 15,000 one after the other, minutes long.
+INSTALL := $(PIP) install -q --no-compile
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 
 .PHONY: demo test full campaigns sanitize kernels browser axe lint bench predictions upstream upstream-parity manual docs-check setup clean
@@ -16,8 +18,10 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
-# Bytecode is kept, whatever the environment says: else every process rewrites the asserts of 280 files and compiles fastdd.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
+# Whatever the environment says: else every process compiles torch and fastdd, and rewrites the asserts of 280 files.
+export PYTHONDONTWRITEBYTECODE :=
+
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 # FULL=1: also what the default suite has a part of only, in the same processes.
 test: $(VENV)/.dev browser axe
@@ -96,16 +100,16 @@ docs-check: $(VENV)/.dev
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q "$(TORCH)" $(foreach p,$(BUILD),"$(p)")
+	$(INSTALL) "$(TORCH)" $(foreach p,$(BUILD),"$(p)")
 	touch $@
 
 $(VENV)/.base: $(VENV)/.torch $(SOURCES)
-	$(PIP) install -q --no-build-isolation -e .
+	$(INSTALL) --no-build-isolation -e .
 	touch $@
 
 # With what .base asks for, so that one installation does for both.
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
-	$(PIP) install -q --no-build-isolation -e ".[cpu,bench,docs,dev]"
+	$(INSTALL) --no-build-isolation -e ".[cpu,bench,docs,dev]"
 	touch $(VENV)/.base $@
 
 clean:

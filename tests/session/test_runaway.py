@@ -79,7 +79,9 @@ def test_a_checkpoint_of_images_that_ran_away_is_not_continued(digits, tmp_path)
 
 def test_experts_that_do_not_move_are_named_by_their_students(digits):
     net = build("ConvNetD2", 3, 10, digits.size, width=8)
-    values = ParameterInit(net).flat.expand(1, 3, -1)
+    init = ParameterInit(net)
+    init.fill(0)
+    values = init.flat.expand(1, 3, -1)
     about = {
         **{"dataset": "c-digits", "dataset_digest": None, "channels": 3, "num_classes": 10, "size": [16, 16]},
         "config": {"arch": "ConvNetD2", "width": 8, "depth": None, "debias": "none"},
