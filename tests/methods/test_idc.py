@@ -271,6 +271,17 @@ def test_a_network_is_warmed_and_the_next_begins_without_momentum(data, monkeypa
     assert all(torch.equal(a, b) for a, b in zip(first, on_real(data).at(3).parameters(), strict=True))
 
 
+def test_a_step_matches_on_a_network_that_was_warmed_before_it(data):
+    method, apart = idc(data, warm_epochs=2), idc(data, warm_epochs=2)
+    begun = [p.detach().clone() for p in apart._networks.untrained(0).parameters()]
+    warmed = [*apart._networks.at(0).parameters()]  # outside of a step
+    method.match(0)
+    for found, wanted, before in zip(method._networks.net.parameters(), warmed, begun, strict=True):
+        assert torch.equal(found, wanted)
+        assert not torch.equal(found, before)
+    assert method.step(1).isfinite()
+
+
 def peak_of_tensors(call):
     """Bytes of the tensors that a call has at once, at most: what it allocates and frees, added up."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:

@@ -135,22 +135,23 @@ class TrainedOnReal:
         return self._train(rows, keys)
 
     def _train(self, rows: Tensor, keys: Keys) -> Tensor:
-        """On batches of these rows."""
+        """On batches of these rows; a warm start is part of a step that takes no gradients itself."""
         how = self._how
         self.net.train()
-        loss = train_epoch(
-            self.net,
-            self._real,
-            self._labels,
-            self._sgd,
-            batch=how.batch,
-            dsa_strategy=how.strategy,
-            key=(),
-            keys=keys,
-            order=rows,
-            composition="idc",
-            cutmix=how.cutmix,
-        )
+        with torch.enable_grad():
+            loss = train_epoch(
+                self.net,
+                self._real,
+                self._labels,
+                self._sgd,
+                batch=how.batch,
+                dsa_strategy=how.strategy,
+                key=(),
+                keys=keys,
+                order=rows,
+                composition="idc",
+                cutmix=how.cutmix,
+            )
         self._sgd.zero_grad()
         return loss
 
