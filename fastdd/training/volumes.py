@@ -4,6 +4,7 @@ USB   tops every cell up to the largest:   max n - n_{y,b} of each;   N: their s
 ASB, FFR   as many of every cell:          floor(N / number of cells)
 """
 
+import bisect
 from typing import Literal
 
 import numpy as np
@@ -21,20 +22,29 @@ def fake_counts(counts: np.ndarray, use: Use, scale: float = 1.0) -> np.ndarray:
         counts: int64 [C, G], real training images.
         use: ``none``, ``usb`` (uniform sampling of the biased set), ``asb`` (as many of every cell beside the real
             ones) or ``ffr`` (the same, before the real ones).
-        scale: how many times N. For USB the paper says nothing beyond 1: the size that all cells are topped up to grows
-            until N is so many times as large.
+        scale: how many times N. For USB the paper says nothing but 1: the size that cells are topped up to, those that
+            are smaller, is the largest with which all need no more than so many times N.
 
     >>> counts = np.array([[90, 10], [20, 80]])
     >>> fake_counts(counts, "usb").tolist(), fake_counts(counts, "ffr").tolist(), fake_counts(counts, "usb", 2).tolist()
     ([[0, 80], [70, 10]], [[40, 40], [40, 40]], [[40, 120], [110, 50]])
+    >>> fake_counts(counts, "usb", 0.5).tolist()
+    [[0, 45], [35, 0]]
     """
     if use == "none":
         return np.zeros_like(counts)
     missing = counts.max() - counts
     total = int(missing.sum())
     if use == "usb":
-        return missing + int((scale - 1) * total / counts.size)
+        return missing + int((scale - 1) * total / counts.size) if scale >= 1 else _topped_up(counts, scale * total)
     return np.full_like(counts, int(scale * total / counts.size))
+
+
+def _topped_up(counts: np.ndarray, most: float) -> np.ndarray:
+    """What cells lack of the largest size that takes at most ``most`` images of all of them."""
+    sizes = range(int(counts.min()), int(counts.max()) + 1)
+    size = sizes[bisect.bisect_right(sizes, most, key=lambda each: (each - counts).clip(0).sum()) - 1]
+    return (size - counts).clip(0)
 
 
 def draw_fakes(fakes: Split, wanted: np.ndarray, names: tuple[tuple[str, ...], tuple[str, ...]], key: int) -> Split:
