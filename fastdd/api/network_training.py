@@ -102,13 +102,17 @@ class NetworkTraining:
         self.rates = [float(rate) for rate in lr_grid] if lr_grid is not None else [config.lr]
         self._each = [parse(TrainSettings, config.model_dump() | {"lr": rate}) for rate in self.rates]
         self.settings = self._each[0]
+        names = [_folder_of(rate) for rate in self.rates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"lr_grid has two learning rates whose folder is {twice}: leave one of them out")
         self._first = TrainingRun(self.settings, data, **self._of_run)
 
     def folders(self, out: str | os.PathLike | None) -> list[Path]:
         """Where :meth:`run` writes: ``out``, or of a grid of rates a folder ``lr-RATE`` of it each; none without."""
         if out is None:
             return []
-        return [Path(out) / f"lr-{rate:g}" for rate in self.rates] if self._grid else [Path(out)]
+        return [Path(out) / _folder_of(rate) for rate in self.rates] if self._grid else [Path(out)]
 
     def _runs(self) -> Iterator[TrainingRun]:
         """One at a time, as each has a network."""
@@ -172,6 +176,10 @@ def _check_stages(stages: str, config: TrainSettings, weights: object) -> None:
         raise ValueError(f"stages {stages} is of use ffr, not {config.use}")
     if stages == "2" and weights is None:
         raise ValueError("stages 2 begins with weights: give those that stage 1 made (--weights)")
+
+
+def _folder_of(rate: float) -> str:
+    return f"lr-{rate:g}"
 
 
 def _bias_ratio(data: Dataset) -> float | None:

@@ -138,6 +138,8 @@ class TrainingRun:
             raise ValueError(
                 f"use={config.use} counts fake images by group, which those of a synthetic set do not have"
             )
+        if isinstance(fakes, SyntheticSet) and config.scale != 1:
+            raise ValueError(f"scale {config.scale:g} counts fake images, and a synthetic set is trained on whole")
         if kind.needs_groups and data.num_groups < 2:
             raise ValueError(f"training {config.training} looks at groups, and {data.name} has one")
         if validation is None:

@@ -123,6 +123,15 @@ def test_volumes_are_those_of_the_published_sums():
     assert fake_counts(counts, "none").sum() == 0
 
 
+def test_fewer_images_top_up_the_smallest_cells():
+    counts = np.array([[90, 10], [20, 80]])  # 160 are missing
+    assert fake_counts(counts, "usb", 0.5).tolist() == [[0, 45], [35, 0]]
+    assert fake_counts(counts, "usb", 0.1).tolist() == [[0, 13], [3, 0]]
+    assert fake_counts(counts, "usb", 0.001).tolist() == [[0, 0], [0, 0]]
+    assert fake_counts(counts, "usb", 0.999).tolist() == [[0, 79], [69, 9]]
+    assert fake_counts(np.array([[5, 5]]), "usb", 0.5).tolist() == [[0, 0]]
+
+
 @pytest.mark.parametrize(
     ("counts", "usb", "each"),
     [
@@ -180,6 +189,8 @@ def test_a_distilled_set_is_a_fake_for_the_first_stage(data):
     assert trained.fakes.tolist() == [2, 2]
     with pytest.raises(ValueError, match="use=usb counts fake images by group"):
         fastdd.train_network(data, fakes=synthetic, use="usb", **FAST)
+    with pytest.raises(ValueError, match="scale 2 counts fake images, and a synthetic set is trained on whole"):
+        fastdd.train_network(data, fakes=synthetic, use="ffr", scale=2, **FAST)
 
 
 def test_weights_of_other_classes_leave_the_last_layer_at_random(data, tmp_path):
@@ -248,6 +259,7 @@ def test_what_a_training_needs_is_told_before_it(data, fakes, tmp_path):
         (data, {"use": "usb", "fakes": fakes.take(np.arange(20)), "scale": 2}, "lower the scale, or give more"),
         (data, {"use": "usb", "fakes": fakes, "pretrain_lr": 0.1}, "pretrain_lr is for use ffr, not usb"),
         (data, {"scale": 2}, "scale 2 is of fake images"),
+        (data, {"lr_grid": [0.1, 0.01, 0.0100000001]}, "lr_grid has two learning rates whose folder is lr-0.01"),
         (data, {"stages": "2", "use": "ffr", "fakes": fakes}, "stages 2 begins with weights"),
         (data, {"training": "lff", "constants": {"z": 1}}, "training lff has no constant 'z'"),
     ]
