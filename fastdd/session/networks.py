@@ -88,6 +88,24 @@ def trained_by(stored: Experts) -> str:
     return next((name for name in names if name not in (None, "erm", "none")), "erm")
 
 
+def _check_network(config: Settings, dataset: Dataset, stored: Experts, own: str) -> None:
+    """ValueError unless the run's network is that of stored ones: in its parameters, and in what it does with them."""
+
+    def built(arch: str, width: int | None, depth: int | None) -> nn.Module:
+        return models.build(arch, dataset.channels, dataset.num_classes, dataset.size, width=width, depth=depth)
+
+    here = config.arch, config.width, config.depth
+    theirs = tuple(stored.manifest["config"].get(name) for name in _SAME[:3])
+    net = built(*here)
+    check_parameters(stored.manifest["parameters"], parameter_list(net), own, f"{config.arch} has")
+    # Of another activation or pooling parameters fit all the same; the text of a network names every layer.
+    if theirs[0] is not None and theirs != here and repr(built(*theirs)) != repr(net):
+        raise ValueError(
+            f"{own} another network: they are of {theirs[0]}, whose parameters fit {config.arch}, but not its layers; "
+            "leave arch out"
+        )
+
+
 def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -> None:
     """ValueError unless a run whose method follows experts, and no other, has some that fit its data set and mode."""
     if not method(config.method).needs_experts:
@@ -109,6 +127,7 @@ def check_experts(config: Settings, dataset: Dataset, experts: Experts | None) -
         )
     if about["dataset_digest"] not in (None, dataset.digest()):
         raise ValueError(f"the experts were trained on other data ({about['dataset']}) than this {dataset.name}")
+    _check_network(config, dataset, experts, "the experts have")
     trained = about["config"].get("debias")
     if method(config.method).debias_of_experts and trained != config.debias:
         raise ValueError(
@@ -139,8 +158,7 @@ def check_networks(config: Settings, dataset: Dataset, networks: Experts | None)
     if networks.zca is not None or (list(about["mean"]), list(about["std"])) != (list(dataset.mean), list(dataset.std)):
         how = "whitened (ZCA)" if networks.zca is not None else "normalised otherwise"
         raise ValueError(f"{own} learned images that were {how}, unlike those of {config.method} on {dataset.name}")
-    net = models.build(config.arch, channels, classes, dataset.size, width=config.width, depth=config.depth)
-    check_parameters(about["parameters"], parameter_list(net), f"{own} are", f"{config.arch} has")
+    _check_network(config, dataset, networks, f"{own} are")
     trained = recipe(about["config"].get("training") or "erm")
     if method(config.method).looks_at_logits and not trained.net_predicts:
         raise ValueError(

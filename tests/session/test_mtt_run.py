@@ -250,6 +250,7 @@ def test_divergence_stops_the_run_and_names_the_knob(digits, experts, settings, 
         ({"batch_syn": 21}, "batch_syn 21 is larger than the synthetic set of 20 images"),
         ({"expert_epochs": 3}, "trained for 4 epochs; max_start_epoch 3 with expert_epochs 3 needs 5"),
         ({"width": 16}, r"features.0.weight.*\[8, 3, 3, 3\].*\[16, 3, 3, 3\]"),
+        ({"arch": "ConvNetMP", "depth": 2}, "experts have another network: they are of ConvNetD2, whose"),
         ({"debias": "fairdd"}, "trained with debias=none, not fairdd"),
         ({"zca": True}, r"images that are not whitened: zca=True does not fit them"),
         ({"method": "dm", "iterations": 1}, "experts are for method mtt or ncfm, not dm"),
@@ -271,6 +272,11 @@ def test_experts_are_needed_and_those_of_other_data_are_refused(digits, experts)
     narrower = {**experts.manifest, "num_classes": 9}
     with pytest.raises(ValueError, match=r"images of \[3, 16, 16\] in 9 classes; c-digits has \[3, 16, 16\] in 10"):
         session.run(config(), digits, experts=Experts(experts.values, narrower))
+
+
+def test_another_name_of_their_network_is_their_network(digits, experts):
+    wanted = session.run(config(), digits, experts=experts).images
+    assert torch.equal(session.run(config(arch="ConvNet", depth=2), digits, experts=experts).images, wanted)
 
 
 def test_other_experts_are_another_run(digits, experts, tmp_path):

@@ -177,6 +177,7 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(digits, networks, fold
         (own, changed(class_names=["9", "8"]), fits + "learned other classes: '9', where c-digits has '0'"),
         (own, changed(mean=[0.1] * 3), fits + "learned images that were normalised otherwise, unlike"),
         (settings("dm", width=5), networks, fits + r"are another network: their parameter 0 is .*\[4, 3, 3, 3\]"),
+        (settings("dm", arch="ConvNetAL"), networks, fits + "are another network: they are of ConvNet, .*ConvNetAL"),
         (settings("dm", networks_epoch=3), networks, "networks_epoch 3: the networks of nets were trained for 2 epo"),
         (settings("dc"), open_networks(folders / "dfa"), fits + "are of training dfa, .*: dc looks at that"),
     ):
