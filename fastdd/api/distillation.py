@@ -142,7 +142,9 @@ class Distillation:
     def __repr__(self) -> str:
         config = self.settings
         what = f"{config.method}, {config.debias}, {self.data.name}, IPC {config.ipc}"
-        return f"Distillation({what}, {config.iterations:,} iterations, {config.arch}, {self.device})"
+        if "iterations" in type(config).model_fields:
+            what += f", {config.iterations:,} iterations"
+        return f"Distillation({what}, {config.arch}, {self.device})"
 
     def _repr_html_(self) -> str:
         """For notebooks: its settings, and the data that it is of."""

@@ -157,6 +157,9 @@ def test_teachers_come_from_experts_trained_networks_and_weights_as_others_have_
     found = open_teacher(tmp_path / "experts", DATA, {})
     assert found.network == {"arch": "ConvNet", "width": 4, "depth": 2}
     fastdd.train_network(DATA, out=tmp_path / "net", arch="ConvNetBN", width=4, depth=2, epochs=1)
+    job = fastdd.Distillation(DATA, method="rded", teacher=tmp_path / "net", ipc=1, crops=2, device="cpu")
+    assert repr(job) == f"Distillation(rded, none, {DATA.name}, IPC 1, ConvNetBN, cpu)"
+    assert repr(job).replace(" ", "") in job._repr_html_().replace(" ", "")
     synthetic = fastdd.distill(DATA, method="rded", teacher=tmp_path / "net", ipc=1, crops=2)
     assert synthetic.metadata["run"]["arch"] == "ConvNetBN"
     net = models.build("ResNet18ImageNetBN", 3, 3, (8, 8), key=3)
