@@ -90,6 +90,11 @@ class Settings(settings.Settings):
         """Steps of the whole run."""
         return self.iterations
 
+    @property
+    def can_be_extended(self) -> bool:
+        """Whether the first steps of a run are those of one with more iterations."""
+        return True
+
     @classmethod
     def usual(cls, ipc: int) -> dict[str, Any]:
         """Settings that follow from the IPC, where neither the user nor a preset gives them."""

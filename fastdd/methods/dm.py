@@ -230,6 +230,10 @@ class EmbeddingSettings(NetworksSettings):
             raise ValueError(f"match_width {self.match_width} is of random ConvNets, not of {what}: leave it out")
         return self
 
+    @property
+    def can_be_extended(self) -> bool:
+        return self.lr_schedule == "constant"
+
 
 class DmSettings(EmbeddingSettings):
     """Settings of distribution matching."""

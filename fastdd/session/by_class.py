@@ -125,6 +125,7 @@ class ClassRun:
         self.folder = RunFolder(
             self.out, self.config, digest, resume=resume, size=size // 4, store=store_of(self.dataset)
         )
+        self.folder.describe()
         self._file = SetFile(self.out / SYNTHETIC, self._shape, self._labels, self._metadata)
         there = self._file.open()
         kept = self.folder.keep(METRICS, lambda row: there and self._is_whole(row))

@@ -82,10 +82,10 @@ def check_out(path: str | os.PathLike, resume: bool, config: Settings | None = N
 
 def _check_settings(path: Path, config: Settings) -> dict[str, Any]:
     """What the folder says of its run; ValueError unless that has these settings: iterations aside, where more of them
-    go on from fewer."""
+    go on from fewer (:attr:`fastdd.methods.Settings.can_be_extended`)."""
     header = read_config(path / CONFIG)
     found = stored(header["run"])
-    aside = set() if method(config.method).by_class else {"iterations"}
+    aside = set() if method(config.method).by_class or not config.can_be_extended else {"iterations"}
     for name, value in config.model_dump(exclude=aside).items():
         other = getattr(found, name, None)  # None: of another method
         if other != value:
@@ -167,12 +167,17 @@ class RunFolder:
             self._check_same(config, data_digest)
         # Two checkpoints, a third while it is written, and the synthetic set; a resumed run has some of them already.
         check_room(self.path, 4 * size - bytes_in(self.path), "the run")
-        header = {"run": config.model_dump(), DATA_DIGEST: data_digest}
+        self._header: dict[str, Any] = {"run": config.model_dump(), DATA_DIGEST: data_digest}
         if store is not None:
-            header[STORE] = str(store)
-        if records := plugins.used(header["run"]):
-            header[PLUGINS] = records
-        files.write_text(self.path / CONFIG, yaml.safe_dump(header, sort_keys=False))
+            self._header[STORE] = str(store)
+        if records := plugins.used(self._header["run"]):
+            self._header[PLUGINS] = records
+        if not (self.path / CONFIG).exists():
+            self.describe()
+
+    def describe(self) -> None:
+        """Write the configuration: of a run that goes on once it is known that it can, as its iterations may differ."""
+        files.write_text(self.path / CONFIG, yaml.safe_dump(self._header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:
         header = _check_settings(self.path, config)

@@ -364,6 +364,7 @@ class Run:
             if saved is not None and saved.step > self.total:
                 done = saved.step // self.steps_per_iteration
                 raise ValueError(f"{out} has done {done} iterations, more than the {self.config.iterations} asked for")
+            self.folder.describe()
             done = 0 if saved is None else saved.step
             self.folder.keep(METRICS, lambda row: row["step"] < done)
             kept = self.folder.keep(EVALUATIONS, lambda row: row["iteration"] * self.steps_per_iteration <= done)
@@ -394,7 +395,8 @@ def shares(config: Settings, dataset: Dataset) -> list[range] | None:
         raise ValueError(
             f"{dataset.name} has {dataset.num_classes} classes, too few for {ranks.world()} ranks: start fewer"
         )
-    real = np.bincount(dataset.train.labels, minlength=dataset.num_classes).clip(max=config.batch_real)
+    most = getattr(config, "batch_real", None)  # of a registered method that draws none: all of them
+    real = np.bincount(dataset.train.labels, minlength=dataset.num_classes).clip(max=most)
     return ranks.share((real + _SYNTHETIC_COST * config.ipc).tolist())
 
 

@@ -80,6 +80,13 @@ def test_a_stopped_run_ends_with_the_same_bits(digits, tmp_path, monkeypatch, do
     )
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 3)])
+def test_a_run_whose_rate_has_fallen_is_not_given_other_iterations(digits, tmp_path, before, after):
+    session.run(configure(**{**SETTINGS, "iterations": before}), digits, out=tmp_path)
+    with pytest.raises(ValueError, match=f"holds a run with iterations={before}, not {after}"):
+        session.run(configure(**{**SETTINGS, "iterations": after}), digits, out=tmp_path, resume=True)
+
+
 def test_the_fast_preset_is_shipped_settings_that_give_way():
     fast = configure(dataset="c-mnist-fg", debias="fairdd", preset="fast")
     shipped = methods.preset("dm", "c-mnist-fg", 10, "fairdd", named="fast")

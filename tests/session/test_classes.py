@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fastdd import debias, models, ops
-from fastdd.core import rng
+from fastdd.core import ranks, rng
 from fastdd.data import Dataset, DeviceImages, load
 from fastdd.data.initial import random_set
-from fastdd.methods import METHODS, Context, configure, dm
+from fastdd.methods import METHODS, Context, Settings, configure, dm
 from fastdd.methods.parts.training import train_epoch
+from fastdd.session.run import shares
 
 STEPS = 2  # with a training of the network between them
 CPU = torch.device("cpu")
@@ -137,6 +138,17 @@ def test_classes_that_are_none(digits, classes):
     config, images, _ = problem(digits, "dm")
     with pytest.raises(ValueError, match="classes must be consecutive ones of the 10 that there are, not range"):
         make(config, digits, CPU, images, classes=classes)
+
+
+def test_ranks_share_the_classes_of_a_method_that_draws_no_real_images(digits, monkeypatch):
+    class Plain(METHODS["dm"]):
+        Settings = Settings
+
+    monkeypatch.setitem(METHODS, "plain", Plain)
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    common = {"dataset": "c-digits", "ipc": 1, "arch": "ConvNet", "init": "noise", "dsa_strategy": "none"}
+    config = Settings(method="plain", iterations=1, lr_img=1.0, momentum=0.5, **common)
+    assert shares(config, digits) == [range(0, 5), range(5, 10)]
 
 
 def test_trajectories_need_all_classes(digits):

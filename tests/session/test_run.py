@@ -20,7 +20,7 @@ from fastdd.data.initial import random_set
 from fastdd.methods import configure
 from fastdd.methods.dc import Dc
 from fastdd.session import Report
-from fastdd.session.folder import METRICS, RunFolder
+from fastdd.session.folder import METRICS, RunFolder, read_config
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +249,8 @@ def test_more_iterations_extend_a_run_exactly(digits, tmp_path):
     assert torch.equal(longer.images, session.run(config(iterations=6), digits).images)
     with pytest.raises(ValueError, match="has done 6 iterations, more than the 4 asked for"):
         session.run(config(iterations=4), digits, out=tmp_path, resume=True)
+    # What is refused leaves the folder as it was.
+    assert read_config(tmp_path / "config.yaml")["run"] == config(iterations=6).model_dump()
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
