@@ -67,7 +67,8 @@ class Run:
         out: run folder, for ``config.yaml``, ``metrics.jsonl``, ``evaluations.jsonl``, ``checkpoint.pt`` and
             ``synthetic.safetensors``; None writes nothing.
         resume: continue the run in ``out`` (or start it, if there is none). The result is bit-identical to that of an
-            uninterrupted run on the same machine and thread count; more iterations than before extend the run.
+            uninterrupted run on the same machine and thread count; more iterations than before extend the run,
+            but where its learning rate falls over them (:attr:`fastdd.methods.Settings.can_be_extended`).
         device: cpu or cuda.
         checkpoint_seconds: least time between two checkpoints.
         weights: [N], of the training images, for debias modes that need them; at least 0, some above 0 in every class.
