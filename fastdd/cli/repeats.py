@@ -55,14 +55,8 @@ def measured(run: Path | None, what: SyntheticSet | str, data: Dataset, about: d
     settings = {name: value for name, value in how.items() if name not in ("device", "groups", "keep_nets")}
     plan = api.planned_evaluation(what, data, api.pick_device(how["device"]), **settings)
     expected = report.planned(plan, **about)
-    names = {
-        "training",
-        "constants",
-        "groups_from",
-        "trained",
-        "labels",
-        "teacher_digest",
-    }  # only where they are not plain
+    # That a row has only where they are not plain.
+    names = {"width", "depth", "training", "constants", "groups_from", "trained", "labels", "teacher_digest"}
     for row in reversed(report.read_results(run / report.RESULT)["rows"]):
         if all(row.get(name) == expected.get(name) for name in {*expected, *names}):
             return row

@@ -36,6 +36,7 @@ class Evaluation:
         tested_on: ``test``, or ``validation`` for held-out training images (:attr:`fastdd.data.Dataset.tested_on`).
         groups_from: whose groups the recipe looked at, of a set's images, in words; empty for those of real images.
         warnings: why figures may mean nothing, a line each: networks that learned nothing, few test images.
+        width, depth: of the networks, where they are in place of the name's.
     """
 
     arch: str
@@ -46,6 +47,8 @@ class Evaluation:
     tested_on: str = "test"
     warnings: tuple[str, ...] = ()
     groups_from: str = ""
+    width: int | None = None
+    depth: int | None = None
 
     def __repr__(self) -> str:
         figures = {name: row for name, row in self.summary().items() if row["mean"] is not None}
@@ -208,7 +211,8 @@ def evaluate(
     in_order, doubts = zip(*(of_all[number] for number in range(nets)), strict=True)
     of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
     told = tuple(filter(None, (*doubts, of_test)))
-    return Evaluation(arch, in_order, time.perf_counter() - start, protocol, seed, dataset.tested_on, told)
+    seconds = time.perf_counter() - start
+    return Evaluation(*(arch, in_order, seconds, protocol, seed, dataset.tested_on, told), width=width, depth=depth)
 
 
 def _last_loss(loss: Tensor, net: torch.nn.Module) -> float:

@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from fastdd import models
 from fastdd.report.record import Record
-from fastdd.report.results import read_results
+from fastdd.report.results import network, read_results
 
 
 def read_baselines(paths: Sequence[str | os.PathLike], records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -38,13 +39,17 @@ def _check_data(path: str | os.PathLike, content: dict[str, Any], records: Seque
 
 
 def command_for(row: dict[str, Any]) -> str:
-    """How the random baseline of a run with this result is made, by networks that are trained alike.
+    """How the random baseline of a run with this result is made, by networks that are trained alike; empty where no
+    name has their width and depth.
 
     >>> command_for({"dataset": "c-digits", "ipc": 10, "arch": "ConvNet", "nets": 2, "epochs": 7})
     'fastdd evaluate random --dataset c-digits --ipc 10 --arch ConvNet --nets 2 --epochs 7 --json random.json'
     """
+    named = {**row, "arch": network(row)}
+    if named["arch"] not in models.names():
+        return ""
     words = ["fastdd", "evaluate", "random"]
     for name in ("dataset", "ipc", "arch", "nets", "epochs"):
-        if row.get(name) is not None:
-            words += [f"--{name}", str(row[name])]
+        if named.get(name) is not None:
+            words += [f"--{name}", str(named[name])]
     return shlex.join([*words, "--json", "random.json"])

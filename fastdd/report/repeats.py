@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastdd.evaluation import METRICS
 from fastdd.evaluation.repeats import paired, repeats
 from fastdd.report import charts
-from fastdd.report.results import TITLES, set_name
+from fastdd.report.results import TITLES, network, set_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +20,8 @@ WHAT_COVERS = (
 )
 # What rows of one kind may differ in.
 _OF_ONE = ("seed", "seconds", "warnings", "group_accuracy", "group_images", "set_digest", "epoch", *METRICS)
-# Sets of trajectory matching have learned theirs.
-_LEARNED = "learning_rate"
+# What sets may have of their own: the rate that those of trajectory matching have learned, a teacher of their seed.
+_OWN = ("learning_rate", "teacher_digest")
 
 
 def over_distillations(rows: Mapping[int, Row]) -> Row:
@@ -29,8 +29,8 @@ def over_distillations(rows: Mapping[int, Row]) -> Row:
 
     Figures are ``{"mean", "std", "interval", "between", "within"}`` (:class:`fastdd.evaluation.repeats.Repeats`): the
     interval is over distillations. ``nets`` are all networks, ``distillations`` their sets, ``seeds`` theirs; there is
-    no ``seed``, and no ``learning_rate`` where every set has learned its own. ``seconds`` are the sum, ``warnings``
-    all, ``group_accuracy`` the mean. Rows of networks that were trained without a set
+    no ``seed``, and no ``learning_rate`` or ``teacher_digest`` where every set has its own. ``seconds`` are the sum,
+    ``warnings`` all, ``group_accuracy`` the mean. Rows of networks that were trained without a set
     (:func:`fastdd.report.network_row`) are repeats likewise, a network each; there is no ``epoch``.
 
     Raises:
@@ -39,7 +39,7 @@ def over_distillations(rows: Mapping[int, Row]) -> Row:
     several = list(rows.values())
     for row in several[1:]:
         different = sorted(
-            name for name in {*row, *several[0]} - {*_OF_ONE, _LEARNED} if row.get(name) != several[0].get(name)
+            name for name in {*row, *several[0]} - {*_OF_ONE, *_OWN} if row.get(name) != several[0].get(name)
         )
         if different:
             name = different[0]
@@ -58,8 +58,7 @@ def over_distillations(rows: Mapping[int, Row]) -> Row:
                 repeats([figure["mean"] for figure in figures], [figure["std"] for figure in figures], nets)
             )
     told = {f"seed {seed}: {line}": None for seed, row in rows.items() for line in row.get("warnings", ())}
-    if len({row.get(_LEARNED) for row in several}) > 1:
-        result[_LEARNED] = None
+    result |= {name: None for name in _OWN if len({row.get(name) for row in several}) > 1}
     return {
         **result,
         "nets": nets * len(several),
@@ -77,19 +76,25 @@ def _mean(matrices: Sequence[list[list[float | None]]]) -> list[list[float | Non
 
 
 def kinds(rows: Mapping[int, Sequence[Row]]) -> list[dict[int, Row]]:
-    """Rows of several runs, by seed, put together by kind; of a run the last of a kind, kinds in their order."""
-    found = _grouped(rows, _OF_ONE)
-    alone = any(len(of_seeds) < len(rows) for of_seeds in found)
-    return _grouped(rows, (*_OF_ONE, _LEARNED)) if alone else found
+    """Rows of several runs, by seed, put together by kind; of a run the last of a kind, kinds in their order.
 
-
-def _grouped(rows: Mapping[int, Sequence[Row]], ignored: Sequence[str]) -> list[dict[int, Row]]:
+    Rows that no other run has the like of are put together by all but what a set may have of its own.
+    """
+    seeds: dict[str, set[int]] = {}
+    for seed, of_run in rows.items():
+        for row in of_run:
+            seeds.setdefault(_about(row, _OF_ONE), set()).add(seed)
     found: dict[str, dict[int, Row]] = {}
     for seed, of_run in rows.items():
         for row in of_run:
-            about = {name: value for name, value in row.items() if name not in ignored}
-            found.setdefault(json.dumps(about, sort_keys=True), {})[seed] = row
+            about = _about(row, _OF_ONE)
+            kind = about if len(seeds[about]) > 1 else _about(row, (*_OF_ONE, *_OWN))
+            found.setdefault(kind, {})[seed] = row
     return list(found.values())
+
+
+def _about(row: Row, ignored: Sequence[str]) -> str:
+    return json.dumps({name: value for name, value in row.items() if name not in ignored}, sort_keys=True)
 
 
 def paired_difference(ours: Mapping[int, Row], others: Mapping[int, Row]) -> dict[str, dict[str, float | None]]:
@@ -133,7 +138,7 @@ def repeats_lines(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] =
     lines = []
     for rows in several:
         row = over_distillations(rows)
-        nets = f"{len(rows)} x {row['nets'] // len(rows)} {row['arch']}"
+        nets = f"{len(rows)} x {row['nets'] // len(rows)} {network(row)}"
         lines.append([set_name(row), nets, *(figure_text(row[metric]) for metric in metrics)])
         for part in ("between", "within"):
             deviations = [row[metric][part] for metric in metrics]
@@ -144,7 +149,7 @@ def repeats_lines(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] =
         first = next((other for other in several[:number] if _comparable(rows, other)), None)
         if first is not None:
             ours, other = (next(iter(one.values())) for one in (rows, first))
-            count = f"{len(rows.keys() & first.keys())} pairs of {ours['nets']} {ours['arch']}"
+            count = f"{len(rows.keys() & first.keys())} pairs of {ours['nets']} {network(ours)}"
             found = paired_difference(rows, first)
             name = f"{set_name(ours)} less {set_name(other)}"
             lines.append([name, count, *(figure_text(found[metric], "+") for metric in metrics)])
@@ -153,10 +158,13 @@ def repeats_lines(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] =
 
 def _comparable(ours: Mapping[int, Row], others: Mapping[int, Row]) -> bool:
     """Whether two kinds are of the same data, networks and training, and of seeds that both have."""
-    one, other = (next(iter(rows.values())) for rows in (ours, others))
-    of_set = (*_OF_ONE, _LEARNED, "method", "debias")
+    seed = next((seed for seed in ours if seed in others), None)
+    if seed is None:
+        return False
+    one, other = ours[seed], others[seed]
+    of_set = (*_OF_ONE, "learning_rate", "method", "debias")
     alike = all(one.get(name) == other.get(name) for name in {*one, *other} - {*of_set})
-    return alike and set_name(one) != set_name(other) and bool(ours.keys() & others.keys())
+    return alike and set_name(one) != set_name(other)
 
 
 def repeats_bars(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] = METRICS) -> str:
@@ -171,7 +179,7 @@ def repeats_bars(several: Sequence[Mapping[int, Row]], metrics: Sequence[str] = 
     groups = [(TITLES[name], [(row[name]["mean"], row[name]["interval"]) for row in found]) for name in known]
     sets = [set_name(row) for row in found]
     names = [
-        f"{name}, {row['nets'] // row['distillations']} {row['arch']}" if sets.count(name) > 1 else name
+        f"{name}, {row['nets'] // row['distillations']} {network(row)}" if sets.count(name) > 1 else name
         for name, row in zip(sets, found, strict=True)
     ]
     return charts.bars(groups, names, y="%", limits=(0, 100))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fastdd.session.trained import TrainedNetwork
+    from fastdd.training import TrainSettings
 
 SCHEMA = 1
 RESULT = "result.json"  # of a run's folder: every evaluation of it
@@ -47,6 +48,7 @@ def result_row(
     ``protocol`` is the published one that was asked for by name, if any. ``ipc`` is None for the whole training set.
     ``tested_on`` is ``test``, or ``validation`` for held-out training images.
     ``warnings``, a list of lines, is there only where there are some.
+    ``width`` and ``depth`` are the networks' where they are in place of the name's.
     ``group_accuracy`` is the [C][G] matrix of mean accuracies, ``group_images`` that of numbers of test images;
     ``epochs``, ``learning_rate``, ``dsa_strategy``,
     ``dc_strategy``, ``seed`` and ``deo`` say how the figures came about, ``training`` and ``constants``
@@ -60,7 +62,7 @@ def result_row(
         "debias": debias,
         "ipc": ipc,
         **({} if trained is None else {"trained": trained}),
-        "arch": evaluation.arch,
+        **_network(evaluation),
         "nets": len(evaluation.counts),
         **evaluation.summary(deo),
         **({"warnings": list(evaluation.warnings)} if evaluation.warnings else {}),
@@ -97,7 +99,13 @@ def planned(
     about = {"dataset": dataset, "method": method, "debias": debias, "ipc": ipc}
     about |= {} if trained is None else {"trained": trained}
     how = _how(plan.protocol, plan.looks_at, plan.seed, deo, protocol, plan.dataset.tested_on)
-    return {**about, "arch": canonical_name(plan.arch), "nets": plan.nets, **how, **(digests or {})}
+    return {**about, **_network(plan), "nets": plan.nets, **how, **(digests or {})}
+
+
+def _network(of: "Evaluation | EvaluationPlan | TrainSettings") -> dict[str, Any]:
+    """``arch``, and ``width`` and ``depth`` where they are in place of the name's."""
+    sizes = {"width": of.width, "depth": of.depth}
+    return {"arch": canonical_name(of.arch), **{name: size for name, size in sizes.items() if size is not None}}
 
 
 def _how(
@@ -146,12 +154,9 @@ def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]
         "method": config.training,
         "debias": config.use,
         "ipc": None,
-        "arch": config.arch,
+        **_network(config),
         "nets": 1,
-        **{
-            name: {"mean": None if math.isnan(value) else value, "std": 0.0, "interval": None}
-            for name, value in figures.items()
-        },
+        **{name: _single(value) for name, value in figures.items()},
         "seconds": sum(row["seconds"] for row in trained.history),
         "epochs": config.epochs,
         "epoch": trained.epoch,
@@ -169,6 +174,12 @@ def network_row(trained: "TrainedNetwork", deo: str = "range") -> dict[str, Any]
         "group_accuracy": [[None if math.isnan(value) else value for value in row] for row in accuracy],
         "group_images": trained.counts.total.tolist(),
     }
+
+
+def _single(value: float) -> dict[str, float | None]:
+    """A figure of one network; NaN: the test set does not define it."""
+    mean, std = (None, None) if math.isnan(value) else (value, 0.0)
+    return {"mean": mean, "std": std, "interval": None}
 
 
 def document(rows: Sequence[dict[str, Any]], **meta: Any) -> dict[str, Any]:
@@ -259,7 +270,7 @@ def _is_positive(value: Any) -> bool:
 # What values of a row are.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("method", "debias", "arch", "tested_on", "trained", "groups_from"), (_is_word, "a word")),
-    **dict.fromkeys(("nets", "epochs"), (_is_positive, "a number of them")),
+    **dict.fromkeys(("nets", "epochs", "width", "depth"), (_is_positive, "a number of them")),
     "ipc": (lambda value: value is None or _is_positive(value), "a number of images"),
     "seconds": (reading.is_number, "a number"),
     "group_accuracy": (_is_matrix, "figures of every class and group"),
@@ -284,6 +295,16 @@ def set_name(row: Mapping[str, Any]) -> str:
     return f"{name} on {row['trained']}" if "trained" in row else name
 
 
+def network(row: Mapping[str, Any]) -> str:
+    """The network of a result, in a word: with D the depth and with W the width that are in place of the name's.
+
+    >>> network({"arch": "ConvNet"}), network({"arch": "ConvNet", "width": 32, "depth": 2})
+    ('ConvNet', 'ConvNetD2W32')
+    """
+    sizes = [f"{letter}{row[name]}" for name, letter in (("depth", "D"), ("width", "W")) if name in row]
+    return "".join([row["arch"], *sizes])
+
+
 def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Sequence[str] = METRICS) -> "Table":
     """Rows as a rich table; the figures of ``metrics``, in percent."""
     from rich.table import Table
@@ -294,7 +315,7 @@ def table(rows: Sequence[dict[str, Any]], title: str | None = None, metrics: Seq
     for row in rows:
         figures = [_cell(row[metric], row["nets"]) for metric in metrics]
         ipc = "all" if row["ipc"] is None else str(row["ipc"])
-        result.add_row(set_name(row), ipc, f"{row['nets']} x {row['arch']}", *figures, f"{row['seconds']:.1f}")
+        result.add_row(set_name(row), ipc, f"{row['nets']} x {network(row)}", *figures, f"{row['seconds']:.1f}")
     return result
 
 
@@ -307,7 +328,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for row in rows:
         for line in row.get("warnings", ()):
-            lines.setdefault(line, []).append(f"{set_name(row)}, {row['arch']}" if len(rows) > 1 else "")
+            lines.setdefault(line, []).append(f"{set_name(row)}, {network(row)}" if len(rows) > 1 else "")
     return [line if len(of) == len(rows) else f"{'; '.join(of)}: {line}" for line, of in lines.items()]
 
 
@@ -317,7 +338,7 @@ def networks(row: dict[str, Any]) -> str:
     >>> networks({"nets": 2, "arch": "ConvNet", "epochs": 1000})
     '2 x ConvNet, 1,000 epochs'
     """
-    return f"{row['nets']} x {row['arch']}, {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
+    return f"{row['nets']} x {network(row)}, {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
 
 
 def figures(row: dict[str, Any], metrics: Sequence[str] = CURVE_METRICS) -> str:

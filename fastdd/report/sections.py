@@ -55,7 +55,8 @@ def _name_of_row(run: dict[str, Any], row: dict[str, Any], several: bool) -> str
 
 
 def advice(runs: Sequence[dict[str, Any]]) -> str:
-    """How a baseline of these runs is made; empty where none was evaluated, or they have several data sets or IPC."""
+    """How a baseline of these runs is made; empty where none was evaluated, they have several data sets or IPC, or no
+    name tells their network."""
     rows = [run["rows"][-1] for run in runs if run["rows"] and run["history"] is None]
     alike = len({(row.get("dataset"), row["ipc"]) for row in rows}) == 1
     return command_for(rows[-1]) if alike and rows[-1].get("dataset") and rows[-1]["ipc"] else ""

@@ -216,7 +216,7 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
     Columns that the paper does not have are there where one is asked for by its name.
 
     Raises:
-        ValueError: a row or column that the table does not have.
+        ValueError: a row or column that the table does not have, or rows that have none of the columns.
     """
     names = {"row": rows, "column": columns}
     cells = [*table.cells, *(cell for cell in table.also if cell.column in columns)]
@@ -233,6 +233,11 @@ def select(table: Table, rows: Sequence[str] = (), columns: Sequence[str] = ()) 
             for what, wanted in names.items()
         )
     )
+    if not cells:
+        raise ValueError(
+            f"{table.paper} {table.name}: no row {','.join(rows) or '*'} has a column {','.join(columns) or '*'}; one "
+            "that the paper does not have is asked for by its name, without *"
+        )
     # Of all rows that a mean is over, or it is not the published one's.
     left = {(cell.row, cell.column) for cell in cells}
     means = tuple(

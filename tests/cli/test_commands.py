@@ -78,7 +78,7 @@ def test_evaluations_on_the_way_are_printed_as_they_come_and_reported(run, tmp_p
     code, text, _ = run("distill", *SMALL, *options)
     assert code == 0
     lines = text.splitlines()
-    assert lines[0] == "on the way, test set, 1 x ConvNet, 1 epoch:"
+    assert lines[0] == "on the way, test set, 1 x ConvNetD2W8, 1 epoch:"
     rows = [json.loads(line) for line in (tmp_path / "r" / "evaluations.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     for line, row in zip(lines[1:4], rows, strict=True):

@@ -38,6 +38,15 @@ def test_repeats_are_made_once_and_known_to_every_command(run, tmp_path):
     assert code == 0
     third = report.read_json(tmp_path / "c.json")["rows"]
     assert third[2]["seeds"] == [0, 1]
+    # Networks of the name, without the run's own width, are others.
+    code, text, _ = run("evaluate", out, "--arch", "ConvNet", *QUICK, "--json", "d.json")
+    assert code == 0
+    assert "2 x ConvNet " in text
+    assert "2 x ConvNetD2W8" not in text
+    assert [row.get("width") for row in third] == [8, 8, 8]
+    assert not {"width", "depth"} & report.read_json(tmp_path / "d.json")["rows"][0].keys()
+    of_runs = report.read_json(out / "seed-0" / "result.json")["rows"]
+    assert [(row.get("width"), row["nets"]) for row in of_runs] == [(8, 2), (None, 2)]
     # Networks that are kept are trained for it, a folder a seed, and found before anything is trained again.
     keep = ["--nets", 1, "--epochs", 1, "--arch", "ConvNet", "--keep-nets", tmp_path / "nets"]
     assert run("evaluate", out, *keep)[0] == 0

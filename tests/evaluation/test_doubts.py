@@ -34,7 +34,7 @@ def test_a_network_that_diverges_is_told_wherever_its_figures_are(digits, rate):
     row = report.result_row(made, dataset="c-digits", method="dm", debias="none", ipc=1)
     assert json.loads(json.dumps(row))["warnings"] == [line]
     assert report.notes([row]) == [line]
-    assert report.notes([row, {"arch": "MLP"}]) == [f"dm, ConvNet: {line}"]
+    assert report.notes([row, {"arch": "MLP"}]) == [f"dm, ConvNetD2W8: {line}"]
 
 
 def test_nothing_is_told_of_networks_that_learn(digits):

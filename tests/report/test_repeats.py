@@ -44,6 +44,27 @@ def test_kinds_take_the_last_row_of_a_seed():
     assert [[one["group_accuracy"][0][0] for one in kind.values()] for kind in found] == [[60, 70], [1, 2]]
 
 
+def test_rates_that_were_given_are_of_different_kinds_and_own_ones_are_not():
+    def accuracies(rows):
+        return [{seed: one["group_accuracy"][0][0] for seed, one in kind.items()} for kind in repeats.kinds(rows)]
+
+    # One run was tested with another rate, later, and both with a third.
+    given = {0: [row(0, 50), row(0, 90, rate=0.1), row(0, 20, rate=0.2)], 1: [row(1, 60), row(1, 30, rate=0.2)]}
+    assert accuracies(given) == [{0: 50, 1: 60}, {0: 90}, {0: 20, 1: 30}]
+    learned = {seed: [row(seed, 50 + seed, rate=0.01 + seed)] for seed in (0, 1, 2)}
+    assert accuracies(learned) == [{0: 50, 1: 51, 2: 52}]
+    taught = {seed: [row(seed, 50 + seed) | {"teacher_digest": str(seed)}] for seed in (0, 1)}
+    assert accuracies(taught) == [{0: 50, 1: 51}]
+    (kind,) = repeats.kinds(taught)
+    whole = repeats.over_distillations(kind)
+    assert (whole["accuracy"]["mean"], whole["teacher_digest"]) == (pytest.approx(51), None)
+    # A pair is of one teacher.
+    other = {seed: one | {"debias": "fairdd"} for seed, one in kind.items()}
+    assert repeats.repeats_lines([kind, other], ["accuracy"])[-1][0] == "dm+fairdd less dm"
+    other = {seed: one | {"teacher_digest": "x"} for seed, one in other.items()}
+    assert not [line for line in repeats.repeats_lines([kind, other], ["accuracy"]) if " less " in line[0]]
+
+
 def test_paired_differences_are_at_equal_seeds():
     ours = {seed: row(seed, right, debias="fairdd") for seed, right in ((0, 72), (1, 84), (5, 0))}
     others = {seed: row(seed, right) for seed, right in ((1, 80), (0, 70), (7, 99))}

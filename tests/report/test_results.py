@@ -7,6 +7,9 @@ import torch
 
 from fastdd import report
 from fastdd.evaluation import Evaluation, GroupCounts, Protocol
+from fastdd.report.baselines import command_for
+from fastdd.session.trained import TrainedNetwork
+from fastdd.training import TrainSettings
 
 
 @pytest.fixture
@@ -98,3 +101,32 @@ def test_of_many_classes_the_lowest_are_shown():
         int(word[1:]) for line in text.splitlines() for word in line.split() if word[1:].isdigit() and word[0] == "c"
     ]
     assert shown == [n for n in range(31) if n != 7]
+
+
+def test_a_network_tested_without_groups_has_a_row_that_can_be_read(tmp_path):
+    counts = GroupCounts(torch.tensor([[3], [4]]), torch.tensor([[5], [5]]))
+    config = TrainSettings.configure(dataset="c-digits", width=8)
+    trained = TrainedNetwork(torch.nn.Identity(), config, counts, 1, (), None, "test", "erm")
+    row = report.network_row(trained)
+    assert row["deo_m"] == {"mean": None, "std": None, "interval": None}
+    assert row["accuracy"] == {"mean": 70.0, "std": 0.0, "interval": None}
+    report.write_json(tmp_path / "a.json", report.document([row]))
+    assert report.read_results(tmp_path / "a.json")["rows"] == [row]
+    assert report.networks(row) == f"1 x ConvNetD2W8, {config.epochs} epochs"
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        ({"arch": "ConvNet", "depth": 4}, "ConvNetD4"),
+        ({"arch": "ConvNet", "width": 32}, "ConvNetW32"),
+        ({"arch": "ConvNetD4"}, "ConvNetD4"),
+        ({"arch": "ConvNet", "width": 8}, None),
+        ({"arch": "ConvNetBN", "depth": 4}, None),
+        ({"arch": "ConvNet", "depth": 4, "width": 32}, None),
+    ],
+)
+def test_a_baseline_is_of_the_same_network(network, named):
+    command = command_for({"dataset": "c-digits", "ipc": 10, "nets": 2, **network})
+    words = command.split()
+    assert (words[words.index("--arch") + 1] if command else None) == named

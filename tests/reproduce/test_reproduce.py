@@ -14,6 +14,7 @@ from fastdd import reproduce
 from fastdd.data import catalog
 from fastdd.debias import MODES
 from fastdd.evaluation import METRICS, Evaluation, GroupCounts, Protocol
+from fastdd.evaluation.relabel import Relabelling
 from fastdd.experts import ExpertSettings
 from fastdd.methods import configure
 from fastdd.reproduce.comparison import lines
@@ -154,6 +155,11 @@ def test_unknown_names_are_told():
     with pytest.raises(ValueError, match="fairdd table9 has no column 'DSA'"):
         reproduce.select(table, columns=["DSA"])
     assert [cell.column for cell in reproduce.select(table, ["c-mnist*"]).cells] == ["DM", "DM+FairDD", "DM+KDE"]
+    # Columns that the paper does not have go by their names alone, and a table of no cell is none.
+    table = reproduce.read_paper("kde")["table1"]
+    assert len(reproduce.select(table, ["cmnist-lff:1:1"], ["DM+KDE as written"]).cells) == 1
+    with pytest.raises(ValueError, match=r"kde table1: no row cmnist-lff:1:1 has a column DM\+KDE as\*; .* its name"):
+        reproduce.select(table, ["cmnist-lff:1:1"], ["DM+KDE as*"])
 
 
 class Bench:
@@ -247,6 +253,25 @@ def test_a_teacher_chooses_crops_and_labels_random_images_too(table, tmp_path):
     assert [given.get("teacher") for *_, given in bench.evaluated] == [folder, folder, None]
     assert [given.get("arch") for *_, given in bench.evaluated] == [None, "ConvNetBN", "ConvNetBN"]
     assert bench.evaluated[2][2]["labels"] == "hard"
+
+
+def test_every_seed_has_its_own_teacher(tmp_path):
+    paper = reproduce.select(reproduce.read_paper("rded")["convnet"], ["cifar10:10"])
+    cell = replace(paper.cells[0], row="c-digits:2", dataset="c-digits", ipc=2)
+    bench, outcomes = Bench(), []
+
+    def evaluate(what, data, *, teacher, protocol, nets, seed, **settings):
+        found = bench.evaluate(what, data, nets=nets + 2 * seed, seed=seed, **settings)
+        counts = found.counts[2 * seed :][:2]
+        relabel = Relabelling(teacher=teacher.name)
+        return replace(found, counts=counts, seed=seed, protocol=Protocol(cutmix=1.0, relabel=relabel))
+
+    for seed in (0, 1):
+        work = {"distill": bench.distill, "train_network": bench.train_network, "evaluate": evaluate}
+        outcomes.append(reproduce.Workshop(tmp_path, BUDGETS["quick"], seed=seed, **work).do(cell))
+    assert len({outcome.row["teacher_digest"] for outcome in outcomes}) == 2
+    (found,) = reproduce.comparisons(replace(paper, cells=(cell,)), outcomes)
+    assert (found.distillations, found.nets, found.ours) == (2, 4, 80)
 
 
 def test_experts_are_those_of_all_sets_that_they_serve(table, tmp_path):
