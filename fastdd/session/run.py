@@ -396,7 +396,7 @@ def shares(config: Settings, dataset: Dataset) -> list[range] | None:
         raise ValueError(
             f"{dataset.name} has {dataset.num_classes} classes, too few for {ranks.world()} ranks: start fewer"
         )
-    most = getattr(config, "batch_real", None)  # of a registered method that draws none: all of them
+    most = getattr(config, "batch_real", len(dataset.train))  # of a registered method that draws none: all of them
     real = np.bincount(dataset.train.labels, minlength=dataset.num_classes).clip(max=most)
     return ranks.share((real + _SYNTHETIC_COST * config.ipc).tolist())
 
