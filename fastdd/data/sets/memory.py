@@ -230,7 +230,8 @@ def _read(dataset: Any, split: str, size: int | None) -> tuple[np.ndarray, list,
     """All items of a data set of PyTorch, in order."""
     if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
         raise TypeError(f"{split} is a torch.utils.data.Dataset, not {type(dataset).__name__}")
-    items = (dataset[row] for row in range(len(dataset))) if hasattr(dataset, "__len__") else iter(dataset)
+    # One that is iterated over can have a length, too.
+    items = iter(dataset) if hasattr(dataset, "__iter__") else (dataset[row] for row in range(len(dataset)))
     images, labels, groups = [], [], []
     for row, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):

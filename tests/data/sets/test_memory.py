@@ -133,6 +133,23 @@ def test_data_sets_of_pytorch(kind, groups):
     assert len(Dataset.from_torch(Items(kind), Items(kind)).test) == 40
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """Items of a data set one after the other, and how many they are."""
+
+    def __iter__(self):
+        items = Items("array")
+        return (items[row] for row in range(len(items)))
+
+    def __len__(self):
+        return 40
+
+
+def test_data_sets_that_are_iterated_over():
+    data = Dataset.from_torch(Stream(), Items("array"))
+    assert (data.train.images == PIXELS).all()
+    assert (data.train.labels == LABELS).all()
+
+
 def test_pictures_of_several_sizes_need_one():
     with pytest.raises(ValueError, match=r"item 1 is .*, item 0 .*: give size="):
         Dataset.from_torch(Items("pillow", sizes=True))
