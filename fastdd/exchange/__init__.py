@@ -183,6 +183,8 @@ def assemble(
             found.notes.append("its classes are not called as the data set's: they are taken in their order")
         elif place != list(range(len(class_names))):
             classes, soft = renumbered(classes, soft, place, len(class_names))
+            if kde := metadata.get("kde"):  # its diagnostics are rows of the classes that it has itself
+                metadata = metadata | {"kde": {name: value for name, value in kde.items() if name != "diagnostics"}}
     with reading.damage_of(path, "can't be a synthetic set", ValueError):
         made = SyntheticSet(
             images,
