@@ -48,14 +48,23 @@ def _shards(train: Any, test: Any, validation: Any) -> dict[str, list[Path]]:
     given = {"train": train, "test": test, "validation": validation}
     if isinstance(train, str | os.PathLike) and Path(train).is_dir() and test is None and validation is None:
         every = sorted(Path(train).rglob("*.tar"))
-        for split, words in _SPLITS.items():
-            named = [path for path in every if str(path.relative_to(train)).lower().startswith(words)]
-            given[split] = named or None
+        for split in _SPLITS:
+            given[split] = [path for path in every if _split_of(path.relative_to(train)) == split] or None
         held_out = {*(given["test"] or ()), *(given["validation"] or ())}
         given["train"] = given["train"] or [path for path in every if path not in held_out]
         if not given["train"]:
             raise FileNotFoundError(f"{train} has no shards (*.tar) to train on")
     return {split: _paths(what) for split, what in given.items() if what is not None}
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name begins with, else that of the innermost folder that begins with one; None: neither.
+
+    >>> [_split_of(Path(path)) for path in ("default/train/0.parquet", "plain_text/test-0.parquet", "0.tar")]
+    ['train', 'test', None]
+    """
+    said = (ours for part in reversed(path.parts) for ours, words in _SPLITS.items() if part.lower().startswith(words))
+    return next(said, None)
 
 
 def _paths(what: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
@@ -250,15 +259,13 @@ def _of_parquet(datasets: Any, files: list[Path]) -> Any:
 
 
 def _parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """The Parquet files of a folder by their split, as their names begin below ``data``, if there is one."""
+    """The Parquet files of a folder by their split, as their names or folders begin."""
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise FileNotFoundError(f"{folder} has no Parquet files and is no folder of save_to_disk")
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        name = file.relative_to(folder).as_posix().rpartition("data/")[2].lower()
-        split = next((ours for ours, words in _SPLITS.items() if name.startswith(words)), "train")
-        by_split.setdefault(split, []).append(file)
+        by_split.setdefault(_split_of(file.relative_to(folder)) or "train", []).append(file)
     return by_split
 
 

@@ -196,6 +196,16 @@ def test_a_folder_of_shards_without_train_leaves_out_what_is_held_out(tmp_path):
     assert (data.validation.images == PIXELS[30:, :, :5]).all()
 
 
+@pytest.mark.parametrize("names", [("shards/train-0", "shards/test-0"), ("all/train/0", "all/test/0")])
+def test_the_split_of_a_shard_in_a_folder_of_any_name(tmp_path, names):
+    for name, rows in zip(names, (range(30), range(30, 40)), strict=True):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shard(tmp_path / f"{name}.tar", rows, lambda row: {"cls": str(LABELS[row]).encode()})
+    data = Dataset.from_webdataset(tmp_path, size=5)
+    assert (data.train.images == PIXELS[:30, :, :5]).all()
+    assert (data.test.images == PIXELS[30:, :, :5]).all()
+
+
 def png(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -249,12 +259,14 @@ def test_data_sets_of_hugging_face(tmp_path):
     assert Dataset.from_huggingface(tmp_path / "data.parquet", size=5, group="sex").digest() == data.digest()
     table.save_to_disk(tmp_path / "disk")
     assert Dataset.from_huggingface(tmp_path / "disk", size=5, group="sex").digest() == data.digest()
-    (tmp_path / "hub/data").mkdir(parents=True)
-    table.to_parquet(tmp_path / "hub/data/train-00000-of-00001.parquet")
-    table.to_parquet(tmp_path / "hub/data/test-00000-of-00001.parquet")
-    split = Dataset.from_huggingface(tmp_path / "hub", size=5)
-    assert (split.train.images == PIXELS[:, :, :5]).all()
-    assert (split.test.labels == LABELS).all()
+    for number, place in enumerate(("data/{}-00000-of-00001", "plain_text/{}-00000-of-00001", "default/{}/0000")):
+        for part, rows in (("train", range(40)), ("test", range(8))):
+            file = tmp_path / f"hub-{number}" / f"{place.format(part)}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            table.select(rows).to_parquet(file)
+        split = Dataset.from_huggingface(tmp_path / f"hub-{number}", size=5)
+        assert (split.train.images == PIXELS[:, :, :5]).all()
+        assert (split.test.labels == LABELS[:8]).all()
     splits = {"train": table, "test": table.select(range(8)), "validation": table.select(range(8, 12))}
     on_test = Dataset.from_huggingface(splits, size=5)
     assert [len(split) for split in on_test.splits.values()] == [40, 8, 4]
