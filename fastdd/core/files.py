@@ -81,7 +81,7 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
 def write_error(path: str | os.PathLike, error: OSError) -> WriteError:
     """What to raise where ``path`` can't be written."""
     gone = error.errno == errno.ENOENT and not os.path.isdir(os.path.dirname(os.path.realpath(path)))
-    why = "its folder is gone" if gone else os.strerror(error.errno or 0)
+    why = "its folder is gone" if gone else reason(error) if error.errno is None else os.strerror(error.errno)
     return WriteError(error.errno, f"cannot write {path}: {why}")
 
 

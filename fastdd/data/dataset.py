@@ -179,6 +179,9 @@ class Dataset:
                     f"{list(split.images.shape[1:])}: all splits need one shape"
                 )
         check_normalisation(self.mean, self.std, self.channels)
+        for name in ("mean", "std"):
+            # numpy's numbers can't be written as JSON.
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         for split_name, split in self.splits.items():
             for what, array, names in (
                 ("label", split.labels, self.class_names),

@@ -120,7 +120,8 @@ def random_set(
             f"which has {counts.min()} training images"
         )
     images, labels = _real_images(dataset, ipc, seed, zca, balanced)
-    metadata = describe(dataset, ipc, zca, method="random", debias="none", seed=seed)
+    begun = {"init": "balanced"} if balanced else {}
+    metadata = describe(dataset, ipc, zca, method="random", debias="none", seed=seed, **begun)
     return SyntheticSet(images, labels, metadata, zca=zca)
 
 
@@ -162,7 +163,9 @@ def starting_groups(synthetic: SyntheticSet, dataset: Dataset) -> Tensor | None:
     """
     about = synthetic.metadata
     run, ipc, seed = about.get("run") or {}, about.get("ipc"), about.get("seed")
-    started = run.get("init", "real") == "real" and synthetic.formation == 1 and None not in (ipc, seed)
+    # Methods that make images of crops or of noise have no init in their runs.
+    init = about.get("init", "real") if about.get("method") == "random" else run.get("init")
+    started = init == "real" and synthetic.formation == 1 and None not in (ipc, seed)
     if not started or about.get("dataset_digest") != dataset.digest() or (_class_counts(dataset) < ipc).any():
         return None
     if not torch.equal(synthetic.labels, torch.arange(dataset.num_classes).repeat_interleave(ipc)):

@@ -23,7 +23,7 @@ from fastdd.data.class_names import places, renumbered
 from fastdd.data.synthetic import SyntheticSet
 from fastdd.data.zca import Zca
 from fastdd.exchange import dc, dcbench, folder, hf, idc, mtt, npz, parquet, torch_files, webdataset
-from fastdd.exchange.found import Content, Export, Found, checked_images, checked_labels, sha256
+from fastdd.exchange.found import Content, Export, Found, checked_images, checked_labels, plain_tensor, sha256
 from fastdd.exchange.published import Published, constants, hint
 
 __all__ = [
@@ -48,6 +48,7 @@ FORMATS = {
 # Formats that say how many images an image holds.
 _KEEP_FORMATION = ("idc", "npz")
 LABELS = ("probabilities", "logits")
+_KEEP_GROUPS = ("npz",)
 # More classes than images only up to here: a subset of a data set keeps its numbers.
 _MOST_UNNAMED = 10_000
 # Formats that read the file themselves.
@@ -116,6 +117,8 @@ def write(made: SyntheticSet, path: str | os.PathLike, to: str, *, force: bool =
     if made.formation > 1 and to not in _KEEP_FORMATION:
         factor, stored, made = made.formation, len(made.images), made.decoded()
         notes = [f"{to} has no multi-formation: {stored} images are decoded into {len(made.images)} (factor {factor})"]
+    if made.groups is not None and to not in _KEEP_GROUPS:
+        notes.append(f"{to} has no groups of images: they are left out")
     done = chosen.write(made, Path(path), force=force, **options)
     return Export(done.files, [*notes, *done.notes])
 
@@ -180,6 +183,8 @@ def assemble(
             found.notes.append("its classes are not called as the data set's: they are taken in their order")
         elif place != list(range(len(class_names))):
             classes, soft = renumbered(classes, soft, place, len(class_names))
+            if kde := metadata.get("kde"):  # its diagnostics are rows of the classes that it has itself
+                metadata = metadata | {"kde": {name: value for name, value in kde.items() if name != "diagnostics"}}
     with reading.damage_of(path, "can't be a synthetic set", ValueError):
         made = SyntheticSet(
             images,
@@ -188,6 +193,7 @@ def assemble(
             learning_rate=found.learning_rate if learning_rate is None else learning_rate,
             soft_labels=soft,
             zca=zca,
+            groups=None if found.groups is None else plain_tensor(found.groups, path, "groups"),
         )
         made.check_values()
     return made

@@ -104,7 +104,7 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     folders = folder_names(made.metadata["class_names"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial_folder(path) as building:
-        pixels, labels = made.to_uint8().numpy(), made.labels.tolist()
+        pixels, labels = made.to_uint8().cpu().numpy(), made.labels.tolist()
         images = save_by_class(building, pixels, labels, folders, place=path)
         write_record(building, sorted(images), made, folders=folders)
         files.take_place(building, path)

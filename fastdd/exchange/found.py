@@ -63,6 +63,7 @@ class Found:
         images: [M, C, H, W], as they are in the file.
         labels: classes [M], or soft labels [M, classes].
         soft_labels: where the file has both.
+        groups: protected group of each image [M], where the file says it.
         space: whether images are normalised (or whitened) or pixels in [0, 1].
         files: what was read.
         record: metadata of the set that was exported, if fastdd did it.
@@ -82,6 +83,7 @@ class Found:
     record: dict[str, Any] | None = None
     whitened: bool | str = False
     soft_labels: Any = None
+    groups: Any = None
     learning_rate: float | None = None
     class_names: tuple[str, ...] | None = None
     zca: Zca | None = None

@@ -1,8 +1,8 @@
 """numpy's archives: everything that a synthetic set has, as arrays, readable without fastdd or torch.
 
 images float32 [M, C, H, W], labels int64 [M], mean, std [C], class_names [classes]; where there are any learning_rate,
-soft_labels [M, classes], zca_mean and zca_matrix; metadata as JSON text, where ``formation`` f says that an image holds
-f x f.
+soft_labels [M, classes], groups int64 [M], zca_mean and zca_matrix; metadata as JSON text, where ``formation`` f says
+that an image holds f x f.
 """
 
 import io
@@ -38,6 +38,7 @@ def read(content: Content) -> Found:
         [path],
         record,
         soft_labels=arrays.get("soft_labels"),
+        groups=arrays.get("groups"),
         about={} if record.get("method") else {"method": "npz"},
     )
     if "class_names" in arrays:
@@ -86,6 +87,8 @@ def write(made: SyntheticSet, path: Path, *, force: bool = False) -> Export:
     }
     if made.soft_labels is not None:
         arrays["soft_labels"] = made.soft_labels.detach().cpu().numpy()
+    if made.groups is not None:
+        arrays["groups"] = made.groups.cpu().numpy()
     if made.learning_rate is not None:
         arrays["learning_rate"] = np.array(made.learning_rate)
     if made.zca is not None:

@@ -67,8 +67,8 @@ DATASETS = {
     },
 }
 
-# Trajectory matching's code, where it differs.
-_MTT = {"cifar100": replace(DATASETS["cifar100"], mean=_CIFAR10[0], std=_CIFAR10[1])}
+# The code of trajectory matching and of IDC, where it differs.
+_OTHERS = {"cifar100": replace(DATASETS["cifar100"], mean=_CIFAR10[0], std=_CIFAR10[1])}
 
 # What codes call them; the first of a data set's is the one to write.
 NAMES = {
@@ -96,7 +96,7 @@ _BY_LOWER = {name.lower(): dataset for name, dataset in NAMES.items()}
 def constants(dataset: str, format: str) -> Published | None:
     """What the code that writes ``format`` has of a data set; None if nothing is known."""
     known = DATASETS.get(dataset)
-    return _MTT.get(dataset, known) if format == "mtt" else known
+    return _OTHERS.get(dataset, known) if format in ("mtt", "idc") else known
 
 
 def of_result(path: Path) -> dict[str, str]:

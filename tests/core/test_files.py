@@ -34,6 +34,14 @@ def test_failure_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_a_failure_without_a_number_says_why(tmp_path):
+    def encode(file):
+        raise OSError("encoder error -2 when writing image file")
+
+    with pytest.raises(OSError, match=r"cannot write .*a\.png: encoder error -2 when writing image file"):
+        files.write_atomic(tmp_path / "a.png", encode)
+
+
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(OSError, match=r"cannot write .*nowhere"):
         files.write_text(tmp_path / "nowhere" / "x", "y")

@@ -57,6 +57,11 @@ def test_the_groups_of_first_images_follow_from_the_seed(digits):
     assert starting_groups(noise, digits) is None
     with pytest.raises(ValueError, match="training lw looks at groups, and those of these images are not known"):
         fastdd.evaluate(noise, digits, training="lw", **FAST)
+    # Drawn group by group, and by a method that does not start from real images.
+    assert starting_groups(random_set(digits, 3, balanced=True), digits) is None
+    run = {"arch": "ConvNet", "dsa_strategy": "none"}
+    of_crops = dataclasses.replace(start, metadata=start.metadata | {"method": "rded", "run": run})
+    assert starting_groups(of_crops, digits) is None
 
 
 def test_a_set_that_has_groups_is_trained_on_by_them(digits, tmp_path):

@@ -81,7 +81,8 @@ def test_formats_are_all_there():
     assert set(exchange.FORMATS) == {"dc", "mtt", "idc", "dcbench", "npz", "folder", "webdataset", "hf", "parquet"}
 
 
-def test_mtt_normalises_cifar_100_as_cifar_10():
+def test_mtt_and_idc_normalise_cifar_100_as_cifar_10():
     assert exchange.constants("cifar100", "dc").mean == (0.5071, 0.4866, 0.4409)
     assert exchange.constants("cifar100", "mtt").mean == exchange.constants("cifar10", "mtt").mean
+    assert exchange.constants("cifar100", "idc").std == exchange.constants("cifar10", "idc").std
     assert exchange.constants("mine", "dc") is None

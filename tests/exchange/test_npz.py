@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import fastdd
-from tests.exchange.samples import MNIST, classes, images, read_mnist, refused
+from tests.exchange.samples import MNIST, classes, images, made, read_mnist, refused
 
 
 def test_an_archive_of_another_program(tmp_path):
@@ -25,6 +25,14 @@ def test_classes_and_soft_labels_of_an_archive_go_by_name(tmp_path):
     assert read.labels.tolist() == [9, 2]
     assert read.soft_labels.shape == (2, 10)
     assert read.soft_labels[:, [9, 2]].tolist() == soft.tolist()
+
+
+def test_diagnostics_of_weights_are_not_those_of_a_data_sets_classes(tmp_path):
+    kde = {"bandwidth": 0.1, "diagnostics": {"counts": [3, 4], "ess": [1.5, 2.5]}}
+    fastdd.export_synthetic(made(metadata={"kde": kde}), tmp_path / "a.npz", to="npz")
+    read = fastdd.import_synthetic(tmp_path / "a.npz", dataset="cifar10")
+    assert (read.labels.tolist(), read.metadata["kde"]) == ([3, 3, 5, 5], {"bandwidth": 0.1})
+    assert fastdd.import_synthetic(tmp_path / "a.npz").metadata["kde"] == kde
 
 
 @pytest.mark.parametrize(

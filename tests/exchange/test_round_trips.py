@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -47,6 +48,22 @@ def through(original, folder, to, name="out", **options):
 @given(sets())
 def test_npz_holds_everything(tmp_path_factory, original):
     same(through(original, tmp_path_factory.getbasetemp(), "npz", "all.npz"), original)
+
+
+def test_npz_holds_groups_and_the_others_say_that_they_do_not(tmp_path):
+    groups = torch.tensor([3, 0, 1, 0])
+    original = made(groups=groups, metadata={"groups_from": "those of the real images"})
+    again = through(original, tmp_path, "npz", "all.npz")
+    assert torch.equal(again.groups, groups)
+    assert again.metadata["groups_from"] == original.metadata["groups_from"]
+    for to in ("dc", "mtt", "idc", "dcbench", "folder", "webdataset"):
+        written = fastdd.export_synthetic(original, tmp_path / {"webdataset": "x.tar"}.get(to, to), to=to)
+        assert f"{to} has no groups of images: they are left out" in written.notes
+    np.savez(
+        tmp_path / "wrong.npz", images=original.images, labels=original.labels, groups=[1.5], mean=[0] * 3, std=[1] * 3
+    )
+    with refused(ValueError, "wrong.npz can't be a synthetic set: groups must be an int64 tensor"):
+        fastdd.import_synthetic(tmp_path / "wrong.npz")
 
 
 @given(sets())

@@ -29,6 +29,9 @@ def drop_to_ratio(labels: np.ndarray, groups: np.ndarray, ratio: float, random: 
     that it has more of than the whole set does, in proportion: argmax over g of P(g | class) / P(g). What is dropped
     are images of the other groups, in proportion to their sizes, or, where they are too few, of the aligned one.
 
+    Raises:
+        ValueError: a class of the aligned group only, of which a share below 1 would leave nothing.
+
     >>> labels, groups = np.repeat([0, 1], 100), np.tile(np.repeat([0, 1], [60, 40]), 2)
     >>> groups[100:] = 1 - groups[100:]
     >>> rows = drop_to_ratio(labels, groups, 0.75, np.random.RandomState(0))
@@ -44,10 +47,14 @@ def drop_to_ratio(labels: np.ndarray, groups: np.ndarray, ratio: float, random: 
         group = aligned_groups[label]
         aligned = random.permutation(np.flatnonzero((labels == label) & (groups == group)))
         others = random.permutation(np.flatnonzero((labels == label) & (groups != group)))
+        if ratio < 1 and not len(others):
+            raise ValueError(
+                f"class {label} has images of group {group} only, and a share of {ratio:g} would leave none of it"
+            )
         if len(aligned) <= ratio * (len(aligned) + len(others)):
             kept += [aligned, _spread(others, groups[others], round(len(aligned) * (1 - ratio) / ratio))]
         else:
-            kept += [aligned[: round(len(others) * ratio / (1 - ratio))] if ratio < 1 else aligned, others]
+            kept += [aligned[: round(len(others) * ratio / (1 - ratio))], others]
     return np.sort(np.concatenate(kept))
 
 

@@ -40,7 +40,7 @@ def at_level(
     """Rows (sorted) that are left when each class's smallest group is dropped to 1 - ``level`` of it and the largest.
 
     With m images in the largest group and n in the smallest, int(n - m r / (1 - r)) of the n are dropped, r = 1 -
-    ``level``; none where n is smaller than that share already.
+    ``level``; none where n is smaller than that share already, or of a class of one group.
 
     Args:
         labels, groups: int64 [N], of two groups a class.
@@ -59,7 +59,7 @@ def at_level(
         present = np.flatnonzero(counts)
         smallest = present[counts[present].argmin()]
         kept = counts.max() * ratio / (1 - ratio)
-        if kept > counts[smallest]:
+        if len(present) < 2 or kept > counts[smallest]:
             continue
         rows = np.flatnonzero((labels == label) & (groups == smallest))
         out.append(random.permutation(rows)[: max(int(len(rows) - max(kept, least)), 0)])

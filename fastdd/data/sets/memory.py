@@ -16,6 +16,8 @@ from fastdd.data.sets.variants import check_share, split_rows
 Layout = Literal["NCHW", "NHWC"]
 # Gray, colour, colour with opacity.
 _CHANNELS = (1, 3, 4)
+# Floats of 0 to 255 reach it in some image; those of 0 to 1 that were resized or rounded stay below.
+_LEAST_WHITE = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ def of_arrays(
 ) -> Dataset:
     """:meth:`fastdd.data.Dataset.from_arrays`, of (images, labels[, groups]) a split."""
     parts: dict[str, Part] = {}
-    # Floats are of 0 to 1 or 0 to 255 in all splits alike.
     given = {"train": train, "test": test, "validation": validation}
     given = {split: part for split, part in given.items() if part is not None}
     for split, part in given.items():
@@ -52,9 +53,14 @@ def of_arrays(
                 f"{split} is (images, labels) or (images, labels, groups), not {shown(type(part).__name__)}"
             )
     pixels = {split: _array(part[0], f"{split} images") for split, part in given.items()}
-    largest = max((float(values.max()) for values in pixels.values() if values.size), default=0.0)
+    # Floats are of 0 to 1 or 0 to 255 in all splits alike; other numbers are of 0 to 255 whatever those are.
+    of_floats = [float(values.max()) for values in pixels.values() if values.size and values.dtype.kind == "f"]
+    most = max(of_floats, default=0.0)
+    if 1 < most < _LEAST_WHITE:
+        raise ValueError(f"floats up to {most:.8g} are neither of 0 to 1 nor of 0 to 255: clamp them, or give uint8")
+    scale = 255 if most <= 1 else 1
     for split, part in given.items():
-        images = _levels(_channels_first(pixels[split], layout), largest, split)
+        images = _levels(_channels_first(pixels[split], layout), scale, split)
         groups = _column(part[2], "groups", len(images), split) if len(part) == 3 else None
         parts[split] = Part(images, _column(part[1], "labels", len(images), split), groups)
     return assembled(parts, **about)
@@ -88,22 +94,22 @@ def _channels_first(images: np.ndarray, layout: Layout | None) -> np.ndarray:
     return images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
 
 
-def _levels(images: np.ndarray, largest: float, split: str) -> np.ndarray:
-    """uint8 levels: uint8 as they are, true and false, whole numbers of 0..255, floats of 0..1 or of 0..255."""
+def _levels(images: np.ndarray, scale: int, split: str) -> np.ndarray:
+    """uint8 levels: uint8 as they are, true and false, whole numbers of 0..255, floats of 0..255 after ``scale``."""
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype == bool:
         return np.ascontiguousarray(images).astype(np.uint8) * 255
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise ValueError(f"{split} images have values that are not finite")
-    least = float(images.min()) if images.size else 0.0
+    least, largest = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
     if least < 0 or largest > 255:
         hint = "they look normalised: give pixels" if least < 0 else "scale them to 8 bits"
         raise ValueError(
             f"{split} images are {images.dtype} of {least:g} to {largest:g}, not uint8, 0 to 1 or 0 to 255; {hint}"
         )
-    scale = 255 if images.dtype.kind == "f" and largest <= 1 else 1
-    return np.ascontiguousarray(np.rint(images * np.float64(scale)).astype(np.uint8))
+    scaled = images * np.float64(scale) if images.dtype.kind == "f" else images
+    return np.ascontiguousarray(np.rint(scaled).astype(np.uint8))
 
 
 def _column(values: Any, what: str, count: int, split: str) -> np.ndarray | None:
@@ -169,7 +175,7 @@ def assembled(
         raise ValueError(f"test_split {test_split:g} is for images without a test split: leave one of them out")
     if mean is None or std is None:
         found = channel_statistics(splits["train"].images)
-        mean, std = mean or found[0], std or found[1]
+        mean, std = found[0] if mean is None else mean, found[1] if std is None else std
     told = {"builder": "arrays", **(provenance or {})} | ({"remarks": remarks} if remarks else {})
     return Dataset(
         name,
@@ -188,6 +194,9 @@ def _numbered(
     columns: dict[str, np.ndarray], names: Sequence[str] | None, what: str
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Values as numbers from 0, and their names: numbers index given names, words are looked up in them."""
+    words = [values.dtype.kind == "U" for values in columns.values()]
+    if any(words) and not all(words):
+        raise ValueError(f"{what}s are words in some splits and numbers in others: give them alike")
     values = np.concatenate(list(columns.values()))
     if values.dtype.kind != "U":
         if names is not None:
@@ -221,7 +230,8 @@ def _read(dataset: Any, split: str, size: int | None) -> tuple[np.ndarray, list,
     """All items of a data set of PyTorch, in order."""
     if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
         raise TypeError(f"{split} is a torch.utils.data.Dataset, not {type(dataset).__name__}")
-    items = (dataset[row] for row in range(len(dataset))) if hasattr(dataset, "__len__") else iter(dataset)
+    # One that is iterated over can have a length, too.
+    items = iter(dataset) if hasattr(dataset, "__iter__") else (dataset[row] for row in range(len(dataset)))
     images, labels, groups = [], [], []
     for row, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):

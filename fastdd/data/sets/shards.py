@@ -48,13 +48,23 @@ def _shards(train: Any, test: Any, validation: Any) -> dict[str, list[Path]]:
     given = {"train": train, "test": test, "validation": validation}
     if isinstance(train, str | os.PathLike) and Path(train).is_dir() and test is None and validation is None:
         every = sorted(Path(train).rglob("*.tar"))
-        for split, words in _SPLITS.items():
-            named = [path for path in every if str(path.relative_to(train)).lower().startswith(words)]
-            given[split] = named or None
-        given["train"] = given["train"] or [path for path in every if path not in (given["test"] or [])]
+        for split in _SPLITS:
+            given[split] = [path for path in every if _split_of(path.relative_to(train)) == split] or None
+        held_out = {*(given["test"] or ()), *(given["validation"] or ())}
+        given["train"] = given["train"] or [path for path in every if path not in held_out]
         if not given["train"]:
             raise FileNotFoundError(f"{train} has no shards (*.tar) to train on")
     return {split: _paths(what) for split, what in given.items() if what is not None}
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name begins with, else that of the innermost folder that begins with one; None: neither.
+
+    >>> [_split_of(Path(path)) for path in ("default/train/0.parquet", "plain_text/test-0.parquet", "0.tar")]
+    ['train', 'test', None]
+    """
+    said = (ours for part in reversed(path.parts) for ours, words in _SPLITS.items() if part.lower().startswith(words))
+    return next(said, None)
 
 
 def _paths(what: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
@@ -98,37 +108,52 @@ def _alike(values: list[int | str]) -> np.ndarray:
 
 def samples(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The samples of a shard, members KEY.jpg, KEY.cls, KEY.json that follow each other: ``image``, its content; the
-    values of the others by their suffix, those of JSON by their own names.
+    values of the others by their suffix, those of JSON by their own names. Of several images it is the one that is
+    called KEY.jpg, not KEY.mask.png; hidden files are none.
 
     Raises:
         RuntimeError: in one line: no tar archive, or damaged.
+        ValueError: several images of a sample, of which none is the one.
     """
     try:
         with tarfile.open(path) as archive:
-            key, sample = None, {}
+            key, sample, images = None, {}, {}
             for member in archive:
-                if not member.isfile():
-                    continue
                 name = PurePosixPath(member.name)
+                if not member.isfile() or name.name.startswith("."):
+                    continue
                 here = str(name.with_name(name.name.partition(".")[0]))
-                if here != key and sample:
-                    yield key, sample
-                    sample = {}
+                if here != key and (sample or images):
+                    yield key, _whole(sample, images, f"{path}: {key}")
+                    sample, images = {}, {}
                 key = here
-                _add(sample, name.name, member, archive)
-            if sample:
-                yield key, sample
+                _add(sample, images, name.name, member, archive)
+            if sample or images:
+                yield key, _whole(sample, images, f"{path}: {key}")
     except (tarfile.TarError, *DAMAGE) as error:
         if str(path) in str(error):
             raise
         raise RuntimeError(f"{path} is no tar archive of samples, or damaged: {reason(error)}") from None
 
 
-def _add(sample: dict[str, Any], name: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+def _whole(sample: dict[str, Any], images: dict[str, bytes], where: str) -> dict[str, Any]:
+    """A sample with its image, which no field of that name stands for."""
+    chosen = [suffix for suffix in images if "." not in suffix] or [*images]
+    if len(chosen) > 1:
+        raise ValueError(f"{where} has the images {', '.join(chosen)}: leave one of them, whose suffix has no dot")
+    whole = {name: value for name, value in sample.items() if name != "image"}
+    if chosen:
+        whole["image"] = images[chosen[0]]
+    return whole
+
+
+def _add(
+    sample: dict[str, Any], images: dict[str, bytes], name: str, member: tarfile.TarInfo, archive: tarfile.TarFile
+) -> None:
     suffix = "." + name.partition(".")[2].lower()
     if is_image(name):
         check_size(member.size)
-        sample["image"] = archive.extractfile(member).read()
+        images[suffix[1:]] = archive.extractfile(member).read()
     elif suffix.endswith(_TEXT) and member.size <= _MOST_TEXT:
         text = archive.extractfile(member).read().decode()
         if suffix.endswith(".json"):
@@ -164,9 +189,11 @@ def of_huggingface(
     """:meth:`fastdd.data.Dataset.from_huggingface`."""
     datasets = huggingface()
     splits = huggingface_splits(datasets, source)
-    wanted = {"train": "train", "test": test or "test", "validation": "validation"}
     if "test" not in splits and test is None and "validation" in splits:
-        wanted = {"train": "train", "test": "validation"}
+        test = "validation"
+    wanted = {"train": "train", "test": test or "test"}
+    if test != "validation":
+        wanted["validation"] = "validation"
     if test is not None and test not in splits:
         raise ValueError(f"there is no split {test!r}; it has {', '.join(splits)}")
     chosen = {ours: splits[theirs] for ours, theirs in wanted.items() if theirs in splits}
@@ -232,15 +259,13 @@ def _of_parquet(datasets: Any, files: list[Path]) -> Any:
 
 
 def _parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """The Parquet files of a folder by their split, as their names begin below ``data``, if there is one."""
+    """The Parquet files of a folder by their split, as their names or folders begin."""
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise FileNotFoundError(f"{folder} has no Parquet files and is no folder of save_to_disk")
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        name = file.relative_to(folder).as_posix().rpartition("data/")[2].lower()
-        split = next((ours for ours, words in _SPLITS.items() if name.startswith(words)), "train")
-        by_split.setdefault(split, []).append(file)
+        by_split.setdefault(_split_of(file.relative_to(folder)) or "train", []).append(file)
     return by_split
 
 

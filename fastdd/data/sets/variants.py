@@ -161,7 +161,8 @@ def varied(
 
     Raises:
         ValueError: a share outside 0..1, an empty cell to be balanced, noise in the labels of one class, no group left,
-            ``validation`` of a set that has one, or ``drop_to`` where no group is aligned with a class.
+            ``validation`` of a set that has one, or ``drop_to`` where no group is aligned with a class or a class has
+            one group only.
     """
     for name, share in (("val_split", val_split), ("label_noise", label_noise), ("group_noise", group_noise)):
         check_share(name, share)

@@ -558,6 +558,14 @@ def test_cells_are_cut_down_to_the_smallest_that_has_any():
     assert len(even_cells(labels, groups, np.random.RandomState(0), most=4)) == 12
 
 
+def test_dropping_leaves_no_class_without_images():
+    labels = np.repeat([0, 1], 10)
+    groups = np.r_[np.zeros(10, np.int64), np.repeat([0, 1], 5)]
+    with pytest.raises(ValueError, match=r"class 0 has images of group 0 only, and a share of 0\.9 would leave none"):
+        drop_to_ratio(labels, groups, 0.9, np.random.RandomState(0))
+    assert np.bincount(labels[drop_to_ratio(labels, groups, 1.0, np.random.RandomState(0))]).tolist() == [10, 5]
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.95, 0.999, 1.0])
 def test_dropping_reaches_the_ratio(ratio):
     random = np.random.RandomState(1)

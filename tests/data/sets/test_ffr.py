@@ -45,6 +45,13 @@ def test_levels_leave_the_published_numbers(name):
     assert len(ffr.at_level(labels, groups, 0.9, np.random.RandomState(0))) == len(labels)
 
 
+def test_a_class_of_one_group_has_nothing_to_drop():
+    labels, groups = np.repeat([0, 1], 100), np.r_[np.zeros(100, np.int64), np.repeat([0, 1], [20, 80])]
+    for least in (0, 10):
+        rows = ffr.at_level(labels, groups, 0.95, np.random.RandomState(0), least)
+        assert np.bincount(labels[rows] * 2 + groups[rows]).tolist() == [100, 0, max(5, least), 80]
+
+
 def test_three_splits_are_cut_by_name_and_brought_to_their_first_level():
     """1,000 images in turn of the four cells; every eleventh is of none of them."""
     labels = np.where(np.arange(1000) % 11 == 10, -1, np.arange(1000) // 2 % 2)
