@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# What stands before the names of a network that is part of another, as a registered one is.
+_WRAPPED = re.compile(r"^(module\.)+")
 # Names of a residual network's parts elsewhere, and here.
-_NAMES = ((r"^module\.", ""), (r"\bdownsample\.", "shortcut."), (r"^fc\.", "classifier."))
+_NAMES = ((r"\bdownsample\.", "shortcut."), (r"^fc\.", "classifier."))
 
 
 def load_weights(net: nn.Module, path: str | os.PathLike, read: Callable[[Path], Any]) -> list[str]:
@@ -32,8 +34,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike, read: Callable[[Path],
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    stored = _tensors(path, read)
     own = net.state_dict()
+    stored = _by_own_names(own, _tensors(path, read))
     head = f"{net.head}."
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     left = []
@@ -75,7 +77,14 @@ def _tensors(path: Path, read: Callable[[Path], Any]) -> dict[str, Tensor]:
                 found = found[inner]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path} holds no state dict: names and tensors")
-    return {_renamed(str(name)): value for name, value in found.items()}
+    return {_WRAPPED.sub("", str(name)): value for name, value in found.items()}
+
+
+def _by_own_names(own: dict[str, Tensor], stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors by the network's names: those that are the file's own, before what they are called here."""
+    stored = {_renamed(name): value for name, value in stored.items()} | stored
+    bare = {name: _WRAPPED.sub("", name) for name in own}
+    return {name: stored[known] for name, known in bare.items() if known in stored}
 
 
 def _renamed(name: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastdd.models.network import Network
 
 _HEADS, _HEAD_WIDTH = 8, 64
-# Patches of a side, at most: as many as DC-Bench's patches of 4 make of 32 pixels.
+# Patches of the shorter side, at most: as many as DC-Bench's patches of 4 make of 32 pixels.
 _PATCHES = 8
 
 
@@ -35,10 +35,10 @@ class _Layer(nn.Module):
 class ViT(Network):
     """Patches to tokens, ``depth`` layers of attention, and a linear layer on the class token.
 
-    DC-Bench's sizes: patches of 4x4 pixels at 32x32 (here: the smallest that are at most 8 a side), 512 wide, 8 heads
-    of 64, a hidden layer of 512, no bias in queries, keys and values, learned positions that start at a standard
-    normal. Its dropout of 0.1 is left out: it would draw from the global generator. FairDD's ViTs of 1, 2 and 3 layers
-    (appendix Q) have no sizes in the paper; here they are as wide.
+    DC-Bench's sizes: patches of 4x4 pixels at 32x32 (here: the smallest of which the shorter side has at most 8), 512
+    wide, 8 heads of 64, a hidden layer of 512, no bias in queries, keys and values, learned positions that start at a
+    standard normal. Its dropout of 0.1 is left out: it would draw from the global generator. FairDD's ViTs of 1, 2 and
+    3 layers (appendix Q) have no sizes in the paper; here they are as wide.
 
     Args:
         channels: image channels.

@@ -80,8 +80,8 @@ def _adjoint_backward(ctx, g):
 
 _dispatch.register_fake(_AUGMENT, _fake)
 _dispatch.register_fake(_ADJOINT, _adjoint_fake)
-_dispatch.register_autograd(_AUGMENT, _backward, _setup)
-_dispatch.register_autograd(_ADJOINT, _adjoint_backward, _adjoint_setup)
+_dispatch.register_autograd(_AUGMENT, _backward, _setup, constant=["params", "fill"])
+_dispatch.register_autograd(_ADJOINT, _adjoint_backward, _adjoint_setup, constant=["params"])
 
 
 def augment_stored(

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from fastdd.ops import _dispatch
-from fastdd.ops.segment_mean import check_segments, segment_mean
+from fastdd.ops.segment_mean import _check as check_segments
+from fastdd.ops.segment_mean import segment_mean
 from fastdd.reference import cf_match as reference
 from fastdd.reference.segment_mean import accumulation_dtype
 
@@ -56,7 +57,7 @@ def _means_backward(ctx, g):
     return pulled, None, None, None, None
 
 
-_dispatch.register_autograd(_MEANS, _means_backward, _means_setup)
+_dispatch.register_autograd(_MEANS, _means_backward, _means_setup, constant=["t", "weights"])
 _dispatch.register_no_autograd(_PULL)
 _dispatch.register_no_autograd(_FREQUENCIES)
 
@@ -219,5 +220,5 @@ def cf_match(
     found = _distances(of_real, of_classes[classes], float(amplitude), float(phase)).mean(1)
     present = offsets.diff() > 0
     if weights is not None:
-        present = segment_mean(weights[:, None], offsets, backend=backend)[:, 0] > 0
+        present = segment_mean(weights[:, None].to(found.dtype), offsets, backend=backend)[:, 0] > 0
     return torch.where(present, found, 0)

@@ -84,7 +84,7 @@ def random_crops(
     found = fits.any(1)
     h, w = (torch.where(found, tried(side), central) for side, central in ((h, central_h), (w, central_w)))
     places = ((of_top, height - h), (of_left, width - w))
-    top, left = (torch.where(found, (tried(u) * (room + 1)).floor(), (room / 2).round()).long() for u, room in places)
+    top, left = (torch.where(found, (tried(u) * (room + 1)).floor(), (room / 2).floor()).long() for u, room in places)
     return Crops(top, left, h.long(), w.long(), u[:, 0] < mirror)
 
 

@@ -62,7 +62,7 @@ def _adjoint_backward(ctx, g):
 
 _dispatch.register_fake(_FORMATION, _fake)
 _dispatch.register_fake(_ADJOINT, _adjoint_fake)
-_dispatch.register_autograd(_FORMATION, _backward, _setup)
+_dispatch.register_autograd(_FORMATION, _backward, _setup, constant=["fill"])
 _dispatch.register_autograd(_ADJOINT, _adjoint_backward, _adjoint_setup)
 
 

@@ -15,6 +15,7 @@ from fastdd.core.settings import setting
 from fastdd.data import Dataset, Split
 from fastdd.debias import Batch, Segments, fairdd, none
 from fastdd.methods.dm import Dm, DmSettings
+from fastdd.models.pretrained import load_weights
 
 pytestmark = pytest.mark.usefixtures("parts_apart")
 SHAPE = (3, 10, (16, 16))
@@ -68,6 +69,17 @@ def test_fresh_networks_are_written_in_place_with_their_statistics():
     assert torch.equal(flat(net), first)
     init.copy(first + 1)
     assert torch.equal(flat(net), first + 1)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_weights_from_a_file_fill_it_by_its_own_names(wrapped, tmp_path):
+    """Those of a network that this package trained, and those that the network's own code has saved."""
+    fastdd.register_network("tiny", Tiny)
+    net, other = (models.build("tiny", *SHAPE, key=key) for key in (1, 2))
+    net.train()(torch.randn(4, 3, 16, 16))
+    torch.save((net if wrapped else net.module).state_dict(), tmp_path / "w.pt")
+    assert load_weights(other, tmp_path / "w.pt", read=torch.load) == []
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in net.state_dict().items())
 
 
 def test_the_embedding_is_what_the_last_linear_layer_is_given():

@@ -291,3 +291,12 @@ def test_resnet50_is_that_of_imagenet(tmp_path):
     save_file(theirs, tmp_path / "w.safetensors")
     assert load_weights(net, tmp_path / "w.safetensors", read=lambda path: pytest.fail("not torch.save's")) == []
     assert all((value == 1).all() for value in net.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "AlexNetBN", "ConvNet", "VGG11BN", "ResNet18BN", "ViT1"])
+def test_a_network_of_its_own_weights_is_whole(name, tmp_path):
+    """AlexNet's last layer is ``fc``, as that of torchvision's ResNets is, which is ``classifier`` here."""
+    net, other = (models.build(name, 3, 10, key=key) for key in (1, 2))
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    assert load_weights(other, tmp_path / "w.safetensors", read=torch.load) == []
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in net.state_dict().items())

@@ -63,13 +63,27 @@ def test_autocast_changes_nothing(call, backend):
     assert torch.equal(result, expected)
 
 
-def test_a_derivative_that_is_not_there_is_told():
-    weights = torch.rand(4, requires_grad=True)
-    with pytest.raises(RuntimeError, match="segment_mean has no derivative in weights: detach it"):
-        torch.ops.fastdd.segment_mean(X, OFFSETS, weights).sum().backward()
-    params = ops.identity_params(2).requires_grad_()
-    with pytest.raises(RuntimeError, match="augment has no derivative in params: detach it"):
-        torch.ops.fastdd.augment(IMAGES, params, None, False).sum().backward()
+_MEANS = X, torch.rand(1, 5, 3), OFFSETS, torch.rand(4), torch.tensor([0, 1])
+_STORED = IMAGES, ops.identity_params(1), None, False, 3, None, torch.rand(3)
+
+
+@pytest.mark.parametrize(
+    ("op", "argument", "place", "arguments"),
+    [
+        ("segment_mean", "weights", 2, (X, OFFSETS, torch.rand(4))),
+        ("augment", "params", 1, (IMAGES, ops.identity_params(2), None, False)),
+        ("cf_means", "t", 1, _MEANS),
+        ("cf_means", "weights", 3, _MEANS),
+        ("augment_stored", "params", 1, _STORED),
+        ("augment_stored", "fill", 6, _STORED),
+        ("augment_stored_adjoint", "params", 1, (IMAGES, ops.identity_params(1), None, 2, 1, None)),
+        ("formation", "fill", 3, (IMAGES, 3, None, torch.rand(3), [8, 8])),
+    ],
+)
+def test_a_derivative_that_is_not_there_is_told(op, argument, place, arguments):
+    asked = [t.clone().requires_grad_() if i == place else t for i, t in enumerate(arguments)]
+    with pytest.raises(RuntimeError, match=f"{op} has no derivative in {argument}: detach it"):
+        getattr(torch.ops.fastdd, op)(*asked).sum().backward()
 
 
 def test_tensors_of_two_devices_are_refused_past_the_wrapper():

@@ -289,6 +289,16 @@ def test_frequencies(device):
     assert cf_frequencies(keys, 0, 5).shape == (3, 0, 5)
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_weights_that_are_zero_in_float32_are_no_weight(backend):
+    real, synthetic, t, offsets, weights, classes, count = case(8, torch.float32)
+    tiny = torch.full_like(weights, 1e-60, dtype=torch.float64)
+    synthetic.requires_grad_()
+    distances = cf_match(real, synthetic, t, offsets, tiny, classes, count, backend=backend)
+    assert not distances.any()
+    assert not torch.autograd.grad(distances.sum(), synthetic)[0].any()
+
+
 def test_what_does_not_fit_is_refused():
     real, synthetic, t, offsets, weights, classes, count = case(7, torch.float32)
     good = {
@@ -308,6 +318,7 @@ def test_what_does_not_fit_is_refused():
         ({"t": t.clone().requires_grad_()}, ValueError, "t is not differentiable here"),
         ({"offsets": offsets[:-1]}, ValueError, "rise from 0 to the number of rows, 49"),
         ({"weights": weights[1:]}, ValueError, r"weights must be floating point \[49\]"),
+        ({"weights": weights.clone().requires_grad_()}, ValueError, "weights are not differentiable here"),
         ({"classes": classes + 1}, ValueError, "classes must be from 0 to 1; got 2"),
         ({"amplitude": -1.0}, ValueError, "amplitude must be finite and at least 0, not -1.0"),
         ({"phase": math.nan}, ValueError, "phase must be finite and at least 0, not nan"),

@@ -62,6 +62,9 @@ def test_crops_lie_in_the_image_and_have_the_areas_and_ratios_asked_for():
     # No crop of this ratio can have the area: the largest about the centre.
     flat = ops.random_crops(rng.lanes(rng.key(3, "flat"), 2), (8, 32), area=(1, 1), ratio=(1, 1))
     assert [values[0].item() for values in flat[:4]] == [0, 12, 8, 8]
+    # Of an odd number of pixels beside it the smaller half is before it, as torchvision has it: (13 - 10) // 2.
+    odd = ops.random_crops(rng.lanes(rng.key(3, "flat"), 2), SIZE, area=(1, 1), ratio=(1, 1))
+    assert [values[0].item() for values in odd[:4]] == [1, 0, 10, 10]
 
 
 def test_the_whole_image_stays_and_derivatives_are_those_of_the_formula():
