@@ -25,9 +25,8 @@ def get_dataset(dataset: str, data_path: str | os.PathLike) -> tuple:
     """FairDD's data sets: :func:`fastdd.compat.dc.get_dataset` with (image, label, group) as items.
 
     Colored_MNIST_foreground and _background, Colored_FashionMNIST_foreground and _background, CIFAR10_S_90, UTKface,
-    CelebA (attractive by gender) and BFFHQ, with the published bias, counts and constants. Which images get which
-    colour is this package's draw, not the published code's; the global generators are left alone, where the published
-    code seeds them with 30.
+    CelebA (attractive by gender) and BFFHQ, with the published bias, counts and constants. Colored MNIST is that of the
+    published code, image by image; the global generators are left alone, where that code seeds them with 30.
 
     Args, errors: as :func:`fastdd.compat.dc.get_dataset`; CelebA and UTKface lie below ``data_path`` too.
     """

@@ -96,7 +96,11 @@ def decode(content: bytes, recipe: Recipe, gray: bool = False) -> np.ndarray:
 
 
 def fitted(rgb, recipe: Recipe):
-    """A Pillow image in RGB, cut and resized as the recipe says; ValueError where it is too small."""
+    """A Pillow image in RGB, cut and resized as the recipe says; ValueError where it is too small.
+
+    Sizes and places are those of torchvision's Resize and CenterCrop, which published code has: of a longer side whole
+    pixels count, and half a pixel from the edge goes to the even one.
+    """
     from PIL import Image
 
     size = recipe.size
@@ -105,8 +109,7 @@ def fitted(rgb, recipe: Recipe):
             raise ValueError(f"it is {rgb.width}x{rgb.height}, smaller than the {recipe.crop}x{recipe.crop} to cut out")
         rgb = _middle(rgb, recipe.crop)
     if rgb.size != (size, size):
-        scale = size / min(rgb.size)
-        shape = (size, size) if recipe.stretch else tuple(max(size, round(side * scale)) for side in rgb.size)
+        shape = (size, size) if recipe.stretch else tuple(size * side // min(rgb.size) for side in rgb.size)
         rgb = _middle(rgb.resize(shape, Image.Resampling.BILINEAR), size)
     return rgb
 
@@ -195,7 +198,7 @@ def _scaled(image):
 
 
 def _middle(image, side: int):
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))
 
 

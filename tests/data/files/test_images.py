@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastdd.compat.hook.torchvision_substitute import transforms
 from fastdd.data import build, check_store, load, open_store, save_store
 from fastdd.data.files import building, decode
 from fastdd.data.files.decode import Batch, Recipe, decode_all
@@ -216,6 +217,25 @@ class TestDecoding:
         assert (made == np.array([200, 100, 50])[:, None, None]).all()
         with pytest.raises(ValueError, match="it is 178x218, smaller than the 200x200 to cut out"):
             decode.decode(content.getvalue(), Recipe(64, crop=200))
+
+    def test_sizes_and_places_are_those_of_published_code(self):
+        """Resize and CenterCrop of torchvision: the longer side is cut off, half a pixel goes to the even place."""
+        random = np.random.RandomState(0)
+        # Height, width, of which 16 x 16 is left: of 16 x 21 (not 22) from column 2 on, of 23 x 16 from row 4 on.
+        for (height, width), resized, (top, left) in (
+            ((37, 50), (16, 21), (0, 2)),
+            ((55, 38), (23, 16), (4, 0)),
+            ((16, 17), (16, 17), (0, 0)),
+            ((19, 16), (19, 16), (2, 0)),
+        ):
+            image = Image.fromarray(random.randint(0, 256, (height, width, 3), dtype=np.uint8))
+            content = io.BytesIO()
+            image.save(content, format="PNG")
+            whole = np.asarray(image.resize(resized[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+            made = decode.decode(content.getvalue(), Recipe(16))
+            assert (made == whole[:, top : top + 16, left : left + 16]).all()
+            published = transforms.Compose([transforms.Resize(16), transforms.CenterCrop(16)])
+            assert (made == np.asarray(published(image)).transpose(2, 0, 1)).all()
 
     def test_stretching_keeps_the_sides(self):
         pixels = np.zeros((4, 12, 3), np.uint8)
