@@ -212,7 +212,7 @@ def evaluate(
     of_test = doubt_of_test_set(in_order[0].total, dataset.class_names, dataset.group_names)
     told = tuple(filter(None, (*doubts, of_test)))
     seconds = time.perf_counter() - start
-    return Evaluation(*(arch, in_order, seconds, protocol, seed, dataset.tested_on, told), width=width, depth=depth)
+    return Evaluation(arch, in_order, seconds, protocol, seed, dataset.tested_on, told, width=width, depth=depth)
 
 
 def _last_loss(loss: Tensor, net: torch.nn.Module) -> float:

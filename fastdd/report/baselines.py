@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastdd import models
+from fastdd.methods import configure
 from fastdd.report.record import Record
 from fastdd.report.results import network, read_results
 
@@ -39,14 +40,18 @@ def _check_data(path: str | os.PathLike, content: dict[str, Any], records: Seque
 
 
 def command_for(row: dict[str, Any]) -> str:
-    """How the random baseline of a run with this result is made, by networks that are trained alike; empty where no
-    name has their width and depth.
+    """How the random baseline of a run with this result is made, by networks that are trained alike: those of the data
+    set, which need no name, or others that have one; empty where none has their width and depth.
 
-    >>> command_for({"dataset": "c-digits", "ipc": 10, "arch": "ConvNet", "nets": 2, "epochs": 7})
-    'fastdd evaluate random --dataset c-digits --ipc 10 --arch ConvNet --nets 2 --epochs 7 --json random.json'
+    >>> command_for({"dataset": "c-digits", "ipc": 10, "arch": "ConvNetBN", "nets": 2, "epochs": 7})
+    'fastdd evaluate random --dataset c-digits --ipc 10 --arch ConvNetBN --nets 2 --epochs 7 --json random.json'
     """
+    usual = configure(dataset=row["dataset"], ipc=row["ipc"]).model_dump()
+    of_data_set = models.canonical_name(usual["arch"]), usual.get("width"), usual.get("depth")
     named = {**row, "arch": network(row)}
-    if named["arch"] not in models.names():
+    if (row["arch"], row.get("width"), row.get("depth")) == of_data_set:
+        del named["arch"]
+    elif named["arch"] not in models.names():
         return ""
     words = ["fastdd", "evaluate", "random"]
     for name in ("dataset", "ipc", "arch", "nets", "epochs"):
