@@ -18,7 +18,7 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 demo: $(VENV)/.base
 	$(VENV)/bin/fastdd demo
 
-# Whatever the environment says: else every process compiles torch and fastdd, and rewrites the asserts of 280 files.
+# Bytecode is kept, whatever the environment says: else every process compiles torch, fastdd and the asserts of 280 files.
 export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from fastdd.ops import _dispatch
-from fastdd.ops.segment_mean import _check as check_segments
-from fastdd.ops.segment_mean import segment_mean
+from fastdd.ops.segment_mean import check_constant_weights, segment_mean
 from fastdd.reference import cf_match as reference
 from fastdd.reference.segment_mean import accumulation_dtype
 
@@ -101,7 +100,7 @@ def _check(
         raise TypeError(f"real must be float32, float64, bfloat16 or float16, not {real.dtype}")
     if real.dim() != 2:
         raise ValueError(f"real must be [N, D], not {list(real.shape)}: flatten the rest with real.flatten(1)")
-    check_segments(offsets, weights, real.shape[0], real.device)
+    check_constant_weights(offsets, weights, real.shape[0], real.device)
     dtype = accumulation_dtype(real.dtype)
     for name, tensor in (("synthetic", synthetic), ("t", t)):
         if tensor.dtype != dtype:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastdd.ops import _dispatch
-from fastdd.ops.segment_mean import _check as check_segments
+from fastdd.ops.segment_mean import check_constant_weights
 from fastdd.reference import embedding_match as reference
 from fastdd.reference.segment_mean import accumulation_dtype
 
@@ -158,7 +158,7 @@ def embedding_match(
         raise TypeError(f"real must be float32, float64, bfloat16 or float16, not {real.dtype}")
     if real.dim() != 2:
         raise ValueError(f"real must be [N, D], not {list(real.shape)}: flatten the rest with real.flatten(1)")
-    check_segments(offsets, weights, real.shape[0], real.device)
+    check_constant_weights(offsets, weights, real.shape[0], real.device)
     dtype = accumulation_dtype(real.dtype)
     if synthetic.dtype != dtype:
         raise TypeError(f"synthetic must be {dtype} to match real's {real.dtype}, not {synthetic.dtype}")

@@ -80,7 +80,8 @@ def check_segments(offsets: Tensor, weights: Tensor | None, n: int, device: torc
             raise ValueError(f"weights are on {weights.device} and the rows on {device}: move one of them")
 
 
-def _check(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+def check_constant_weights(offsets: Tensor, weights: Tensor | None, n: int, device: torch.device) -> None:
+    """:func:`check_segments`; also ValueError for weights that require a gradient, which there is none for."""
     check_segments(offsets, weights, n, device)
     if weights is not None and weights.requires_grad:
         raise ValueError("weights are not differentiable here: pass weights.detach()")
@@ -122,7 +123,7 @@ def segment_mean(x: Tensor, offsets: Tensor, weights: Tensor | None = None, *, b
     if x.dim() != 2:
         raise ValueError(f"x must be [N, D], not {list(x.shape)}: flatten the rest with x.flatten(1)")
     n = x.shape[0]
-    _check(offsets, weights, n, x.device)
+    check_constant_weights(offsets, weights, n, x.device)
     chosen = _dispatch.choose("segment_mean", backend, x.device)
     if chosen == "reference":
         return reference.segment_mean(x, offsets, weights)
@@ -157,7 +158,7 @@ def segment_spread(g: Tensor, offsets: Tensor, weights: Tensor | None, n: int, *
     """
     if g.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"g must be float32 or float64, not {g.dtype}")
-    _check(offsets, weights, n, g.device)
+    check_constant_weights(offsets, weights, n, g.device)
     if g.dim() != 2 or g.shape[0] != offsets.shape[0] - 1:
         raise ValueError(f"g must be [S, D] with S = {offsets.shape[0] - 1} segments, not {list(g.shape)}")
     chosen = _dispatch.choose("segment_spread", backend, g.device)

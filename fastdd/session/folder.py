@@ -172,11 +172,9 @@ class RunFolder:
             self._header[STORE] = str(store)
         if records := plugins.used(self._header["run"]):
             self._header[PLUGINS] = records
-        if not (self.path / CONFIG).exists():
-            self.describe()
 
     def describe(self) -> None:
-        """Write the configuration: of a run that goes on once it is known that it can, as its iterations may differ."""
+        """Write the configuration, once it is known that the run can go on, as its iterations may be others."""
         files.write_text(self.path / CONFIG, yaml.safe_dump(self._header, sort_keys=False))
 
     def _check_same(self, config: Settings, data_digest: str) -> None:

@@ -25,12 +25,12 @@ _QUICK = [name for name in READERS if not name.startswith(("run", "report", "exp
 def test_readers_take_or_refuse_damaged_files(tmp_path):
     """In an interpreter of its own: a fork of one that tests have worked in aborts in a matrix' factorisation."""
     counts = tmp_path / "counts.json"
-    command = [sys.executable, fuzz.__file__, "--cases", "15", "--seed", "0", "--json", counts, "--readers", *_QUICK]
+    command = [sys.executable, fuzz.__file__, "--cases", "30", "--seed", "0", "--json", counts, "--readers", *_QUICK]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     stages = json.loads(counts.read_text())["stages"]
     assert len(stages) == len(_QUICK)
     for stage, outcomes in stages.items():
-        assert sum(outcomes.values()) == 15, stage
+        assert sum(outcomes.values()) == 30, stage
         assert not {*outcomes} - {"right", "clear error"}, done.stdout
 
 

@@ -162,7 +162,7 @@ def test_the_recipe_for_slurm_puts_a_stopped_run_back_and_finishes_it(run, tmp_p
         "SLURM_JOB_ID": "17",
         "SLURM_CPUS_PER_TASK": "1",
     }
-    options = [*map(str, SMALL), "--iterations", "400", "--checkpoint-seconds", "3600", "--out", str(tmp_path / "run")]
+    options = [*map(str, SMALL), "--iterations", "800", "--checkpoint-seconds", "3600", "--out", str(tmp_path / "run")]
 
     def job():
         with open(tmp_path / "log", "a") as log:

@@ -186,6 +186,6 @@ def test_random_programs(seed, steps):
 
 @pytest.mark.full
 def test_many_random_programs():
-    for seed in range(200):
+    for seed in range(400):
         eager, recorded = outcomes(seed, 3 + seed % 20)
         assert recorded == pytest.approx(eager, rel=1e-5, abs=1e-7), seed
